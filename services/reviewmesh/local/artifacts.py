@@ -1,0 +1,216 @@
+"""Brings the Java parts of the embedded stack from Maven Central into the user's cache folder.
+
+`artifacts.lock.toml` names every file with its version and SHA-256, so nothing is resolved at
+run time and nothing unchecked is ever started. A bundle (Kafka's jars, Apicurio unpacked) gets
+a folder named after its locked content and appears there by one rename: it is whole or absent,
+however many processes ask for it at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import requests
+from jgo.maven import Artifact, MavenContext, PythonResolver
+
+from reviewmesh.local.errors import LocalStackError, UnreachableError
+
+LOCK_FILE = "artifacts.lock.toml"
+DOWNLOAD_ATTEMPTS = 4
+DOWNLOAD_THREADS = 8
+SOCKET_TIMEOUT_S = 20
+LOCK_WAIT_S = 600.0
+
+ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Called with a file's name and size; the context it gives yields a `downloaded(n_bytes)`."""
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Where the unpacked Java parts lie."""
+
+    kafka_dir: Path
+    """Folder with all of Kafka's jars."""
+    apicurio_dir: Path
+    """Folder with Apicurio's `quarkus-run.jar`."""
+
+
+@dataclass(frozen=True)
+class LockedFile:
+    """One file of a bundle, as the lock names it."""
+
+    coordinate: str
+    sha256: str
+
+    def artifact(self, context: MavenContext) -> Artifact:
+        group, name, version, *rest = self.coordinate.split(":")
+        packaging, classifier = rest if rest else ("jar", "")
+        component = context.project(group, name).at_version(version)
+        return component.artifact(classifier=classifier, packaging=packaging)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files that are cached together."""
+
+    name: str
+    files: tuple[LockedFile, ...]
+
+    @property
+    def folder_name(self) -> str:
+        content = "\n".join(f"{file.coordinate} {file.sha256}" for file in self.files)
+        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def cache_dir() -> Path:
+    """The folder that keeps downloads between meshes: `REVIEWMESH_CACHE_DIR`, or the user's."""
+    if chosen := os.environ.get("REVIEWMESH_CACHE_DIR"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "reviewmesh"
+
+
+def locked_bundles() -> dict[str, Bundle]:
+    """What the committed lock file names."""
+    text = resources.files(__package__).joinpath(LOCK_FILE).read_text(encoding="utf-8")
+    return {
+        name: Bundle(name, tuple(LockedFile(c, digest) for c, digest in sorted(files.items())))
+        for name, files in tomllib.loads(text).items()
+    }
+
+
+def ensure(progress: ProgressCallback | None = None) -> Artifacts:
+    """Give both bundles, downloading what is not cached yet, Kafka and Apicurio side by side."""
+    bundles = locked_bundles()
+    with ThreadPoolExecutor(max_workers=len(bundles)) as pool:
+        kafka = pool.submit(ensure_bundle, bundles["kafka"], progress)
+        apicurio = pool.submit(ensure_bundle, bundles["apicurio"], progress)
+        return Artifacts(kafka_dir=kafka.result(), apicurio_dir=apicurio.result())
+
+
+def ensure_bundle(bundle: Bundle, progress: ProgressCallback | None = None) -> Path:
+    """Give the folder of one bundle; it exists only when every file passed its check."""
+    target = cache_dir() / bundle.folder_name
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusive(target.parent / f".{bundle.name}.lock"):
+        if not target.is_dir():
+            _install(bundle, target, progress)
+    return target
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Let one process at a time download a bundle; the others wait for what it brings."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    with path.open("w") as handle:
+        while not _try_lock(handle.fileno()):
+            if time.monotonic() > deadline:
+                raise LocalStackError(
+                    f"another process has been downloading into {path.parent} for more than "
+                    f"{LOCK_WAIT_S:.0f} s; end it and try again"
+                )
+            time.sleep(0.1)
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _install(bundle: Bundle, target: Path, progress: ProgressCallback | None) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{bundle.name}-", dir=target.parent) as staging:
+        files = _download_all(bundle, Path(staging) / "repository", progress)
+        content = Path(staging) / "content"
+        content.mkdir()
+        for path in files:
+            _place(path, content)
+        content.rename(target)
+
+
+def _place(path: Path, content: Path) -> None:
+    if path.name.endswith(".tar.gz"):
+        with tarfile.open(path) as archive:
+            archive.extractall(content, filter="data")
+    else:
+        shutil.move(path, content / path.name)
+
+
+def _download_all(
+    bundle: Bundle, repository: Path, progress: ProgressCallback | None
+) -> list[Path]:
+    _trust_ssl_cert_file()
+    context = MavenContext(
+        resolver=PythonResolver(progress_callback=progress or _silent),
+        repo_cache=repository,
+        local_repos=[],
+        timeout=SOCKET_TIMEOUT_S,
+    )
+    with ThreadPoolExecutor(max_workers=DOWNLOAD_THREADS) as pool:
+        return list(pool.map(lambda file: _download(file, context), bundle.files))
+
+
+def _silent(_name: str, _size: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda _n_bytes: None)
+
+
+def _trust_ssl_cert_file() -> None:
+    """`requests` reads REQUESTS_CA_BUNDLE only; a machine may name its authorities the other way."""
+    bundle = os.environ.get("SSL_CERT_FILE")
+    if bundle and Path(bundle).is_file():
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
+
+
+def _download(file: LockedFile, context: MavenContext) -> Path:
+    problem = "not tried"
+    for attempt in range(DOWNLOAD_ATTEMPTS):
+        if attempt:
+            time.sleep(0.5 * 2**attempt)
+        artifact = file.artifact(context)
+        try:
+            path = artifact.resolve()
+        # jgo raises RuntimeError for a file that the server refuses.
+        except (requests.RequestException, RuntimeError, OSError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        else:
+            digest = _sha256(path)
+            if digest == file.sha256:
+                return path
+            problem = f"its SHA-256 is {digest}, the lock says {file.sha256}"
+        _forget(artifact)
+    raise UnreachableError(
+        f"could not download {file.coordinate} from Maven Central in {DOWNLOAD_ATTEMPTS} "
+        f"attempts ({problem}). The first start needs the network: check it, and "
+        f"REQUESTS_CA_BUNDLE or HTTPS_PROXY behind a proxy, or copy a filled cache folder to "
+        f"{cache_dir()}"
+    )
+
+
+def _forget(artifact: Artifact) -> None:
+    """jgo leaves a partial file behind and would take it for the whole one next time."""
+    path = artifact.cached_path
+    if path is not None:
+        Path(path).unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

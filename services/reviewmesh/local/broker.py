@@ -1,0 +1,141 @@
+"""The embedded Kafka broker: one node in KRaft mode, broker and controller in one process.
+
+`python -m reviewmesh.local.broker KAFKA_DIR BROKER_DIR` formats the storage when it is new and
+then becomes the broker, so that supervisord sees one process with one id.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from reviewmesh.local.java import java_command
+from reviewmesh.local.ports import HOST
+
+MAX_HEAP_MB = 512
+FORMAT_HEAP_MB = 128
+FORMAT_TIMEOUT_S = 60
+
+# Single-node replication, and timings under which a killed process is noticed in seconds.
+FIXED_PROPERTIES = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "BROKER",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "num.partitions": "6",
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # Internal topics of 50 partitions each cost seconds at the first start and buy one node nothing.
+    "offsets.topic.num.partitions": "10",
+    "transaction.state.log.num.partitions": "10",
+    "share.coordinator.state.topic.num.partitions": "4",
+    "group.initial.rebalance.delay.ms": "0",
+    # How soon a killed producer's open transaction stops holding readers up.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # The default of 128 MB would be a quarter of the heap.
+    "log.cleaner.dedupe.buffer.size": "16777216",
+    "log.segment.bytes": "134217728",
+    "log.retention.hours": "168",
+}
+
+LOG_OPTIONS = (
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
+    # It prints every setting, four hundred lines, at each start.
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
+    # A transaction every 20 ms makes these talk all day.
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.transaction=warn",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.storage.internals.log.LogCleaner=warn",
+)
+
+
+def server_properties(broker_dir: Path, port: int, controller_port: int) -> str:
+    """The broker's `server.properties`."""
+    listeners = f"BROKER://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}"
+    properties = FIXED_PROPERTIES | {
+        "listeners": listeners,
+        "advertised.listeners": listeners,
+        "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
+        "log.dirs": str(data_dir(broker_dir)),
+    }
+    return "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+def data_dir(broker_dir: Path) -> Path:
+    return broker_dir / "data"
+
+
+def properties_file(broker_dir: Path) -> Path:
+    return broker_dir / "server.properties"
+
+
+def prepare(broker_dir: Path, port: int, controller_port: int) -> None:
+    """Write the configuration for these ports; data of an earlier start is left as it is."""
+    broker_dir.mkdir(parents=True, exist_ok=True)
+    text = server_properties(broker_dir, port, controller_port)
+    properties_file(broker_dir).write_text(text, encoding="utf-8")
+
+
+def command(kafka_dir: Path, broker_dir: Path) -> list[str]:
+    """What supervisord runs."""
+    return [sys.executable, "-m", "reviewmesh.local.broker", str(kafka_dir), str(broker_dir)]
+
+
+def is_ready(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
+    """Whether the broker answers a metadata request and knows itself."""
+    # Its own complaints about refused connections are what waiting looks like: not worth a line.
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    try:
+        return bool(admin.list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False
+
+
+def _class_path(kafka_dir: Path) -> str:
+    return f"{kafka_dir}/*"
+
+
+def _format_storage(kafka_dir: Path, broker_dir: Path) -> None:
+    if (data_dir(broker_dir) / "meta.properties").exists():
+        return
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    subprocess.run(
+        java_command(
+            FORMAT_HEAP_MB,
+            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", _class_path(kafka_dir)),
+            *("kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted"),
+            *("-t", cluster_id, "-c", str(properties_file(broker_dir))),
+        ),
+        check=True,
+        timeout=FORMAT_TIMEOUT_S,
+    )
+
+
+def main(kafka_dir: Path, broker_dir: Path) -> None:
+    """Format new storage, then become the broker."""
+    _format_storage(kafka_dir, broker_dir)
+    broker = java_command(
+        MAX_HEAP_MB,
+        *LOG_OPTIONS,
+        *("-cp", _class_path(kafka_dir), "kafka.Kafka", str(properties_file(broker_dir))),
+    )
+    os.execv(broker[0], broker)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

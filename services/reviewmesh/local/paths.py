@@ -1,0 +1,59 @@
+"""Where one embedded mesh keeps what it is: its state folder, and what lies in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_STATE_DIR = ".reviewmesh"
+
+
+def default_state_dir() -> Path:
+    """`REVIEWMESH_STATE_DIR`, or `.reviewmesh` in the current folder."""
+    return Path(os.environ.get("REVIEWMESH_STATE_DIR") or DEFAULT_STATE_DIR)
+
+
+@dataclass(frozen=True)
+class StackPaths:
+    """The files of one state folder."""
+
+    state_dir: Path
+
+    @classmethod
+    def at(cls, state_dir: Path) -> StackPaths:
+        """Resolve the folder once: processes that are started run elsewhere."""
+        return cls(state_dir.expanduser().resolve())
+
+    @property
+    def stack_file(self) -> Path:
+        """Ports, addresses and process ids: how clients and later commands find the mesh."""
+        return self.state_dir / "stack.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while `up` or `down` changes the mesh."""
+        return self.state_dir / "lock"
+
+    @property
+    def supervisor_config(self) -> Path:
+        return self.state_dir / "supervisord.conf"
+
+    @property
+    def logs(self) -> Path:
+        return self.state_dir / "logs"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.logs / "supervisord.log"
+
+    @property
+    def broker_dir(self) -> Path:
+        return self.state_dir / "broker"
+
+    @property
+    def registry_dir(self) -> Path:
+        return self.state_dir / "registry"
+
+    def log_of(self, name: str) -> Path:
+        return self.logs / f"{name}.log"

@@ -1,0 +1,53 @@
+"""Free TCP ports for the processes of an embedded mesh.
+
+They are taken from below the range that the kernel gives to outgoing connections. A listening
+port from inside that range can be lost while its owner restarts: a client that reconnects may be
+given the very port it is connecting to, and talks to itself.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Collection, Mapping, Sequence
+
+from reviewmesh.local.errors import LocalStackError
+
+HOST = "127.0.0.1"
+LOWEST_PORT = 20_000
+HIGHEST_PORT = 32_000
+ATTEMPTS_PER_PORT = 200
+
+
+def choose_ports(names: Sequence[str], earlier: Mapping[str, int]) -> dict[str, int]:
+    """A free port for each name, the one it had before where that is still free."""
+    chosen: dict[str, int] = {}
+    for name in names:
+        before = earlier.get(name)
+        keep = before is not None and before not in chosen.values() and is_free(before)
+        chosen[name] = before if keep and before is not None else _find_free(chosen.values())
+    return chosen
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a connection that lingers in TIME_WAIT does not make a port taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def _find_free(taken: Collection[int]) -> int:
+    for _ in range(ATTEMPTS_PER_PORT):
+        port = random.randint(LOWEST_PORT, HIGHEST_PORT)
+        if port not in taken and is_free(port):
+            return port
+    raise LocalStackError(
+        f"found no free port between {LOWEST_PORT} and {HIGHEST_PORT} on {HOST} in "
+        f"{ATTEMPTS_PER_PORT} attempts; end some of the servers that listen there"
+    )

@@ -1,0 +1,290 @@
+"""Starts and stops one embedded mesh: what `reviewmesh up`, `down` and `ps`, and the tests use."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from reviewmesh.local import artifacts, broker, programs, registry, state, supervision
+from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
+from reviewmesh.local.paths import StackPaths
+from reviewmesh.local.ports import HOST, choose_ports, is_free
+from reviewmesh.local.processes import end_marked, marked_processes, marker_environment
+from reviewmesh.local.state import StackInfo
+from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
+
+SUPERVISOR_DEADLINE_S = 15.0
+READY_DEADLINE_S = 120.0
+STOP_DEADLINE_S = 90.0
+POLL_S = 0.1
+PORT_CLOSE_DEADLINE_S = 5.0
+
+ReadyCallback = Callable[[str, float], None]
+"""Called with a process's name and the seconds it took since the start, once it is ready."""
+
+
+class EmbeddedStack:
+    """One embedded mesh, by its state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.paths = StackPaths.at(state_dir)
+
+    def up(
+        self,
+        mesh: bool = True,
+        progress: artifacts.ProgressCallback | None = None,
+        on_ready: ReadyCallback | None = None,
+        deadline_s: float = READY_DEADLINE_S,
+    ) -> StackInfo:
+        """Start everything and return when all of it is ready.
+
+        With `mesh=False` there is a broker and a registry, and no service. When something does
+        not become ready, everything is stopped again and the error shows the end of its log.
+        """
+        self.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        with self._exclusive():
+            earlier = state.read(self.paths)
+            self._refuse_second(earlier)
+            if earlier is not None:
+                end_marked(earlier.stack_id)
+            files = artifacts.ensure(progress)
+            info = self._launch(files, earlier, mesh)
+            try:
+                self._wait_all_ready(info, on_ready, deadline_s)
+            # Also on Ctrl-C: a start that was given up leaves nothing running.
+            except BaseException:
+                self._stop(info)
+                raise
+            return info
+
+    def down(self, purge: bool = False) -> bool:
+        """Stop everything; with `purge` the data goes too. Says whether something was running."""
+        if not self.paths.state_dir.exists():
+            return False
+        with self._exclusive():
+            info = state.read(self.paths)
+            was_running = info is not None and self._stop(info)
+            if purge:
+                self._purge()
+        return was_running
+
+    def ps(self) -> list[ProcessStatus]:
+        """Every process of the mesh; empty when it is stopped."""
+        info = state.read(self.paths)
+        if info is None:
+            return []
+        if info.is_running() and self._client(info).answers():
+            return self._client(info).processes(info.ports)
+        return self._orphans(info)
+
+    def info(self) -> StackInfo | None:
+        """Where the running mesh is reached; None when it does not run."""
+        return state.find_running(self.paths.state_dir)
+
+    def stop_process(self, name: str) -> None:
+        """Stop one process and keep it stopped."""
+        self._running_client().stop(name)
+
+    def start_process(self, name: str) -> None:
+        """Start one process that was stopped."""
+        self._running_client().start(name)
+
+    def status_of(self, name: str) -> ProcessStatus:
+        """The state of one process."""
+        for status in self.ps():
+            if status.name == name:
+                return status
+        raise LocalStackError(f"the mesh in {self.paths.state_dir} has no process {name!r}")
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self.paths.lock_file.open("w") as handle:
+            try:
+                fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunningError(
+                    f"another `reviewmesh up` or `down` is at work on {self.paths.state_dir}; "
+                    "wait for it, or use another folder with REVIEWMESH_STATE_DIR"
+                ) from None
+            yield
+
+    def _refuse_second(self, earlier: StackInfo | None) -> None:
+        if earlier is not None and earlier.is_running():
+            raise AlreadyRunningError(
+                f"a mesh already runs from {self.paths.state_dir} (supervisor pid "
+                f"{earlier.supervisor_pid}, broker {earlier.bootstrap_servers}): see it with "
+                "`reviewmesh ps`, stop it with `reviewmesh down`, or start another one with a "
+                "REVIEWMESH_STATE_DIR of its own"
+            )
+
+    def _launch(
+        self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool
+    ) -> StackInfo:
+        stack_id = uuid.uuid4().hex
+        ports = choose_ports(programs.port_names(mesh), earlier.ports if earlier else {})
+        broker.prepare(self.paths.broker_dir, ports["broker"], ports["broker.controller"])
+        self.paths.registry_dir.mkdir(exist_ok=True)
+        socket_file = supervision.socket_path(self.paths)
+        wanted = programs.backing_programs(self.paths, files, ports)
+        wanted += programs.mesh_programs(ports) if mesh else []
+        text = supervision.configuration(self.paths, socket_file, wanted)
+        self.paths.supervisor_config.write_text(text, encoding="utf-8")
+        pid = supervision.start(self.paths, marker_environment(stack_id))
+        info = StackInfo(stack_id, mesh, ports, pid, str(socket_file))
+        state.write(self.paths, info)
+        return info
+
+    def _client(self, info: StackInfo) -> SupervisorClient:
+        return SupervisorClient(self.paths, Path(info.supervisor_socket))
+
+    def _running_client(self) -> SupervisorClient:
+        info = self.info()
+        if info is None:
+            raise LocalStackError(
+                f"no mesh runs from {self.paths.state_dir}; start it with `reviewmesh up`"
+            )
+        return self._client(info)
+
+    def _wait_all_ready(
+        self, info: StackInfo, on_ready: ReadyCallback | None, deadline_s: float
+    ) -> None:
+        started = time.monotonic()
+        self._wait_for_supervisor(info)
+
+        def wait(name: str, check: Callable[[], bool]) -> None:
+            self._wait_ready(info, name, check, started + deadline_s)
+            if on_ready is not None:
+                on_ready(name, time.monotonic() - started)
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            waits = [pool.submit(wait, n, c) for n, c in _backing_checks(info).items()]
+            for pending in waits:
+                pending.result()
+        if info.mesh:
+            _apply_topics(info)
+        for name, check in _service_checks(info).items():
+            wait(name, check)
+
+    def _wait_for_supervisor(self, info: StackInfo) -> None:
+        deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
+        while not self._client(info).answers():
+            if time.monotonic() > deadline or not info.is_running():
+                raise LocalStackError(
+                    "supervisord did not start:\n"
+                    + log_tail(self.paths.logs / "supervisord.err")
+                    + "\n"
+                    + log_tail(self.paths.supervisor_log)
+                )
+            time.sleep(POLL_S)
+
+    def _wait_ready(
+        self, info: StackInfo, name: str, check: Callable[[], bool], deadline: float
+    ) -> None:
+        while not check():
+            status = self._status_in(info, name)
+            if status == "FATAL" or time.monotonic() > deadline:
+                log = self.paths.log_of(name)
+                raise LocalStackError(
+                    f"{name} did not become ready in time (its state: {status}); everything is "
+                    f"stopped again. The end of {log}:\n{log_tail(log)}"
+                )
+            time.sleep(POLL_S)
+
+    def _status_in(self, info: StackInfo, name: str) -> str:
+        if not info.is_running():
+            return "FATAL"
+        found = [p.state for p in self._client(info).processes(info.ports) if p.name == name]
+        return found[0] if found else "FATAL"
+
+    def _stop(self, info: StackInfo) -> bool:
+        """Stop in order through supervisord, then end whatever still carries the mesh's mark."""
+        was_running = info.is_running()
+        client = self._client(info)
+        if was_running and client.answers():
+            client.shut_down()
+            deadline = time.monotonic() + STOP_DEADLINE_S
+            while info.is_running() and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+        left = end_marked(info.stack_id)
+        supervision.remove_socket(self.paths, Path(info.supervisor_socket))
+        _wait_ports_closed(info.ports)
+        state.write(self.paths, info.stopped())
+        return was_running or left > 0
+
+    def _orphans(self, info: StackInfo) -> list[ProcessStatus]:
+        """What a killed supervisor left behind: still working, watched by nobody."""
+        return [
+            ProcessStatus(
+                name=_program_name(process.cmdline()),
+                state="UNSUPERVISED",
+                pid=process.pid,
+                restarts=0,
+                uptime_s=time.time() - process.create_time(),
+                port=None,
+                log=self.paths.logs,
+            )
+            for process in marked_processes(info.stack_id)
+        ]
+
+    def _purge(self) -> None:
+        """Remove what `up` made, and the folder itself when nothing else lies in it."""
+        paths = self.paths
+        for folder in (paths.broker_dir, paths.registry_dir, paths.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+        pid_file = paths.state_dir / "supervisord.pid"
+        for file in (paths.stack_file, paths.supervisor_config, pid_file, paths.lock_file):
+            file.unlink(missing_ok=True)
+        if not any(paths.state_dir.iterdir()):
+            paths.state_dir.rmdir()
+
+
+def _backing_checks(info: StackInfo) -> dict[str, Callable[[], bool]]:
+    return {
+        "broker": lambda: (
+            not is_free(info.ports["broker"]) and broker.is_ready(info.bootstrap_servers)
+        ),
+        "registry": lambda: registry.is_ready(info.registry_url),
+    }
+
+
+def _service_checks(info: StackInfo) -> dict[str, Callable[[], bool]]:
+    if not info.mesh:
+        return {}
+    return {
+        name: lambda port=info.ports[name]: _is_http_ready(port)  # type: ignore[misc]
+        for name in (programs.WORKER, *programs.SERVICES)
+    }
+
+
+def _is_http_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _apply_topics(info: StackInfo) -> None:
+    # Here, so that a broker and a registry alone need none of the services' dependencies.
+    from reviewmesh.runtime import topics
+
+    topics.apply(info.bootstrap_servers, info.registry_url)
+
+
+def _wait_ports_closed(ports: Mapping[str, int]) -> None:
+    deadline = time.monotonic() + PORT_CLOSE_DEADLINE_S
+    while time.monotonic() < deadline and not all(map(is_free, ports.values())):
+        time.sleep(POLL_S)
+
+
+def _program_name(command_line: list[str]) -> str:
+    words = [word for word in command_line if not word.startswith("-")]
+    return " ".join(word.rsplit("/", 1)[-1] for word in words[:3]) or "(unknown)"

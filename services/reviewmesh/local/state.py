@@ -1,0 +1,79 @@
+"""The `stack.json` of a state folder: what one embedded mesh is, for clients and later commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reviewmesh.local import programs
+from reviewmesh.local.errors import LocalStackError
+from reviewmesh.local.paths import StackPaths
+from reviewmesh.local.processes import is_marked_pid
+
+
+@dataclass(frozen=True)
+class StackInfo:
+    """One embedded mesh, running or stopped."""
+
+    stack_id: str
+    """Marks its processes; new with each start."""
+    mesh: bool
+    """Whether it runs the services and a worker, or the broker and the registry alone."""
+    ports: Mapping[str, int]
+    supervisor_pid: int | None
+    """None when it was stopped in order."""
+    supervisor_socket: str
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return programs.addresses(self.ports).bootstrap_servers
+
+    @property
+    def registry_url(self) -> str:
+        """The Confluent-compatible base URL."""
+        return programs.addresses(self.ports).registry_url
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """`REVIEWMESH_*` settings that reach this mesh."""
+        return programs.service_environment(self.ports)
+
+    def is_running(self) -> bool:
+        """Whether its supervisor lives."""
+        pid = self.supervisor_pid
+        return pid is not None and is_marked_pid(pid, self.stack_id)
+
+    def stopped(self) -> StackInfo:
+        return replace(self, supervisor_pid=None)
+
+
+def read(paths: StackPaths) -> StackInfo | None:
+    """What the state folder says, or None when no mesh was ever started there."""
+    try:
+        content: dict[str, Any] = json.loads(paths.stack_file.read_text(encoding="utf-8"))
+        return StackInfo(**content)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise LocalStackError(
+            f"{paths.stack_file} is not what `reviewmesh up` writes ({error}); if the mesh there "
+            "is stopped, remove the file: its data stays"
+        ) from error
+
+
+def write(paths: StackPaths, info: StackInfo) -> None:
+    """Replace `stack.json` in one step, so that no reader sees half of it."""
+    fresh = paths.stack_file.with_suffix(f".{os.getpid()}.new")
+    content = asdict(info) | {"ports": dict(info.ports)}
+    fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(paths.stack_file)
+
+
+def find_running(state_dir: Path) -> StackInfo | None:
+    """The mesh that runs from this state folder; None when there is none."""
+    info = read(StackPaths.at(state_dir))
+    return info if info is not None and info.is_running() else None
