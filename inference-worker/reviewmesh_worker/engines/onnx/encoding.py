@@ -1,0 +1,104 @@
+"""From text to what the encoder reads: WordPiece ids, word shapes, and where each token stands.
+
+The vocabulary is uncased, so the letter case of a word, which tells names from words, travels
+beside the ids as a small "shape" number. Training and serving share this module: a model is only
+as good as the sameness of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+Int64Array = NDArray[np.int64]
+
+PAD_ID: Final = 0
+CLS_ID: Final = 101
+SEP_ID: Final = 102
+
+# Case classes; 0 is for padding and the special tokens.
+_LOWER, _TITLE, _UPPER, _INITIAL, _MIXED, _DIGIT, _ALNUM, _PUNCT, _OTHER = range(1, 10)
+SHAPE_COUNT: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """The tokens of one text, without special tokens; one row per token in every array."""
+
+    ids: Int64Array
+    shapes: Int64Array
+    starts: Int64Array
+    """Code point where the token begins."""
+    ends: Int64Array
+    words: Int64Array
+    """Number of the word that the token is a piece of, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextEncoder:
+    """Tokenizes texts of any length; nothing is cut off."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str) -> EncodedText:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        words = np.array(encoding.word_ids, dtype=np.int64)
+        starts, ends = offsets[:, 0], offsets[:, 1]
+        return EncodedText(
+            ids=np.array(encoding.ids, dtype=np.int64),
+            shapes=_token_shapes(text, starts, ends, words),
+            starts=starts,
+            ends=ends,
+            words=words,
+        )
+
+
+def word_starts(words: Int64Array) -> NDArray[np.bool_]:
+    """Which tokens are the first piece of their word."""
+    first = np.ones(len(words), dtype=np.bool_)
+    first[1:] = words[1:] != words[:-1]
+    return first
+
+
+def _token_shapes(
+    text: str, starts: Int64Array, ends: Int64Array, words: Int64Array
+) -> Int64Array:
+    """Shape of a token: the case class of its whole word, a space before, first piece or not."""
+    shapes = np.zeros(len(words), dtype=np.int64)
+    first = np.flatnonzero(word_starts(words))
+    after = np.append(first[1:], len(words))
+    for begin, end in zip(first.tolist(), after.tolist(), strict=True):
+        start = int(starts[begin])
+        spaced = start == 0 or text[start - 1].isspace()
+        base = case_class(text[start : int(ends[end - 1])]) * 4 + spaced * 2
+        shapes[begin:end] = base
+        shapes[begin] = base + 1
+    return shapes
+
+
+def case_class(word: str) -> int:
+    """One of nine classes of how a word is written."""
+    if word.isdigit():
+        return _DIGIT
+    if not word.isalnum():
+        return _PUNCT if word.isascii() else _OTHER
+    if not word.isalpha():
+        return _ALNUM
+    if word.islower():
+        return _LOWER
+    if word.isupper():
+        return _UPPER if len(word) > 1 else _INITIAL
+    if word[0].isupper() and word[1:].islower():
+        return _TITLE
+    return _MIXED if word.upper() != word.lower() else _OTHER

@@ -1,0 +1,160 @@
+"""Labelled rows: read, checked, tokenized, split for fitting, and cut into batches.
+
+Rows are JSON lines: reviews with `text`, `topics`, `sentiment`; entity rows with `text`,
+`entities`, `labels_annotated`, `source`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reviewmesh_worker.engines.onnx.encoding import CLS_ID, SEP_ID, TextEncoder, word_starts
+from reviewmesh_worker.tasks import (
+    ENTITY_LABELS,
+    OUTSIDE,
+    POLARITIES,
+    SENTIMENT_LABELS,
+    TAGS,
+    TOPIC_IDS,
+)
+
+MAX_TOKENS: Final = 128
+_HELD_OUT_PERCENT: Final = 8
+SECOND_STYLE_SOURCE: Final = "btc"
+"""The Broad Twitter Corpus: account names are persons there and it knows only three labels."""
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewExample:
+    ids: NDArray[np.int64]
+    shapes: NDArray[np.int64]
+    sentiment: int
+    topics: NDArray[np.float32]
+    """1 per topic that is present."""
+    polarities: NDArray[np.float32]
+    """Per topic a distribution over the polarities; all zero where the topic is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagExample:
+    ids: NDArray[np.int64]
+    shapes: NDArray[np.int64]
+    allowed: NDArray[np.bool_]
+    """Per token the tags that its annotation allows; a row without any is not learned from."""
+    style: int
+
+
+def read_rows(file: Path) -> list[Row]:
+    if not file.is_file():
+        raise FileNotFoundError(f"expected labelled rows in {file}, found no such file")
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def split_held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from and rows to fit thresholds on, by a hash of the text: always the same."""
+    learn: list[Row] = []
+    held: list[Row] = []
+    for row in rows:
+        digest = hashlib.sha256(row["text"].encode("utf-8", "surrogatepass")).digest()
+        (held if digest[0] * 100 < _HELD_OUT_PERCENT * 256 else learn).append(row)
+    return learn, held
+
+
+def review_example(row: Row, encoder: TextEncoder) -> ReviewExample:
+    encoded = encoder.encode(row["text"])
+    ids, shapes = with_specials(encoded.ids, encoded.shapes)
+    polarities = np.zeros((len(TOPIC_IDS), len(POLARITIES)), dtype=np.float32)
+    for topic in row["topics"]:
+        polarities[TOPIC_IDS.index(topic["topic"]), POLARITIES.index(topic["polarity"])] = 1
+    count = polarities.sum(1, keepdims=True)
+    return ReviewExample(
+        ids=ids,
+        shapes=shapes,
+        sentiment=SENTIMENT_LABELS.index(row["sentiment"]),
+        topics=(count[:, 0] > 0).astype(np.float32),
+        polarities=polarities / np.maximum(count, 1),
+    )
+
+
+def tag_example(row: Row, encoder: TextEncoder) -> TagExample:
+    """Tags at the first piece of each word; nothing is asked of the other pieces."""
+    text = row["text"]
+    encoded = encoder.encode(text)
+    allowed = np.zeros((len(encoded), len(TAGS)), dtype=np.bool_)
+    outside = _tags_of_outside(row["labels_annotated"])
+    foreign = row["source"] == SECOND_STYLE_SOURCE
+    for index in np.flatnonzero(word_starts(encoded.words)).tolist():
+        start, end = int(encoded.starts[index]), int(encoded.ends[index])
+        if foreign and _names_an_account(text, start):
+            continue
+        entity = _entity_at(row["entities"], start, end)
+        if entity is None:
+            allowed[index] = outside
+        else:
+            mark = "B" if start <= entity["start"] else "I"
+            allowed[index, TAGS.index(f"{mark}-{entity['label']}")] = True
+    ids, shapes = with_specials(encoded.ids, encoded.shapes)
+    padded = np.zeros((len(ids), len(TAGS)), dtype=np.bool_)
+    padded[1:-1] = allowed[: len(ids) - 2]
+    return TagExample(ids=ids, shapes=shapes, allowed=padded, style=int(foreign))
+
+
+def _tags_of_outside(annotated: Sequence[str]) -> NDArray[np.bool_]:
+    """An unmarked word may still be what the source never marks."""
+    tags = np.array([tag == OUTSIDE or tag[2:] not in annotated for tag in TAGS])
+    return tags
+
+
+def _names_an_account(text: str, start: int) -> bool:
+    return text[start] == "@" or text[:start].rstrip().endswith("@")
+
+
+def _entity_at(entities: Iterable[Row], start: int, end: int) -> Row | None:
+    for entity in entities:
+        if entity["label"] in ENTITY_LABELS and entity["start"] < end and start < entity["end"]:
+            return entity
+    return None
+
+
+def with_specials(
+    ids: NDArray[np.int64], shapes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    room = MAX_TOKENS - 2
+    return (
+        np.concatenate(([CLS_ID], ids[:room], [SEP_ID])),
+        np.concatenate(([0], shapes[:room], [0])),
+    )
+
+
+def batches(
+    examples: Sequence[T], lengths: Sequence[int], size: int, random: np.random.Generator
+) -> list[list[T]]:
+    """Batches of similar length, since padding is work for nothing, in random order."""
+    jitter = random.uniform(0.85, 1.15, len(examples))
+    order = np.argsort(np.array(lengths) * jitter, kind="stable")
+    cut = [
+        [examples[index] for index in order[at : at + size]] for at in range(0, len(order), size)
+    ]
+    random.shuffle(cut)
+    return cut
+
+
+def pad(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Stack rows of different length, zeros after the shorter ones."""
+    width = max(len(row) for row in rows)
+    out = np.zeros((len(rows), width, *rows[0].shape[1:]), dtype=rows[0].dtype)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = row
+    return out

@@ -1,0 +1,194 @@
+"""The encoder and its heads: MiniLM-L6 with word shapes, read by three tasks in one pass.
+
+Written out in plain torch so that what is trained is exactly what is exported. Topics attend to the
+tokens with a query each, so that a topic's polarity is read where the topic is spoken of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reviewmesh_worker.engines.onnx.encoding import SHAPE_COUNT
+from reviewmesh_worker.tasks import POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+
+HIDDEN: Final = 384
+_LAYERS: Final = 6
+_ATTENTION_HEADS: Final = 12
+_INNER: Final = 1536
+_POSITIONS: Final = 512
+_VOCABULARY: Final = 30522
+_NORM_EPSILON: Final = 1e-12
+_TAG_HIDDEN: Final = 192
+_SHAPE_FEATURES: Final = 24
+ANNOTATION_STYLES: Final = 2
+"""Guidelines differ between the sources of entities; each has a learned offset in the tag head."""
+SERVED_STYLE: Final = 0
+
+
+class _RowDropout(nn.Module):
+    """Drops features of a whole text at once: drawing a number per token costs a tenth of a step."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._share = share
+
+    def forward(self, states: Tensor) -> Tensor:
+        if not self.training:
+            return states
+        kept = torch.empty(states.shape[0], 1, states.shape[2]).bernoulli_(1 - self._share)
+        return states * (kept / (1 - self._share))
+
+
+class _Layer(nn.Module):
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.query_key_value = nn.Linear(HIDDEN, 3 * HIDDEN)
+        self.attended = nn.Linear(HIDDEN, HIDDEN)
+        self.attention_norm = nn.LayerNorm(HIDDEN, eps=_NORM_EPSILON)
+        self.inner = nn.Linear(HIDDEN, _INNER)
+        self.outer = nn.Linear(_INNER, HIDDEN)
+        self.output_norm = nn.LayerNorm(HIDDEN, eps=_NORM_EPSILON)
+        self.dropout = _RowDropout(dropout)
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        query, key, value = (
+            part.unflatten(2, (_ATTENTION_HEADS, -1)).transpose(1, 2)
+            for part in self.query_key_value(hidden).chunk(3, -1)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        attended = self.attended(mixed.transpose(1, 2).flatten(2))
+        hidden = self.attention_norm(hidden + self.dropout(attended))
+        inner = functional.gelu(self.inner(hidden))
+        normed: Tensor = self.output_norm(hidden + self.dropout(self.outer(inner)))
+        return normed
+
+
+class _Encoder(nn.Module):
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.words = nn.Embedding(_VOCABULARY, HIDDEN)
+        self.positions = nn.Embedding(_POSITIONS, HIDDEN)
+        self.shapes = nn.Embedding(SHAPE_COUNT, HIDDEN)
+        # Zero at first: the pretrained encoder starts out undisturbed and learns to see case.
+        nn.init.zeros_(self.shapes.weight)
+        self.norm = nn.LayerNorm(HIDDEN, eps=_NORM_EPSILON)
+        self.dropout = _RowDropout(dropout)
+        self.layers = nn.ModuleList(_Layer(dropout) for _ in range(_LAYERS))
+
+    def forward(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
+        positions = self.positions.weight[: ids.shape[1]]
+        hidden = self.norm(self.words(ids) + positions + self.shapes(shapes))
+        hidden = self.dropout(hidden)
+        bias = (1.0 - mask[:, None, None, :]) * -1e4
+        for layer in self.layers:
+            hidden = layer(hidden, bias)
+        return hidden
+
+
+class _TopicHead(nn.Module):
+    """For every topic: is it there, and what polarity has it?"""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        topics = len(TOPIC_IDS)
+        self.dropout = nn.Dropout(dropout)
+        self.queries = nn.Linear(HIDDEN, topics, bias=False)
+        nn.init.zeros_(self.queries.weight)
+        self.present = nn.Parameter(torch.randn(topics, HIDDEN) * 0.02)
+        self.present_overall = nn.Linear(HIDDEN, topics)
+        self.polar = nn.Parameter(torch.randn(topics, HIDDEN, len(POLARITIES)) * 0.02)
+        self.polar_overall = nn.Linear(HIDDEN, len(POLARITIES))
+
+    def forward(self, hidden: Tensor, pooled: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        weights = (self.queries(hidden).transpose(1, 2) + bias).softmax(-1)
+        views = self.dropout(weights @ hidden)
+        present = (views * self.present).sum(-1) + self.present_overall(pooled)
+        polar = (views.transpose(0, 1) @ self.polar).transpose(0, 1)
+        return present, polar + self.polar_overall(pooled)[:, None, :]
+
+
+class _TagHead(nn.Module):
+    """BIO tags; a token sees its neighbours, and its letter case once more."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.shapes = nn.Embedding(SHAPE_COUNT, _SHAPE_FEATURES)
+        self.styles = nn.Embedding(ANNOTATION_STYLES, _TAG_HIDDEN)
+        nn.init.zeros_(self.styles.weight)
+        self.neighbours = nn.Linear(3 * (HIDDEN + _SHAPE_FEATURES), _TAG_HIDDEN)
+        self.dropout = nn.Dropout(dropout)
+        self.tags = nn.Linear(_TAG_HIDDEN, len(TAGS))
+
+    def forward(self, hidden: Tensor, shapes: Tensor, mask: Tensor, style: int) -> Tensor:
+        own = torch.cat((hidden, self.shapes(shapes)), -1) * mask[:, :, None]
+        before = functional.pad(own, (0, 0, 1, 0))[:, :-1]
+        after = functional.pad(own, (0, 0, 0, 1))[:, 1:]
+        wide = self.neighbours(self.dropout(torch.cat((before, own, after), -1)))
+        tags: Tensor = self.tags(functional.gelu(wide + self.styles.weight[style]))
+        return tags
+
+
+class ReviewNetwork(nn.Module):
+    """All tasks of one encoder."""
+
+    def __init__(self, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = _Encoder(dropout)
+        self.sentiment = nn.Sequential(nn.Dropout(dropout), nn.Linear(HIDDEN, len(SENTIMENT_LABELS)))
+        self.topics = _TopicHead(dropout)
+        self.tags = _TagHead(dropout)
+
+    def encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
+        hidden: Tensor = self.encoder(ids, shapes, mask)
+        return hidden
+
+    def read_review(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of sentiment, topics and the polarity of each topic."""
+        pooled = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        present, polar = self.topics(hidden, pooled, (1.0 - mask[:, None, :]) * -1e4)
+        return self.sentiment(pooled), present, polar
+
+    def read_tags(self, hidden: Tensor, shapes: Tensor, mask: Tensor, style: int) -> Tensor:
+        tags: Tensor = self.tags(hidden, shapes, mask, style)
+        return tags
+
+    def forward(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What is served: (sentiment, topics, polarities, tags) as logits."""
+        real = mask.to(self.encoder.words.weight.dtype)
+        hidden = self.encode(ids, shapes, real)
+        return (*self.read_review(hidden, real), self.read_tags(hidden, shapes, real, SERVED_STYLE))
+
+
+def load_pretrained(network: ReviewNetwork, weights: Mapping[str, Tensor]) -> None:
+    """Fill the encoder from a BERT checkpoint in the Hugging Face naming."""
+    encoder = network.encoder
+    state = {name: value for name, value in encoder.state_dict().items()}
+    state["words.weight"] = weights["embeddings.word_embeddings.weight"]
+    # One segment only: its embedding is a constant that every position carries.
+    state["positions.weight"] = (
+        weights["embeddings.position_embeddings.weight"]
+        + weights["embeddings.token_type_embeddings.weight"][0]
+    )
+    for kind in ("weight", "bias"):
+        state[f"norm.{kind}"] = weights[f"embeddings.LayerNorm.{kind}"]
+        for number in range(_LAYERS):
+            for ours, theirs in _LAYER_NAMES.items():
+                state[f"layers.{number}.{ours}.{kind}"] = torch.cat(
+                    [weights[f"encoder.layer.{number}.{name}.{kind}"] for name in theirs]
+                )
+    encoder.load_state_dict(state)
+
+
+_LAYER_NAMES: Final = {
+    "query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attended": ("attention.output.dense",),
+    "attention_norm": ("attention.output.LayerNorm",),
+    "inner": ("intermediate.dense",),
+    "outer": ("output.dense",),
+    "output_norm": ("output.LayerNorm",),
+}
