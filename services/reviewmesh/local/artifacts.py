@@ -25,8 +25,9 @@ from pathlib import Path
 
 import requests
 from jgo.maven import Artifact, MavenContext, PythonResolver
-
 from reviewmesh.local.errors import LocalStackError, UnreachableError
+from reviewmesh.local.java import make_class_archive
+from reviewmesh.local.paths import cache_dir
 
 LOCK_FILE = "artifacts.lock.toml"
 DOWNLOAD_ATTEMPTS = 4
@@ -75,14 +76,6 @@ class Bundle:
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def cache_dir() -> Path:
-    """The folder that keeps downloads between meshes: `REVIEWMESH_CACHE_DIR`, or the user's."""
-    if chosen := os.environ.get("REVIEWMESH_CACHE_DIR"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "reviewmesh"
-
-
 def locked_bundles() -> dict[str, Bundle]:
     """What the committed lock file names."""
     text = resources.files(__package__).joinpath(LOCK_FILE).read_text(encoding="utf-8")
@@ -95,9 +88,11 @@ def locked_bundles() -> dict[str, Bundle]:
 def ensure(progress: ProgressCallback | None = None) -> Artifacts:
     """Give both bundles, downloading what is not cached yet, Kafka and Apicurio side by side."""
     bundles = locked_bundles()
-    with ThreadPoolExecutor(max_workers=len(bundles)) as pool:
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        archive = pool.submit(make_class_archive)
         kafka = pool.submit(ensure_bundle, bundles["kafka"], progress)
         apicurio = pool.submit(ensure_bundle, bundles["apicurio"], progress)
+        archive.result()
         return Artifacts(kafka_dir=kafka.result(), apicurio_dir=apicurio.result())
 
 
@@ -173,7 +168,7 @@ def _silent(_name: str, _size: int) -> AbstractContextManager[Callable[[int], No
 
 
 def _trust_ssl_cert_file() -> None:
-    """`requests` reads REQUESTS_CA_BUNDLE only; a machine may name its authorities the other way."""
+    """`requests` reads REQUESTS_CA_BUNDLE only; some machines set just the other one."""
     bundle = os.environ.get("SSL_CERT_FILE")
     if bundle and Path(bundle).is_file():
         os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)

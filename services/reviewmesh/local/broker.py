@@ -15,7 +15,6 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-
 from reviewmesh.local.java import java_command
 from reviewmesh.local.ports import HOST
 
@@ -38,11 +37,15 @@ FIXED_PROPERTIES = {
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Internal topics of 50 partitions each cost seconds at the first start and buy one node nothing.
+    # Internal topics of 50 partitions cost seconds at the first start and buy one node nothing.
     "offsets.topic.num.partitions": "10",
     "transaction.state.log.num.partitions": "10",
     "share.coordinator.state.topic.num.partitions": "4",
     "group.initial.rebalance.delay.ms": "0",
+    # A killed broker comes back as a new incarnation, and its own controller refuses that for as
+    # long as the session of the old one lasts: 9 s by default.
+    "broker.session.timeout.ms": "2500",
+    "broker.heartbeat.interval.ms": "500",
     # How soon a killed producer's open transaction stops holding readers up.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # The default of 128 MB would be a quarter of the heap.

@@ -1,4 +1,4 @@
-"""Where one embedded mesh keeps what it is: its state folder, and what lies in it."""
+"""Folders of the embedded stack: a mesh's state folder, and the user's cache of downloads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ DEFAULT_STATE_DIR = ".reviewmesh"
 def default_state_dir() -> Path:
     """`REVIEWMESH_STATE_DIR`, or `.reviewmesh` in the current folder."""
     return Path(os.environ.get("REVIEWMESH_STATE_DIR") or DEFAULT_STATE_DIR)
+
+
+def cache_dir() -> Path:
+    """The folder that keeps downloads between meshes: `REVIEWMESH_CACHE_DIR`, or the user's."""
+    if chosen := os.environ.get("REVIEWMESH_CACHE_DIR"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "reviewmesh"
 
 
 @dataclass(frozen=True)

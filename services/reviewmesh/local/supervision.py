@@ -120,7 +120,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def socket_path(paths: StackPaths) -> Path:
-    """Where supervisord listens: in the state folder, or a short private one if that is too long."""
+    """Where supervisord listens: in the state folder, or in a short private one."""
     inside = paths.state_dir / "supervisor.sock"
     if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH:
         return inside

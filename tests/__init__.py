@@ -1,0 +1,1 @@
+"""Tests of reviewmesh: unit, contract, integration, end to end, faults."""

@@ -1,0 +1,162 @@
+"""One real broker and registry for a whole test run, and the means to break them.
+
+`REVIEWMESH_TEST_STACK` names the state folder of an embedded stack that already runs; else a
+Docker engine that answers is used (testcontainers), else an embedded stack of the run's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reviewmesh.local import broker, registry
+from reviewmesh.local.stack import EmbeddedStack
+
+KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
+APICURIO_IMAGE = "apicurio/apicurio-registry:3.3.3"
+APICURIO_PORT = 8080
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait for a condition; fail with what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {timeout_s:g} s still not: {what}")
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class TestStack:
+    """The broker and the registry of this test run."""
+
+    __test__ = False
+
+    bootstrap_servers: str
+    registry_url: str
+    embedded: EmbeddedStack | None
+    """None when they are containers: those cannot be stopped or killed from here."""
+
+    def pid(self, name: str) -> int:
+        """The process id of "broker" or "registry"."""
+        pid = self._embedded().status_of(name).pid
+        assert pid is not None, f"{name} is not running"
+        return pid
+
+    def kill(self, name: str) -> int:
+        """SIGKILL it; its supervisor starts it again at once. Gives the killed process id."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self, name: str) -> None:
+        """Stop it in order and keep it stopped."""
+        self._embedded().stop_process(name)
+        wait_until(lambda: self._embedded().status_of(name).pid is None, 30, f"{name} stopped")
+
+    def start(self, name: str) -> None:
+        """Start it again and wait until it answers."""
+        self._embedded().start_process(name)
+        self.wait_ready(name)
+
+    def wait_ready(self, name: str, timeout_s: float = 60, after_pid: int | None = None) -> None:
+        """Wait until it answers; after a kill, give the killed process id."""
+        if after_pid is not None:
+            status = self._embedded().status_of
+            wait_until(lambda: status(name).pid not in (None, after_pid), 30, f"{name} restarted")
+        wait_until(lambda: self.answers(name), timeout_s, f"{name} ready")
+
+    def answers(self, name: str) -> bool:
+        """Whether it takes requests now."""
+        if name == "broker":
+            return broker.is_ready(self.bootstrap_servers)
+        return registry.is_ready(self.registry_url)
+
+    def _embedded(self) -> EmbeddedStack:
+        assert self.embedded is not None, "containers cannot be stopped or killed by this fixture"
+        return self.embedded
+
+
+@contextmanager
+def running_stack() -> Iterator[TestStack]:
+    """The broker and the registry of this run, ready; ended afterwards unless they were lent."""
+    if lent := os.environ.get("REVIEWMESH_TEST_STACK"):
+        yield _lent_stack(Path(lent))
+    elif docker_answers():
+        with _containers() as stack:
+            yield stack
+    else:
+        with embedded_stack() as embedded:
+            yield _test_stack(embedded)
+
+
+@contextmanager
+def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
+    """A stack whose broker and registry may be killed: this run's own, unless it is containers."""
+    if stack.embedded is not None:
+        yield stack
+        return
+    with embedded_stack() as embedded:
+        yield _test_stack(embedded)
+
+
+@contextmanager
+def embedded_stack() -> Iterator[EmbeddedStack]:
+    """A broker and a registry of their own in a temporary state folder."""
+    folder = Path(tempfile.mkdtemp(prefix="reviewmesh-test-"))
+    embedded = EmbeddedStack(folder)
+    try:
+        embedded.up(mesh=False)
+        yield embedded
+    finally:
+        embedded.down(purge=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine can be used; a client without an engine is no engine."""
+    if shutil.which("docker") is None:
+        return False
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        return bool(docker.from_env(timeout=3).ping())
+    except DockerException:
+        return False
+
+
+def _test_stack(embedded: EmbeddedStack) -> TestStack:
+    info = embedded.info()
+    assert info is not None, f"no mesh runs from {embedded.paths.state_dir}"
+    return TestStack(info.bootstrap_servers, info.registry_url, embedded)
+
+
+def _lent_stack(state_dir: Path) -> TestStack:
+    return _test_stack(EmbeddedStack(state_dir))
+
+
+@contextmanager
+def _containers() -> Iterator[TestStack]:
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.kafka import KafkaContainer
+
+    apicurio = DockerContainer(APICURIO_IMAGE).with_exposed_ports(APICURIO_PORT)
+    kafka_node = KafkaContainer(KAFKA_IMAGE).with_kraft()
+    for key, value in broker.FIXED_PROPERTIES.items():
+        if key.startswith(("transaction.", "group.", "auto.")):
+            kafka_node.with_env("KAFKA_" + key.replace(".", "_").upper(), value)
+    with kafka_node as kafka, apicurio:
+        host, port = apicurio.get_container_host_ip(), apicurio.get_exposed_port(APICURIO_PORT)
+        url = f"http://{host}:{port}{registry.CONFLUENT_API}"
+        stack = TestStack(kafka.get_bootstrap_server(), url, None)
+        stack.wait_ready("broker")
+        stack.wait_ready("registry")
+        yield stack
