@@ -1,0 +1,136 @@
+"""The `config.json` beside the weights: what the heads mean and how their outputs are judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from reviewmesh_worker.engines.interface import EngineLoadError
+from reviewmesh_worker.tasks import POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+
+WEIGHTS_FILE: Final = "model.onnx"
+TOKENIZER_FILE: Final = "tokenizer.json"
+CONFIG_FILE: Final = "config.json"
+
+_LABELS: Final = {
+    "tags": list(TAGS),
+    "topics": list(TOPIC_IDS),
+    "polarities": list(POLARITIES),
+    "sentiments": list(SENTIMENT_LABELS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Fitted after training, on rows that are neither trained on nor scored."""
+
+    sentiment_temperature: float
+    sentiment_bias: tuple[float, ...]
+    """Added to the logits of the sentiment labels before the temperature divides them."""
+    topic_thresholds: tuple[float, ...]
+    topic_floor: float
+    """Where no topic reaches its threshold, the likeliest stands if its score reaches this."""
+    outside_bias: float
+    """Taken from the logit of the tag O: more entities are found, and more are wrong."""
+
+
+NEUTRAL_CALIBRATION: Final = Calibration(
+    sentiment_temperature=1.0,
+    sentiment_bias=(0.0,) * len(SENTIMENT_LABELS),
+    topic_thresholds=(0.5,) * len(TOPIC_IDS),
+    topic_floor=1.0,
+    outside_bias=0.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    model: str
+    version: str
+    window: int
+    """Tokens that the encoder reads at once, without the two special ones."""
+    stride: int
+    """Tokens from the start of one window to the start of the next."""
+    calibration: Calibration
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    content = asdict(config) | {"labels": _LABELS}
+    text = json.dumps(content, indent=2) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    content = _read_json(folder / CONFIG_FILE)
+    if content.get("labels") != _LABELS:
+        raise EngineLoadError(
+            f"{folder / CONFIG_FILE}: the model's labels are not this worker's; "
+            "use a model that was trained by this version"
+        )
+    try:
+        config = _parse(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineLoadError(
+            f"{folder / CONFIG_FILE}: expected a model's settings, {error!r}; export the model anew"
+        ) from error
+    if not 0 < config.stride <= config.window:
+        raise EngineLoadError(
+            f"{folder / CONFIG_FILE}: expected 0 < stride <= window, "
+            f"found stride {config.stride}, window {config.window}"
+        )
+    return config
+
+
+def model_digest(folder: Path) -> str:
+    """One digest over everything that decides an output."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE):
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise EngineLoadError(_missing(folder / name, error)) from error
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EngineLoadError(_missing(file, error)) from error
+    except ValueError as error:
+        raise EngineLoadError(f"{file}: expected JSON, {error}; export the model anew") from error
+    if not isinstance(content, dict):
+        raise EngineLoadError(f"{file}: expected an object, found {type(content).__name__}")
+    return content
+
+
+def _parse(content: Mapping[str, Any]) -> ModelConfig:
+    fitted = content["calibration"]
+    calibration = Calibration(
+        sentiment_temperature=float(fitted["sentiment_temperature"]),
+        sentiment_bias=_numbers(fitted["sentiment_bias"], len(SENTIMENT_LABELS)),
+        topic_thresholds=_numbers(fitted["topic_thresholds"], len(TOPIC_IDS)),
+        topic_floor=float(fitted["topic_floor"]),
+        outside_bias=float(fitted["outside_bias"]),
+    )
+    return ModelConfig(
+        model=str(content["model"]),
+        version=str(content["version"]),
+        window=int(content["window"]),
+        stride=int(content["stride"]),
+        calibration=calibration,
+    )
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...]:
+    if len(values) != count:
+        raise ValueError(f"expected {count} numbers, found {len(values)}")
+    return tuple(float(value) for value in values)
+
+
+def _missing(file: Path, error: OSError) -> str:
+    return f"expected a model file at {file}, {error.strerror}; name a folder that export wrote"

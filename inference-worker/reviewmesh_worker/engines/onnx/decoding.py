@@ -1,0 +1,149 @@
+"""From the logits of one whole text to the outputs of its tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reviewmesh_worker.engines.interface import (
+    Entity,
+    NerOutput,
+    SentimentOutput,
+    Topic,
+    TopicOutput,
+)
+from reviewmesh_worker.engines.onnx.config import Calibration
+from reviewmesh_worker.engines.onnx.encoding import EncodedText, word_starts
+from reviewmesh_worker.tasks import ENTITY_LABELS, POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+
+Floats = NDArray[np.float32]
+
+_FORBIDDEN: Final = -1e4
+
+
+@dataclass(frozen=True, slots=True)
+class TextLogits:
+    """What the heads say of one text; texts of several windows have a row per window."""
+
+    sentiment: Floats
+    """(windows, labels)"""
+    topics: Floats
+    """(windows, topics)"""
+    polarities: Floats
+    """(windows, topics, polarities)"""
+    tags: Floats
+    """(tokens, tags), each token as read by the window that shows most around it"""
+    sizes: NDArray[np.int64]
+    """(windows,) tokens in each window"""
+
+
+def read_sentiment(logits: TextLogits, calibration: Calibration) -> SentimentOutput:
+    """Windows speak in proportion to the tokens they hold."""
+    biased = logits.sentiment + np.array(calibration.sentiment_bias, dtype=np.float32)
+    per_window = softmax(biased / calibration.sentiment_temperature)
+    weights = np.maximum(logits.sizes, 1)
+    mean = np.average(per_window, axis=0, weights=weights)
+    scores = {label: float(p) for label, p in zip(SENTIMENT_LABELS, mean, strict=True)}
+    return SentimentOutput(label=SENTIMENT_LABELS[int(mean.argmax())], scores=scores)
+
+
+def read_topics(logits: TextLogits, calibration: Calibration) -> TopicOutput:
+    """A topic is there if any window speaks of it; its polarity is that of the surest window."""
+    surest = logits.topics.argmax(0)
+    scores = sigmoid(logits.topics.max(0))
+    chosen = scores >= np.array(calibration.topic_thresholds)
+    if not chosen.any():
+        chosen[scores.argmax()] = scores.max() >= calibration.topic_floor
+    topics = [
+        Topic(
+            id=TOPIC_IDS[index],
+            score=float(scores[index]),
+            polarity=POLARITIES[int(logits.polarities[surest[index], index].argmax())],
+        )
+        for index in np.flatnonzero(chosen).tolist()
+    ]
+    return TopicOutput(tuple(sorted(topics, key=lambda topic: -topic.score)))
+
+
+def read_entities(
+    text: str, encoded: EncodedText, logits: TextLogits, calibration: Calibration
+) -> NerOutput:
+    """Spans of whole words, by the likeliest sequence of tags that is a lawful BIO sequence."""
+    if not len(encoded):
+        return NerOutput(())
+    first = np.flatnonzero(word_starts(encoded.words))
+    last = np.append(first[1:], len(encoded)) - 1
+    spoken = logits.tags[first].copy()
+    spoken[:, 0] -= calibration.outside_bias
+    probabilities = softmax(spoken)
+    spans = _spans(best_tags(np.log(np.maximum(probabilities, 1e-9))))
+    return NerOutput(
+        tuple(
+            _entity(
+                text,
+                int(encoded.starts[first[begin]]),
+                int(encoded.ends[last[end - 1]]),
+                label,
+                probabilities[begin:end],
+            )
+            for begin, end, label in spans
+        )
+    )
+
+
+def _entity(text: str, start: int, end: int, label: int, probabilities: Floats) -> Entity:
+    score = float((probabilities[:, 1 + 2 * label] + probabilities[:, 2 + 2 * label]).mean())
+    return Entity(start, end, text[start:end], ENTITY_LABELS[label], score)
+
+
+def best_tags(log_probabilities: Floats) -> list[int]:
+    """Viterbi: the likeliest tags where I-x follows only B-x or I-x."""
+    count = len(log_probabilities)
+    best = log_probabilities[0] + _OPENING
+    came_from = np.zeros((count, len(TAGS)), dtype=np.int64)
+    for index in range(1, count):
+        paths = best[:, None] + _TRANSITIONS
+        came_from[index] = paths.argmax(0)
+        best = paths.max(0) + log_probabilities[index]
+    tags = [int(best.argmax())]
+    for index in range(count - 1, 0, -1):
+        tags.append(int(came_from[index, tags[-1]]))
+    return tags[::-1]
+
+
+def _spans(tags: list[int]) -> list[tuple[int, int, int]]:
+    """(begin, end, label) of each run of B-x and the I-x after it; B is odd, I even."""
+    spans: list[tuple[int, int, int]] = []
+    for index, tag in enumerate(tags):
+        if tag % 2:
+            spans.append((index, index + 1, tag // 2))
+        elif tag:
+            begin, _, label = spans[-1]
+            spans[-1] = (begin, index + 1, label)
+    return spans
+
+
+def _transitions() -> NDArray[np.float32]:
+    allowed = np.zeros((len(TAGS), len(TAGS)), dtype=np.float32)
+    for inside in range(2, len(TAGS), 2):
+        allowed[:, inside] = _FORBIDDEN
+        allowed[[inside - 1, inside], inside] = 0
+    return allowed
+
+
+_TRANSITIONS: Final = _transitions()
+_OPENING: Final = _TRANSITIONS[0]
+
+
+def softmax(logits: Floats) -> Floats:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    out: Floats = shifted / shifted.sum(-1, keepdims=True)
+    return out
+
+
+def sigmoid(logits: Floats) -> Floats:
+    out: Floats = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+    return out

@@ -1,0 +1,76 @@
+"""The `onnx` engine: the bundled encoder behind the engine interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from reviewmesh_worker.batching import Batcher
+from reviewmesh_worker.engines.interface import (
+    EngineLoad,
+    ItemFailure,
+    TaskDescription,
+    TaskOutput,
+)
+from reviewmesh_worker.engines.onnx.config import model_digest, read_config
+from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
+from reviewmesh_worker.tasks import LABELS_OF_TASK, NER, TOPIC
+
+ENGINE_NAME: Final = "onnx"
+_THREADS: Final = 2
+_WARM_UP: Final = ("Warm", "Warm words of about the length that a review has, twice over.")
+
+
+class OnnxEngine:
+    """One encoder pass answers every task; see `Batcher` for how calls share it.
+
+    The folder's settings are read at once, the weights by `start`.
+    """
+
+    def __init__(self, folder: Path, threads: int = _THREADS) -> None:
+        config = read_config(folder)
+        digest = model_digest(folder)
+        self._folder = folder
+        self._threads = threads
+        self._batcher: Batcher[Reading] | None = None
+        self._tasks = {
+            task: TaskDescription(task, labels, ENGINE_NAME, config.model, config.version, digest)
+            for task, labels in LABELS_OF_TASK.items()
+        }
+
+    @property
+    def tasks(self) -> Mapping[str, TaskDescription]:
+        return self._tasks
+
+    async def start(self) -> None:
+        reader = await asyncio.to_thread(OnnxReader, self._folder, self._threads)
+        await asyncio.to_thread(reader.read, _WARM_UP)
+        self._batcher = Batcher(reader.read)
+
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
+        if task not in self._tasks:
+            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        if self._batcher is None:
+            failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
+            return [failure] * len(texts)
+        readings = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
+        return [_output(task, reading) for reading in readings]
+
+    def load(self) -> EngineLoad:
+        if self._batcher is None:
+            return EngineLoad(running=0, waiting=0, kv_usage=0.0)
+        return EngineLoad(self._batcher.running, self._batcher.waiting, kv_usage=0.0)
+
+    async def close(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.close()
+
+
+def _output(task: str, reading: Reading | ItemFailure) -> TaskOutput | ItemFailure:
+    if isinstance(reading, ItemFailure):
+        return reading
+    if task == NER:
+        return reading.ner
+    return reading.topic if task == TOPIC else reading.sentiment
