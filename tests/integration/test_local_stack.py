@@ -96,55 +96,49 @@ def test_a_stopped_process_stays_stopped_until_it_is_started(
     wait_until(lambda: _answers(running.registry_url), 30, "registry started")
 
 
-def test_down_after_a_killed_supervisor_still_ends_everything(
+def test_up_takes_over_from_a_killed_supervisor_with_its_data_and_ports(
     own: EmbeddedStack, running: StackInfo
 ) -> None:
     assert running.supervisor_pid is not None
-    left_behind = [process.pid for process in own.ps()]
-    os.kill(running.supervisor_pid, signal.SIGKILL)
-    wait_until(lambda: not running.is_running(), 5, "the supervisor gone")
-
-    assert [process.state for process in own.ps()] == ["UNSUPERVISED", "UNSUPERVISED"]
-    assert own.down()
-
-    assert own.ps() == []
-    assert not any(psutil.pid_exists(pid) for pid in left_behind if pid is not None)
-    assert all(is_free(port) for port in running.ports.values())
-
-
-def test_down_leaves_nothing_but_the_data_and_up_finds_it_again(
-    own: EmbeddedStack, running: StackInfo
-) -> None:
-    topic = _topic_with_record(running, b"before down")
-
-    assert own.down()
-
-    assert own.ps() == [] and marked_processes(running.stack_id) == []
-    assert all(is_free(port) for port in running.ports.values())
-    assert own.info() is None
-    again = own.up(mesh=False)
-    assert again.ports == running.ports
-    assert _first_record(again, topic) == b"before down"
-
-
-def test_up_takes_over_from_a_killed_supervisor_and_purge_leaves_nothing(
-    own: EmbeddedStack, running: StackInfo
-) -> None:
-    assert running.supervisor_pid is not None
+    topic = _topic_with_record(running, b"before the supervisor was killed")
     orphans = [process.pid for process in own.ps()]
     os.kill(running.supervisor_pid, signal.SIGKILL)
     wait_until(lambda: not running.is_running(), 5, "the supervisor gone")
 
-    own.up(mesh=False)
+    assert [process.state for process in own.ps()] == ["UNSUPERVISED", "UNSUPERVISED"]
+    again = own.up(mesh=False)
 
-    assert not any(psutil.pid_exists(pid) for pid in orphans if pid is not None)
-    assert own.down(purge=True)
+    assert not any(_lives(pid) for pid in orphans)
+    assert again.ports == running.ports
+    assert _first_record(again, topic) == b"before the supervisor was killed"
+
+
+def test_down_leaves_no_process_and_no_port_and_purge_takes_the_data(
+    own: EmbeddedStack, running: StackInfo
+) -> None:
+    before = [process.pid for process in own.ps()]
+
+    assert own.down()
+
+    assert own.ps() == [] and marked_processes(running.stack_id) == []
+    assert not any(_lives(pid) for pid in before)
+    assert all(is_free(port) for port in running.ports.values())
+    assert own.info() is None
+    assert (own.paths.broker_dir / "data" / "meta.properties").exists()
+    assert not own.down(purge=True)
     assert not own.paths.state_dir.exists()
 
 
 def test_down_where_nothing_was_ever_started_says_so(tmp_path: Path) -> None:
     assert not EmbeddedStack(tmp_path / "nothing").down(purge=True)
     assert EmbeddedStack(tmp_path / "nothing").ps() == []
+
+
+def _lives(pid: int | None) -> bool:
+    try:
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _topic_with_record(info: StackInfo, value: bytes) -> str:

@@ -31,6 +31,7 @@ from reviewmesh.local.paths import cache_dir
 
 LOCK_FILE = "artifacts.lock.toml"
 DOWNLOAD_ATTEMPTS = 4
+RETRY_PAUSE_S = 1.0
 DOWNLOAD_THREADS = 8
 SOCKET_TIMEOUT_S = 20
 LOCK_WAIT_S = 600.0
@@ -178,7 +179,7 @@ def _download(file: LockedFile, context: MavenContext) -> Path:
     problem = "not tried"
     for attempt in range(DOWNLOAD_ATTEMPTS):
         if attempt:
-            time.sleep(0.5 * 2**attempt)
+            time.sleep(RETRY_PAUSE_S * 2 ** (attempt - 1))
         artifact = file.artifact(context)
         try:
             path = artifact.resolve()

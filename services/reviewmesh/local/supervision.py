@@ -66,11 +66,19 @@ class ProcessStatus:
     log: Path
 
 
+def _plain(value: str) -> str:
+    """A value as it stands in supervisord's configuration, which has no escapes that hold."""
+    if re.search(r'["%\n]| ;', value):
+        raise LocalStackError(
+            "supervisord cannot be given a path or value with a double quote, a percent sign, a "
+            f"line break or ' ;' in it: {value!r}; choose another REVIEWMESH_STATE_DIR (or "
+            "REVIEWMESH_CACHE_DIR)"
+        )
+    return value
+
+
 def _quoted(value: str) -> str:
-    """A value in supervisord's configuration, where % begins an expansion."""
-    if '"' in value or "\n" in value:
-        raise LocalStackError(f"a quote or a line break cannot be used in a path: {value!r}")
-    return '"' + value.replace("%", "%%") + '"'
+    return f'"{_plain(value)}"'
 
 
 def _program_section(program: Program, log: Path) -> str:
@@ -87,7 +95,7 @@ stopsignal=TERM
 stopwaitsecs={program.stop_wait_s}
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={str(log).replace("%", "%%")}
+stdout_logfile={_plain(str(log))}
 stdout_logfile_maxbytes={LOG_BYTES}
 stdout_logfile_backups={LOG_BACKUPS}
 """
@@ -98,17 +106,16 @@ def configuration(paths: StackPaths, socket_file: Path, programs: Sequence[Progr
     groups: dict[str, list[str]] = {}
     for program in programs:
         groups.setdefault(program.group, []).append(program.name)
-    log = str(paths.supervisor_log).replace("%", "%%")
     text = f"""[supervisord]
 nodaemon=true
-logfile={log}
+logfile={_plain(str(paths.supervisor_log))}
 logfile_maxbytes=10MB
 logfile_backups=1
-pidfile={str(paths.state_dir / "supervisord.pid").replace("%", "%%")}
+pidfile={_plain(str(paths.state_dir / "supervisord.pid"))}
 minfds=1024
 
 [unix_http_server]
-file={str(socket_file).replace("%", "%%")}
+file={_plain(str(socket_file))}
 chmod=0700
 
 [rpcinterface:supervisor]
