@@ -14,6 +14,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -89,12 +90,33 @@ def locked_bundles() -> dict[str, Bundle]:
 def ensure(progress: ProgressCallback | None = None) -> Artifacts:
     """Give both bundles, downloading what is not cached yet, Kafka and Apicurio side by side."""
     bundles = locked_bundles()
+    interrupted = threading.Event()
+    watched = _interruptible(progress or _silent, interrupted)
     with ThreadPoolExecutor(max_workers=3) as pool:
-        archive = pool.submit(make_class_archive)
-        kafka = pool.submit(ensure_bundle, bundles["kafka"], progress)
-        apicurio = pool.submit(ensure_bundle, bundles["apicurio"], progress)
-        archive.result()
-        return Artifacts(kafka_dir=kafka.result(), apicurio_dir=apicurio.result())
+        try:
+            archive = pool.submit(make_class_archive)
+            kafka = pool.submit(ensure_bundle, bundles["kafka"], watched)
+            apicurio = pool.submit(ensure_bundle, bundles["apicurio"], watched)
+            archive.result()
+            return Artifacts(kafka_dir=kafka.result(), apicurio_dir=apicurio.result())
+        finally:
+            # After Ctrl-C nobody waits for the rest of a long download.
+            interrupted.set()
+
+
+def _interruptible(progress: ProgressCallback, interrupted: threading.Event) -> ProgressCallback:
+    @contextmanager
+    def watched(name: str, size: int) -> Iterator[Callable[[int], None]]:
+        with progress(name, size) as downloaded:
+
+            def checked(n_bytes: int) -> None:
+                if interrupted.is_set():
+                    raise LocalStackError(f"the download of {name} was interrupted")
+                downloaded(n_bytes)
+
+            yield checked
+
+    return watched
 
 
 def ensure_bundle(bundle: Bundle, progress: ProgressCallback | None = None) -> Path:

@@ -9,8 +9,9 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from reviewmesh.local import artifacts, broker, programs, registry, state, supervision
@@ -24,11 +25,16 @@ from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_ta
 SUPERVISOR_DEADLINE_S = 15.0
 READY_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 90.0
+# A service waits for what is not there yet, so one that keeps crashing will not get ready either.
+CRASHES_AT_START = 3
 POLL_S = 0.1
 PORT_CLOSE_DEADLINE_S = 5.0
 
 ReadyCallback = Callable[[str, float], None]
 """Called with a process's name and the seconds it took since the start, once it is ready."""
+
+
+Check = Callable[[], bool]
 
 
 class EmbeddedStack:
@@ -137,8 +143,11 @@ class EmbeddedStack:
         wanted += programs.mesh_programs(ports) if mesh else []
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
+        info = StackInfo(stack_id, mesh, ports, None, str(socket_file))
+        # First, so that a start that is killed between these lines is still found and ended.
+        state.write(self.paths, info)
         pid = supervision.start(self.paths, marker_environment(stack_id))
-        info = StackInfo(stack_id, mesh, ports, pid, str(socket_file))
+        info = replace(info, supervisor_pid=pid)
         state.write(self.paths, info)
         return info
 
@@ -159,19 +168,15 @@ class EmbeddedStack:
         started = time.monotonic()
         self._wait_for_supervisor(info)
 
-        def wait(name: str, check: Callable[[], bool]) -> None:
-            self._wait_ready(info, name, check, started + deadline_s)
-            if on_ready is not None:
-                on_ready(name, time.monotonic() - started)
+        def wait(checks: Mapping[str, Check]) -> None:
+            for name in self._as_they_get_ready(info, checks, started + deadline_s):
+                if on_ready is not None:
+                    on_ready(name, time.monotonic() - started)
 
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            waits = [pool.submit(wait, n, c) for n, c in _backing_checks(info).items()]
-            for pending in waits:
-                pending.result()
+        wait(_backing_checks(info))
         if info.mesh:
             _apply_topics(info)
-        for name, check in _service_checks(info).items():
-            wait(name, check)
+            wait(_service_checks(info))
 
     def _wait_for_supervisor(self, info: StackInfo) -> None:
         deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
@@ -185,24 +190,38 @@ class EmbeddedStack:
                 )
             time.sleep(POLL_S)
 
-    def _wait_ready(
-        self, info: StackInfo, name: str, check: Callable[[], bool], deadline: float
-    ) -> None:
-        while not check():
-            status = self._status_in(info, name)
-            if status == "FATAL" or time.monotonic() > deadline:
-                log = self.paths.log_of(name)
-                raise LocalStackError(
-                    f"{name} did not become ready in time (its state: {status}); everything is "
-                    f"stopped again. The end of {log}:\n{log_tail(log)}"
-                )
+    def _as_they_get_ready(
+        self, info: StackInfo, checks: Mapping[str, Check], deadline: float
+    ) -> Iterator[str]:
+        """Give each name once its check holds; raise when one of them never will."""
+        pending = dict(checks)
+        while pending:
+            for name in [name for name, check in pending.items() if check()]:
+                del pending[name]
+                yield name
+            for name in pending:
+                self._raise_if_hopeless(info, name, late=time.monotonic() > deadline)
             time.sleep(POLL_S)
 
-    def _status_in(self, info: StackInfo, name: str) -> str:
+    def _raise_if_hopeless(self, info: StackInfo, name: str, late: bool) -> None:
+        reason = self._hopeless_state(info, name) or ("not ready in time" if late else None)
+        if reason is not None:
+            log = self.paths.log_of(name)
+            raise LocalStackError(
+                f"{name} did not become ready ({reason}); everything is stopped again. "
+                f"The end of {log}:\n{log_tail(log)}"
+            )
+
+    def _hopeless_state(self, info: StackInfo, name: str) -> str | None:
+        """Why waiting for this process is of no use; None while it may still get ready."""
         if not info.is_running():
-            return "FATAL"
-        found = [p.state for p in self._client(info).processes(info.ports) if p.name == name]
-        return found[0] if found else "FATAL"
+            return "its supervisor ended"
+        for process in self._client(info).processes(info.ports):
+            if process.name == name and process.state == "FATAL":
+                return "FATAL"
+            if process.name == name and process.restarts >= CRASHES_AT_START:
+                return f"crashed {process.restarts} times"
+        return None
 
     def _stop(self, info: StackInfo) -> bool:
         """Stop in order through supervisord, then end whatever still carries the mesh's mark."""
@@ -246,7 +265,7 @@ class EmbeddedStack:
             paths.state_dir.rmdir()
 
 
-def _backing_checks(info: StackInfo) -> dict[str, Callable[[], bool]]:
+def _backing_checks(info: StackInfo) -> dict[str, Check]:
     return {
         "broker": lambda: (
             not is_free(info.ports["broker"]) and broker.is_ready(info.bootstrap_servers)
@@ -255,11 +274,9 @@ def _backing_checks(info: StackInfo) -> dict[str, Callable[[], bool]]:
     }
 
 
-def _service_checks(info: StackInfo) -> dict[str, Callable[[], bool]]:
-    if not info.mesh:
-        return {}
+def _service_checks(info: StackInfo) -> dict[str, Check]:
     return {
-        name: lambda port=info.ports[name]: _is_http_ready(port)  # type: ignore[misc]
+        name: partial(_is_http_ready, info.ports[name])
         for name in (programs.WORKER, *programs.SERVICES)
     }
 
