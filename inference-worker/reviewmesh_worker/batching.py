@@ -146,7 +146,7 @@ class Batcher(Generic[T]):
             if len(outputs) != len(texts):
                 raise RuntimeError(f"expected {len(texts)} outputs, the engine gave {len(outputs)}")
             return list(outputs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; one item fails
             if len(texts) == 1:
                 _LOG.exception("inference failed on a text of %d code points", len(texts[0]))
                 message = f"{type(error).__name__}: {error}"

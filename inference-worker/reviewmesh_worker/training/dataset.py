@@ -7,16 +7,15 @@ Rows are JSON lines: reviews with `text`, `topics`, `sentiment`; entity rows wit
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reviewmesh_worker.engines.onnx.encoding import CLS_ID, SEP_ID, TextEncoder, word_starts
+from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.tasks import (
     ENTITY_LABELS,
     OUTSIDE,
@@ -31,7 +30,6 @@ _HELD_OUT_PERCENT: Final = 8
 SECOND_STYLE_SOURCE: Final = "btc"
 """The Broad Twitter Corpus: account names are persons there and it knows only three labels."""
 
-Row = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -53,13 +51,6 @@ class TagExample:
     allowed: NDArray[np.bool_]
     """Per token the tags that its annotation allows; a row without any is not learned from."""
     style: int
-
-
-def read_rows(file: Path) -> list[Row]:
-    if not file.is_file():
-        raise FileNotFoundError(f"expected labelled rows in {file}, found no such file")
-    with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def split_held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
@@ -147,8 +138,7 @@ def batches(
     cut = [
         [examples[index] for index in order[at : at + size]] for at in range(0, len(order), size)
     ]
-    random.shuffle(cut)
-    return cut
+    return [cut[index] for index in random.permutation(len(cut))]
 
 
 def pad(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +36,22 @@ _FORGET_CASE: Final = 0.1
 _SHARE_OF_SECOND_STYLE: Final = 0.4
 """Share of the Broad Twitter Corpus that an epoch sees: it is large and far from reviews."""
 
-Batch = list[ReviewExample] | list[TagExample]
+
+@dataclass(frozen=True, slots=True)
+class _ReviewBatch:
+    examples: list[ReviewExample]
+    kind: str = "review"
+
+
+@dataclass(frozen=True, slots=True)
+class _TagBatch:
+    """Examples of one annotation style."""
+
+    examples: list[TagExample]
+    kind: str = "tags"
+
+
+Batch = _ReviewBatch | _TagBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +114,26 @@ class Trainer:
             if not example.style or self._random.random() < _SHARE_OF_SECOND_STYLE
         ]
         plan: list[Batch] = []
-        plan += batches(self._reviews, [len(e.ids) for e in self._reviews], _BATCH_SIZE, self._random)
+        lengths = [len(example.ids) for example in self._reviews]
+        plan += [
+            _ReviewBatch(batch)
+            for batch in batches(self._reviews, lengths, _BATCH_SIZE, self._random)
+        ]
         for style in (0, 1):
             own = [example for example in tagged if example.style == style]
-            plan += batches(own, [len(e.ids) for e in own], _BATCH_SIZE, self._random)
-        self._random.shuffle(plan)  # type: ignore[arg-type]
-        return plan
+            lengths = [len(example.ids) for example in own]
+            cut = batches(own, lengths, _BATCH_SIZE, self._random)
+            plan += [_TagBatch(batch) for batch in cut]
+        return [plan[index] for index in self._random.permutation(len(plan))]
 
     def _step(self, batch: Batch, progress: float) -> tuple[str, float]:
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * rate_at(progress)
-        first = batch[0]
-        if isinstance(first, ReviewExample):
-            kind, loss = "review", self._review_loss([e for e in batch if isinstance(e, ReviewExample)])
+        kind = batch.kind
+        if isinstance(batch, _ReviewBatch):
+            loss = self._review_loss(batch.examples)
         else:
-            kind, loss = "tags", self._tag_loss([e for e in batch if isinstance(e, TagExample)])
+            loss = self._tag_loss(batch.examples)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
@@ -143,7 +164,7 @@ class Trainer:
         allowed = torch.from_numpy(pad([e.allowed for e in batch]))
         return _TAG_WEIGHT * partial_label_loss(logits, allowed)
 
-    def _shapes(self, example: TagExample) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    def _shapes(self, example: TagExample) -> NDArray[np.int64]:
         if self._random.random() >= _FORGET_CASE:
             return example.shapes
         lettered = (example.shapes >= 8) & (example.shapes < 24)
@@ -155,9 +176,9 @@ class Trainer:
         if self._steps % _AVERAGE_EVERY:
             return
         decay = min(_AVERAGE_DECAY, self._steps / (40 + self._steps))
-        theirs = [p for p in self._network.parameters() if p.requires_grad]
+        theirs: list[Tensor] = [p for p in self._network.parameters() if p.requires_grad]
         pairs = zip(self.averaged.parameters(), self._network.parameters(), strict=True)
-        ours = [mean for mean, current in pairs if current.requires_grad]
+        ours: list[Tensor] = [mean for mean, current in pairs if current.requires_grad]
         with torch.no_grad():
             torch._foreach_lerp_(ours, theirs, 1 - decay)
 
@@ -199,8 +220,8 @@ def _optimizer(network: ReviewNetwork) -> torch.optim.AdamW:
 
 
 def _inputs(
-    ids: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.int64]]],
-    shapes: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.int64]]],
+    ids: Sequence[NDArray[np.int64]],
+    shapes: Sequence[NDArray[np.int64]],
 ) -> tuple[Tensor, Tensor, Tensor]:
     mask = pad([np.ones(len(row), dtype=np.float32) for row in ids])
     return torch.from_numpy(pad(ids)), torch.from_numpy(pad(shapes)), torch.from_numpy(mask)

@@ -31,7 +31,7 @@ SERVED_STYLE: Final = 0
 
 
 class _RowDropout(nn.Module):
-    """Drops features of a whole text at once: drawing a number per token costs a tenth of a step."""
+    """Drops features of a whole text at once: a draw per token costs a tenth of a step."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -139,7 +139,8 @@ class ReviewNetwork(nn.Module):
     def __init__(self, dropout: float = 0.1) -> None:
         super().__init__()
         self.encoder = _Encoder(dropout)
-        self.sentiment = nn.Sequential(nn.Dropout(dropout), nn.Linear(HIDDEN, len(SENTIMENT_LABELS)))
+        labels = len(SENTIMENT_LABELS)
+        self.sentiment = nn.Sequential(nn.Dropout(dropout), nn.Linear(HIDDEN, labels))
         self.topics = _TopicHead(dropout)
         self.tags = _TagHead(dropout)
 
@@ -167,7 +168,7 @@ class ReviewNetwork(nn.Module):
 def load_pretrained(network: ReviewNetwork, weights: Mapping[str, Tensor]) -> None:
     """Fill the encoder from a BERT checkpoint in the Hugging Face naming."""
     encoder = network.encoder
-    state = {name: value for name, value in encoder.state_dict().items()}
+    state = dict(encoder.state_dict())
     state["words.weight"] = weights["embeddings.word_embeddings.weight"]
     # One segment only: its embedding is a constant that every position carries.
     state["positions.weight"] = (

@@ -140,10 +140,10 @@ _OPENING: Final = _TRANSITIONS[0]
 
 def softmax(logits: Floats) -> Floats:
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    out: Floats = shifted / shifted.sum(-1, keepdims=True)
+    out: Floats = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
     return out
 
 
 def sigmoid(logits: Floats) -> Floats:
-    out: Floats = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+    out: Floats = (1 / (1 + np.exp(-np.clip(logits, -60, 60)))).astype(np.float32)
     return out

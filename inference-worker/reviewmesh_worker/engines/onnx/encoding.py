@@ -71,9 +71,7 @@ def word_starts(words: Int64Array) -> NDArray[np.bool_]:
     return first
 
 
-def _token_shapes(
-    text: str, starts: Int64Array, ends: Int64Array, words: Int64Array
-) -> Int64Array:
+def _token_shapes(text: str, starts: Int64Array, ends: Int64Array, words: Int64Array) -> Int64Array:
     """Shape of a token: the case class of its whole word, a space before, first piece or not."""
     shapes = np.zeros(len(words), dtype=np.int64)
     first = np.flatnonzero(word_starts(words))

@@ -113,9 +113,7 @@ class OnnxReader:
         return outputs
 
 
-def judge(
-    text: str, encoded: EncodedText, logits: TextLogits, calibration: Calibration
-) -> Reading:
+def judge(text: str, encoded: EncodedText, logits: TextLogits, calibration: Calibration) -> Reading:
     return Reading(
         ner=read_entities(text, encoded, logits, calibration),
         topic=read_topics(logits, calibration),

