@@ -1,0 +1,1 @@
+"""The gRPC contract between mesh and workers, with the code generated from it."""

@@ -1,0 +1,1 @@
+"""The Avro contracts of the mesh: one self-contained schema per record, and the topics."""

@@ -1,0 +1,1 @@
+"""Sends accepted reviews to the inference workers of one task."""

@@ -1,0 +1,1 @@
+"""Judges raw reviews: refuse, forward, drop as duplicate, or accept."""

@@ -1,0 +1,1 @@
+"""Joins the results of all tasks into one enriched record per review."""
