@@ -1,7 +1,8 @@
 """One real broker and registry for a whole test run, and the means to break them.
 
-`REVIEWMESH_TEST_STACK` names the state folder of an embedded stack that already runs; else a
-Docker engine that answers is used (testcontainers), else an embedded stack of the run's own.
+`REVIEWMESH_TEST_STACK` names the state folder of an embedded stack that already runs (start one
+with `python -m tests.broker FOLDER`); else a Docker engine that answers is used (testcontainers),
+else an embedded stack of the run's own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -160,3 +162,7 @@ def _containers() -> Iterator[TestStack]:
         stack.wait_ready("broker")
         stack.wait_ready("registry")
         yield stack
+
+
+if __name__ == "__main__":
+    print(EmbeddedStack(Path(sys.argv[1])).up(mesh=False))

@@ -40,7 +40,7 @@ class CountingServer(ThreadingHTTPServer):
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         assert isinstance(self.server, CountingServer)
         if not self.path.endswith(".sha1"):
             self.server.downloads.append(self.path)

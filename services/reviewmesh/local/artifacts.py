@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import requests
 from jgo.maven import Artifact, MavenContext, PythonResolver
+
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.local.java import make_class_archive
 from reviewmesh.local.paths import cache_dir
@@ -205,8 +205,8 @@ def _download(file: LockedFile, context: MavenContext) -> Path:
         artifact = file.artifact(context)
         try:
             path = artifact.resolve()
-        # jgo raises RuntimeError for a file that the server refuses.
-        except (requests.RequestException, RuntimeError, OSError) as error:
+        # What `requests` raises is an OSError; jgo's for a file that is not there a RuntimeError.
+        except (OSError, RuntimeError) as error:
             problem = f"{type(error).__name__}: {error}"
         else:
             digest = _sha256(path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
 from reviewmesh.local.java import java_command
 from reviewmesh.local.ports import HOST
 

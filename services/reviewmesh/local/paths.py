@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 DEFAULT_STATE_DIR = ".reviewmesh"
 
 
@@ -18,8 +20,7 @@ def cache_dir() -> Path:
     """The folder that keeps downloads between meshes: `REVIEWMESH_CACHE_DIR`, or the user's."""
     if chosen := os.environ.get("REVIEWMESH_CACHE_DIR"):
         return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "reviewmesh"
+    return user_cache_path("reviewmesh")
 
 
 @dataclass(frozen=True)

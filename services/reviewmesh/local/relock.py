@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jgo.maven import Artifact, Dependency, MavenContext
+
 from reviewmesh.local.artifacts import LOCK_FILE
 
 KAFKA_VERSION = "4.3.1"

@@ -25,6 +25,7 @@ from typing import Any, cast
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.paths import StackPaths
 
+SUPERVISORD = (sys.executable, "-m", "supervisor.supervisord", "--silent")
 RPC_TIMEOUT_S = 60.0
 # A unix socket's path has room for about 107 characters, and supervisord binds a longer name first.
 LONGEST_SOCKET_PATH = 85
@@ -154,8 +155,7 @@ def start(paths: StackPaths, marker: Mapping[str, str]) -> int:
         old.unlink()
     with (paths.logs / "supervisord.err").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "--silent"]
-            + ["-c", str(paths.supervisor_config)],
+            [*SUPERVISORD, "-c", str(paths.supervisor_config)],
             env={**os.environ, **marker},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

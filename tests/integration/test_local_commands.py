@@ -1,0 +1,99 @@
+"""`reviewmesh up`, `ps` and `down` as a user runs them, with the whole mesh."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from reviewmesh.local.ports import is_free
+from reviewmesh.local.processes import marked_processes
+from reviewmesh.local.stack import EmbeddedStack
+
+from tests.broker import wait_until
+
+REVIEWMESH = Path(sys.executable).with_name("reviewmesh")
+ALL = ["broker", "registry", "worker", "intake", "joiner"]
+ALL += ["enricher-ner", "enricher-topic", "enricher-sentiment"]
+UP_TIMEOUT_S = 90
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[EmbeddedStack]:
+    """A state folder in which nothing was started yet, and nothing is left running."""
+    stack = EmbeddedStack(tmp_path / "state")
+    yield stack
+    stack.down(purge=True)
+
+
+def _reviewmesh(stack: EmbeddedStack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(REVIEWMESH), *arguments],
+        env=_environment(stack),
+        capture_output=True,
+        text=True,
+        timeout=UP_TIMEOUT_S,
+        check=False,
+    )
+
+
+def _environment(stack: EmbeddedStack) -> dict[str, str]:
+    return {**os.environ, "REVIEWMESH_STATE_DIR": str(stack.paths.state_dir), "COLUMNS": "200"}
+
+
+def test_up_in_the_foreground_runs_everything_until_it_is_told_to_stop(
+    stack: EmbeddedStack,
+) -> None:
+    foreground = subprocess.Popen(
+        [str(REVIEWMESH), "up"],
+        env=_environment(stack),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert foreground.stderr is not None
+    seen = ""
+    for line in foreground.stderr:
+        seen += line
+        if line.startswith("state"):
+            break
+    assert foreground.poll() is None, seen
+    info = stack.info()
+    assert info is not None
+
+    shown = _reviewmesh(stack, "ps")
+    second = _reviewmesh(stack, "up", "-d")
+    foreground.send_signal(signal.SIGTERM)
+    foreground.communicate(timeout=60)
+
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in ALL)
+    assert second.returncode == 1
+    assert "already runs" in second.stderr
+    assert foreground.returncode == 0
+    assert marked_processes(info.stack_id) == []
+    assert all(is_free(port) for port in info.ports.values())
+
+
+def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
+    stack: EmbeddedStack,
+) -> None:
+    up = _reviewmesh(stack, "up", "-d")
+    assert up.returncode == 0, up.stderr
+    info = stack.info()
+    assert info is not None
+    intake = stack.status_of("intake").pid
+    assert intake is not None
+
+    os.kill(intake, signal.SIGKILL)
+    wait_until(lambda: stack.status_of("intake").pid not in (None, intake), 10, "intake is back")
+    down = _reviewmesh(stack, "down", "--purge")
+
+    assert down.returncode == 0
+    assert marked_processes(info.stack_id) == []
+    assert not stack.paths.state_dir.exists()
+    assert _reviewmesh(stack, "ps").returncode == 1
