@@ -137,6 +137,7 @@ def main(kafka_dir: Path, broker_dir: Path) -> None:
         MAX_HEAP_MB,
         *LOG_OPTIONS,
         *("-cp", _class_path(kafka_dir), "kafka.Kafka", str(properties_file(broker_dir))),
+        classes_of=kafka_dir,
     )
     os.execv(broker[0], broker)
 

