@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from reviewmesh.local import broker, registry
 from reviewmesh.local.stack import EmbeddedStack
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
 APICURIO_IMAGE = "apicurio/apicurio-registry:3.3.3"
 APICURIO_PORT = 8080
+FOLDER_PREFIX = "reviewmesh-test-"
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -112,7 +114,8 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
 @contextmanager
 def embedded_stack() -> Iterator[EmbeddedStack]:
     """A broker and a registry of their own in a temporary state folder."""
-    folder = Path(tempfile.mkdtemp(prefix="reviewmesh-test-"))
+    _end_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
     embedded = EmbeddedStack(folder)
     try:
         embedded.up(mesh=False)
@@ -120,6 +123,15 @@ def embedded_stack() -> Iterator[EmbeddedStack]:
     finally:
         embedded.down(purge=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_abandoned() -> None:
+    """End what test runs left behind that were killed: their process id is in the folder's name."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*-*"):
+        owner = folder.name.removeprefix(FOLDER_PREFIX).split("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            EmbeddedStack(folder).down(purge=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def docker_answers() -> bool:

@@ -45,6 +45,14 @@ def is_marked_pid(pid: int, stack_id: str) -> bool:
         return False
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process that this one started is over; its mark need not be readable yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def end_marked(stack_id: str) -> int:
     """End every process of this mesh, with SIGKILL where SIGTERM does not do; give their number."""
     found = marked_processes(stack_id)

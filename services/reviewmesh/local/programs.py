@@ -76,7 +76,9 @@ def _service(name: str, ports: Mapping[str, int]) -> Program:
         name=name,
         group="services",
         command=[sys.executable, "-m", *_module_arguments(name)],
-        environment=service_environment(ports) | _http_environment(ports[name]),
+        environment=service_environment(ports)
+        | _http_environment(ports[name])
+        | {"REVIEWMESH_SLOT": "0"},
         stop_wait_s=30,
     )
 

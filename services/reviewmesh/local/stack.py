@@ -18,7 +18,7 @@ from reviewmesh.local import artifacts, broker, programs, registry, state, super
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.ports import HOST, choose_ports, is_free
-from reviewmesh.local.processes import end_marked, marked_processes, marker_environment
+from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
 
@@ -180,8 +180,9 @@ class EmbeddedStack:
 
     def _wait_for_supervisor(self, info: StackInfo) -> None:
         deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
+        pid = info.supervisor_pid
         while not self._client(info).answers():
-            if time.monotonic() > deadline or not info.is_running():
+            if time.monotonic() > deadline or pid is None or has_ended(pid):
                 raise LocalStackError(
                     "supervisord did not start:\n"
                     + log_tail(self.paths.logs / "supervisord.err")
