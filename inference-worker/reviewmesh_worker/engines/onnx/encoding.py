@@ -7,6 +7,7 @@ as good as the sameness of the two.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,8 @@ SEP_ID: Final = 102
 # Case classes; 0 is for padding and the special tokens.
 _LOWER, _TITLE, _UPPER, _INITIAL, _MIXED, _DIGIT, _ALNUM, _PUNCT, _OTHER = range(1, 10)
 SHAPE_COUNT: Final = 40
+
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,9 @@ class TextEncoder:
         self._tokenizer.no_padding()
 
     def encode(self, text: str) -> EncodedText:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        # Half a surrogate pair is no text to the tokenizer; its stand-in keeps the offsets.
+        whole = _SURROGATES.sub("\ufffd", text)
+        encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         words = np.array(encoding.word_ids, dtype=np.int64)
         starts, ends = offsets[:, 0], offsets[:, 1]
@@ -75,7 +80,7 @@ def _token_shapes(text: str, starts: Int64Array, ends: Int64Array, words: Int64A
     """Shape of a token: the case class of its whole word, a space before, first piece or not."""
     shapes = np.zeros(len(words), dtype=np.int64)
     first = np.flatnonzero(word_starts(words))
-    after = np.append(first[1:], len(words))
+    after = np.append(first, len(words))[1:]
     for begin, end in zip(first.tolist(), after.tolist(), strict=True):
         start = int(starts[begin])
         spaced = start == 0 or text[start - 1].isspace()
