@@ -1,0 +1,52 @@
+"""`python -m reviewmesh.enrich --task ner`: builds one task's enricher and runs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import structlog
+
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.results import TASKS
+from reviewmesh.enrich.stage import ACCEPTED, EnrichStage
+from reviewmesh.runtime.clock import wall_clock
+from reviewmesh.runtime.contracts import Contracts
+from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.runtime.service import run
+from reviewmesh.runtime.settings import Settings
+
+
+def build(task: str, settings: Settings) -> EnrichStage:
+    contracts = Contracts(settings)
+    endpoints = [
+        endpoint.strip()
+        for endpoint in getattr(settings.workers, task).split(",")
+        if endpoint.strip()
+    ]
+    client = InferenceClient(task, endpoints)
+    client.start()
+    return EnrichStage(
+        task,
+        contracts.codec(ACCEPTED),
+        contracts.codec(f"reviews.{task}"),
+        DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
+        client,
+        wall_clock,
+        contracts.max_bytes(f"reviews.{task}"),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Enrich accepted reviews with one task.")
+    parser.add_argument("--task", required=True, choices=TASKS)
+    task: str = parser.parse_args().task
+
+    def build_task(settings: Settings, log: structlog.stdlib.BoundLogger) -> EnrichStage:
+        return build(task, settings)
+
+    return run(f"enricher-{task}", build_task)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

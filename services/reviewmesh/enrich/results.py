@@ -1,0 +1,63 @@
+"""From a worker's answer to the result record of a task. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+TASKS = ("ner", "topic", "sentiment")
+
+
+def lineage_of(
+    lineage: inference_pb2.Lineage | None, usage: inference_pb2.Usage | None, attempts: int
+) -> dict[str, Any] | None:
+    """None when no worker ever told which model it runs."""
+    if lineage is None:
+        return None
+    return {
+        "task": lineage.task,
+        "engine": lineage.engine,
+        "model": lineage.model,
+        "model_version": lineage.model_version,
+        "model_digest": lineage.model_digest,
+        "prompt_version": lineage.prompt_version or None,
+        "attempts": attempts,
+        "route": "primary",
+        "queue_ms": _number(usage, "queue_ms"),
+        "inference_ms": _number(usage, "inference_ms"),
+        "prompt_tokens": _number(usage, "prompt_tokens"),
+        "cached_tokens": _number(usage, "cached_tokens"),
+        "completion_tokens": _number(usage, "completion_tokens"),
+        "cost_micros": None,
+    }
+
+
+def _number(usage: inference_pb2.Usage | None, name: str) -> Any:
+    if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
+        return None
+    return getattr(usage, name)
+
+
+def payload(task: str, output: Any, text: str) -> dict[str, Any]:
+    """The task's own fields of its result; entities whose span does not hold are left out."""
+    if task == "ner":
+        entities = [
+            {
+                "start": entity.start,
+                "end": entity.end,
+                "text": entity.text,
+                "label": entity.label,
+                "score": entity.score,
+            }
+            for entity in output.entities
+            if 0 <= entity.start < entity.end and text[entity.start : entity.end] == entity.text
+        ]
+        return {"entities": sorted(entities, key=lambda entity: (entity["start"], entity["end"]))}
+    if task == "topic":
+        topics = [
+            {"id": topic.id, "score": topic.score, "polarity": topic.polarity or None}
+            for topic in output.topics
+        ]
+        return {"topics": sorted(topics, key=lambda topic: -topic["score"])}
+    return {"sentiment": {"label": output.label, "scores": dict(output.scores)}}

@@ -1,0 +1,221 @@
+"""The enricher inside the loop: hundreds of reviews in flight, in order per review.
+
+A key in flight blocks later records of the same key, never others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
+from reviewmesh.enrich.results import lineage_of, payload
+from reviewmesh.runtime import metrics
+from reviewmesh.runtime.clock import Clock, milliseconds
+from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.deadletter import DeadLetters
+from reviewmesh.runtime.record import (
+    ORIGIN_TIMESTAMP,
+    TRACEPARENT,
+    Output,
+    Record,
+    Unavailable,
+    Unit,
+)
+from reviewmesh.runtime.registry import RegistryUnavailable
+from reviewmesh.runtime.stage import Ledgers
+
+ACCEPTED = "reviews.accepted"
+ROOM_WHILE_STARVED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An accepted review in flight; `life` tells it from the same offset read again later."""
+
+    record: Record
+    review: dict[str, Any]
+    life: int
+    started: float
+
+
+class EnrichStage:
+    """One task's enricher."""
+
+    topics = (ACCEPTED,)
+    max_in_flight = 1_000
+    # The joiner holds a task's results while an earlier one is missing; its window must exceed
+    # this one, transaction markers included.
+    max_window = 8_000
+
+    def __init__(
+        self,
+        task: str,
+        accepted_codec: Codec,
+        result_codec: Codec,
+        dead_letters: DeadLetters,
+        client: InferenceClient,
+        clock: Clock,
+        max_result_bytes: int,
+    ) -> None:
+        self.service = f"enricher-{task}"
+        self._task = task
+        self._result_topic = f"reviews.{task}"
+        self._accepted_codec = accepted_codec
+        self._result_codec = result_codec
+        self._dead_letters = dead_letters
+        self._client = client
+        self._clock = clock
+        self._max_result_bytes = max_result_bytes
+        self._lives: dict[int, int] = {}
+        self._life = 0
+        self._waiting: dict[tuple[int, str], deque[Work]] = {}
+        self._in_flight = 0
+        self._to_submit: list[WorkItem] = []
+        self._units: list[Unit] = []
+
+    # -- the loop's side ---------------------------------------------------------------------
+
+    def open(self, partition: int, ledgers: Ledgers) -> None:
+        self._life += 1
+        self._lives[partition] = self._life
+
+    def close(self, partition: int) -> None:
+        life = self._lives.pop(partition, None)
+        if life is None:
+            return
+        self._to_submit = [item for item in self._to_submit if _work(item).life != life]
+        self._client.cancel(lambda token: isinstance(token, Work) and token.life == life)
+        for key in [key for key in self._waiting if key[0] == partition]:
+            self._in_flight -= 1
+            del self._waiting[key]
+        self._units = [unit for unit in self._units if unit.partition != partition]
+
+    def receive(self, record: Record) -> None:
+        try:
+            review = self._accepted_codec.decode(record.value or b"")
+        except RegistryUnavailable as error:
+            raise Unavailable(str(error)) from error
+        work = Work(record, review, self._lives[record.partition], self._clock())
+        key = (record.partition, review["review_id"])
+        queue = self._waiting.get(key)
+        if queue is not None:
+            queue.append(work)
+            return
+        self._waiting[key] = deque()
+        self._in_flight += 1
+        self._submit(work)
+
+    def poll(self) -> Sequence[Unit]:
+        for item, answer in self._client.completed():
+            work = _work(item)
+            if self._lives.get(work.record.partition) == work.life:
+                self._answered(work, answer)
+        if self._to_submit:
+            self._client.submit(self._to_submit)
+            self._to_submit = []
+        units, self._units = self._units, []
+        return units
+
+    def blocks(self, topic: str, partition: int) -> bool:
+        """Without a worker there is no use in reading further ahead."""
+        return self._in_flight >= ROOM_WHILE_STARVED and not self._client.available()
+
+    def idle(self) -> bool:
+        return not self._waiting and not self._units
+
+    def stop(self) -> None:
+        self._client.close()
+
+    # -- work --------------------------------------------------------------------------------
+
+    def _submit(self, work: Work) -> None:
+        trace = work.record.header(TRACEPARENT)
+        self._to_submit.append(
+            WorkItem(
+                token=work,
+                id=work.review["review_id"],
+                text=work.review["text"] or "",
+                language=work.review["language"] or "",
+                traceparent=trace.decode("ascii", "replace") if trace else None,
+            )
+        )
+
+    def _answered(self, work: Work, answer: Answer) -> None:
+        metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
+        if answer.attempts > 1:
+            metrics.RETRIES.labels(self._task).inc(answer.attempts - 1)
+        self._finish(work.record, self._outputs(work, answer))
+        key = (work.record.partition, work.review["review_id"])
+        queue = self._waiting[key]
+        if queue:
+            self._submit(queue.popleft())
+        else:
+            del self._waiting[key]
+            self._in_flight -= 1
+
+    def _finish(self, record: Record, outputs: tuple[Output, ...]) -> None:
+        self._units.append(Unit(record.partition, ((ACCEPTED, record.offset),), outputs))
+
+    def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:
+        if answer.output is None:
+            return self._failed(work, answer, answer.error or "the worker gave no reason")
+        fields = payload(self._task, answer.output, work.review["text"] or "")
+        value = self._encode(work, answer, {"status": "OK", "error": None, **fields})
+        if len(value) > self._max_result_bytes:
+            return self._failed(
+                work,
+                answer,
+                f"expected a result of at most {self._max_result_bytes:,} bytes, "
+                f"got {len(value):,}",
+            )
+        return (self._result(work.record, work, value),)
+
+    def _failed(self, work: Work, answer: Answer, message: str) -> tuple[Output, ...]:
+        """The dead letter and the FAILED result go out together: the review still comes out."""
+        value = self._encode(work, answer, {"status": "FAILED", "error": message[:2_000]})
+        dead_letter = self._dead_letters.output(
+            work.record,
+            f"enrich.{self._task}",
+            "FAILED",
+            message,
+            answer.attempts,
+            work.review["review_id"],
+        )
+        return (self._result(work.record, work, value), dead_letter)
+
+    def _encode(self, work: Work, answer: Answer, fields: dict[str, Any]) -> bytes:
+        return self._result_codec.encode(
+            {
+                "review_id": work.review["review_id"],
+                "content_hash": work.review["content_hash"],
+                "accepted_partition": work.record.partition,
+                "accepted_offset": work.record.offset,
+                "lineage": lineage_of(answer.lineage, answer.usage, answer.attempts),
+                "produced_at": milliseconds(self._clock()),
+                **fields,
+            }
+        )
+
+    def _result(self, record: Record, work: Work, value: bytes) -> Output:
+        headers = tuple(
+            (name, content)
+            for name, content in record.headers
+            if name in (TRACEPARENT, ORIGIN_TIMESTAMP)
+        )
+        return Output(
+            self._result_topic,
+            record.partition,
+            work.review["review_id"].encode(),
+            value,
+            headers,
+        )
+
+
+def _work(item: WorkItem) -> Work:
+    assert isinstance(item.token, Work)
+    return item.token
+
+

@@ -1,0 +1,59 @@
+"""What intake remembers of each review: its latest accepted content, and how often it came."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Remembered:
+    content_hash: str
+    accepted_ms: int
+    acceptances: dict[str, int] = field(default_factory=dict)
+
+
+class Dedupe:
+    """One partition's memory, bounded by a window and by a number of ids.
+
+    It is rebuilt from the partition's own accepted reviews, so it holds no state of its own.
+    """
+
+    def __init__(self, window_ms: int, max_ids: int) -> None:
+        self._window_ms = window_ms
+        self._max_ids = max_ids
+        self._reviews: OrderedDict[str, Remembered] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._reviews)
+
+    def is_duplicate(self, review_id: str, content_hash: str, now_ms: int) -> bool:
+        """Whether this is still the latest accepted content, accepted within the window."""
+        known = self._reviews.get(review_id)
+        return (
+            known is not None
+            and known.content_hash == content_hash
+            and now_ms - known.accepted_ms < self._window_ms
+        )
+
+    def acceptance(self, review_id: str, content_hash: str) -> int:
+        """Which acceptance of this content the next one is, as far as is remembered."""
+        known = self._reviews.get(review_id)
+        return 1 + (known.acceptances.get(content_hash, 0) if known else 0)
+
+    def accepted(self, review_id: str, content_hash: str, acceptance: int, at_ms: int) -> None:
+        known = self._reviews.pop(review_id, None) or Remembered(content_hash, at_ms)
+        known.content_hash = content_hash
+        known.accepted_ms = at_ms
+        known.acceptances[content_hash] = acceptance
+        self._reviews[review_id] = known
+        while len(self._reviews) > self._max_ids:
+            self._reviews.popitem(last=False)
+        self._forget_old(at_ms)
+
+    def _forget_old(self, now_ms: int) -> None:
+        while self._reviews:
+            oldest = next(iter(self._reviews.values()))
+            if now_ms - oldest.accepted_ms < self._window_ms:
+                return
+            self._reviews.popitem(last=False)

@@ -1,0 +1,38 @@
+"""`python -m reviewmesh.join`: builds the joiner from its settings and runs it."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+from reviewmesh.join.ends import EndOffsets
+from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
+from reviewmesh.join.stage import ENRICHED, PARTIAL, JoinStage
+from reviewmesh.runtime.clock import wall_clock
+from reviewmesh.runtime.contracts import Contracts
+from reviewmesh.runtime.reader import PartitionReader
+from reviewmesh.runtime.service import run
+from reviewmesh.runtime.settings import Settings
+
+
+def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> JoinStage:
+    contracts = Contracts(settings)
+    return JoinStage(
+        contracts.codec(ACCEPTED),
+        {task: contracts.codec(topic) for task, topic in TOPIC_OF.items()},
+        contracts.codec(ENRICHED),
+        contracts.codec(PARTIAL),
+        PartitionReader(settings),
+        EndOffsets(settings, wall_clock),
+        wall_clock,
+        Windows(
+            settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s
+        ),
+        contracts.max_bytes(ENRICHED),
+        log,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run("joiner", build))

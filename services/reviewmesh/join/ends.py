@@ -1,0 +1,72 @@
+"""Asks the broker where partitions end now, without holding up the polling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from reviewmesh.runtime.settings import Settings
+
+REQUEST_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    asked_at: float
+    answer: Future[Any]
+
+
+class EndOffsets:
+    """One open question per partition at most.
+
+    The end is the high watermark, open transactions included: a result that is about to be
+    committed counts as written.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._admin = AdminClient(settings.kafka.as_librdkafka())
+        self._prefix = settings.prefix
+        self._clock = clock
+        self._questions: dict[tuple[str, int], Question] = {}
+        self._known: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def ask(self, topic: str, partition: int) -> None:
+        key = (topic, partition)
+        if key in self._questions or key in self._known:
+            return
+        target = TopicPartition(self._prefix + topic, partition)
+        asked_at = self._clock()
+        answers = self._admin.list_offsets(
+            {target: OffsetSpec.latest()},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=REQUEST_TIMEOUT_S,
+        )
+        self._questions[key] = Question(asked_at, answers[target])
+
+    def reached(
+        self, partition: int, position: Callable[[str, int], int]
+    ) -> list[tuple[str, float]]:
+        """(topic, as of) of ends that `position` has reached; a failed question is forgotten."""
+        for key, question in list(self._questions.items()):
+            if key[1] == partition and question.answer.done():
+                del self._questions[key]
+                try:
+                    self._known[key] = (question.asked_at, question.answer.result().offset)
+                except KafkaException:
+                    continue
+        reached = []
+        for (topic, number), (asked_at, end) in list(self._known.items()):
+            if number == partition and position(topic, number) >= end:
+                del self._known[topic, number]
+                reached.append((topic, asked_at))
+        return reached
+
+    def forget(self, partition: int) -> None:
+        for key in [key for key in (*self._questions, *self._known) if key[1] == partition]:
+            self._questions.pop(key, None)
+            self._known.pop(key, None)

@@ -1,0 +1,95 @@
+"""Builds the enriched record from an accepted review and the results of its tasks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TASKS = ("ner", "topic", "sentiment")
+ANSWERED = ("OK", "FALLBACK")
+TIMEOUT = "TIMEOUT"
+ACCEPTED_FIELDS = (
+    "review_id",
+    "content_hash",
+    "business_id",
+    "text",
+    "title",
+    "language",
+    "stars",
+    "created_at",
+    "source",
+    "attributes",
+    "accepted_at",
+    "source_topic",
+    "source_partition",
+    "source_offset",
+    "source_timestamp",
+    "acceptance",
+)
+
+
+def build(
+    accepted: Mapping[str, Any],
+    partition: int,
+    offset: int,
+    results: Mapping[str, Mapping[str, Any]],
+    revision: int,
+    now_ms: int,
+) -> dict[str, Any]:
+    """An EnrichedReview with what there is; a task without a result is TIMEOUT."""
+    record: dict[str, Any] = {name: accepted[name] for name in ACCEPTED_FIELDS}
+    record.update(
+        accepted_partition=partition,
+        accepted_offset=offset,
+        entities=[],
+        topics=[],
+        sentiment=None,
+        tasks={
+            task: {
+                "status": TIMEOUT,
+                "error": "no result before the deadline",
+                "lineage": None,
+            }
+            for task in TASKS
+        },
+        timings={
+            "origin_at": accepted["source_timestamp"],
+            "accepted_at": accepted["accepted_at"],
+            "ner_at": None,
+            "topic_at": None,
+            "sentiment_at": None,
+            "enriched_at": None,
+        },
+    )
+    return merge(record, results, revision, now_ms)
+
+
+def merge(
+    record: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+    revision: int,
+    now_ms: int,
+) -> dict[str, Any]:
+    """The record as `revision`, whole again, with these results taken in."""
+    merged = dict(record)
+    merged["tasks"] = dict(record["tasks"])
+    merged["timings"] = dict(record["timings"])
+    for task, result in results.items():
+        merged["tasks"][task] = {
+            "status": result["status"],
+            "error": result["error"],
+            "lineage": result["lineage"],
+        }
+        merged["timings"][f"{task}_at"] = result["produced_at"]
+        if task == "ner":
+            merged["entities"] = result["entities"]
+        elif task == "topic":
+            merged["topics"] = result["topics"]
+        else:
+            merged["sentiment"] = result["sentiment"]
+    merged["revision"] = revision
+    merged["complete"] = all(
+        outcome["status"] in ANSWERED for outcome in merged["tasks"].values()
+    )
+    merged["timings"]["enriched_at"] = now_ms
+    return merged

@@ -1,0 +1,36 @@
+"""How far a task's results have come, in accepted offsets, and how long it flowed past a review."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class TaskProgress:
+    """Tells which accepted offsets a task has overtaken for `straggler_s` of flowing time.
+
+    Only time in which results keep coming counts: when all workers of a task are gone its clock
+    stands still, so that what was in flight is no straggler when they return.
+    """
+
+    def __init__(self, straggler_s: float) -> None:
+        self._straggler_s = straggler_s
+        self._largest_gap_s = max(1.0, straggler_s / 10)
+        self._flowed_s = 0.0
+        self._last_result: float | None = None
+        self.furthest = -1
+        # (flowing time, furthest accepted offset by then), about one a second.
+        self._history: deque[tuple[float, int]] = deque()
+        self.straggler_bound = -1
+        # The task's partition has been read to the end that it had at this moment.
+        self.read_to_end_as_of = float("-inf")
+
+    def result(self, accepted_offset: int, now: float) -> None:
+        if self._last_result is not None:
+            self._flowed_s += min(max(now - self._last_result, 0.0), self._largest_gap_s)
+        self._last_result = now
+        self.furthest = max(self.furthest, accepted_offset)
+        step = min(1.0, self._straggler_s / 10)
+        if not self._history or self._flowed_s - self._history[-1][0] >= step:
+            self._history.append((self._flowed_s, self.furthest))
+        while self._history and self._flowed_s - self._history[0][0] >= self._straggler_s:
+            self.straggler_bound = self._history.popleft()[1]

@@ -1,0 +1,69 @@
+"""The partitions that a process reads now, each with its ledger and what waits to be taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from reviewmesh.runtime.ledger import Commit, CompletionLedger
+from reviewmesh.runtime.record import Record
+
+
+@dataclass(slots=True)
+class Input:
+    """One partition of one topic. `held` is bounded by one poll, since holding pauses it."""
+
+    topic: str
+    partition: int
+    ledger: CompletionLedger
+    committed: int | None
+    held: deque[Record] = field(default_factory=deque)
+    end: int = 0
+    paused: bool = False
+    committed_as: Commit | None = None
+
+    def is_dirty(self) -> bool:
+        """Whether a commit would say something new. The head tells all but what is beyond it."""
+        known = self.committed_as
+        if known is None:
+            return self.ledger.position > 0
+        return known.offset != self.ledger.head or known != self.ledger.commit()
+
+
+class Inputs:
+    """All inputs of a process, found by topic and partition."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[tuple[str, int], Input] = {}
+
+    def __iter__(self) -> Iterator[Input]:
+        return iter(self._inputs.values())
+
+    def get(self, topic: str, partition: int) -> Input | None:
+        return self._inputs.get((topic, partition))
+
+    def add(self, inputs: list[Input]) -> None:
+        for item in inputs:
+            self._inputs[item.topic, item.partition] = item
+
+    def remove(self, partition: int) -> list[Input]:
+        removed = [item for item in self if item.partition == partition]
+        for item in removed:
+            del self._inputs[item.topic, item.partition]
+        return removed
+
+    def in_flight(self, topic: str | None = None) -> int:
+        return sum(item.ledger.in_flight for item in self if topic in (None, item.topic))
+
+    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool:
+        return self._inputs[topic, partition].ledger.is_unfinished(offset)
+
+    def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
+        return self._inputs[topic, partition].ledger.is_new(offset)
+
+    def head(self, topic: str, partition: int) -> int:
+        return self._inputs[topic, partition].ledger.head
+
+    def position(self, topic: str, partition: int) -> int:
+        return self._inputs[topic, partition].ledger.position

@@ -1,0 +1,404 @@
+"""The consumer loop: poll, hand to the stage, commit what is finished, between two polls.
+
+One whole transaction happens between two polls in the polling thread, so it is open for
+milliseconds and no rebalance callback can fall inside it. Partitions that were assigned are read
+only after their committed offsets have resolved: under `read_committed` that answer waits while
+another owner's transaction is open, which is the ownership fence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from reviewmesh.runtime import kafka, metrics
+from reviewmesh.runtime.inputs import Input, Inputs
+from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
+from reviewmesh.runtime.record import Record, Unavailable, Unit
+from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.stage import Stage
+from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
+
+POLL_S = 0.02
+POLL_RECORDS = 500
+COMMIT_EVERY_S = 0.05
+COMMIT_UNITS = 2_000
+IDLE_COMMIT_EVERY_S = 1.0
+RETRY_UNAVAILABLE_S = 1.0
+RESOLVE_TIMEOUT_S = 0.1
+
+
+class ConsumerLoop:
+    """Runs one stage. `run` returns after `request_stop`, when all is committed or grace is over."""
+
+    def __init__(
+        self, stage: Stage, settings: Settings, log: structlog.stdlib.BoundLogger
+    ) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._log = log
+        self._group = f"{settings.prefix}reviewmesh-{stage.service}"
+        self._prefix = settings.prefix
+        self._producer = TransactionalProducer(
+            kafka.producer_options(settings, self._group), self._prefix, self._on_error
+        )
+        self._consumer: Any = kafka.make_consumer(
+            kafka.consumer_options(settings, self._group), self._on_error
+        )
+        self.inputs = Inputs()
+        self._owned: set[int] = set()
+        self._unresolved: set[int] = set()
+        self._outbox: deque[Unit] = deque()
+        self._last_commit = 0.0
+        self._held_until = 0.0
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._last_error = ""
+        self._error_logged = 0.0
+        self.heartbeat = time.monotonic()
+        self.waiting_for = "broker"
+
+    # -- what health and signals see ---------------------------------------------------------
+
+    def request_stop(self) -> None:
+        self._stopping = True
+
+    @property
+    def ready(self) -> bool:
+        """Joined the group, producer fenced in, and every owned partition resolved."""
+        return not self.waiting_for
+
+    # -- running -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Raises whatever a rebalance callback or the stage raised; the process then exits."""
+        self._consumer.subscribe(
+            [self._prefix + self._stage.topics[0]],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+        try:
+            while not self._stopping:
+                self._run_once()
+            self._finish()
+        finally:
+            self._close()
+
+    def _run_once(self) -> None:
+        self.heartbeat = time.monotonic()
+        if not self._producer.ready:
+            self._connect()
+        for message in self._consumer.consume(POLL_RECORDS, POLL_S):
+            self._take(message)
+        if self._failure is not None:
+            raise self._failure
+        if not self._producer.ready:
+            return
+        self._resolve()
+        self._work_off_held()
+        self._collect()
+        self._balance()
+        if self._commit_is_due():
+            self._transact()
+
+    def _finish(self) -> None:
+        """Stop reading, finish what is in flight within the grace time, commit."""
+        deadline = time.monotonic() + self._settings.grace_s
+        self._log.info("stopping", in_flight=self.inputs.in_flight())
+        assigned = [self._kafka_partition(item) for item in self.inputs]
+        if assigned:
+            self._consumer.pause(assigned)
+        while time.monotonic() < deadline and self._producer.ready:
+            # Polling goes on so that the group keeps this member; what still comes is not taken.
+            self._consumer.consume(POLL_RECORDS, POLL_S)
+            self.heartbeat = time.monotonic()
+            self._collect()
+            if self._outbox:
+                self._transact()
+            elif self._stage.idle():
+                break
+        if self._producer.ready:
+            self._collect()
+            self._transact()
+
+    def _close(self) -> None:
+        self._stage.stop()
+        self._consumer.close()
+
+    # -- producer ----------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self.waiting_for = "broker"
+        try:
+            self._producer.connect()
+        except KafkaException as error:
+            self._log.warning(
+                "waiting for the broker: the transactional producer cannot start; "
+                "check REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS and that the broker is up",
+                error=error.args[0].str(),
+            )
+            return
+        self._log.info("transactional producer ready")
+        self.waiting_for = "" if self._owned else "assignment"
+
+    def _recover(self, reason: str) -> None:
+        """The outcome of a transaction is unknown: new producer, rewind to what is committed."""
+        self._log.warning("replacing the producer and rewinding", reason=reason)
+        metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
+        self._producer.discard()
+        self.waiting_for = "broker"
+        for partition in list(self._owned):
+            self._drop(partition)
+            self._unresolved.add(partition)
+
+    # -- rebalancing -------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._guard(self._assign, partitions)
+
+    def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._guard(self._revoke, partitions)
+
+    def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._guard(self._lose, partitions)
+
+    def _guard(self, action: Any, partitions: list[TopicPartition]) -> None:
+        # An exception inside a callback would surface from a poll with the partition assigned.
+        try:
+            action([item.partition for item in partitions])
+        except Exception as error:  # noqa: BLE001
+            self._failure = error
+
+    def _assign(self, partitions: list[int]) -> None:
+        self._log.info("assigned", partitions=sorted(partitions))
+        self._consumer.incremental_assign([])
+        self._owned.update(partitions)
+        self._unresolved.update(partitions)
+
+    def _revoke(self, partitions: list[int]) -> None:
+        self._log.info("revoked", partitions=sorted(partitions))
+        if self._producer.ready:
+            self._collect()
+            self._transact()
+        self._release(partitions)
+
+    def _lose(self, partitions: list[int]) -> None:
+        self._log.warning("lost", partitions=sorted(partitions))
+        self._release(partitions)
+
+    def _release(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            self._drop(partition)
+            self._owned.discard(partition)
+
+    def _drop(self, partition: int) -> None:
+        """Forget everything of a partition and stop fetching it."""
+        opened = self.inputs.remove(partition)
+        if opened:
+            self._consumer.incremental_unassign([self._kafka_partition(item) for item in opened])
+            self._stage.close(partition)
+        self._unresolved.discard(partition)
+        self._outbox = deque(unit for unit in self._outbox if unit.partition != partition)
+
+    def _resolve(self) -> None:
+        """Read committed offsets of partitions that wait for it and start fetching them."""
+        for partition in sorted(self._unresolved):
+            wanted = [
+                TopicPartition(self._prefix + topic, partition) for topic in self._stage.topics
+            ]
+            try:
+                committed = self._consumer.committed(wanted, timeout=RESOLVE_TIMEOUT_S)
+            except KafkaException as error:
+                # The previous owner's transaction is open, or the broker is away.
+                self.waiting_for = f"committed offsets: {error.args[0].str()}"
+                return
+            self._start(partition, committed)
+        if self._owned and not self._unresolved:
+            self.waiting_for = ""
+
+    def _start(self, partition: int, committed: list[TopicPartition]) -> None:
+        for item in committed:
+            if item.error:
+                raise KafkaException(item.error)
+        opened = []
+        for topic, item in zip(self._stage.topics, committed, strict=True):
+            known = item.offset >= 0
+            start = item.offset if known else 0
+            finished = decode_finished(start, item.metadata) if known else set()
+            ledger = CompletionLedger(
+                start, finished, self._stage.max_in_flight, self._stage.max_window
+            )
+            opened.append(Input(topic, partition, ledger, start if known else None))
+        self.inputs.add(opened)
+        try:
+            self._stage.open(partition, self.inputs)
+        except Unavailable as error:
+            self.inputs.remove(partition)
+            self.waiting_for = str(error)
+            self._log.warning("partition waits", partition=partition, reason=str(error))
+            return
+        self._consumer.incremental_assign(
+            [
+                TopicPartition(
+                    self._prefix + item.topic,
+                    partition,
+                    OFFSET_BEGINNING if item.committed is None else item.committed,
+                )
+                for item in opened
+            ]
+        )
+        self._unresolved.discard(partition)
+
+    # -- records -----------------------------------------------------------------------------
+
+    def _take(self, message: Any) -> None:
+        error = message.error()
+        item = None
+        if message.topic() is not None:
+            item = self.inputs.get(message.topic()[len(self._prefix) :], message.partition())
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF and item is not None:
+                item.end = message.offset()
+            elif error.code() != KafkaError._PARTITION_EOF:
+                self._on_error(error)
+            return
+        if item is None:
+            return
+        item.held.append(
+            Record(
+                item.topic,
+                item.partition,
+                message.offset(),
+                message.key(),
+                message.value(),
+                tuple(message.headers() or ()),
+                message.timestamp()[1],
+            )
+        )
+
+    def _work_off_held(self) -> None:
+        if time.monotonic() < self._held_until:
+            return
+        for item in self.inputs:
+            self._work_off(item)
+
+    def _work_off(self, item: Input) -> None:
+        while item.held:
+            record = item.held[0]
+            if not item.ledger.has_room_for(record.offset):
+                return
+            if item.ledger.is_new(record.offset):
+                if self._stage.blocks(item.topic, item.partition):
+                    return
+                try:
+                    self._stage.receive(record)
+                except Unavailable as error:
+                    self._held_until = time.monotonic() + RETRY_UNAVAILABLE_S
+                    self.waiting_for = str(error)
+                    self._log.warning("record waits", reason=str(error), offset=record.offset)
+                    return
+                if self.waiting_for and not self._unresolved:
+                    self.waiting_for = ""
+                metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc()
+            item.ledger.deliver(record.offset)
+            item.held.popleft()
+        item.ledger.reached_end(item.end)
+
+    def _collect(self) -> None:
+        self._outbox.extend(self._stage.poll())
+
+    def _balance(self) -> None:
+        """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
+        pause, resume = [], []
+        for item in self.inputs:
+            blocked = bool(item.held) or self._stage.blocks(item.topic, item.partition)
+            if blocked and not item.paused:
+                item.paused = True
+                pause.append(self._kafka_partition(item))
+            elif item.paused and not blocked and item.ledger.has_slack():
+                item.paused = False
+                resume.append(self._kafka_partition(item))
+        if pause:
+            self._consumer.pause(pause)
+        if resume:
+            self._consumer.resume(resume)
+
+    # -- transactions ------------------------------------------------------------------------
+
+    def _commit_is_due(self) -> bool:
+        since = time.monotonic() - self._last_commit
+        if self._outbox:
+            return since >= COMMIT_EVERY_S or len(self._outbox) >= COMMIT_UNITS
+        return since >= IDLE_COMMIT_EVERY_S and any(item.is_dirty() for item in self.inputs)
+
+    def _transact(self) -> None:
+        """One transaction: outputs of finished units and the offsets that they allow."""
+        group_metadata = self._consumer.consumer_group_metadata()
+        if kafka.generation(group_metadata) < 0:
+            # Not joined: a commit would not be fenced. What is finished waits for the next cycle.
+            return
+        units = [self._outbox[index] for index in range(min(len(self._outbox), COMMIT_UNITS))]
+        for unit in units:
+            for topic, offset in unit.finished:
+                item = self.inputs.get(topic, unit.partition)
+                if item is not None:
+                    item.ledger.finish(offset)
+        dirty = [(item, item.ledger.commit()) for item in self.inputs if item.is_dirty()]
+        if not dirty and not units:
+            return
+        offsets = [
+            TopicPartition(
+                self._prefix + item.topic, item.partition, commit.offset, commit.metadata
+            )
+            for item, commit in dirty
+        ]
+        outputs = [output for unit in units for output in unit.outputs]
+        started = time.monotonic()
+        try:
+            self._producer.commit(outputs, offsets, group_metadata)
+        except Aborted as error:
+            metrics.TRANSACTIONS_ABORTED.labels(self._stage.service).inc()
+            self._log.warning("transaction aborted, trying again", reason=str(error))
+            self._last_commit = time.monotonic()
+            return
+        except OutcomeUnknown as error:
+            self._recover(str(error))
+            return
+        self._last_commit = time.monotonic()
+        for _ in units:
+            self._outbox.popleft()
+        for item, commit in dirty:
+            item.committed_as = commit
+        self._measure(started, outputs)
+
+    def _measure(self, started: float, outputs: list[Any]) -> None:
+        service = self._stage.service
+        metrics.TRANSACTION_SECONDS.labels(service).observe(time.monotonic() - started)
+        for output in outputs:
+            metrics.OUTPUTS.labels(service, output.topic).inc()
+        for topic in self._stage.topics:
+            metrics.IN_FLIGHT.labels(service, topic).set(self.inputs.in_flight(topic))
+        metrics.PAUSED.labels(service).set(sum(item.paused for item in self.inputs))
+        metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._unresolved))
+
+    # -- small things ------------------------------------------------------------------------
+
+    def _kafka_partition(self, item: Input) -> TopicPartition:
+        return TopicPartition(self._prefix + item.topic, item.partition)
+
+    def _on_error(self, error: KafkaError) -> None:
+        now = time.monotonic()
+        if error.str() == self._last_error and now - self._error_logged < 5:
+            return
+        self._last_error, self._error_logged = error.str(), now
+        self._log.warning("kafka", code=error.name(), error=error.str())

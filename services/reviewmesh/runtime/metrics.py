@@ -1,0 +1,59 @@
+"""Every metric of the services, declared once with its meaning and unit."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECORDS_READ = Counter(
+    "reviewmesh_records_read_total", "Records read and not finished before.", ["service", "topic"]
+)
+OUTPUTS = Counter(
+    "reviewmesh_records_written_total", "Records written and committed.", ["service", "topic"]
+)
+TRANSACTION_SECONDS = Histogram(
+    "reviewmesh_transaction_seconds",
+    "Seconds from begin to commit of a transaction.",
+    ["service"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+TRANSACTIONS_ABORTED = Counter(
+    "reviewmesh_transactions_aborted_total", "Transactions aborted and tried again.", ["service"]
+)
+PRODUCERS_RECOVERED = Counter(
+    "reviewmesh_producers_recovered_total",
+    "Times that the producer was replaced and all partitions rewound.",
+    ["service"],
+)
+IN_FLIGHT = Gauge(
+    "reviewmesh_in_flight_records", "Records read and unfinished.", ["service", "topic"]
+)
+PAUSED = Gauge("reviewmesh_paused_partitions", "Partitions paused by backpressure.", ["service"])
+ASSIGNED = Gauge("reviewmesh_assigned_partitions", "Partitions owned and resolved.", ["service"])
+DUPLICATES = Counter(
+    "reviewmesh_duplicates_total", "Reviews dropped as unchanged within the dedupe window."
+)
+FORWARDED = Counter(
+    "reviewmesh_forwarded_total", "Raw records moved to the partition of their review_id."
+)
+DEAD_LETTERS = Counter("reviewmesh_dead_letters_total", "Dead letters.", ["stage", "cause"])
+RETRIES = Counter("reviewmesh_inference_retries_total", "Calls beyond the first.", ["task"])
+INFERENCE_SECONDS = Histogram(
+    "reviewmesh_inference_seconds",
+    "Seconds from reading an accepted review to having its result.",
+    ["task"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+ENRICHED = Counter(
+    "reviewmesh_enriched_total", "Enriched records by kind.", ["kind"]
+)
+LATE_RESULTS = Counter(
+    "reviewmesh_late_results_total",
+    "Results that came after their review was out: merged into a revision, or dropped.",
+    ["task", "outcome"],
+)
+PARTIALS_OPEN = Gauge("reviewmesh_open_partial_records", "Published records that lack an answer.")
+END_TO_END_SECONDS = Histogram(
+    "reviewmesh_end_to_end_seconds",
+    "Seconds from the producer's timestamp to the enriched record.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
