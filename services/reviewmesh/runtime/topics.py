@@ -1,0 +1,182 @@
+"""The topics of the mesh, and bringing a cluster and a registry to what they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from reviewmesh.runtime.codec import load_schema
+from reviewmesh.runtime.registry import IncompatibleSchema, SchemaRegistry
+
+CALL_TIMEOUT_S = 15.0
+HOUR_S = 3600
+
+
+class TopicsError(ValueError):
+    """The topics cannot be brought to what the contract says; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic without its prefix."""
+
+    name: str
+    schema: str
+    partitions: int
+    compatibility: str
+    cleanup_policy: str
+    retention_hours: int
+    timestamp_type: str
+    max_message_bytes: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    isolation: str
+
+    def config(self) -> dict[str, str]:
+        """Kafka's topic options."""
+        options = {
+            "cleanup.policy": self.cleanup_policy,
+            "message.timestamp.type": self.timestamp_type,
+            "max.message.bytes": str(self.max_message_bytes),
+            "retention.ms": str(self.retention_hours * HOUR_S * 1000),
+        }
+        if self.cleanup_policy == "compact":
+            options |= {
+                "min.cleanable.dirty.ratio": "0.1",
+                "segment.ms": str(6 * HOUR_S * 1000),
+                "delete.retention.ms": str(24 * HOUR_S * 1000),
+            }
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsFile:
+    topics: tuple[Topic, ...]
+
+
+def load_topics() -> TopicsFile:
+    """Reads topics.yaml of the contracts."""
+    text = resources.files("reviewmesh_schemas").joinpath("topics.yaml").read_text("utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return TopicsFile(
+        tuple(
+            Topic(
+                name=name,
+                partitions=content["partitions"],
+                compatibility=content["compatibility"],
+                **{
+                    key: tuple(value) if isinstance(value, list) else value
+                    for key, value in entry.items()
+                },
+            )
+            for name, entry in content["topics"].items()
+        )
+    )
+
+
+def apply(
+    kafka: Mapping[str, str], registry: SchemaRegistry, prefix: str, longest_window_s: float
+) -> list[str]:
+    """Create and adjust topics, register schemas; says what it did, a line each.
+
+    Idempotent. Raises TopicsError before anything is changed, KafkaException or
+    RegistryUnavailable when one of the two does not answer.
+    """
+    topics = load_topics().topics
+    admin = AdminClient(dict(kafka))
+    metadata = admin.list_topics(timeout=CALL_TIMEOUT_S)
+    for topic in topics:
+        existing = metadata.topics.get(prefix + topic.name)
+        _check(topic, prefix, len(existing.partitions) if existing else None, longest_window_s)
+        subject = f"{prefix}{topic.name}-value"
+        if not registry.is_compatible(subject, load_schema(topic.schema)):
+            raise TopicsError(
+                f"{subject}: the schema {topic.schema}.avsc is not {topic.compatibility} with what "
+                "is registered; new fields need a default, required ones must stay"
+            )
+    done = _create(
+        admin,
+        [topic for topic in topics if prefix + topic.name not in metadata.topics],
+        prefix,
+        min(3, len(metadata.brokers)),
+    )
+    _configure(admin, topics, prefix)
+    for topic in topics:
+        subject = f"{prefix}{topic.name}-value"
+        try:
+            schema_id = registry.register(subject, load_schema(topic.schema))
+        except IncompatibleSchema as error:
+            raise TopicsError(str(error)) from error
+        registry.set_compatibility(subject, topic.compatibility)
+        done.append(f"schema {subject} has id {schema_id}")
+    return done
+
+
+def _check(topic: Topic, prefix: str, partitions: int | None, longest_window_s: float) -> None:
+    if partitions is not None and partitions != topic.partitions:
+        raise TopicsError(
+            f"{prefix}{topic.name}: expected {topic.partitions} partitions, found {partitions}; a "
+            "review keeps one partition number through all topics, so recreate the topic"
+        )
+    if topic.cleanup_policy == "delete" and topic.retention_hours * HOUR_S <= longest_window_s:
+        raise TopicsError(
+            f"{topic.name}: retention of {topic.retention_hours} h must exceed the longest window "
+            f"of {longest_window_s / HOUR_S:g} h; lower the window or raise the retention"
+        )
+
+
+def _create(
+    admin: AdminClient, topics: list[Topic], prefix: str, replication_factor: int
+) -> list[str]:
+    if not topics:
+        return []
+    futures = admin.create_topics(
+        [
+            NewTopic(
+                prefix + topic.name,
+                topic.partitions,
+                replication_factor,
+                config=topic.config(),
+            )
+            for topic in topics
+        ],
+        operation_timeout=CALL_TIMEOUT_S,
+    )
+    done = []
+    for name, future in futures.items():
+        try:
+            future.result(CALL_TIMEOUT_S)
+            done.append(f"topic {name} created")
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
+    return done
+
+
+def _configure(admin: AdminClient, topics: tuple[Topic, ...], prefix: str) -> None:
+    resources_ = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            prefix + topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in topic.config().items()
+            ],
+        )
+        for topic in topics
+    ]
+    for future in admin.incremental_alter_configs(resources_).values():
+        future.result(CALL_TIMEOUT_S)
