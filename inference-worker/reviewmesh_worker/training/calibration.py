@@ -1,4 +1,8 @@
-"""What is decided after training, on held-out rows and on the very weights that will serve."""
+"""What is decided after training, on held-out rows and on the very weights that will serve.
+
+The held-out rows are few, so every setting is drawn towards what holds without them: a bias of
+nothing, and one threshold for all topics.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +36,11 @@ from reviewmesh_worker.training.dataset import SECOND_STYLE_SOURCE
 _TEMPERATURES: Final = np.linspace(0.6, 2.0, 57)
 _RARE_BIASES: Final = np.linspace(-0.6, 0.9, 16)
 _THRESHOLDS: Final = np.linspace(0.2, 0.7, 51)
-_FLOORS: Final = np.linspace(0.1, 0.5, 21)
+_FLOORS: Final = np.linspace(0.1, 0.4, 16)
 _OUTSIDE_BIASES: Final = np.linspace(-0.5, 3.5, 33)
-_TOPIC_PRIOR: Final = 40.0
+_COST_OF_BIAS: Final = 0.01
+"""What a bias of one must gain in score to be worth more than none."""
+_TOPIC_PRIOR: Final = 300.0
 """A topic with so many held-out rows goes half way from the common threshold to its own best."""
 
 
@@ -74,8 +80,10 @@ def _fit_sentiment_bias(reviews: HeldOut) -> tuple[float, ...]:
             for neutral in _RARE_BIASES
         ]
     )
-    neutral, mixed = np.unravel_index(_smooth(grid).argmax(), grid.shape)
-    return (0.0, 0.0, float(_RARE_BIASES[neutral]), float(_RARE_BIASES[mixed]))
+    cost = _COST_OF_BIAS * np.abs(_RARE_BIASES)
+    worth = _smooth(grid) - cost[:, None] - cost[None, :]
+    neutral, mixed = np.unravel_index(worth.argmax(), grid.shape)
+    return (0.0, 0.0, *(round(float(_RARE_BIASES[at]), 3) for at in (neutral, mixed)))
 
 
 def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
@@ -132,8 +140,12 @@ def _fit_thresholds(
     scores: NDArray[np.float32],
     gold: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Per topic, drawn towards the best common threshold as far as its rows are few."""
-    common = max(_THRESHOLDS, key=lambda threshold: _f1(scores >= threshold, gold))
+    """Per topic, drawn towards a common threshold as far as its rows are few.
+
+    The common one is half of the F1 that can be reached: where scores are probabilities, that is
+    what maximises F1, and it is steadier than the top of a flat curve.
+    """
+    common = max(_f1(scores >= threshold, gold) for threshold in _THRESHOLDS) / 2
     thresholds = np.full(len(TOPIC_IDS), common)
     for index in range(len(TOPIC_IDS)):
         own = scores[:, index], gold[:, index]
@@ -155,7 +167,8 @@ def _fit_floor(
     def goal(floor: float) -> float:
         return _f1(chosen | (likeliest & silent & (scores >= floor)), gold)
 
-    return round(float(max(_FLOORS, key=goal)), 3)
+    smooth = _smooth(np.array([[goal(float(floor)) for floor in _FLOORS]]))
+    return round(float(_FLOORS[smooth[0].argmax()]), 3)
 
 
 def _fit_outside_bias(entities: HeldOut) -> float:
@@ -175,6 +188,6 @@ def _fit_outside_bias(entities: HeldOut) -> float:
         ]
         return total(entity_counts(rows, outputs).values()).f1
 
-    scores = np.array([goal(float(bias)) for bias in _OUTSIDE_BIASES])
-    smooth = np.convolve(np.pad(scores, 2, mode="edge"), np.ones(5) / 5, mode="valid")
-    return float(_OUTSIDE_BIASES[smooth.argmax()])
+    smooth = _smooth(np.array([[goal(float(bias)) for bias in _OUTSIDE_BIASES]]))
+    worth = smooth[0] - _COST_OF_BIAS * np.abs(_OUTSIDE_BIASES)
+    return float(_OUTSIDE_BIASES[worth.argmax()])
