@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+
 from reviewmesh.local import artifacts, broker, programs, registry, state, supervision
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import StackPaths
@@ -21,10 +23,14 @@ from reviewmesh.local.ports import HOST, choose_ports, is_free
 from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
+from reviewmesh.runtime import topics
+from reviewmesh.runtime.registry import RegistryUnavailable, SchemaRegistry
+from reviewmesh.runtime.settings import Settings
 
 SUPERVISOR_DEADLINE_S = 15.0
 READY_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 90.0
+REGISTRY_TIMEOUT_S = 15.0
 # A service waits for what is not there yet, so one that keeps crashing will not get ready either.
 CRASHES_AT_START = 3
 POLL_S = 0.1
@@ -291,10 +297,20 @@ def _is_http_ready(port: int) -> bool:
 
 
 def _apply_topics(info: StackInfo) -> None:
-    # Here, so that a broker and a registry alone need none of the services' dependencies.
-    from reviewmesh.runtime import topics
-
-    topics.apply(info.bootstrap_servers, info.registry_url)
+    settings = Settings()
+    registry_client = SchemaRegistry(info.registry_url, timeout_s=REGISTRY_TIMEOUT_S)
+    windows = (
+        settings.join.max_wait_s,
+        settings.join.late_window_s,
+        settings.intake.dedupe_window_s,
+    )
+    kafka = {"bootstrap.servers": info.bootstrap_servers}
+    try:
+        topics.apply(kafka, registry_client, settings.prefix, max(windows))
+    except (topics.TopicsError, RegistryUnavailable, KafkaException) as error:
+        raise LocalStackError(
+            f"the topics could not be applied, everything is stopped again: {error}"
+        ) from error
 
 
 def _wait_ports_closed(ports: Mapping[str, int]) -> None:

@@ -35,6 +35,14 @@ START_SECONDS = 5
 START_RETRIES = 40
 LOG_BYTES = "20MB"
 LOG_BACKUPS = 2
+OF_ANOTHER_MESH = (
+    "REVIEWMESH_KAFKA__SASL",
+    "REVIEWMESH_KAFKA__SECURITY",
+    "REVIEWMESH_KAFKA__SSL",
+    "REVIEWMESH_REGISTRY__",
+    "REVIEWMESH_WORKERS__",
+    "REVIEWMESH_SLOT",
+)
 SPAWNED = re.compile(r"spawned: '([^']+)' with pid")
 
 
@@ -156,13 +164,18 @@ def start(paths: StackPaths, marker: Mapping[str, str]) -> int:
     with (paths.logs / "supervisord.err").open("wb") as errors:
         process = subprocess.Popen(
             [*SUPERVISORD, "-c", str(paths.supervisor_config)],
-            env={**os.environ, **marker},
+            env={**_inherited_environment(), **marker},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
         )
     return process.pid
+
+
+def _inherited_environment() -> dict[str, str]:
+    """This shell's environment without what leads to, or authenticates at, another mesh."""
+    return {k: v for k, v in os.environ.items() if not k.upper().startswith(OF_ANOTHER_MESH)}
 
 
 class _UnixConnection(HTTPConnection):
