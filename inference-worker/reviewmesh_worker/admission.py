@@ -1,0 +1,45 @@
+"""How many items a worker holds at once, and when to come again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SHORTEST_HINT_MS = 20
+LONGEST_HINT_MS = 5_000
+
+
+class Full(RuntimeError):
+    """No room for the call; `retry_after_ms` is the hint."""
+
+    def __init__(self, retry_after_ms: int, message: str) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class Admission:
+    """Counts items, in one event loop. A call larger than the limit is let in when it is alone."""
+
+    def __init__(self, max_items: int) -> None:
+        self.max_items = max_items
+        self.items = 0
+        self._seconds_per_item = 0.005
+
+    @contextmanager
+    def admit(self, items: int) -> Iterator[None]:
+        """Raises Full."""
+        if self.items and self.items + items > self.max_items:
+            wait_ms = int(1000 * self._seconds_per_item * (self.items + items - self.max_items))
+            hint = min(max(wait_ms, SHORTEST_HINT_MS), LONGEST_HINT_MS)
+            raise Full(
+                hint, f"{self.items} of {self.max_items} items in flight; try again in {hint} ms"
+            )
+        self.items += items
+        try:
+            yield
+        finally:
+            self.items -= items
+
+    def measured(self, items: int, seconds: float) -> None:
+        """Moving average of engine time per item, for the hint."""
+        self._seconds_per_item += 0.1 * (seconds / max(items, 1) - self._seconds_per_item)

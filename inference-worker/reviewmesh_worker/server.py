@@ -1,0 +1,222 @@
+"""The gRPC server of a worker: admission, health per task, drain. It knows nothing of Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
+
+from reviewmesh_worker import metrics
+from reviewmesh_worker.admission import Admission, Full
+from reviewmesh_worker.engines.interface import (
+    Engine,
+    ItemFailure,
+    NerOutput,
+    TaskDescription,
+    TaskOutput,
+    TopicOutput,
+)
+from reviewmesh_worker.endpoints import Endpoints
+from reviewmesh_worker.settings import Settings
+
+MAX_ITEMS_PER_CALL = 256
+MAX_TEXT_CODE_POINTS = 100_000
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_NAMES = (
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
+    health.SERVICE_NAME,
+    reflection.SERVICE_NAME,
+)
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
+    """Answers calls while `state` is serving; loading and draining say so."""
+
+    def __init__(self, engine: Engine, max_in_flight: int) -> None:
+        self._engine = engine
+        self.admission = Admission(max_in_flight)
+        self.state = "loading"
+
+    async def Infer(
+        self, request: inference_pb2.InferRequest, context: Any
+    ) -> inference_pb2.InferResponse:
+        if self.state != "serving":
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, f"{self.state}; try another worker")
+        description = await self._check(request, context)
+        try:
+            with self.admission.admit(len(request.items)):
+                return await self._infer(request, description)
+        except Full as full:
+            context.set_trailing_metadata((("retry-after-ms", str(full.retry_after_ms)),))
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(full))
+
+    async def _check(self, request: inference_pb2.InferRequest, context: Any) -> TaskDescription:
+        description = self._engine.tasks.get(request.task)
+        problem = ""
+        if description is None:
+            problem = f"expected a task of {sorted(self._engine.tasks)}, got {request.task!r}"
+        elif not 1 <= len(request.items) <= MAX_ITEMS_PER_CALL:
+            problem = f"expected 1 to {MAX_ITEMS_PER_CALL} items, got {len(request.items)}"
+        else:
+            longest = max(len(item.text) for item in request.items)
+            if longest > MAX_TEXT_CODE_POINTS:
+                problem = (
+                    f"expected texts of at most {MAX_TEXT_CODE_POINTS} code points, got {longest}"
+                )
+        if problem or description is None:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
+        return description
+
+    async def _infer(
+        self, request: inference_pb2.InferRequest, description: TaskDescription
+    ) -> inference_pb2.InferResponse:
+        metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
+        metrics.IN_FLIGHT.set(self.admission.items)
+        started = time.monotonic()
+        outcomes = await self._engine.infer(request.task, [item.text for item in request.items])
+        seconds = time.monotonic() - started
+        self.admission.measured(len(request.items), seconds)
+        metrics.ENGINE_SECONDS.labels(request.task, description.model_version).observe(seconds)
+        usage = inference_pb2.Usage(inference_ms=int(seconds * 1000))
+        results = []
+        for item, outcome in zip(request.items, outcomes, strict=True):
+            failed = isinstance(outcome, ItemFailure)
+            metrics.ITEMS.labels(
+                request.task, description.model_version, "failed" if failed else "ok"
+            ).inc()
+            results.append(to_result(item.id, outcome, usage))
+        return inference_pb2.InferResponse(
+            results=results, lineage=lineage_of(description), load=self._load()
+        )
+
+    def _load(self) -> inference_pb2.Load:
+        load = self._engine.load()
+        metrics.WAITING.set(load.waiting)
+        return inference_pb2.Load(
+            running=load.running,
+            waiting=load.waiting,
+            kv_usage=load.kv_usage,
+            max=self.admission.max_items,
+        )
+
+    async def Describe(
+        self, request: inference_pb2.DescribeRequest, context: Any
+    ) -> inference_pb2.DescribeResponse:
+        return inference_pb2.DescribeResponse(
+            tasks=[
+                inference_pb2.TaskDescription(
+                    task=task.task,
+                    labels=task.labels,
+                    engine=task.engine,
+                    model=task.model,
+                    model_version=task.model_version,
+                    model_digest=task.model_digest,
+                )
+                for task in self._engine.tasks.values()
+            ],
+            limits=inference_pb2.Limits(
+                max_items_per_call=MAX_ITEMS_PER_CALL,
+                max_in_flight_items=self.admission.max_items,
+                max_text_code_points=MAX_TEXT_CODE_POINTS,
+                max_message_bytes=MAX_MESSAGE_BYTES,
+            ),
+        )
+
+
+async def refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
+    metrics.REFUSED.labels(code.name).inc()
+    await context.abort(code, message)
+    raise AssertionError("abort always raises")
+
+
+def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
+    return inference_pb2.Lineage(
+        task=task.task,
+        engine=task.engine,
+        model=task.model,
+        model_version=task.model_version,
+        model_digest=task.model_digest,
+    )
+
+
+def to_result(
+    item_id: str, outcome: TaskOutput | ItemFailure, usage: inference_pb2.Usage
+) -> inference_pb2.Result:
+    result = inference_pb2.Result(id=item_id, usage=usage)
+    if isinstance(outcome, ItemFailure):
+        result.error.code = outcome.code
+        result.error.message = outcome.message
+        result.error.retryable = outcome.retryable
+    elif isinstance(outcome, NerOutput):
+        result.ner.SetInParent()
+        for entity in outcome.entities:
+            result.ner.entities.add(
+                start=entity.start,
+                end=entity.end,
+                text=entity.text,
+                label=entity.label,
+                score=entity.score,
+            )
+    elif isinstance(outcome, TopicOutput):
+        result.topic.SetInParent()
+        for topic in outcome.topics:
+            result.topic.topics.add(id=topic.id, score=topic.score, polarity=topic.polarity)
+    else:
+        result.sentiment.label = outcome.label
+        for label, score in outcome.scores.items():
+            result.sentiment.scores[label] = score
+    return result
+
+
+async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises EngineLoadError, or OSError for a port."""
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+        )
+    )
+    servicer = InferenceServicer(engine, settings.worker.max_in_flight)
+    health_servicer = health.aio.HealthServicer()
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection(SERVICE_NAMES, server)
+    address = f"{settings.worker.host}:{settings.worker.port}"
+    port = server.add_insecure_port(address)
+    endpoints = Endpoints(settings.http, lambda: servicer.state)
+    endpoints.start()
+    services = ("", SERVICE_NAMES[0], *engine.tasks)
+    await set_health(health_servicer, services, NOT_SERVING)
+    await server.start()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    log.info("loading", port=port, tasks=sorted(engine.tasks))
+    await engine.start()
+    servicer.state = "serving"
+    await set_health(health_servicer, services, SERVING)
+    log.info("serving", port=port)
+    await stopping.wait()
+    servicer.state = "draining"
+    log.info("draining", in_flight=servicer.admission.items)
+    await set_health(health_servicer, services, NOT_SERVING)
+    await server.stop(settings.worker.grace_s)
+    await engine.close()
+    endpoints.stop()
+    log.info("stopped")
+
+
+async def set_health(servicer: Any, services: tuple[str, ...], status: Any) -> None:
+    for service in services:
+        await servicer.set(service, status)

@@ -1,0 +1,320 @@
+"""Sends items to inference workers: batches, retries, bisection, cancellation.
+
+The client has a thread with an event loop of its own; the polling thread hands items in and
+fetches what is finished, and never waits. What it holds is bounded by what the caller submits.
+
+A call that never reached a worker is no attempt: items wait for as long as no worker is there. A
+call that broke in flight counts as broken; an item that keeps breaking is sent alone, so that one
+that kills workers is found out in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from reviewmesh.enrich.pool import Endpoint, WorkerPool
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
+
+BROKEN_IN_COMPANY = 3
+BROKEN_ALONE = 10
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 5.0
+RETRY_AFTER = "retry-after-ms"
+NEVER_REACHED = ("failed to connect", "draining", "loading", "name resolution", "dns")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    token: object
+    id: str
+    text: str
+    language: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An output, or the final error; `attempts` counts calls that reached a worker."""
+
+    output: Output | None
+    error: str | None
+    attempts: int
+    lineage: inference_pb2.Lineage | None
+    usage: inference_pb2.Usage | None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    item: WorkItem
+    limit: int
+    attempts: int = 0
+    broken: int = 0
+    withdrawn: bool = False
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = len(self.item.text) * 4 + len(self.item.id) + 64
+
+
+class InferenceClient:
+    def __init__(
+        self,
+        task: str,
+        endpoints: Sequence[str],
+        batch_items: int = 32,
+        batch_bytes: int = 1024 * 1024,
+        concurrent_calls: int = 16,
+        call_timeout_s: float = 120.0,
+        max_attempts: int = 5,
+    ) -> None:
+        self._task = task
+        self._endpoints = tuple(endpoints)
+        self._batch_items = batch_items
+        self._batch_bytes = batch_bytes
+        self._free_calls = concurrent_calls
+        self._call_timeout_s = call_timeout_s
+        self._max_attempts = max_attempts
+        self._queue: deque[Job] = deque()
+        self._jobs: set[Job] = set()
+        self._calls: dict[asyncio.Task[None], list[Job]] = {}
+        self._done: deque[tuple[WorkItem, Answer]] = deque()
+        self._pool: WorkerPool | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=f"inference-{task}", daemon=True)
+
+    # -- the polling thread's side -----------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=10)
+
+    def close(self) -> None:
+        """Withdraw everything and end the thread."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+    def submit(self, items: Sequence[WorkItem]) -> None:
+        self._loop.call_soon_threadsafe(self._enqueue, tuple(items))
+
+    def completed(self) -> list[tuple[WorkItem, Answer]]:
+        """What finished since the last call; never blocks."""
+        return [self._done.popleft() for _ in range(len(self._done))]
+
+    def cancel(self, withdrawn: Callable[[object], bool]) -> None:
+        """Withdraw the items whose token is named; a call left without items is cancelled."""
+        self._loop.call_soon_threadsafe(self._withdraw, withdrawn)
+
+    def available(self) -> bool:
+        return self._pool is not None and self._pool.any_serving()
+
+    # -- the event loop's side ---------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _open(self) -> None:
+        self._pool = WorkerPool(self._task, self._endpoints, self._dispatch)
+        self._pool.start()
+
+    async def _shut(self) -> None:
+        self._withdraw(lambda token: True)
+        if self._calls:
+            await asyncio.wait(list(self._calls), timeout=2)
+        if self._pool is not None:
+            await self._pool.close()
+
+    def _enqueue(self, items: tuple[WorkItem, ...]) -> None:
+        for item in items:
+            job = Job(item, self._batch_items)
+            self._jobs.add(job)
+            self._queue.append(job)
+        self._dispatch()
+
+    def _withdraw(self, withdrawn: Callable[[object], bool]) -> None:
+        for job in [job for job in self._jobs if withdrawn(job.item.token)]:
+            job.withdrawn = True
+            self._jobs.discard(job)
+        for call, jobs in self._calls.items():
+            if all(job.withdrawn for job in jobs):
+                call.cancel()
+
+    def _dispatch(self) -> None:
+        """Send as soon as there is a free call and a worker for it."""
+        assert self._pool is not None
+        while self._queue and self._free_calls:
+            endpoint = self._pool.least_loaded()
+            if endpoint is None:
+                return
+            batch = self._next_batch()
+            if not batch:
+                return
+            self._free_calls -= 1
+            endpoint.in_flight += len(batch)
+            call = self._loop.create_task(self._call(endpoint, batch))
+            self._calls[call] = batch
+            call.add_done_callback(lambda done, at=endpoint: self._ended(done, at))
+
+    def _next_batch(self) -> list[Job]:
+        batch: list[Job] = []
+        size, limit = 0, self._batch_items
+        while self._queue:
+            job = self._queue[0]
+            if job.withdrawn:
+                self._queue.popleft()
+                continue
+            limit = min(limit, job.limit)
+            if batch and (len(batch) >= limit or size + job.size > self._batch_bytes):
+                break
+            batch.append(self._queue.popleft())
+            size += job.size
+        return batch
+
+    def _ended(self, call: asyncio.Task[None], endpoint: Endpoint) -> None:
+        endpoint.in_flight -= len(self._calls.pop(call))
+        self._free_calls += 1
+        if not call.cancelled() and (error := call.exception()) is not None:
+            self._loop.call_exception_handler({"message": "call failed", "exception": error})
+        self._dispatch()
+
+    async def _call(self, endpoint: Endpoint, batch: list[Job]) -> None:
+        request = inference_pb2.InferRequest(
+            task=self._task,
+            lane=inference_pb2.LANE_INTERACTIVE,
+            items=[
+                inference_pb2.Item(
+                    id=str(index), text=job.item.text, language=job.item.language
+                )
+                for index, job in enumerate(batch)
+            ],
+        )
+        trace = batch[0].item.traceparent
+        try:
+            response = await endpoint.stub.Infer(
+                request,
+                timeout=self._call_timeout_s,
+                metadata=(("traceparent", trace),) if trace else None,
+            )
+        except grpc.aio.AioRpcError as error:
+            self._call_failed(endpoint, batch, error)
+            return
+        endpoint.took(response.load)
+        self._answered(batch, response)
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def _answered(self, batch: list[Job], response: inference_pb2.InferResponse) -> None:
+        results = {result.id: result for result in response.results}
+        for index, job in enumerate(batch):
+            job.attempts += 1
+            result = results.get(str(index))
+            kind = result.WhichOneof("outcome") if result is not None else None
+            if result is None or kind is None:
+                self._retry(job, "the worker left the item without a result")
+            elif kind == "error":
+                message = f"{result.error.code}: {result.error.message}"
+                if result.error.retryable:
+                    self._retry(job, message)
+                else:
+                    self._finish(job, None, message, response.lineage)
+            else:
+                self._finish(
+                    job, getattr(result, kind), None, response.lineage, result.usage
+                )
+
+    def _call_failed(
+        self, endpoint: Endpoint, batch: list[Job], error: grpc.aio.AioRpcError
+    ) -> None:
+        assert self._pool is not None
+        code, details = error.code(), error.details() or ""
+        reason = f"{code.name}: {details}"
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            hint = _retry_after_s(error)
+            if hint is None:
+                self._bisect(batch, reason)
+            else:
+                self._pool.hold_off(endpoint, hint * random.uniform(1.0, 1.5))
+                self._requeue(batch)
+        elif code is grpc.StatusCode.UNAVAILABLE:
+            self._pool.eject(endpoint, reason)
+            if any(mark in details.lower() for mark in NEVER_REACHED):
+                self._requeue(batch)
+            else:
+                self._broken(batch, reason)
+        elif code is grpc.StatusCode.CANCELLED:
+            self._broken(batch, reason)
+        elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._pool.eject(endpoint, reason)
+            self._bisect(batch, reason)
+        else:
+            self._bisect(batch, reason, final=code is grpc.StatusCode.INVALID_ARGUMENT)
+
+    def _broken(self, batch: list[Job], reason: str) -> None:
+        for job in batch:
+            job.broken += 1
+            if job.broken >= BROKEN_IN_COMPANY:
+                job.limit = 1
+            if job.broken >= BROKEN_IN_COMPANY + BROKEN_ALONE:
+                self._finish(job, None, f"workers keep breaking on this item ({reason})", None)
+        self._requeue([job for job in batch if job in self._jobs])
+
+    def _bisect(self, batch: list[Job], reason: str, final: bool = False) -> None:
+        """A call failed as a whole: halve it until the item that fails is alone."""
+        if len(batch) == 1:
+            batch[0].attempts += 1
+            if final:
+                self._finish(batch[0], None, reason, None)
+            else:
+                self._retry(batch[0], reason)
+            return
+        for job in batch:
+            job.limit = max(1, len(batch) // 2)
+        self._requeue(batch)
+
+    def _retry(self, job: Job, reason: str) -> None:
+        if job.attempts >= self._max_attempts:
+            self._finish(job, None, f"{reason} ({job.attempts} attempts)", None)
+            return
+        backoff = min(FIRST_BACKOFF_S * 2**job.attempts, LONGEST_BACKOFF_S)
+        self._loop.call_later(backoff * random.uniform(0.5, 1.5), self._requeue, [job])
+
+    def _requeue(self, jobs: list[Job]) -> None:
+        self._queue.extendleft(job for job in reversed(jobs) if not job.withdrawn)
+        self._loop.call_soon(self._dispatch)
+
+    def _finish(
+        self,
+        job: Job,
+        output: Output | None,
+        error: str | None,
+        lineage: inference_pb2.Lineage | None,
+        usage: inference_pb2.Usage | None = None,
+    ) -> None:
+        if job.withdrawn:
+            return
+        self._jobs.discard(job)
+        attempts = max(1, job.attempts + job.broken)
+        self._done.append((job.item, Answer(output, error, attempts, lineage, usage)))
+
+
+def _retry_after_s(error: grpc.aio.AioRpcError) -> float | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_AFTER:
+            try:
+                return max(0.01, int(value) / 1000)
+            except ValueError:
+                return None
+    return None

@@ -1,0 +1,101 @@
+"""An engine for tests: answers at once, slowly, or fails on command.
+
+It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
+`delay_ms`, and `poison`: substrings whose texts make a whole batch raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from reviewmesh_worker.batching import Batcher
+from reviewmesh_worker.engines.interface import (
+    EngineLoad,
+    Entity,
+    ItemFailure,
+    NerOutput,
+    SentimentOutput,
+    TaskDescription,
+    TaskOutput,
+    Topic,
+    TopicOutput,
+)
+
+TASKS = ("ner", "topic", "sentiment")
+MOODS = ("positive", "negative", "neutral", "mixed")
+WORD = re.compile(r"\b[A-Z]\w+")
+
+
+class Poisoned(RuntimeError):
+    """What the scripted engine raises for a batch that holds a poisoned text."""
+
+
+class ScriptedEngine:
+    """Outputs depend on the text alone, so tests can tell what to expect."""
+
+    def __init__(self, control: Path, tasks: Sequence[str] = TASKS) -> None:
+        self._control = control
+        self._tasks = {
+            task: TaskDescription(task, MOODS, "scripted", "scripted", "1", "0" * 64)
+            for task in tasks
+        }
+        self._batcher: Batcher[str] | None = None
+
+    @property
+    def tasks(self) -> Mapping[str, TaskDescription]:
+        return self._tasks
+
+    async def start(self) -> None:
+        self._batcher = Batcher(self._run, max_remembered=1)
+
+    def _script(self) -> dict[str, object]:
+        try:
+            script: dict[str, object] = json.loads(self._control.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return script
+
+    def _run(self, texts: list[str]) -> list[str]:
+        script = self._script()
+        poison = script.get("poison", [])
+        assert isinstance(poison, list)
+        for text in texts:
+            if any(word in text for word in poison):
+                raise Poisoned(f"a text of {len(text)} characters holds poison")
+        delay = script.get("delay_ms", 0)
+        assert isinstance(delay, int)
+        if delay:
+            time.sleep(delay / 1000)
+        return texts
+
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
+        assert self._batcher is not None
+        read = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
+        return [text if isinstance(text, ItemFailure) else answer(task, text) for text in read]
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(0, 0, 0.0)
+
+    async def close(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.close()
+
+
+def answer(task: str, text: str) -> TaskOutput:
+    """What the scripted engine says of a text."""
+    if task == "ner":
+        return NerOutput(
+            tuple(
+                Entity(match.start(), match.end(), match.group(), "organization", 0.9)
+                for match in WORD.finditer(text)
+            )
+        )
+    if task == "topic":
+        return TopicOutput((Topic("logistics-rides.speed", 0.8, "positive"),))
+    mood = MOODS[len(text) % len(MOODS)]
+    return SentimentOutput(mood, {label: float(label == mood) for label in MOODS})
