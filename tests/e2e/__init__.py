@@ -1,0 +1,1 @@
+"""The whole mesh as a user meets it."""

@@ -1,0 +1,296 @@
+"""A whole mesh under test: every process its own, on the run's broker, under a prefix."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from reviewmesh.runtime import topics
+from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.runtime.registry import SchemaRegistry
+from tests.broker import TestStack, wait_until
+
+TASKS = ("ner", "topic", "sentiment")
+ENRICHERS = tuple(f"enricher-{task}" for task in TASKS)
+SERVICES = ("intake", *ENRICHERS, "joiner")
+PARTITIONS = 6
+SCHEMAS = {topic.name: topic.schema for topic in topics.load_topics().topics}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@dataclass
+class Process:
+    """One process of the mesh; it can be killed, stopped, woken and started again."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    http_port: int
+    popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log
+            )
+
+    def signal(self, number: int) -> None:
+        assert self.popen is not None
+        self.popen.send_signal(number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def terminate(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self, timeout_s: float = 40) -> int:
+        assert self.popen is not None
+        return self.popen.wait(timeout_s)
+
+    def get(self, path: str) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz")[0] == 200
+
+
+@dataclass
+class Mesh:
+    """Started with `start`, ended with `stop`; `worker` serves all tasks unless split."""
+
+    stack: TestStack
+    prefix: str
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    workers_per_task: bool = False
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.control = self.folder / "control.json"
+        self.registry = SchemaRegistry(self.stack.registry_url)
+        self.kafka = {"bootstrap.servers": self.stack.bootstrap_servers}
+        self._positions: dict[str, dict[int, int]] = {}
+        self._records: dict[str, list[Any]] = defaultdict(list)
+        names = [f"worker-{task}" for task in TASKS] if self.workers_per_task else ["worker"]
+        self.worker_ports = {name: free_port() for name in names}
+
+    # -- processes ---------------------------------------------------------------------------
+
+    def apply_topics(self) -> None:
+        topics.apply(self.kafka, self.registry, self.prefix, 24 * 3600)
+
+    def start(self) -> None:
+        self.apply_topics()
+        for name in self.worker_ports:
+            self.add(name).start()
+        for name in SERVICES:
+            self.add(name).start()
+        self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 60) -> None:
+        wait_until(
+            lambda: all(process.is_ready() for process in self.processes.values()),
+            timeout_s,
+            "every process to be ready",
+        )
+
+    def stop(self) -> None:
+        running = [p for p in self.processes.values() if p.popen and p.popen.poll() is None]
+        for process in running:
+            process.signal(signal.SIGKILL)
+        for process in running:
+            process.wait()
+
+    def add(self, name: str, slot: str = "0") -> Process:
+        """A process of that service; replicas differ by their slot."""
+        key = name if slot == "0" else f"{name}/{slot}"
+        http_port = free_port()
+        environment = os.environ | {
+            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
+            "REVIEWMESH_REGISTRY__URL": self.stack.registry_url,
+            "REVIEWMESH_PREFIX": self.prefix,
+            "REVIEWMESH_SLOT": slot,
+            "REVIEWMESH_HTTP__PORT": str(http_port),
+            **self.settings,
+        }
+        for task in TASKS:
+            port = self.worker_ports.get(f"worker-{task}") or self.worker_ports["worker"]
+            environment[f"REVIEWMESH_WORKERS__{task.upper()}"] = f"127.0.0.1:{port}"
+        if name in self.worker_ports:
+            environment["REVIEWMESH_WORKER__PORT"] = str(self.worker_ports[name])
+            module = ["tests.scripted_worker", str(self.control)]
+        elif name.startswith("enricher-"):
+            module = ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
+        else:
+            module = [{"intake": "reviewmesh.intake", "joiner": "reviewmesh.join"}[name]]
+        log = self.folder / f"{key.replace('/', '-')}.log"
+        process = Process(key, [sys.executable, "-m", *module], environment, log, http_port)
+        self.processes[key] = process
+        return process
+
+    def script(self, **script: object) -> None:
+        """Tell the scripted engine what to do from now on."""
+        draft = self.control.with_suffix(".new")
+        draft.write_text(json.dumps(script))
+        draft.replace(self.control)
+
+    # -- records -----------------------------------------------------------------------------
+
+    def codec(self, topic: str) -> Codec:
+        return Codec(self.registry, f"{self.prefix}{topic}-value", SCHEMAS[topic])
+
+    def producer(self, **options: str) -> Producer:
+        return Producer({**self.kafka, "enable.idempotence": "true", "linger.ms": "5", **options})
+
+    def publish(self, reviews: Iterable[dict[str, Any]]) -> int:
+        """Publish as the contract says: keyed by review_id, on its murmur2 partition."""
+        codec, producer, count = self.codec("reviews.raw"), self.producer(), 0
+        for review in reviews:
+            key = review["review_id"].encode()
+            self._produce(producer, key, codec.encode(review), partition_of(key, PARTITIONS))
+            count += 1
+        assert producer.flush(30) == 0
+        return count
+
+    def publish_raw(self, value: bytes | None, key: bytes | None = None, partition: int = 0) -> None:
+        producer = self.producer()
+        self._produce(producer, key, value, partition)
+        assert producer.flush(30) == 0
+
+    def _produce(
+        self, producer: Producer, key: bytes | None, value: bytes | None, partition: int
+    ) -> None:
+        while True:
+            try:
+                producer.produce(
+                    f"{self.prefix}reviews.raw", key=key, value=value, partition=partition
+                )
+                return
+            except BufferError:
+                producer.poll(0.1)
+
+    def read(self, topic: str) -> list[dict[str, Any]]:
+        """Every committed record of the topic so far, per partition in offset order."""
+        codec = self.codec(topic)
+        positions = self._positions.setdefault(topic, dict.fromkeys(range(PARTITIONS), 0))
+        consumer = Consumer(
+            {
+                **self.kafka,
+                "group.id": f"{self.prefix}reader",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": "false",
+                "enable.partition.eof": "true",
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": "20",
+            }
+        )
+        name = self.prefix + topic
+        consumer.assign([TopicPartition(name, number, at) for number, at in positions.items()])
+        unread = set(positions)
+        deadline = time.monotonic() + 30
+        while unread and time.monotonic() < deadline:
+            for message in consumer.consume(1000, 0.1):
+                if message.error() is not None:
+                    if message.error().code() == KafkaError._PARTITION_EOF:
+                        positions[message.partition()] = message.offset()
+                        unread.discard(message.partition())
+                    continue
+                positions[message.partition()] = message.offset() + 1
+                if message.value() is not None:
+                    record = codec.decode(message.value())
+                    record["_partition"] = message.partition()
+                    record["_offset"] = message.offset()
+                    record["_headers"] = dict(message.headers() or [])
+                    self._records[topic].append(record)
+        consumer.close()
+        return self._records[topic]
+
+    def enriched(self) -> list[dict[str, Any]]:
+        return self.read("reviews.enriched")
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return self.read("reviews.dead-letter")
+
+    def wait_enriched(self, count: int, timeout_s: float = 60) -> list[dict[str, Any]]:
+        self.wait_for(lambda: len(self.enriched()) >= count, timeout_s, f"{count} enriched reviews")
+        return self.enriched()
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        try:
+            wait_until(condition, timeout_s, what)
+        except BaseException:
+            print(self.report())
+            raise
+
+    def report(self) -> str:
+        """What came out so far, and the last lines of every log."""
+        lines = [f"enriched so far: {len(self._records['reviews.enriched'])}"]
+        for process in self.processes.values():
+            tail = process.log.read_text(errors="replace").splitlines()[-15:]
+            lines += [f"--- {process.name}", *tail]
+        return "\n".join(lines)
+
+
+def reviews(count: int, versions: int = 1, tag: str = "r") -> list[dict[str, Any]]:
+    """Distinct reviews of a few lengths; `versions` of each, one round after the other."""
+    return [
+        review(f"{tag}-{number}", f"Version {version} of what Anna said. " + "word " * (number % 40))
+        for version in range(versions)
+        for number in range(count)
+    ]
+
+
+def review(review_id: str, text: str | None, **fields: Any) -> dict[str, Any]:
+    return {"review_id": review_id, "text": text, "attributes": {}, **fields}
+
+
+def assert_exactly_once(
+    published: Iterable[dict[str, Any]], enriched: Iterable[dict[str, Any]]
+) -> None:
+    """Nothing lost, nothing twice, in order per review, every record complete."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for item in published:
+        wanted[item["review_id"]].append(item["text"])
+    got: dict[str, list[str]] = defaultdict(list)
+    for record in enriched:
+        assert record["complete"], f"incomplete: {record['review_id']} {record['tasks']}"
+        got[record["review_id"]].append(record["text"])
+    lost = {key: texts for key, texts in wanted.items() if len(got[key]) < len(texts)}
+    twice = {key: got[key] for key, texts in wanted.items() if len(got[key]) > len(texts)}
+    assert not lost, f"{len(lost)} lost, such as {next(iter(lost.items()))}"
+    assert not twice, f"{len(twice)} twice, such as {next(iter(twice.items()))}"
+    disordered = {key: got[key] for key, texts in wanted.items() if got[key] != texts}
+    assert not disordered, f"{len(disordered)} out of order"
+    assert set(got) == set(wanted)
