@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from reviewmesh.local import broker, registry
 from reviewmesh.local.stack import EmbeddedStack
 

@@ -184,7 +184,9 @@ class Mesh:
         assert producer.flush(30) == 0
         return count
 
-    def publish_raw(self, value: bytes | None, key: bytes | None = None, partition: int = 0) -> None:
+    def publish_raw(
+        self, value: bytes | None, key: bytes | None = None, partition: int = 0
+    ) -> None:
         producer = self.producer()
         self._produce(producer, key, value, partition)
         assert producer.flush(30) == 0
@@ -266,7 +268,7 @@ class Mesh:
 def reviews(count: int, versions: int = 1, tag: str = "r") -> list[dict[str, Any]]:
     """Distinct reviews of a few lengths; `versions` of each, one round after the other."""
     return [
-        review(f"{tag}-{number}", f"Version {version} of what Anna said. " + "word " * (number % 40))
+        review(f"{tag}-{number}", f"Version {version}, said Anna. " + "word " * (number % 40))
         for version in range(versions)
         for number in range(count)
     ]

@@ -1,4 +1,4 @@
-"""`python -m tests.scripted_worker CONTROL_FILE`: the worker's own server over the scripted engine."""
+"""`python -m tests.scripted_worker CONTROL_FILE`: the worker's server, a scripted engine."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ class Endpoints:
     def stop(self) -> None:
         self._server.shutdown()
 
-    def _answer(self, environ: dict[str, object], start_response: Callable[..., object]) -> list[bytes]:
+    def _answer(
+        self, environ: dict[str, object], start_response: Callable[..., object]
+    ) -> list[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 ITEMS = Counter(
-    "reviewmesh_worker_items_total", "Items answered, by outcome.", ["task", "model_version", "outcome"]
+    "reviewmesh_worker_items_total",
+    "Items answered, by outcome.",
+    ["task", "model_version", "outcome"],
 )
 CALL_ITEMS = Histogram(
     "reviewmesh_worker_call_items",

@@ -11,10 +11,11 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 
+from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_worker import metrics
 from reviewmesh_worker.admission import Admission, Full
+from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.interface import (
     Engine,
     ItemFailure,
@@ -23,7 +24,6 @@ from reviewmesh_worker.engines.interface import (
     TaskOutput,
     TopicOutput,
 )
-from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.settings import Settings
 
 MAX_ITEMS_PER_CALL = 256

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jgo.maven._core as jgo_core
 import pytest
+
 from reviewmesh.local import artifacts
 from reviewmesh.local.artifacts import Bundle, LockedFile, ensure_bundle, locked_bundles
 from reviewmesh.local.errors import UnreachableError

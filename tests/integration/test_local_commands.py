@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from reviewmesh.local.ports import is_free
 from reviewmesh.local.processes import marked_processes
 from reviewmesh.local.stack import EmbeddedStack
-
 from tests.broker import wait_until
 
 REVIEWMESH = Path(sys.executable).with_name("reviewmesh")

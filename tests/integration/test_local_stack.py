@@ -14,12 +14,12 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+
 from reviewmesh.local.errors import AlreadyRunningError
 from reviewmesh.local.ports import is_free
 from reviewmesh.local.processes import marked_processes
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
-
 from tests.broker import embedded_stack, wait_until
 
 SCHEMA = {"type": "record", "name": "Probe", "fields": [{"name": "x", "type": "int"}]}

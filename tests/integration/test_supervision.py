@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from reviewmesh.local import state, supervision
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.processes import marker_environment
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import Program
-
 from tests.broker import wait_until
 
 SLEEPER = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(600)"]

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 
@@ -166,7 +167,7 @@ class InferenceClient:
             endpoint.in_flight += len(batch)
             call = self._loop.create_task(self._call(endpoint, batch))
             self._calls[call] = batch
-            call.add_done_callback(lambda done, at=endpoint: self._ended(done, at))
+            call.add_done_callback(partial(self._ended, endpoint))
 
     def _next_batch(self) -> list[Job]:
         batch: list[Job] = []
@@ -183,7 +184,7 @@ class InferenceClient:
             size += job.size
         return batch
 
-    def _ended(self, call: asyncio.Task[None], endpoint: Endpoint) -> None:
+    def _ended(self, endpoint: Endpoint, call: asyncio.Task[None]) -> None:
         endpoint.in_flight -= len(self._calls.pop(call))
         self._free_calls += 1
         if not call.cancelled() and (error := call.exception()) is not None:
@@ -195,9 +196,7 @@ class InferenceClient:
             task=self._task,
             lane=inference_pb2.LANE_INTERACTIVE,
             items=[
-                inference_pb2.Item(
-                    id=str(index), text=job.item.text, language=job.item.language
-                )
+                inference_pb2.Item(id=str(index), text=job.item.text, language=job.item.language)
                 for index, job in enumerate(batch)
             ],
         )
@@ -231,9 +230,7 @@ class InferenceClient:
                 else:
                     self._finish(job, None, message, response.lineage)
             else:
-                self._finish(
-                    job, getattr(result, kind), None, response.lineage, result.usage
-                )
+                self._finish(job, getattr(result, kind), None, response.lineage, result.usage)
 
     def _call_failed(
         self, endpoint: Endpoint, batch: list[Job], error: grpc.aio.AioRpcError

@@ -44,7 +44,7 @@ class Work:
 class EnrichStage:
     """One task's enricher."""
 
-    topics = (ACCEPTED,)
+    topics: tuple[str, ...] = (ACCEPTED,)
     max_in_flight = 1_000
     # The joiner holds a task's results while an earlier one is missing; its window must exceed
     # this one, transaction markers included.
@@ -217,5 +217,3 @@ class EnrichStage:
 def _work(item: WorkItem) -> Work:
     assert isinstance(item.token, Work)
     return item.token
-
-

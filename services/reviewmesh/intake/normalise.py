@@ -34,9 +34,7 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def content_hash(
-    title: str | None, text: str, language: str | None, stars: float | None
-) -> str:
+def content_hash(title: str | None, text: str, language: str | None, stars: float | None) -> str:
     """SHA-256 in hex of what an edit can change. Lengths keep the fields apart."""
     digest = hashlib.sha256()
     for part in (title, text, language, None if stars is None else repr(float(stars))):

@@ -1,4 +1,4 @@
-"""Intake inside the loop: every raw record becomes accepted, forwarded, dropped or a dead letter."""
+"""Intake inside the loop: a raw record is accepted, forwarded, dropped or a dead letter."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class IntakeStage:
     """Judges records in their order; everything is finished as soon as it was received."""
 
     service = "intake"
-    topics = (RAW,)
+    topics: tuple[str, ...] = (RAW,)
     max_in_flight = 5_000
     max_window = 20_000
 

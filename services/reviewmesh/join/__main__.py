@@ -26,9 +26,7 @@ def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> JoinStage:
         PartitionReader(settings),
         EndOffsets(settings, wall_clock),
         wall_clock,
-        Windows(
-            settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s
-        ),
+        Windows(settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s),
         contracts.max_bytes(ENRICHED),
         log,
     )

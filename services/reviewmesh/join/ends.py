@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
 
 from reviewmesh.runtime.settings import Settings
 
 REQUEST_TIMEOUT_S = 5.0
+LATEST: Any = _OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class EndOffsets:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        self._admin = AdminClient(settings.kafka.as_librdkafka())
+        self._admin = AdminClient({**settings.kafka.as_librdkafka()})
         self._prefix = settings.prefix
         self._clock = clock
         self._questions: dict[tuple[str, int], Question] = {}
@@ -42,7 +44,7 @@ class EndOffsets:
         target = TopicPartition(self._prefix + topic, partition)
         asked_at = self._clock()
         answers = self._admin.list_offsets(
-            {target: OffsetSpec.latest()},
+            {target: LATEST},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=REQUEST_TIMEOUT_S,
         )

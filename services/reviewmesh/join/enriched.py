@@ -88,8 +88,6 @@ def merge(
         else:
             merged["sentiment"] = result["sentiment"]
     merged["revision"] = revision
-    merged["complete"] = all(
-        outcome["status"] in ANSWERED for outcome in merged["tasks"].values()
-    )
+    merged["complete"] = all(outcome["status"] in ANSWERED for outcome in merged["tasks"].values())
     merged["timings"]["enriched_at"] = now_ms
     return merged

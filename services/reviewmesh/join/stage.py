@@ -42,7 +42,7 @@ KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
 class JoinStage:
     service = "joiner"
-    topics = (ACCEPTED, *RESULT_TOPICS)
+    topics: tuple[str, ...] = (ACCEPTED, *RESULT_TOPICS)
     # Results of one task wait here while an earlier one is missing: more than the enricher's
     # window of 8,000, each with a transaction marker of its own at worst.
     max_in_flight = 24_000

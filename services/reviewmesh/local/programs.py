@@ -106,7 +106,6 @@ def _worker_environment(ports: Mapping[str, int]) -> dict[str, str]:
     return {
         "REVIEWMESH_WORKER__HOST": HOST,
         "REVIEWMESH_WORKER__PORT": str(ports[WORKER_GRPC]),
-        "REVIEWMESH_WORKER__TASKS": ",".join(TASKS),
     } | _http_environment(ports[WORKER])
 
 

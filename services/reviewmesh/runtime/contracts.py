@@ -19,9 +19,7 @@ class Contracts:
         self._topics: dict[str, Topic] = {topic.name: topic for topic in file.topics}
 
     def codec(self, topic: str) -> Codec:
-        return Codec(
-            self._registry, f"{self._prefix}{topic}-value", self._topics[topic].schema
-        )
+        return Codec(self._registry, f"{self._prefix}{topic}-value", self._topics[topic].schema)
 
     def max_bytes(self, topic: str) -> int:
         """What a record's value may measure, with room for key, headers and batch."""

@@ -102,9 +102,7 @@ class CompletionLedger:
         """Whether delivering `offset` keeps both limits; always true when nothing is in flight."""
         if not self._in_flight:
             return True
-        return (
-            len(self._in_flight) < self._max_in_flight and offset - self.head < self._max_window
-        )
+        return len(self._in_flight) < self._max_in_flight and offset - self.head < self._max_window
 
     def has_slack(self) -> bool:
         """Room enough to go on reading after a pause, so that a partition does not flutter."""

@@ -38,11 +38,9 @@ RESOLVE_TIMEOUT_S = 0.1
 
 
 class ConsumerLoop:
-    """Runs one stage. `run` returns after `request_stop`, when all is committed or grace is over."""
+    """Runs one stage. `run` returns after `request_stop`, all committed or grace over."""
 
-    def __init__(
-        self, stage: Stage, settings: Settings, log: structlog.stdlib.BoundLogger
-    ) -> None:
+    def __init__(self, stage: Stage, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
         self._stage = stage
         self._settings = settings
         self._log = log

@@ -43,9 +43,7 @@ INFERENCE_SECONDS = Histogram(
     ["task"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-ENRICHED = Counter(
-    "reviewmesh_enriched_total", "Enriched records by kind.", ["kind"]
-)
+ENRICHED = Counter("reviewmesh_enriched_total", "Enriched records by kind.", ["kind"])
 LATE_RESULTS = Counter(
     "reviewmesh_late_results_total",
     "Results that came after their review was out: merged into a revision, or dropped.",

@@ -73,4 +73,6 @@ class PartitionReader:
                 )
                 if message.offset() + 1 >= high:
                     return
-        raise Unavailable(f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s")
+        raise Unavailable(
+            f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s"
+        )

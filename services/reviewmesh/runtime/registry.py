@@ -63,7 +63,7 @@ class SchemaRegistry:
         if not isinstance(schema, dict):
             schema = {"type": schema}
         self._schemas[schema_id] = schema
-        return schema
+        return dict(schema)
 
     def _remember_unknown(self, schema_id: int) -> None:
         now = time.monotonic()

@@ -33,7 +33,7 @@ class Stage(Protocol):
     max_window: int
 
     def open(self, partition: int, ledgers: Ledgers) -> None:
-        """The partition is owned and its offsets are known. Raises Unavailable to be asked again."""
+        """Owned, and its offsets are known. Raises Unavailable to be asked again."""
         ...
 
     def close(self, partition: int) -> None:

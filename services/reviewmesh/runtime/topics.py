@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -73,18 +73,17 @@ def load_topics() -> TopicsFile:
     content: dict[str, Any] = yaml.safe_load(text)
     return TopicsFile(
         tuple(
-            Topic(
-                name=name,
-                partitions=content["partitions"],
-                compatibility=content["compatibility"],
-                **{
-                    key: tuple(value) if isinstance(value, list) else value
-                    for key, value in entry.items()
-                },
-            )
+            _topic(name, content["partitions"], content["compatibility"], entry)
             for name, entry in content["topics"].items()
         )
     )
+
+
+def _topic(name: str, partitions: int, compatibility: str, entry: Mapping[str, Any]) -> Topic:
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
+    return Topic(name=name, partitions=partitions, compatibility=compatibility, **fields)
 
 
 def apply(

@@ -26,7 +26,7 @@ class OutcomeUnknown(RuntimeError):
 
 
 class Aborted(RuntimeError):
-    """The transaction was aborted and nothing of it is visible: the same work may be tried again."""
+    """Nothing of the transaction is visible: the same work may be tried again."""
 
 
 class TransactionalProducer:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+
 from reviewmesh_worker.batching import MAX_BATCH_CODE_POINTS, Batcher
 from reviewmesh_worker.engines.interface import ItemFailure
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from reviewmesh_worker.engines.onnx.config import NEUTRAL_CALIBRATION
 from reviewmesh_worker.engines.onnx.decoding import (
     TextLogits,

@@ -1,0 +1,66 @@
+# Every target prepares itself from a bare checkout: Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+TESTS ?= tests
+PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+
+.PHONY: setup demo test faults lint format lock proto clean
+
+setup: $(VENV)/mesh.stamp
+
+demo: setup
+	$(BIN)/reviewmesh demo $(if $(ONCE),--once)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(TESTS)
+
+faults: $(VENV)/dev.stamp
+	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/dev.stamp
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
+	  --mypy_out=protos --mypy_grpc_out=protos \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTO)
+
+# The locks carry hashes and no addresses.
+lock: $(VENV)/bootstrap.stamp
+	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --extra mesh --extra worker --extra cli pyproject.toml -o requirements/mesh.txt
+	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --extra mesh --extra worker --extra cli pyproject.toml requirements/dev.in \
+	  -c requirements/mesh.txt -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bootstrap.stamp: requirements/bootstrap.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(BIN)/python -m ensurepip
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	touch $@
+
+$(VENV)/mesh.stamp: $(VENV)/bootstrap.stamp requirements/mesh.txt pyproject.toml
+	$(INSTALL) --require-hashes -r requirements/mesh.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/mesh.stamp requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	touch $@
