@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,6 +34,8 @@ REGISTRY_TIMEOUT_S = 15.0
 # A service waits for what is not there yet, so one that keeps crashing will not get ready either.
 CRASHES_AT_START = 3
 POLL_S = 0.1
+# Asking costs the very processor time that the start needs.
+READY_POLL_S = 0.25
 PORT_CLOSE_DEADLINE_S = 5.0
 
 ReadyCallback = Callable[[str, float], None]
@@ -206,29 +208,34 @@ class EmbeddedStack:
             for name in [name for name, check in pending.items() if check()]:
                 del pending[name]
                 yield name
-            for name in pending:
-                self._raise_if_hopeless(info, name, late=time.monotonic() > deadline)
-            time.sleep(POLL_S)
+            if pending:
+                self._raise_if_hopeless(info, pending.keys(), late=time.monotonic() > deadline)
+                time.sleep(READY_POLL_S)
 
-    def _raise_if_hopeless(self, info: StackInfo, name: str, late: bool) -> None:
-        reason = self._hopeless_state(info, name) or ("not ready in time" if late else None)
-        if reason is not None:
-            log = self.paths.log_of(name)
-            raise LocalStackError(
-                f"{name} did not become ready ({reason}); everything is stopped again. "
-                f"The end of {log}:\n{log_tail(log)}"
-            )
+    def _raise_if_hopeless(self, info: StackInfo, names: Collection[str], late: bool) -> None:
+        """Raise when one of these will never get ready, or when time is up."""
+        reasons = dict.fromkeys(names, "not ready in time") if late else {}
+        reasons |= self._hopeless(info, names)
+        if not reasons:
+            return
+        ends = [
+            f"the end of {self.paths.log_of(name)}:\n{log_tail(self.paths.log_of(name))}"
+            for name in reasons
+        ]
+        words = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        raise LocalStackError(
+            "\n".join([f"did not become ready: {words}; everything is stopped again", *ends])
+        )
 
-    def _hopeless_state(self, info: StackInfo, name: str) -> str | None:
-        """Why waiting for this process is of no use; None while it may still get ready."""
+    def _hopeless(self, info: StackInfo, names: Collection[str]) -> dict[str, str]:
         if not info.is_running():
-            return "its supervisor ended"
-        for process in self._client(info).processes(info.ports):
-            if process.name == name and process.state == "FATAL":
-                return "FATAL"
-            if process.name == name and process.restarts >= CRASHES_AT_START:
-                return f"crashed {process.restarts} times"
-        return None
+            return dict.fromkeys(names, "its supervisor ended")
+        found = [p for p in self._client(info).processes(info.ports) if p.name in names]
+        return {
+            process.name: f"{process.state}, crashed {process.restarts} times"
+            for process in found
+            if process.state == "FATAL" or process.restarts >= CRASHES_AT_START
+        }
 
     def _stop(self, info: StackInfo) -> bool:
         """Stop in order through supervisord, then end whatever still carries the mesh's mark."""
