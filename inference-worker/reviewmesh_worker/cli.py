@@ -40,15 +40,11 @@ def train(
         float, typer.Option(help="The learning rate runs out by then if the epochs do not.")
     ] = 120.0,
     seed: int = 7,
-    start_from: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint to go on from, at half of the learning rates."),
-    ] = None,
 ) -> None:
     """Fine-tune the encoder, quantize it, fit its thresholds on held-out rows."""
     training = _training()
     console = Console()
-    schedule = training.Schedule(epochs, minutes, seed, start_from)
+    schedule = training.Schedule(epochs, minutes, seed)
     try:
         training.train(data, output, version, schedule, console.print)
     except FileNotFoundError as error:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -62,12 +61,6 @@ class Schedule:
     epochs: int
     minutes: float
     seed: int
-    start_from: Path | None
-    """Checkpoint of a trained network to go on from, at half of the learning rates."""
-
-    @property
-    def rate_share(self) -> float:
-        return 1.0 if self.start_from is None else 0.5
 
 
 class Trainer:
@@ -135,7 +128,7 @@ class Trainer:
 
     def _step(self, batch: Batch, progress: float) -> tuple[str, float]:
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * rate_at(progress) * self._schedule.rate_share
+            group["lr"] = group["peak"] * rate_at(progress)
         kind = batch.kind
         if isinstance(batch, _ReviewBatch):
             loss = self._review_loss(batch.examples)

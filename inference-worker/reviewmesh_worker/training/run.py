@@ -37,7 +37,8 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
     reviews, _ = _reviews(data)
     entities, _ = _entities(data)
     report(f"{len(reviews)} reviews and {len(entities)} entity rows to learn from")
-    network = _network(schedule.start_from)
+    network = ReviewNetwork()
+    load_pretrained(network, load_file(str(_base_folder() / "model.safetensors")))
     trainer = Trainer(
         network,
         [review_example(row, encoder) for row in reviews],
@@ -53,20 +54,11 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
 def export_checkpoint(checkpoint: Path, data: Path, output: Path, version: str) -> None:
     """Export the weights of a checkpoint; the held-out rows of `data` fit its settings."""
     torch.set_num_threads(_THREADS)
-    network = _network(checkpoint)
+    network = ReviewNetwork()
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
     _, reviews = _reviews(data)
     _, entities = _entities(data)
     export(network, _base_folder() / TOKENIZER_FILE, (reviews, entities), output, version)
-
-
-def _network(checkpoint: Path | None) -> ReviewNetwork:
-    """The network of a checkpoint, or the pretrained encoder under fresh heads."""
-    network = ReviewNetwork()
-    if checkpoint is None:
-        load_pretrained(network, load_file(str(_base_folder() / "model.safetensors")))
-    else:
-        network.load_state_dict(torch.load(checkpoint, weights_only=True))
-    return network
 
 
 def _reviews(data: Path) -> tuple[list[Row], list[Row]]:
