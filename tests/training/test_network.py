@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from reviewmesh_worker.training.loop import partial_label_loss, rate_at
 from reviewmesh_worker.training.network import ReviewNetwork
 
