@@ -17,7 +17,7 @@ from reviewmesh_worker.engines.onnx.decoding import (
     read_topics,
 )
 from reviewmesh_worker.engines.onnx.encoding import EncodedText
-from reviewmesh_worker.engines.onnx.reader import windows_of
+from reviewmesh_worker.engines.onnx.reader import chunks_of, windows_of
 from reviewmesh_worker.tasks import POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
 
 _SURE = 8.0
@@ -140,3 +140,13 @@ def test_windows_cover_everything_and_overlap(tokens: int) -> None:
     overlaps = [a[1] - b[0] for a, b in itertools.pairwise(ranges)]
     assert all(overlap == 30 for overlap in overlaps)
     assert len({end for _, end in ranges}) == len(ranges)
+
+
+def test_windows_of_similar_size_go_together_and_none_is_lost() -> None:
+    sizes = [int(size) for size in np.random.default_rng(5).integers(0, 127, 300)]
+    chunks = list(chunks_of(sizes))
+    assert sorted(at for chunk in chunks for at in chunk) == list(range(300))
+    assert max(len(chunk) for chunk in chunks) <= 32
+    for chunk in chunks:
+        own = [sizes[at] for at in chunk]
+        assert max(own) <= 1.25 * min(own) + 4

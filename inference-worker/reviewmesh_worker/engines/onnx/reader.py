@@ -44,6 +44,9 @@ from reviewmesh_worker.engines.onnx.encoding import (
 from reviewmesh_worker.tasks import TAGS
 
 _WINDOWS_AT_ONCE: Final = 32
+_SPREAD: Final = 1.25
+_SLACK: Final = 4
+"""Windows go together up to `_SPREAD` times the tokens of the shortest, and a few more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,7 @@ class OnnxReader:
             for begin, end in windows_of(len(text), self._config.window, self._config.stride)
         ]
         said: list[tuple[Floats, ...]] = [()] * len(windows)
-        order = sorted(range(len(windows)), key=lambda at: windows[at].end - windows[at].begin)
-        for chunk in _chunks(order, _WINDOWS_AT_ONCE):
+        for chunk in chunks_of([window.end - window.begin for window in windows]):
             outputs = self._run([(encoded[windows[at].text], windows[at]) for at in chunk])
             for row, at in enumerate(chunk):
                 said[at] = tuple(output[row] for output in outputs)
@@ -128,9 +130,17 @@ def windows_of(tokens: int, window: int, stride: int) -> list[tuple[int, int]]:
     return [r for at, r in enumerate(ranges) if at == 0 or ranges[at - 1][1] < tokens]
 
 
-def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for at in range(0, len(order), size):
-        yield order[at : at + size]
+def chunks_of(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Positions of windows of similar size: padding is work for nothing."""
+    chunk: list[int] = []
+    for at in sorted(range(len(sizes)), key=lambda at: sizes[at]):
+        limit = sizes[chunk[0]] * _SPREAD + _SLACK if chunk else sizes[at]
+        if len(chunk) == _WINDOWS_AT_ONCE or sizes[at] > limit:
+            yield chunk
+            chunk = []
+        chunk.append(at)
+    if chunk:
+        yield chunk
 
 
 def _gather(
@@ -181,8 +191,6 @@ def _load_session(file: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Widths differ from batch to batch: an arena would keep the largest of all for ever.
-    options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
