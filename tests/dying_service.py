@@ -1,0 +1,37 @@
+"""`python -m tests.dying_service MODULE TURN [ARGUMENTS]`: a service that dies in mid-transaction.
+
+It is the service itself, killed by SIGKILL in its TURNth transaction that has outputs: they are
+produced and acknowledged, the offsets are sent, and nothing is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+from typing import Any
+
+from reviewmesh.runtime.transactions import TransactionalProducer
+
+MODULE, TURN = sys.argv[1], int(sys.argv[2])
+commit = TransactionalProducer.commit
+turns = 0
+
+
+def dying_commit(self: Any, outputs: Any, offsets: Any, group_metadata: Any) -> None:
+    global turns
+    turns += bool(outputs)
+    if turns == TURN:
+
+        def die() -> None:
+            self._producer.flush(5)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        self._commit_or_abort = die
+    commit(self, outputs, offsets, group_metadata)
+
+
+TransactionalProducer.commit = dying_commit  # type: ignore[method-assign]
+sys.argv = [MODULE, *sys.argv[3:]]
+runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

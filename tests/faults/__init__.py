@@ -1,0 +1,1 @@
+"""What is promised holds whatever is killed, paused or cut off on the way."""

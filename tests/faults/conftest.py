@@ -1,0 +1,39 @@
+"""One mesh for all faults of a module; each scenario publishes reviews of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.broker import TestStack
+from tests.faults.scenario import Scenario
+from tests.mesh import Mesh
+
+SEEDS = range(int(os.environ.get("REVIEWMESH_FAULT_SEEDS", "1")))
+
+
+def pytest_generate_tests(metafunc: Any) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", SEEDS)
+
+
+@pytest.fixture(scope="module")
+def mesh(
+    breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mesh]:
+    folder: Path = tmp_path_factory.mktemp("mesh")
+    mesh = Mesh(breakable_stack, f"f{folder.name[-1]}{os.getpid()}.", folder)
+    try:
+        mesh.start()
+        yield mesh
+    finally:
+        mesh.stop()
+
+
+@pytest.fixture
+def scenario(mesh: Mesh, request: pytest.FixtureRequest, seed: int) -> Scenario:
+    return Scenario(mesh, request.node.name, seed)

@@ -1,0 +1,81 @@
+"""kill -9, stops past every timeout, rolling restarts: nothing lost, nothing twice, in order."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.faults.scenario import Scenario
+from tests.mesh import SERVICES, Mesh
+
+SESSION_AND_TRANSACTION_TIMEOUT_S = 6 + 10
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "worker"])
+def test_kill(scenario: Scenario, mesh: Mesh, name: str) -> None:
+    with scenario.strike():
+        process = mesh.processes[name]
+        process.kill()
+        process.start()
+
+
+@pytest.mark.parametrize("name", ["intake", "enricher-topic", "joiner"])
+def test_kill_between_produce_and_commit(scenario: Scenario, mesh: Mesh, name: str) -> None:
+    with scenario.strike():
+        assert mesh.processes[name].terminate() == 0
+        # Intake has read everything by now: its one transaction is over what comes next.
+        turn = 1 if name == "intake" else scenario.random.randrange(1, 4)
+        dying = mesh.add(name, dies_in_transaction=turn)
+        dying.start()
+        scenario.publish_more(100)
+        assert dying.wait() == -signal.SIGKILL
+        mesh.add(name).start()
+
+
+@pytest.mark.parametrize("name", ["enricher-ner", "joiner"])
+def test_stopped_past_its_timeouts_and_woken(scenario: Scenario, mesh: Mesh, name: str) -> None:
+    with scenario.strike():
+        sleeper = mesh.processes[name]
+        sleeper.signal(signal.SIGSTOP)
+        stand_in = mesh.add(name, slot="1")
+        stand_in.start()
+        before = len(scenario.enriched())
+        mesh.wait_for(
+            lambda: len(scenario.enriched()) > before,
+            SESSION_AND_TRANSACTION_TIMEOUT_S + 20,
+            "the others take over",
+        )
+        sleeper.signal(signal.SIGCONT)
+        mesh.wait_for(sleeper.is_ready, 60, "the sleeper is back")
+        assert stand_in.terminate() == 0
+        del mesh.processes[stand_in.name]
+
+
+def test_scale_out_and_in(scenario: Scenario, mesh: Mesh) -> None:
+    with scenario.strike():
+        replicas = [
+            mesh.add(name, slot=slot)
+            for slot in ("1", "2")
+            for name in ("intake", "enricher-sentiment", "joiner")
+        ]
+        for replica in replicas:
+            replica.start()
+        mesh.wait_ready()
+        for replica in replicas:
+            assert replica.terminate() == 0
+            del mesh.processes[replica.name]
+
+
+def test_rolling_restart_of_everything(scenario: Scenario, mesh: Mesh) -> None:
+    with scenario.strike():
+        for process in list(mesh.processes.values()):
+            assert process.terminate() == 0
+            process.start()
+            mesh.wait_for(process.is_ready, 30, f"{process.name} is back")
+
+
+def test_kill_the_broker(scenario: Scenario, mesh: Mesh) -> None:
+    with scenario.strike():
+        pid = mesh.stack.kill("broker")
+        mesh.stack.wait_ready("broker", after_pid=pid)
