@@ -1,0 +1,103 @@
+"""Accounts for published reviews: each is enriched, a dropped duplicate or a dead letter."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from confluent_kafka import IsolationLevel as Isolation
+
+from reviewmesh.cli.connection import Connection
+from reviewmesh.cli.lag import progress_of
+from reviewmesh.cli.reading import EndReached, Place, offsets, places
+from reviewmesh.runtime.record import Record
+
+RAW = "reviews.raw"
+ACCEPTED = "reviews.accepted"
+ENRICHED = "reviews.enriched"
+DEAD_LETTER = "reviews.dead-letter"
+
+Published = tuple[int, int]
+"""Partition and offset on the raw topic."""
+
+
+class Account:
+    """Give it what is read from TOPICS, from before the first review was published."""
+
+    TOPICS: ClassVar = (ACCEPTED, ENRICHED, DEAD_LETTER)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._codecs = {topic: connection.codec(topic) for topic in self.TOPICS}
+        self._ends: dict[Place, int] = {}
+        self._to_reach: dict[Place, int] | None = None
+        self._accepted: set[Published] = set()
+        self._refused: set[Published] = set()
+        self.published: set[Published] = set()
+        self.duplicates: set[Published] = set()
+        self.enriched: dict[Published, dict[str, Any]] = {}
+        self.dead_letters: list[dict[str, Any]] = []
+
+    def expect(self, published: list[Published]) -> None:
+        """What the broker has acknowledged."""
+        self.published = set(published)
+
+    def take(self, record: Record) -> dict[str, Any] | None:
+        """Note a record; gives it back decoded when it is an enriched review of ours."""
+        if record.value is None:
+            return None
+        content = self._codecs[record.topic].decode(record.value)
+        if record.topic == DEAD_LETTER:
+            self.dead_letters.append(content)
+            if content["topic"] == RAW:
+                self._refused.add((content["partition"], content["offset"]))
+            return None
+        source = (content["source_partition"], content["source_offset"])
+        if record.topic == ACCEPTED:
+            self._accepted.add(source)
+            return None
+        # Records come before the list of acknowledged offsets is asked for, so keep all.
+        self.enriched[source] = content
+        return content if source in self.published else None
+
+    def reached(self, end: EndReached) -> None:
+        """A partition was read to its end as it was then."""
+        self._ends[end.place] = max(end.offset, self._ends.get(end.place, 0))
+
+    def look_for_duplicates(self) -> None:
+        """What intake has finished without a trace was dropped as unchanged.
+
+        The accepted topic must have been read as far as it reached after intake's commit was
+        seen; its end counts what is not committed yet, because that is what may still appear.
+        """
+        if self._to_reach is None:
+            raw = sorted({(RAW, partition) for partition, _offset in self.published})
+            progress = progress_of(self._connection, "reviewmesh-intake", raw)
+            if all(progress[RAW, number].covers(offset) for number, offset in self.published):
+                self._to_reach = offsets(
+                    self._connection,
+                    places(self._connection, ACCEPTED, DEAD_LETTER),
+                    isolation=Isolation.READ_UNCOMMITTED,
+                )
+        if self._to_reach is not None and all(
+            self._ends.get(place, 0) >= end for place, end in self._to_reach.items()
+        ):
+            self.duplicates = self.published - self._accepted - self._refused
+
+    def missing(self) -> set[Published]:
+        """Published and not accounted for."""
+        return self.published - self.enriched.keys() - self._refused - self.duplicates
+
+    def is_settled(self) -> bool:
+        return not self.missing()
+
+    def words(self) -> str:
+        """What is missing, for a message."""
+        return (
+            f"{len(self.missing())} of {len(self.published)} reviews are not accounted for "
+            f"({len(self.enriched.keys() & self.published)} enriched, {len(self.duplicates)} "
+            f"dropped, {len(self._refused)} refused)"
+        )
+
+    def ours(self) -> list[dict[str, Any]]:
+        """The enriched reviews of what was published."""
+        return [self.enriched[source] for source in self.published & self.enriched.keys()]

@@ -1,0 +1,62 @@
+"""`reviewmesh`: exit codes are 0 done, 1 the work failed, 2 wrong usage, 3 cannot reach."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from confluent_kafka import KafkaException
+from pydantic import ValidationError
+
+from reviewmesh.cli import demo, dlq, find, lag, publish, tail, topics
+from reviewmesh.cli.errors import (
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    CannotReach,
+    CommandFailed,
+)
+from reviewmesh.cli.render import err
+from reviewmesh.local import commands
+from reviewmesh.local.errors import LocalStackError, UnreachableError
+from reviewmesh.runtime.codec import DecodeError
+from reviewmesh.runtime.ledger import LedgerMetadataError
+from reviewmesh.runtime.registry import RegistryUnavailable, SubjectMissing
+
+app = typer.Typer(
+    help="Enrich streams of customer reviews, each exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+commands.register(app)
+app.command()(demo.demo)
+app.command()(publish.publish)
+app.command()(tail.tail)
+app.command()(find.find)
+app.command()(lag.lag)
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(topics.app, name="topics")
+
+
+def main() -> None:
+    """The command line; what a command raises becomes a message and an exit code."""
+    try:
+        app()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = "REVIEWMESH_" + "__".join(str(part).upper() for part in problem["loc"])
+            _end(f"{name}: {problem['msg']}", EXIT_USAGE)
+    except (UnreachableError, CannotReach) as error:
+        _end(str(error), EXIT_UNREACHABLE)
+    except (CommandFailed, LocalStackError, SubjectMissing, DecodeError, LedgerMetadataError) as e:
+        _end(str(e), EXIT_FAILED)
+    except RegistryUnavailable as error:
+        _end(str(error), EXIT_UNREACHABLE)
+    except KafkaException as error:
+        _end(f"the broker: {error.args[0].str()}; see `reviewmesh ps`", EXIT_UNREACHABLE)
+
+
+def _end(message: str, code: int) -> None:
+    err.print(f"error: {message}", style="red", markup=False, highlight=False)
+    sys.exit(code)

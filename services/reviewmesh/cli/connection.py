@@ -1,0 +1,91 @@
+"""Finds the mesh that a command speaks to, and the clients that reach it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from reviewmesh.cli.errors import CannotReach
+from reviewmesh.local.paths import default_state_dir
+from reviewmesh.local.state import StackInfo, find_running
+from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.contracts import Contracts
+from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.topics import load_topics
+
+BOOTSTRAP = "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS"
+ANSWER_TIMEOUT_S = 10.0
+NAMESPACE = "reviews."
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One mesh: its settings, its contracts and an admin client. Topics go without the prefix."""
+
+    settings: Settings
+    contracts: Contracts
+    admin: AdminClient
+
+    def topic(self, name: str) -> str:
+        """The name on the broker."""
+        return self.settings.prefix + name
+
+    def codec(self, topic: str) -> Codec:
+        return self.contracts.codec(topic)
+
+    def partitions(self, topic: str) -> int:
+        return self.contracts.partitions(topic)
+
+
+def connect() -> Connection:
+    """The mesh of REVIEWMESH_*, else the one that runs from the state folder.
+
+    Raises CannotReach when there is none or its broker does not answer.
+    """
+    if os.environ.get(BOOTSTRAP):
+        return connection_of(Settings())
+    info = find_running(default_state_dir())
+    if info is None:
+        raise CannotReach(
+            f"no mesh runs from {default_state_dir().absolute()} and {BOOTSTRAP} is not set; start "
+            "one with `reviewmesh up`, or say with REVIEWMESH_STATE_DIR or REVIEWMESH_* where it is"
+        )
+    return connect_embedded(info)
+
+
+def connect_embedded(info: StackInfo) -> Connection:
+    """The embedded mesh, whatever the environment says of another."""
+    addresses: dict[str, Any] = {
+        "kafka": {"bootstrap_servers": info.bootstrap_servers},
+        "registry": {"url": info.registry_url},
+    }
+    return connection_of(Settings(**addresses))
+
+
+def connection_of(settings: Settings) -> Connection:
+    """Raises CannotReach when the broker does not answer."""
+    options = settings.kafka.as_librdkafka()
+    # Its own lines on stderr would say each failed attempt; ours says it once.
+    admin = AdminClient({**options, "log_level": "0"})
+    try:
+        admin.list_topics(timeout=ANSWER_TIMEOUT_S)
+    except KafkaException as error:
+        raise CannotReach(
+            f"the broker at {settings.kafka.bootstrap_servers} did not answer within "
+            f"{ANSWER_TIMEOUT_S:g} s ({error.args[0].str()}); check {BOOTSTRAP}"
+        ) from error
+    return Connection(settings, Contracts(settings), admin)
+
+
+def topic_named(name: str) -> str:
+    """`enriched` or `reviews.enriched`. Raises ValueError with the names that exist."""
+    known = [topic.name for topic in load_topics().topics]
+    full = name if name.startswith(NAMESPACE) else NAMESPACE + name
+    if full not in known:
+        short = ", ".join(topic.removeprefix(NAMESPACE) for topic in known)
+        raise ValueError(f"expected one of {short}, got {name!r}")
+    return full

@@ -1,0 +1,136 @@
+"""`reviewmesh demo`: the whole mesh on bundled reviews, from nothing to a closing table."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from reviewmesh.cli.account import Account
+from reviewmesh.cli.connection import Connection, connect_embedded
+from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.publish import publish_lines
+from reviewmesh.cli.reading import EndReached, Reader, follow, offsets, places, reader
+from reviewmesh.cli.render import enriched_line, err, out
+from reviewmesh.cli.summary import closing_table
+from reviewmesh.local.commands import start_with_progress
+from reviewmesh.local.paths import default_state_dir
+from reviewmesh.local.stack import EmbeddedStack
+
+DEADLINE_S = 240.0
+PROGRESS_EVERY_S = 0.5
+ENRICHED = "reviews.enriched"
+
+
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="End when every review is accounted for.")
+    ] = False,
+) -> None:
+    """Run the mesh on sample reviews: start it, publish, show what comes out, add it up."""
+    began = time.monotonic()
+    stack = EmbeddedStack(default_state_dir())
+    with _interrupted_by_sigterm():
+        info = stack.info()
+        started_here = info is None
+        try:
+            connection = connect_embedded(info or start_with_progress(stack))
+            _run_samples(connection, began)
+            if not once:
+                _stay(connection)
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            if once:
+                raise typer.Exit(1) from None
+        finally:
+            if started_here:
+                err.print("stopping the mesh; its data stays")
+                stack.down()
+
+
+def sample_lines() -> list[str]:
+    """The bundled reviews, with ids of this run: a second demo is no repetition of the first."""
+    text = resources.files("reviewmesh.local").joinpath("samples/reviews.jsonl").read_text("utf-8")
+    run = uuid.uuid4().hex[:8]
+    reviews = [json.loads(line) for line in text.split("\n") if line]
+    return [
+        json.dumps(review | {"review_id": f"{review['review_id']}.{run}"}) for review in reviews
+    ]
+
+
+def _run_samples(connection: Connection, began: float) -> None:
+    watched = places(connection, *Account.TOPICS)
+    account = Account(connection)
+    with reader(connection) as opened:
+        opened.assign(offsets(connection, watched))
+        lines = sample_lines()
+        outcome = publish_lines(connection, lines, None, lambda _id: None)
+        if outcome.failures or outcome.refused:
+            raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
+        out.print(f"{len(lines)} reviews published; what comes out:", highlight=False)
+        account.expect(outcome.places)
+        _watch(opened, account, began)
+    out.print(closing_table(account))
+
+
+def _watch(opened: Reader, account: Account, began: float) -> None:
+    """Print enriched reviews until all are accounted for."""
+    deadline = time.monotonic() + DEADLINE_S
+    checked, first = time.monotonic(), True
+    while not account.is_settled():
+        for item in opened.poll():
+            if isinstance(item, EndReached):
+                account.reached(item)
+                continue
+            enriched = account.take(item)
+            if enriched is None:
+                continue
+            if first:
+                first = False
+                out.print(
+                    f"first enriched review {time.monotonic() - began:.1f} s after the start",
+                    style="bold",
+                    highlight=False,
+                )
+            out.print(enriched_line(enriched))
+        if time.monotonic() - checked > PROGRESS_EVERY_S:
+            account.look_for_duplicates()
+            checked = time.monotonic()
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"after {DEADLINE_S:g} s {account.words()}; see `reviewmesh ps` and the logs in "
+                f"{default_state_dir().absolute() / 'logs'}"
+            )
+
+
+def _stay(connection: Connection) -> None:
+    """Show what else is published, until Ctrl-C."""
+    out.print(
+        "\nthe mesh stays up; in another terminal try `reviewmesh publish -`, `reviewmesh lag` or "
+        "`reviewmesh ps`; Ctrl-C stops it",
+        highlight=False,
+    )
+    codec = connection.codec(ENRICHED)
+    for record in follow(connection, ENRICHED, from_beginning=False, timeout_s=None):
+        if record.value is not None:
+            out.print(enriched_line(codec.decode(record.value)))
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,15 @@
+"""What a command raises, by the exit code it ends with."""
+
+from __future__ import annotations
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+
+
+class CommandFailed(Exception):
+    """The work could not be done; the message says what was expected, what came, what to do."""
+
+
+class CannotReach(Exception):
+    """The mesh, or a part of it, does not answer."""

@@ -1,0 +1,127 @@
+"""`reviewmesh find`: every place of one review in the mesh."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from reviewmesh.cli.connection import Connection, connect
+from reviewmesh.cli.lag import progress_of
+from reviewmesh.cli.reading import Place, places, read_all
+from reviewmesh.cli.render import err, failed_tasks, iso, out
+from reviewmesh.runtime.codec import DecodeError
+from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.runtime.record import FORWARDED_FROM, Record
+from reviewmesh.runtime.topics import load_topics
+
+RAW = "reviews.raw"
+DEAD_LETTER = "reviews.dead-letter"
+ANYWHERE = (RAW, DEAD_LETTER)
+"""Topics where a review may lie outside its own partition: any producer, any key."""
+
+Found = tuple[Record, dict[str, Any]]
+Source = tuple[str, int, int]
+
+
+def find(review_id: Annotated[str, typer.Argument(help="The id to look for.")]) -> None:
+    """Show where a review is: topic, partition, offset, time and outcome."""
+    connection = connect()
+    found = _search(connection, review_id)
+    if not found:
+        err.print(f"{review_id!r} is in no topic of this mesh", markup=False)
+        raise typer.Exit(1)
+    judged = _judged(found)
+    table = Table("topic", "partition", "offset", "time", "outcome", box=None)
+    for record, decoded in found:
+        table.add_row(
+            connection.topic(record.topic),
+            str(record.partition),
+            str(record.offset),
+            iso(record.timestamp_ms),
+            _outcome(connection, record, decoded, judged),
+        )
+    out.print(table)
+
+
+def _search(connection: Connection, review_id: str) -> list[Found]:
+    key = review_id.encode(errors="surrogateescape")
+    found = []
+    for topic in load_topics().topics:
+        codec = connection.codec(topic.name)
+        for record in read_all(connection, _where(connection, topic.name, key)):
+            # Avro holds text as it is: what lacks the bytes needs no decoding.
+            if record.key != key and key not in (record.value or b""):
+                continue
+            try:
+                decoded = codec.decode(record.value) if record.value is not None else {}
+            except DecodeError as error:
+                decoded = {"undecodable": str(error)}
+            if review_id == decoded.get("review_id") or (
+                record.key == key and decoded.get("review_id") is None
+            ):
+                found.append((record, decoded))
+    return found
+
+
+def _where(connection: Connection, topic: str, key: bytes) -> list[Place]:
+    if topic in ANYWHERE:
+        return places(connection, topic)
+    return [(topic, partition_of(key, connection.partitions(topic)))]
+
+
+def _judged(found: list[Found]) -> dict[Source, str]:
+    """What became of raw records, by the place that their producer wrote them to."""
+    judged: dict[Source, str] = {}
+    for record, decoded in found:
+        if record.topic == "reviews.accepted":
+            source = (
+                decoded["source_topic"],
+                decoded["source_partition"],
+                decoded["source_offset"],
+            )
+            judged[source] = f"accepted at {record.partition}/{record.offset}"
+        elif record.topic == DEAD_LETTER:
+            source = (decoded["topic"], decoded["partition"], decoded["offset"])
+            judged[source] = f"dead letter {record.partition}/{record.offset}"
+        elif record.topic == RAW and (origin := record.header(FORWARDED_FROM)):
+            topic, partition, offset = origin.decode().rsplit("/", 2)
+            judged[topic, int(partition), int(offset)] = (
+                f"forwarded to {record.partition}/{record.offset}"
+            )
+    return judged
+
+
+def _outcome(
+    connection: Connection, record: Record, decoded: dict[str, Any], judged: dict[Source, str]
+) -> str:
+    if record.value is None:
+        return "tombstone"
+    if "undecodable" in decoded:
+        return str(decoded["undecodable"])
+    if record.topic == RAW:
+        return _raw_outcome(connection, record, judged)
+    if record.topic == DEAD_LETTER:
+        place = f"{decoded['topic']} {decoded['partition']}/{decoded['offset']}"
+        return f"{decoded['stage']} {decoded['cause']} of {place}: {decoded['message']}"
+    if record.topic == "reviews.accepted":
+        return f"accepted, time {decoded['acceptance']} of this content"
+    if record.topic in ("reviews.enriched", "reviews.partial"):
+        words = "complete" if decoded["complete"] else ", ".join(failed_tasks(decoded)) or "waits"
+        return f"revision {decoded['revision']}, {words}"
+    return str(decoded["status"]) + (f": {decoded['error']}" if decoded["error"] else "")
+
+
+def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, str]) -> str:
+    place = (record.topic, record.partition, record.offset)
+    if place in judged:
+        return judged[place]
+    if origin := record.header(FORWARDED_FROM):
+        topic, partition, offset = origin.decode().rsplit("/", 2)
+        words = judged.get((topic, int(partition), int(offset)), "")
+        if not words.startswith("forwarded"):
+            return f"forwarded from {partition}/{offset}; {words}".rstrip("; ")
+    input_ = (record.topic, record.partition)
+    progress = progress_of(connection, "reviewmesh-intake", [input_])[input_]
+    return "dropped, unchanged" if progress.covers(record.offset) else "waits for intake"

@@ -1,0 +1,68 @@
+"""The demo's closing table: counts, and how long each stage took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from reviewmesh.cli.account import Account
+
+PERCENTILES = (50, 95, 99)
+RESULTS = ("ner_at", "topic_at", "sentiment_at")
+
+Timings = dict[str, Any]
+
+STAGES: dict[str, Callable[[Timings], int | None]] = {
+    "end to end": lambda at: _between(at["origin_at"], at["enriched_at"]),
+    "intake: published to accepted": lambda at: _between(at["origin_at"], at["accepted_at"]),
+    "ner: accepted to result": lambda at: _between(at["accepted_at"], at["ner_at"]),
+    "topic: accepted to result": lambda at: _between(at["accepted_at"], at["topic_at"]),
+    "sentiment: accepted to result": lambda at: _between(at["accepted_at"], at["sentiment_at"]),
+    "join: last result to enriched": lambda at: _between(_last_result(at), at["enriched_at"]),
+}
+
+
+def closing_table(account: Account) -> Group:
+    """Reviews in and what became of them, then milliseconds per stage."""
+    ours = account.ours()
+    counts = Table("", "reviews", box=None, title="what became of them", title_justify="left")
+    counts.columns[1].justify = "right"
+    for name, number in (
+        ("in", len(account.published)),
+        ("enriched", len(ours)),
+        ("duplicates dropped", len(account.duplicates)),
+        ("dead letters", len(account.dead_letters)),
+    ):
+        counts.add_row(name, str(number))
+    timings = [record["timings"] for record in ours if record["timings"] is not None]
+    latencies = Table("", box=None, title="\nmilliseconds", title_justify="left")
+    for percent in PERCENTILES:
+        latencies.add_column(f"p{percent}", justify="right")
+    for name, measure in STAGES.items():
+        values = sorted(value for at in timings if (value := measure(at)) is not None)
+        latencies.add_row(name, *(_shown(percentile(values, p)) for p in PERCENTILES))
+    return Group(counts, latencies)
+
+
+def percentile(ordered: list[int], percent: int) -> int | None:
+    """The nearest rank; None of nothing."""
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def _last_result(at: Timings) -> int | None:
+    return max((at[name] for name in RESULTS if at[name] is not None), default=None)
+
+
+def _between(start: int | None, end: int | None) -> int | None:
+    # Two machines' clocks may differ by more than a stage takes.
+    return None if start is None or end is None else max(0, end - start)
+
+
+def _shown(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

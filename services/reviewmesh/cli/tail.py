@@ -1,0 +1,70 @@
+"""`reviewmesh tail`: records of a topic as they are committed."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from reviewmesh.cli.connection import connect, topic_named
+from reviewmesh.cli.reading import follow
+from reviewmesh.cli.render import as_json, enriched_line, err, iso, out
+from reviewmesh.runtime.codec import DecodeError, load_schema
+from reviewmesh.runtime.record import Record
+from reviewmesh.runtime.topics import load_topics
+
+ENRICHED = "reviews.enriched"
+
+
+def tail(
+    topic: Annotated[str, typer.Option(help="enriched, dead-letter, raw, accepted …")] = "enriched",
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Begin with the oldest record.")
+    ] = False,
+    max_records: Annotated[
+        int | None, typer.Option("--max", min=1, help="End after this many records.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="End after this many seconds.")
+    ] = None,
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a record.")] = False,
+) -> None:
+    """Show records of a topic; exit code 1 when the timeout comes before --max records did."""
+    try:
+        name = topic_named(topic)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--topic") from error
+    connection = connect()
+    codec, schema, shown = connection.codec(name), schema_of(name), 0
+    for record in follow(connection, name, from_beginning, timeout):
+        if record.value is None:
+            continue
+        try:
+            decoded = codec.decode(record.value)
+        except DecodeError as error:
+            err.print(f"{record.partition}/{record.offset}: {error}", style="red", markup=False)
+            continue
+        _show(record, decoded, schema, as_lines)
+        shown += 1
+        if shown == max_records:
+            return
+    if max_records is not None:
+        err.print(f"{shown} of {max_records} records came within {timeout:g} s")
+        raise typer.Exit(1)
+
+
+def schema_of(topic: str) -> dict[str, Any]:
+    """The schema of a topic's records."""
+    return load_schema(next(item.schema for item in load_topics().topics if item.name == topic))
+
+
+def _show(record: Record, decoded: dict[str, Any], schema: dict[str, Any], as_lines: bool) -> None:
+    if as_lines:
+        print(json.dumps(as_json(schema, decoded), ensure_ascii=False), flush=True)
+    elif record.topic == ENRICHED:
+        out.print(enriched_line(decoded))
+    else:
+        line = json.dumps(as_json(schema, decoded), ensure_ascii=False)
+        place = f"{record.partition}/{record.offset}"
+        out.print(iso(record.timestamp_ms), place, line, markup=False, highlight=False)

@@ -1,0 +1,62 @@
+"""`reviewmesh topics`: the topics of the contracts, and whether the broker has them."""
+
+from __future__ import annotations
+
+import typer
+from rich.table import Table
+
+from reviewmesh.cli.connection import connect
+from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.reading import CALL_TIMEOUT_S
+from reviewmesh.cli.render import out
+from reviewmesh.runtime import topics
+from reviewmesh.runtime.registry import SchemaRegistry
+
+REGISTRY_TIMEOUT_S = 15.0
+
+app = typer.Typer(help="The topics of the mesh: apply, list.", no_args_is_help=True)
+
+
+@app.command()
+def apply() -> None:
+    """Create and adjust the topics and register their schemas; doing so again changes nothing."""
+    settings = connect().settings
+    windows = (
+        settings.join.max_wait_s,
+        settings.join.late_window_s,
+        settings.intake.dedupe_window_s,
+    )
+    at = settings.registry
+    registry = SchemaRegistry(at.url, at.username, at.password, REGISTRY_TIMEOUT_S)
+    try:
+        done = topics.apply(settings.kafka.as_librdkafka(), registry, settings.prefix, max(windows))
+    except topics.TopicsError as error:
+        raise CommandFailed(str(error)) from error
+    for line in done:
+        out.print(line, highlight=False)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the topics; exit code 1 when the broker lacks one."""
+    connection = connect()
+    there = connection.admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+    table = Table("topic", "schema", "partitions", "clean-up", "kept", "on the broker", box=None)
+    missing = 0
+    for topic in topics.load_topics().topics:
+        name = connection.topic(topic.name)
+        found = len(there[name].partitions) if name in there else 0
+        missing += found != topic.partitions
+        table.add_row(
+            name,
+            topic.schema,
+            str(topic.partitions),
+            topic.cleanup_policy,
+            f"{topic.retention_hours} h",
+            f"{found} partitions" if found else "[red]missing[/]",
+        )
+    out.print(table)
+    if missing:
+        raise CommandFailed(
+            f"{missing} topics are not as the contracts say; run `reviewmesh topics apply`"
+        )
