@@ -155,9 +155,8 @@ class ConsumerLoop:
         metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
         self._producer.discard()
         self.waiting_for = "broker"
-        for partition in list(self._owned):
-            self._drop(partition)
-            self._unresolved.add(partition)
+        self._drop(sorted(self._owned))
+        self._unresolved.update(self._owned)
 
     # -- rebalancing -------------------------------------------------------------------------
 
@@ -195,18 +194,23 @@ class ConsumerLoop:
         self._release(partitions)
 
     def _release(self, partitions: list[int]) -> None:
-        for partition in partitions:
-            self._drop(partition)
-            self._owned.discard(partition)
+        self._drop(partitions)
+        self._owned.difference_update(partitions)
 
-    def _drop(self, partition: int) -> None:
-        """Forget everything of a partition and stop fetching it."""
+    def _drop(self, partitions: list[int]) -> None:
+        """Forget everything of these partitions and stop fetching them."""
+        opened = [item for partition in partitions for item in self._forget(partition)]
+        # Inside a callback this must be said even of none: the client would otherwise take away
+        # what it believes was assigned, and fail on partitions whose offsets never resolved.
+        self._consumer.incremental_unassign([self._kafka_partition(item) for item in opened])
+
+    def _forget(self, partition: int) -> list[Input]:
         opened = self.inputs.remove(partition)
         if opened:
-            self._consumer.incremental_unassign([self._kafka_partition(item) for item in opened])
             self._stage.close(partition)
         self._unresolved.discard(partition)
         self._outbox = deque(unit for unit in self._outbox if unit.partition != partition)
+        return opened
 
     def _resolve(self) -> None:
         """Read committed offsets of partitions that wait for it and start fetching them."""

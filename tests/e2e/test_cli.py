@@ -1,0 +1,146 @@
+"""The command line as a user runs it: its own process, on the run's broker, a mesh behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.broker import TestStack
+from tests.mesh import Mesh
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMAND_TIMEOUT_S = 60
+
+
+@pytest.fixture
+def mesh(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
+    mesh = Mesh(stack, prefix, tmp_path)
+    try:
+        mesh.start()
+        yield mesh
+    finally:
+        mesh.stop()
+
+
+@pytest.fixture
+def run(stack: TestStack, prefix: str, tmp_path: Path) -> Run:
+    environment = os.environ | {
+        "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "REVIEWMESH_REGISTRY__URL": stack.registry_url,
+        "REVIEWMESH_PREFIX": prefix,
+    }
+    return lambda *words, stdin="": _reviewmesh(environment, tmp_path, *words, stdin=stdin)
+
+
+def _reviewmesh(
+    environment: dict[str, str], folder: Path, *words: str, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from reviewmesh.cli.app import main; main()", *words],
+        env=environment,
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+
+
+def _lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_review_through_every_command(mesh: Mesh, run: Run) -> None:
+    mesh.script(poison=["POISON"])
+    published = run(
+        "publish",
+        "-",
+        stdin="\n".join(
+            [
+                '{"review_id": "c-1", "text": "Anna helped", "created_at": "2026-01-02T03:04:05Z"}',
+                '{"text": "no id", "stars": 4}',
+                "this is no review",
+                '{"review_id": "c-2", "text": "holds POISON"}',
+            ]
+        ),
+    )
+    assert published.returncode == 1, published.stderr
+    assert "line 3: " in published.stderr
+    assert "3 published, 1 refused" in published.stderr
+    [generated] = published.stdout.split()
+
+    tailed = run("tail", "--from-beginning", "--max", "3", "--timeout", "40", "--json")
+    assert tailed.returncode == 0, tailed.stderr + mesh.report()
+    enriched = {record["review_id"]: record for record in _lines(tailed.stdout)}
+    assert set(enriched) == {"c-1", "c-2", generated}
+    assert enriched["c-1"]["created_at"] == "2026-01-02T03:04:05.000Z"
+    assert enriched["c-1"]["source"] == "cli"
+    assert enriched["c-1"]["entities"][0]["text"] == "Anna"
+    assert not enriched["c-2"]["complete"]
+
+    too_few = run("tail", "--from-beginning", "--max", "4", "--timeout", "1")
+    assert too_few.returncode == 1
+    assert "3 of 4 records" in too_few.stderr
+
+    found = run("find", "c-1")
+    assert found.returncode == 0, found.stderr
+    for topic in ("raw", "accepted", "ner", "topic", "sentiment", "enriched"):
+        assert f"{mesh.prefix}reviews.{topic} " in found.stdout
+    assert "revision 1, complete" in found.stdout
+    assert run("find", "nobody").returncode == 1
+
+    mesh.wait_for(lambda: _unfinished(run) == 0, 20, "no lag")
+    _replays_the_poisoned(mesh, run)
+
+
+def _unfinished(run: Run) -> int:
+    rows = json.loads(run("lag", "--json").stdout)
+    assert len(rows) == (1 + 3 + 4) * 6
+    assert all(row["seconds"] == 0 for row in rows if row["unfinished"] == 0)
+    return sum(row["unfinished"] for row in rows)
+
+
+def _replays_the_poisoned(mesh: Mesh, run: Run) -> None:
+    letters = _lines(run("dlq", "list", "--json").stdout)
+    assert {letter["review_id"] for letter in letters} == {"c-2"}
+    shown = json.loads(run("dlq", "show", letters[0]["place"]).stdout)
+    assert shown["topic"] == "reviews.accepted"
+
+    mesh.script()
+    replayed = run("dlq", "replay", letters[0]["place"])
+    assert replayed.returncode == 0, replayed.stderr
+    assert "1 replayed" in replayed.stderr
+    last = mesh.wait_enriched(4)[-1]
+    assert (last["review_id"], last["revision"], last["complete"]) == ("c-2", 2, True)
+
+
+def test_exit_codes_say_what_went_wrong(run: Run, tmp_path: Path) -> None:
+    assert run("publish", "missing.jsonl").returncode == 2
+    assert run("tail", "--topic", "nothing").returncode == 2
+    assert run("dlq", "replay").returncode == 2
+    assert run("topics", "list").returncode == 1
+    alone = {name: text for name, text in os.environ.items() if "REVIEWMESH" not in name}
+    nowhere = _reviewmesh(alone, tmp_path, "lag")
+    assert nowhere.returncode == 3
+    assert "reviewmesh up" in nowhere.stderr
+    unreachable = alone | {"REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    assert _reviewmesh(unreachable, tmp_path, "lag").returncode == 3
+
+
+def test_lag_counts_what_no_service_has_read(stack: TestStack, run: Run) -> None:
+    assert run("topics", "apply").returncode == 0
+    assert run("topics", "list").returncode == 0
+    assert run("publish", "-", stdin='{"review_id": "late", "text": "t"}\n').returncode == 0
+    rows = json.loads(run("lag", "--json").stdout)
+    [behind] = [row for row in rows if row["unfinished"]]
+    assert behind["group"].endswith("reviewmesh-intake")
+    assert (behind["lag"], behind["unfinished"]) == (1, 1)
+    assert behind["seconds"] > 0
+    assert "waits for intake" in run("find", "late").stdout
