@@ -133,7 +133,7 @@ class Mesh:
         for process in running:
             process.wait()
 
-    def add(self, name: str, slot: str = "0") -> Process:
+    def add(self, name: str, slot: str = "0", dies_in_transaction: int = 0) -> Process:
         """A process of that service; replicas differ by their slot."""
         key = name if slot == "0" else f"{name}/{slot}"
         http_port = free_port()
@@ -155,6 +155,8 @@ class Mesh:
             module = ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
         else:
             module = [{"intake": "reviewmesh.intake", "joiner": "reviewmesh.join"}[name]]
+        if dies_in_transaction:
+            module = ["tests.dying_service", module[0], str(dies_in_transaction), *module[1:]]
         log = self.folder / f"{key.replace('/', '-')}.log"
         process = Process(key, [sys.executable, "-m", *module], environment, log, http_port)
         self.processes[key] = process
