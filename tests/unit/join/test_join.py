@@ -1,0 +1,329 @@
+"""The join: a machine that crashes at any point, and the deadlines by a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from reviewmesh.join.enriched import ACCEPTED_FIELDS, TASKS
+from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Emission, PartitionJoin, Windows
+from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
+
+HOUR = 3600.0
+WINDOWS = Windows(max_wait_s=6 * HOUR, straggler_s=60, late_window_s=24 * HOUR)
+
+
+def accepted(review_id: str, content: str, at: float = 0.0) -> dict[str, Any]:
+    fields: dict[str, Any] = dict.fromkeys(ACCEPTED_FIELDS)
+    fields.update(
+        review_id=review_id,
+        content_hash=content,
+        text=content,
+        attributes={},
+        acceptance=1,
+        accepted_at=int(at * 1000),
+    )
+    return fields
+
+
+def result(review: dict[str, Any], offset: int, status: str = "OK") -> dict[str, Any]:
+    return {
+        "review_id": review["review_id"],
+        "content_hash": review["content_hash"],
+        "accepted_offset": offset,
+        "status": status,
+        "error": None,
+        "lineage": None,
+        "produced_at": 0,
+        "entities": [],
+        "topics": [],
+        "sentiment": {"label": "positive", "scores": {}},
+    }
+
+
+class Partition:
+    """A join with its ledgers, as the loop runs it; `crash` forgets all that is not committed."""
+
+    def __init__(self, windows: Windows = WINDOWS) -> None:
+        self.windows = windows
+        self.topics: dict[str, list[Any]] = {topic: [] for topic in (ACCEPTED, *TOPIC_OF.values())}
+        self.commits = {topic: CompletionLedger(0).commit() for topic in self.topics}
+        self.out: list[dict[str, Any]] = []
+        self.partials: dict[str, dict[str, Any]] = {}
+        self.now = 0.0
+        self.crash()
+
+    def crash(self) -> None:
+        self.ledgers = {
+            topic: CompletionLedger(
+                commit.offset, decode_finished(commit.offset, commit.metadata), 24_000, 24_000
+            )
+            for topic, commit in self.commits.items()
+        }
+        self.read = {topic: commit.offset for topic, commit in self.commits.items()}
+        self.join = PartitionJoin(
+            0,
+            self.windows,
+            lambda offset: self.ledgers[ACCEPTED].is_new(offset),
+            lambda: self.ledgers[ACCEPTED].position,
+        )
+        for record in self.partials.values():
+            self.join.restore_partial(record)
+        self.uncommitted: list[Emission] = []
+
+    def step(self, topic: str) -> None:
+        """Read one record of an input."""
+        offset = self.read[topic]
+        record = self.topics[topic][offset]
+        self.read[topic] += 1
+        if not self.ledgers[topic].is_new(offset):
+            self.ledgers[topic].deliver(offset)
+            return
+        if topic == ACCEPTED:
+            at = record["accepted_at"] / 1000
+            self.uncommitted += self.join.accepted(offset, record, (), False, at, self.now)
+        else:
+            task = topic.removeprefix("reviews.")
+            self.uncommitted += self.join.result(task, offset, record, self.now)
+        self.ledgers[topic].deliver(offset)
+
+    def tick(self) -> set[str]:
+        emissions, unproven = self.join.tick(self.now)
+        self.uncommitted += emissions
+        return unproven
+
+    def commit(self) -> None:
+        for emission in self.uncommitted:
+            for topic, offset in emission.finished:
+                self.ledgers[topic].finish(offset)
+            if emission.enriched is not None:
+                self.out.append(emission.enriched)
+            if emission.partial == "write":
+                assert emission.enriched is not None
+                self.partials[emission.review_id] = emission.enriched
+            elif emission.partial == "erase":
+                self.partials.pop(emission.review_id, None)
+        self.uncommitted = []
+        self.commits = {topic: ledger.commit() for topic, ledger in self.ledgers.items()}
+
+    def read_all(self) -> None:
+        for topic in self.topics:
+            while self.read[topic] < len(self.topics[topic]):
+                self.step(topic)
+
+    def add(self, review_id: str, content: str) -> int:
+        self.topics[ACCEPTED].append(accepted(review_id, content, self.now))
+        return len(self.topics[ACCEPTED]) - 1
+
+    def answer(self, task: str, offset: int, status: str = "OK") -> None:
+        self.topics[TOPIC_OF[task]].append(result(self.topics[ACCEPTED][offset], offset, status))
+
+
+class JoinMachine(RuleBasedStateMachine):
+    """Inputs advance at any pace, results come in any order, crashes fall anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.partition = Partition()
+        self.unanswered: dict[str, list[int]] = defaultdict(list)
+        self.published: list[tuple[str, str]] = []
+
+    @rule(review_id=st.sampled_from("abc"))
+    def accept(self, review_id: str) -> None:
+        content = f"content {len(self.published)}"
+        offset = self.partition.add(review_id, content)
+        self.published.append((review_id, content))
+        for task in TASKS:
+            self.unanswered[task].append(offset)
+
+    @precondition(lambda self: any(self.unanswered.values()))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from([t for t in TASKS if self.unanswered[t]]))
+        offset = data.draw(st.sampled_from(self.unanswered[task]))
+        self.unanswered[task].remove(offset)
+        self.partition.answer(task, offset)
+
+    @rule(topic=st.sampled_from([ACCEPTED, *TOPIC_OF.values()]))
+    def read_one(self, topic: str) -> None:
+        if self.partition.read[topic] < len(self.partition.topics[topic]):
+            self.partition.step(topic)
+
+    @rule()
+    def commit(self) -> None:
+        self.partition.commit()
+
+    @rule()
+    def crash(self) -> None:
+        self.partition.crash()
+
+    def teardown(self) -> None:
+        for task in TASKS:
+            for offset in self.unanswered[task]:
+                self.partition.answer(task, offset)
+        self.partition.read_all()
+        self.partition.commit()
+        wanted, got = defaultdict(list), defaultdict(list)
+        for review_id, content in self.published:
+            wanted[review_id].append(content)
+        for record in self.partition.out:
+            assert record["complete"]
+            got[record["review_id"]].append(record["content_hash"])
+        assert got == wanted
+        assert all(ledger.head == ledger.position for ledger in self.partition.ledgers.values())
+
+
+JoinMachine.TestCase.settings = settings(
+    max_examples=80, stateful_step_count=60, deadline=None, derandomize=True
+)
+TestJoinMachine = JoinMachine.TestCase
+
+
+def statuses(record: dict[str, Any]) -> dict[str, str]:
+    return {task: outcome["status"] for task, outcome in record["tasks"].items()}
+
+
+def test_max_wait_gives_a_partial_record_and_a_late_answer_the_next_revision() -> None:
+    partition = Partition()
+    offset = partition.add("a", "text")
+    partition.answer("ner", offset)
+    partition.answer("topic", offset)
+    partition.now = 7 * HOUR
+    partition.read_all()
+    assert partition.tick() == {"sentiment"}
+    partition.commit()
+    assert partition.out == [], "a deadline counts only once the partition was read to its end"
+    partition.join.read_to_end("sentiment", partition.now)
+    partition.tick()
+    partition.commit()
+    assert statuses(partition.out[0])["sentiment"] == "TIMEOUT"
+    assert not partition.out[0]["complete"]
+    partition.crash()
+    partition.answer("sentiment", offset)
+    partition.read_all()
+    partition.commit()
+    assert [(r["revision"], r["complete"]) for r in partition.out] == [(1, False), (2, True)]
+    assert partition.partials == {}
+
+
+def test_a_joiner_that_was_down_longer_than_max_wait_times_nothing_out() -> None:
+    partition = Partition()
+    offsets = [partition.add(f"r{number}", "text") for number in range(200)]
+    for task in TASKS:
+        for offset in offsets:
+            partition.answer(task, offset)
+    partition.now = 30 * HOUR
+    for topic in (ACCEPTED, *list(TOPIC_OF.values())):
+        for _ in range(200):
+            partition.step(topic)
+            partition.tick()
+    partition.commit()
+    assert len(partition.out) == 200
+    assert all(record["complete"] for record in partition.out)
+
+
+def test_a_task_an_hour_behind_times_nothing_out() -> None:
+    partition = Partition()
+    for number in range(500):
+        offset = partition.add(f"r{number}", "text")
+        partition.answer("ner", offset)
+        partition.answer("topic", offset)
+        partition.now += 7.2
+        partition.read_all()
+        for task in TASKS:
+            partition.join.read_to_end(task, partition.now)
+        partition.tick()
+    for offset in range(500):
+        partition.answer("sentiment", offset)
+        partition.now += 0.5
+        partition.read_all()
+        partition.join.read_to_end("sentiment", partition.now)
+        partition.tick()
+    partition.commit()
+    assert len(partition.out) == 500
+    assert all(record["complete"] for record in partition.out)
+
+
+def overtake(partition: Partition, seconds: int) -> None:
+    """Results for later reviews keep coming, one a second."""
+    for _ in range(seconds):
+        offset = partition.add(f"later{partition.now}", "text")
+        for task in TASKS:
+            partition.answer(task, offset)
+        partition.now += 1
+        partition.read_all()
+        for task in TASKS:
+            partition.join.read_to_end(task, partition.now)
+        partition.tick()
+
+
+def test_an_overtaken_review_is_a_straggler_after_a_minute_of_flow() -> None:
+    partition = Partition()
+    offset = partition.add("slow", "text")
+    partition.answer("ner", offset)
+    partition.answer("topic", offset)
+    overtake(partition, 58)
+    partition.commit()
+    assert "slow" not in {record["review_id"] for record in partition.out}
+    overtake(partition, 10)
+    partition.commit()
+    slow = next(record for record in partition.out if record["review_id"] == "slow")
+    assert statuses(slow) == {"ner": "OK", "topic": "OK", "sentiment": "TIMEOUT"}
+
+
+def test_an_hour_without_workers_makes_no_stragglers() -> None:
+    partition = Partition()
+    offset = partition.add("in flight", "text")
+    partition.answer("ner", offset)
+    partition.answer("topic", offset)
+    overtake(partition, 5)
+    partition.now += HOUR
+    overtake(partition, 3)
+    partition.answer("sentiment", offset)
+    partition.read_all()
+    partition.commit()
+    assert all(record["complete"] for record in partition.out)
+
+
+def test_late_results_of_a_version_that_was_followed_are_dropped() -> None:
+    partition = Partition()
+    first = partition.add("a", "one")
+    partition.answer("ner", first)
+    partition.now = 7 * HOUR
+    partition.read_all()
+    for task in TASKS:
+        partition.join.read_to_end(task, partition.now)
+    partition.tick()
+    second = partition.add("a", "two")
+    for task in TASKS:
+        partition.answer(task, second)
+    partition.answer("topic", first)
+    partition.read_all()
+    partition.commit()
+    assert [record["text"] for record in partition.out][:1] == ["one"]
+    assert partition.out[-1]["text"] == "two"
+    assert partition.partials == {}
+
+
+def test_the_input_that_the_oldest_review_lacks_is_never_blocked() -> None:
+    partition = Partition()
+    for number in range(4_000):
+        offset = partition.add(f"r{number}", "text")
+        partition.answer("ner", offset)
+        if number:
+            partition.answer("topic", offset)
+            partition.answer("sentiment", offset)
+    partition.answer("sentiment", 0)
+    partition.read_all()
+    assert partition.join.blocks(ACCEPTED) is False
+    for number in range(4_000, 8_100):
+        offset = partition.add(f"r{number}", "text")
+        partition.answer("ner", offset)
+    partition.read_all()
+    assert partition.join.blocks(ACCEPTED)
+    assert partition.join.blocks("reviews.ner")
+    assert not partition.join.blocks("reviews.topic")
