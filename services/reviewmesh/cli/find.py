@@ -106,7 +106,7 @@ def _outcome(
         place = f"{decoded['topic']} {decoded['partition']}/{decoded['offset']}"
         return f"{decoded['stage']} {decoded['cause']} of {place}: {decoded['message']}"
     if record.topic == "reviews.accepted":
-        return f"accepted, time {decoded['acceptance']} of this content"
+        return f"accepted, acceptance {decoded['acceptance']} of this content"
     if record.topic in ("reviews.enriched", "reviews.partial"):
         words = "complete" if decoded["complete"] else ", ".join(failed_tasks(decoded)) or "waits"
         return f"revision {decoded['revision']}, {words}"

@@ -143,7 +143,10 @@ def _oldest_unfinished(
 
 def _table(rows: list[Lag]) -> Table:
     numbers = ("committed", "end", "lag", "unfinished", "seconds")
-    table = Table("group", "topic", "partition", box=None)
+    table = Table(box=None)
+    for name in ("group", "topic"):
+        table.add_column(name, overflow="fold")
+    table.add_column("partition", justify="right")
     for name in numbers:
         table.add_column(name, justify="right")
     for row in rows:

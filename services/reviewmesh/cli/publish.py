@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -26,6 +27,8 @@ from reviewmesh.runtime.tracing import new_traceparent
 
 RAW = "reviews.raw"
 STDIN = "-"
+# Bytes that are no UTF-8 spoil their line, not the file.
+ERRORS = "surrogateescape"
 SOURCE = "cli"
 TEXT_FIELDS = ("business_id", "text", "title", "language", "source", "author")
 FIELDS = ("review_id", *TEXT_FIELDS, "stars", "created_at", "attributes")
@@ -231,7 +234,7 @@ def _attributes(value: Any) -> dict[str, str]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
-        return "expected Unicode text, got half of a surrogate pair"
+        return "expected Unicode text, got bytes that are no UTF-8 or half of a surrogate pair"
     if isinstance(error, KafkaException):
         return str(error.args[0].str())
     return str(error)
@@ -254,10 +257,10 @@ def _paced(lines: Iterable[tuple[int, str]], rate: float | None) -> Iterator[tup
 def _lines(file: str) -> Iterator[Iterable[str]]:
     """The lines, behind a progress bar where a terminal shows one."""
     if file == STDIN:
-        yield sys.stdin
+        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors=ERRORS, newline="\n")
         return
     try:
-        text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
+        text = Path(file).read_text(encoding="utf-8", errors=ERRORS)
     except OSError as error:
         raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from error
     lines = text.split("\n")

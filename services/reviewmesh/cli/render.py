@@ -10,9 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 SHOWN_TEXT = 72
+PIPE_WIDTH = 2_000
 MOOD_STYLES = {"positive": "green", "negative": "red", "mixed": "yellow"}
 
 out = Console(soft_wrap=True)
+if not out.is_terminal:
+    # A file or a pipe has no width: nothing is to be cut there.
+    out.width = PIPE_WIDTH
 err = Console(stderr=True, soft_wrap=True)
 
 
