@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from reviewmesh.cli.demo import sample_lines
+from reviewmesh.cli.publish import NoReview, parse
+from reviewmesh.cli.summary import percentile
 from tests.broker import TestStack
 from tests.mesh import Mesh
 
@@ -144,3 +147,43 @@ def test_lag_counts_what_no_service_has_read(stack: TestStack, run: Run) -> None
     assert (behind["lag"], behind["unfinished"]) == (1, 1)
     assert behind["seconds"] > 0
     assert "waits for intake" in run("find", "late").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("nonsense", "JSON"),
+        ("[1]", "object"),
+        ('{"stars": 4}', "text"),
+        ('{"text": "t", "starz": 4}', "starz"),
+        ('{"text": "t", "stars": true}', "stars"),
+        ('{"text": "t", "review_id": ""}', "review_id"),
+        ('{"text": "t", "created_at": "yesterday"}', "created_at"),
+        ('{"text": "t", "attributes": {"a": 1}}', "attributes"),
+    ],
+)
+def test_a_line_that_is_no_review_says_why(line: str, word: str) -> None:
+    with pytest.raises(NoReview, match=word):
+        parse(line, 0)
+
+
+def test_what_is_missing_is_filled_in() -> None:
+    review, generated = parse('{"text": "t", "created_at": "1970-01-01T01:00:01+01:00"}', 7)
+    assert generated and len(review["review_id"]) == 36
+    assert (review["created_at"], review["source"], review["attributes"]) == (1000, "cli", {})
+    assert parse('{"review_id": "r", "text": "t"}', 7)[0]["created_at"] == 7
+
+
+def test_samples_are_reviews_with_one_repetition_and_one_edit() -> None:
+    parsed = [parse(line, 0)[0] for line in sample_lines()]
+    assert len(parsed) >= 220
+    assert len({review["language"] for review in parsed}) >= 10
+    assert len(parsed) - len({review["review_id"] for review in parsed}) == 2
+    contents = {(review["review_id"], review["text"]) for review in parsed}
+    assert len(parsed) - len(contents) == 1
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    assert [percentile(list(range(1, 101)), percent) for percent in (50, 95, 99)] == [50, 95, 99]
+    assert percentile([3], 99) == 3
+    assert percentile([], 50) is None

@@ -18,7 +18,7 @@ from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.topics import load_topics
 
 BOOTSTRAP = "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS"
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 5.0
 NAMESPACE = "reviews."
 
 

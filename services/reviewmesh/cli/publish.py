@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from confluent_kafka import KafkaException, Producer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CannotReach, CommandFailed
@@ -259,13 +258,11 @@ def _lines(file: str) -> Iterator[Iterable[str]]:
     if file == STDIN:
         yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors=ERRORS, newline="\n")
         return
-    try:
-        text = Path(file).read_text(encoding="utf-8", errors=ERRORS)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from error
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("publishing"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-        yield progress.track(lines, total=len(lines))
+        try:
+            opened = progress.open(file, "r", encoding="utf-8", errors=ERRORS, newline="\n")
+        except OSError as error:
+            raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from error
+        with opened:
+            yield opened
