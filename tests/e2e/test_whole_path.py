@@ -93,9 +93,7 @@ def test_bad_input_becomes_dead_letters_with_the_original_bytes(mesh: Mesh) -> N
         "OVERSIZE": [raw.encode(review("bad-5", "x" * 100_001))],
         "TOMBSTONE": [None],
     }
-    wanted = sorted(
-        ((cause, value) for cause, values in bad.items() for value in values), key=str
-    )
+    wanted = sorted(((cause, value) for cause, values in bad.items() for value in values), key=str)
     for _, value in wanted:
         mesh.publish_raw(value, key=b"any key", partition=3)
     mesh.publish([review("after-bad", "Nothing stops")])
@@ -127,7 +125,7 @@ def test_odd_input_is_enriched_and_spans_hold(mesh: Mesh) -> None:
 
 def test_one_bad_item_does_not_take_its_batch_along_and_is_replayed(mesh: Mesh) -> None:
     mesh.script(poison=["POISON"])
-    batch = reviews(31, tag="poison-") + [review("poison-bad", "POISON for the engine")]
+    batch = [*reviews(31, tag="poison-"), review("poison-bad", "POISON for the engine")]
     mesh.publish(batch)
     enriched = {record["review_id"]: record for record in wait_of(mesh, "poison-", 32)}
     assert len(enriched) == 32

@@ -393,12 +393,19 @@ class ConsumerLoop:
         metrics.PAUSED.labels(service).set(sum(item.paused for item in self.inputs))
         metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._unresolved))
 
+    def _fatal(self, error: KafkaError) -> None:
+        """A consumer that was fenced never reads again; a fenced producer is replaced instead."""
+        if error.name() in ("FENCED_INSTANCE_ID", "_FATAL") and "consumer" in error.str().lower():
+            self._failure = KafkaException(error)
+
     # -- small things ------------------------------------------------------------------------
 
     def _kafka_partition(self, item: Input) -> TopicPartition:
         return TopicPartition(self._prefix + item.topic, item.partition)
 
     def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._FATAL or error.fatal():
+            self._fatal(error)
         now = time.monotonic()
         if error.str() == self._last_error and now - self._error_logged < 5:
             return
