@@ -7,7 +7,7 @@ TESTS ?= tests
 PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo test faults lint format lock proto clean
+.PHONY: setup demo test faults lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -26,6 +26,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against protos/baseline.binpb
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
@@ -36,6 +37,10 @@ proto: $(VENV)/dev.stamp
 	  --mypy_out=protos --mypy_grpc_out=protos \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTO)
+
+# Accepts the contract as it is now as the one that later changes must not break.
+proto-baseline: $(VENV)/dev.stamp
+	$(BIN)/buf build protos -o protos/baseline.binpb
 
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp

@@ -187,20 +187,27 @@ class Mesh:
         return count
 
     def publish_raw(
-        self, value: bytes | None, key: bytes | None = None, partition: int = 0
+        self,
+        value: bytes | None,
+        key: bytes | None = None,
+        partition: int = 0,
+        topic: str = "reviews.raw",
     ) -> None:
         producer = self.producer()
-        self._produce(producer, key, value, partition)
+        self._produce(producer, key, value, partition, topic)
         assert producer.flush(30) == 0
 
     def _produce(
-        self, producer: Producer, key: bytes | None, value: bytes | None, partition: int
+        self,
+        producer: Producer,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int,
+        topic: str = "reviews.raw",
     ) -> None:
         while True:
             try:
-                producer.produce(
-                    f"{self.prefix}reviews.raw", key=key, value=value, partition=partition
-                )
+                producer.produce(self.prefix + topic, key=key, value=value, partition=partition)
                 return
             except BufferError:
                 producer.poll(0.1)

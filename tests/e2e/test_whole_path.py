@@ -152,3 +152,19 @@ def test_one_bad_item_does_not_take_its_batch_along_and_is_replayed(mesh: Mesh) 
     replayed = wait_of(mesh, "poison-bad", 2)[1]
     assert replayed["revision"] == 2
     assert replayed["complete"]
+
+
+@pytest.mark.parametrize(("topic", "letters"), [("reviews.accepted", 4), ("reviews.ner", 1)])
+def test_junk_in_an_internal_topic_stops_nothing(mesh: Mesh, topic: str, letters: int) -> None:
+    mesh.publish_raw(b"junk", partition=2, topic=topic)
+
+    def dead() -> list[str]:
+        return [
+            d["stage"] for d in mesh.dead_letters() if d["topic"] == topic and not d["review_id"]
+        ]
+
+    mesh.wait_for(lambda: len(dead()) >= letters, 30, "the junk is a dead letter of every reader")
+    after = reviews(50, tag=f"after-{topic}-")
+    mesh.publish(after)
+    assert_exactly_once(after, wait_of(mesh, f"after-{topic}-", 50))
+    assert len(dead()) == letters

@@ -14,7 +14,7 @@ from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
 from reviewmesh.enrich.results import lineage_of, payload
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.clock import Clock, milliseconds
-from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.codec import Codec, DecodeError
 from reviewmesh.runtime.deadletter import DeadLetters
 from reviewmesh.runtime.record import (
     ORIGIN_TIMESTAMP,
@@ -98,6 +98,13 @@ class EnrichStage:
             review = self._accepted_codec.decode(record.value or b"")
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
+        except DecodeError as error:
+            # Nobody but intake writes here; what came all the same must not stop the rest.
+            stage, cause = f"enrich.{self._task}", error.cause
+            self._finish(
+                record, (self._dead_letters.output(record, stage, cause, str(error), 0, None),)
+            )
+            return
         work = Work(record, review, self._lives[record.partition], self._clock())
         key = (record.partition, review["review_id"])
         queue = self._waiting.get(key)

@@ -11,6 +11,7 @@ from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
 from reviewmesh.join.stage import ENRICHED, PARTIAL, JoinStage
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.contracts import Contracts
+from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
 from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.service import run
 from reviewmesh.runtime.settings import Settings
@@ -23,6 +24,7 @@ def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> JoinStage:
         {task: contracts.codec(topic) for task, topic in TOPIC_OF.items()},
         contracts.codec(ENRICHED),
         contracts.codec(PARTIAL),
+        DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         PartitionReader(settings),
         EndOffsets(settings, wall_clock),
         wall_clock,

@@ -19,7 +19,8 @@ from reviewmesh.join.pipeline import (
 )
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.clock import Clock
-from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.codec import Codec, DecodeError
+from reviewmesh.runtime.deadletter import DeadLetters
 from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.record import (
     ORIGIN_TIMESTAMP,
@@ -54,6 +55,7 @@ class JoinStage:
         result_codecs: dict[str, Codec],
         enriched_codec: Codec,
         partial_codec: Codec,
+        dead_letters: DeadLetters,
         reader: PartitionReader,
         ends: EndOffsets,
         clock: Clock,
@@ -65,6 +67,7 @@ class JoinStage:
         self._result_codecs = result_codecs
         self._enriched_codec = enriched_codec
         self._partial_codec = partial_codec
+        self._dead_letters = dead_letters
         self._reader = reader
         self._ends = ends
         self._clock = clock
@@ -126,6 +129,12 @@ class JoinStage:
                 emissions = join.result(task, record.offset, result, now)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
+        except DecodeError as error:
+            # Nobody but the mesh writes here; what came all the same must not stop the rest.
+            letter = self._dead_letters.output(record, "join", error.cause, str(error), 0, None)
+            finished = ((record.topic, record.offset),)
+            self._units.append(Unit(record.partition, finished, (letter,)))
+            return
         self._emit(record.partition, emissions)
 
     def poll(self) -> Sequence[Unit]:
