@@ -7,8 +7,10 @@ can tell. `OutcomeUnknown` says so, and whoever catches it rewinds.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -17,6 +19,7 @@ from reviewmesh.runtime.kafka import OnError, make_producer
 from reviewmesh.runtime.record import Output
 
 CALL_TIMEOUT_S = 5.0
+SEND_OFFSETS_DEADLINE_S = 8.0
 RETRY_FOR_S = 20.0
 INIT_TIMEOUT_S = 5.0
 
@@ -66,10 +69,37 @@ class TransactionalProducer:
             self._producer.begin_transaction()
             for output in outputs:
                 self._produce(output)
-            self._producer.send_offsets_to_transaction(offsets, group_metadata, CALL_TIMEOUT_S)
+            self._send_offsets(offsets, group_metadata)
         except (KafkaException, BufferError) as error:
             self._abort(error)
         self._commit_or_abort()
+
+    def _send_offsets(self, offsets: list[TopicPartition], group_metadata: object) -> None:
+        """Raises what librdkafka raises, and OutcomeUnknown when it does not come back.
+
+        The call ignores its timeout while the group's coordinator is away and may never return
+        (librdkafka issues 5456 and 5511), so it has a thread that can be left behind: the next
+        producer fences whatever it would still do.
+        """
+        producer = self._producer
+        outcome: SimpleQueue[Exception | None] = SimpleQueue()
+
+        def send() -> None:
+            try:
+                producer.send_offsets_to_transaction(offsets, group_metadata, CALL_TIMEOUT_S)
+                outcome.put(None)
+            except KafkaException as error:
+                outcome.put(error)
+
+        threading.Thread(target=send, name="send-offsets", daemon=True).start()
+        try:
+            error = outcome.get(timeout=SEND_OFFSETS_DEADLINE_S)
+        except Empty as empty:
+            raise OutcomeUnknown(
+                f"send_offsets_to_transaction did not return within {SEND_OFFSETS_DEADLINE_S} s"
+            ) from empty
+        if error is not None:
+            raise error
 
     def _produce(self, output: Output) -> None:
         deadline = time.monotonic() + CALL_TIMEOUT_S
