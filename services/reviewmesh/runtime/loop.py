@@ -35,6 +35,11 @@ COMMIT_UNITS = 2_000
 IDLE_COMMIT_EVERY_S = 1.0
 RETRY_UNAVAILABLE_S = 1.0
 RESOLVE_TIMEOUT_S = 0.1
+REJOIN_AT_MOST_EVERY_S = 30.0
+
+
+class SlotTaken(RuntimeError):
+    """Another process runs with the same slot of the same service."""
 
 
 class ConsumerLoop:
@@ -60,6 +65,8 @@ class ConsumerLoop:
         self._held_until = 0.0
         self._stopping = False
         self._failure: BaseException | None = None
+        self._fenced = ""
+        self._rejoined_at = float("-inf")
         self._last_error = ""
         self._error_logged = 0.0
         self.heartbeat = time.monotonic()
@@ -78,13 +85,8 @@ class ConsumerLoop:
     # -- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises whatever a rebalance callback or the stage raised; the process then exits."""
-        self._consumer.subscribe(
-            [self._prefix + self._stage.topics[0]],
-            on_assign=self._on_assign,
-            on_revoke=self._on_revoke,
-            on_lost=self._on_lost,
-        )
+        """Raises what a rebalance callback or the stage raised, and SlotTaken; then it is over."""
+        self._subscribe()
         try:
             while not self._stopping:
                 self._run_once()
@@ -100,6 +102,8 @@ class ConsumerLoop:
             self._take(message)
         if self._failure is not None:
             raise self._failure
+        if self._fenced:
+            self._rejoin()
         if not self._producer.ready:
             return
         self._resolve()
@@ -108,6 +112,40 @@ class ConsumerLoop:
         self._balance()
         if self._commit_is_due():
             self._transact()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self._prefix + self._stage.topics[0]],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def _rejoin(self) -> None:
+        """Replace a consumer that the group has fenced, as a restarted broker may do once.
+
+        Raises SlotTaken when it happens again so soon that another process must be behind it.
+        """
+        reason, self._fenced = self._fenced, ""
+        now = time.monotonic()
+        if now - self._rejoined_at < REJOIN_AT_MOST_EVERY_S:
+            raise SlotTaken(
+                f"fenced twice within {REJOIN_AT_MOST_EVERY_S:g} s by slot "
+                f"{self._settings.slot!r} of {self._group}: expected a REVIEWMESH_SLOT of its own "
+                "for every replica"
+            )
+        self._rejoined_at = now
+        self._log.warning("fenced by the group: joining it anew", reason=reason)
+        for partition in self._owned:
+            self._forget(partition)
+        self._owned.clear()
+        self._unresolved.clear()
+        self._consumer.close()
+        self._consumer = kafka.make_consumer(
+            kafka.consumer_options(self._settings, self._group), self._on_error
+        )
+        self._fenced = ""
+        self._subscribe()
 
     def _finish(self) -> None:
         """Stop reading, finish what is in flight within the grace time, commit."""
@@ -394,9 +432,9 @@ class ConsumerLoop:
         metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._unresolved))
 
     def _fatal(self, error: KafkaError) -> None:
-        """A consumer that was fenced never reads again; a fenced producer is replaced instead."""
-        if error.name() in ("FENCED_INSTANCE_ID", "_FATAL") and "consumer" in error.str().lower():
-            self._failure = KafkaException(error)
+        """A fenced consumer never reads again; of a fenced producer its next call tells."""
+        if "consumer" in error.str().lower():
+            self._fenced = error.str()
 
     # -- small things ------------------------------------------------------------------------
 
