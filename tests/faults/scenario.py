@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from tests.mesh import Mesh, assert_exactly_once, reviews
+from tests.mesh import Mesh, Process, assert_exactly_once, reviews
 
 REVIEWS = 1_000
 VERSIONS = 2
 IN_FLIGHT_AT_LEAST = 100
 FLOWS_AGAIN_WITHIN_S = 20
 ALL_OUT_WITHIN_S = 120
+BATCHES_AT_MOST = 20
 
 
 class Scenario:
@@ -39,16 +41,24 @@ class Scenario:
         self.mesh.wait_for(
             lambda: len(self.enriched()) >= wanted, 60, f"{wanted} reviews enriched before"
         )
-        in_flight = len(self.published) - len(self.enriched())
-        assert in_flight >= IN_FLIGHT_AT_LEAST, f"only {in_flight} in flight when it strikes"
+        self.assert_many_in_flight()
         yield
         self.check()
 
-    def publish_more(self, count: int) -> None:
-        """More reviews, for a fault that needs fresh input."""
-        more = reviews(count, 1, f"{self._tag}/more")
-        self.mesh.publish(more)
-        self.published += more
+    def assert_many_in_flight(self) -> None:
+        in_flight = len(self.published) - len(self.enriched())
+        assert in_flight >= IN_FLIGHT_AT_LEAST, f"only {in_flight} in flight when it strikes"
+
+    def publish_until_it_ends(self, process: Process) -> None:
+        """More reviews, a few at a time, until a process has had the work that it dies of."""
+        for batch in range(BATCHES_AT_MOST):
+            more = reviews(150, 1, f"{self._tag}/more-{batch}")
+            self.mesh.publish(more)
+            self.published += more
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+                return
+        raise AssertionError(f"{process.name} outlived {BATCHES_AT_MOST} batches")
 
     def check(self) -> None:
         before = len(self.enriched())

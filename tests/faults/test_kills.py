@@ -23,13 +23,13 @@ def test_kill(scenario: Scenario, mesh: Mesh, name: str) -> None:
 @pytest.mark.parametrize("name", ["intake", "enricher-topic", "joiner"])
 def test_kill_between_produce_and_commit(scenario: Scenario, mesh: Mesh, name: str) -> None:
     with scenario.strike():
-        assert mesh.processes[name].terminate() == 0
-        # Intake has read everything by now: its one transaction is over what comes next.
-        turn = 1 if name == "intake" else scenario.random.randrange(1, 4)
-        dying = mesh.add(name, dies_in_transaction=turn)
+        mesh.script(delay_ms=60)
+        mesh.processes[name].kill()
+        dying = mesh.add(name, dies_in_transaction=scenario.random.randrange(1, 4))
         dying.start()
-        scenario.publish_more(100)
+        scenario.publish_until_it_ends(dying)
         assert dying.wait() == -signal.SIGKILL
+        scenario.assert_many_in_flight()
         mesh.add(name).start()
 
 
