@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.faults.scenario import Scenario
-from tests.mesh import SERVICES, Mesh
+from tests.mesh import PARTITIONS, SERVICES, Mesh
 
 SESSION_AND_TRANSACTION_TIMEOUT_S = 6 + 10
 
@@ -41,8 +41,11 @@ def test_stopped_past_its_timeouts_and_woken(scenario: Scenario, mesh: Mesh, nam
         stand_in = mesh.add(name, slot="1")
         stand_in.start()
         # It owns partitions once the sleeper's session and its open transaction are over.
+        owns_all = f'reviewmesh_assigned_partitions{{service="{name}"}} {PARTITIONS}.0'
         mesh.wait_for(
-            stand_in.is_ready, SESSION_AND_TRANSACTION_TIMEOUT_S + 30, "the stand-in takes over"
+            lambda: owns_all in stand_in.get("/metrics")[1],
+            SESSION_AND_TRANSACTION_TIMEOUT_S + 30,
+            "the stand-in takes over",
         )
         sleeper.signal(signal.SIGCONT)
         mesh.wait_for(sleeper.is_ready, 60, "the sleeper is back")

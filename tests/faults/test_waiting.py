@@ -1,4 +1,4 @@
-"""What is away is waited for: workers, a task beyond max_wait, the registry."""
+"""What is away is waited for: workers, a task beyond max_wait, the registry, the broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker import TestStack
-from tests.mesh import Mesh, assert_exactly_once, reviews
+from tests.mesh import SERVICES, Mesh, assert_exactly_once, reviews
 
 MAX_WAIT_S = 5
 
@@ -91,3 +91,27 @@ def test_a_registry_that_goes_away_is_waited_for(patient: Mesh) -> None:
     enriched = mesh.wait_enriched(51)
     assert [record["text"] for record in enriched if record["review_id"] == "during"] == ["Wait"]
     assert mesh.dead_letters() == []
+
+
+def test_a_broker_that_goes_away_is_waited_for(patient: Mesh) -> None:
+    mesh = patient
+    first = reviews(50, tag="before-")
+    mesh.publish(first)
+    assert_exactly_once(first, mesh.wait_enriched(50))
+    services = [mesh.processes[name] for name in SERVICES]
+    mesh.stack.stop("broker")
+    try:
+        address = mesh.stack.bootstrap_servers
+        mesh.wait_for(
+            lambda: all(f"the broker at {address}" in s.get("/readyz")[1] for s in services),
+            60,
+            "every service names the broker",
+        )
+        assert all(service.get("/healthz")[0] == 200 for service in services)
+    finally:
+        mesh.stack.start("broker")
+    mesh.wait_for(lambda: all(s.is_ready() for s in services), 60, "every service is ready again")
+    second = reviews(50, tag="after-")
+    mesh.publish(second)
+    assert_exactly_once(first + second, mesh.wait_enriched(100))
+    assert all("waiting for the broker" in service.log.read_text() for service in services)

@@ -23,6 +23,7 @@ from confluent_kafka import (
 from reviewmesh.runtime import kafka, metrics
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
+from reviewmesh.runtime.readiness import Readiness
 from reviewmesh.runtime.record import Record, Unavailable, Unit
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
@@ -36,6 +37,8 @@ IDLE_COMMIT_EVERY_S = 1.0
 RETRY_UNAVAILABLE_S = 1.0
 RESOLVE_TIMEOUT_S = 0.1
 REJOIN_AT_MOST_EVERY_S = 30.0
+ASK_BROKER_EVERY_S = 1.0
+ASK_BROKER_TIMEOUT_S = 0.2
 
 
 class SlotTaken(RuntimeError):
@@ -70,17 +73,15 @@ class ConsumerLoop:
         self._last_error = ""
         self._error_logged = 0.0
         self.heartbeat = time.monotonic()
-        self.waiting_for = "broker"
+        self._brokers = settings.kafka.bootstrap_servers
+        self._ask_broker_at = 0.0
+        self.readiness = Readiness()
+        self.readiness.waits("broker", f"the broker at {self._brokers}")
 
     # -- what health and signals see ---------------------------------------------------------
 
     def request_stop(self) -> None:
         self._stopping = True
-
-    @property
-    def ready(self) -> bool:
-        """Joined the group, producer fenced in, and every owned partition resolved."""
-        return not self.waiting_for
 
     # -- running -----------------------------------------------------------------------------
 
@@ -104,6 +105,8 @@ class ConsumerLoop:
             raise self._failure
         if self._fenced:
             self._rejoin()
+        if self.readiness.is_waiting_for("broker"):
+            self._ask_for_the_broker()
         if not self._producer.ready:
             return
         self._resolve()
@@ -174,27 +177,45 @@ class ConsumerLoop:
     # -- producer ----------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self.waiting_for = "broker"
         try:
             self._producer.connect()
         except KafkaException as error:
-            self._log.warning(
-                "waiting for the broker: the transactional producer cannot start; "
-                "check REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS and that the broker is up",
-                error=error.args[0].str(),
-            )
+            self._wait_for_the_broker(error.args[0].str())
             return
         self._log.info("transactional producer ready")
-        self.waiting_for = "" if self._owned else "assignment"
+        self.readiness.has("broker")
+        if not self._owned:
+            self.readiness.waits("assignment", "partitions from the group's coordinator")
+
+    def _wait_for_the_broker(self, error: str) -> None:
+        self.readiness.waits("broker", f"the broker at {self._brokers}: {error}")
+        self._log.warning(
+            "waiting for the broker; check that it is up and REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS",
+            brokers=self._brokers,
+            error=error,
+        )
+
+    def _ask_for_the_broker(self) -> None:
+        """It was away, and no event tells that it is back: ask once a second."""
+        now = time.monotonic()
+        if now < self._ask_broker_at or not self._producer.ready:
+            return
+        self._ask_broker_at = now + ASK_BROKER_EVERY_S
+        try:
+            self._consumer.list_topics(self._prefix + self._stage.topics[0], ASK_BROKER_TIMEOUT_S)
+        except KafkaException:
+            return
+        self._log.info("the broker is back", brokers=self._brokers)
+        self.readiness.has("broker")
 
     def _recover(self, reason: str) -> None:
         """The outcome of a transaction is unknown: new producer, rewind to what is committed."""
         self._log.warning("replacing the producer and rewinding", reason=reason)
         metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
         self._producer.discard()
-        self.waiting_for = "broker"
+        self.readiness.waits("broker", f"a new producer, since: {reason}")
         self._drop(sorted(self._owned))
-        self._unresolved.update(self._owned)
+        self._await_offsets(sorted(self._owned))
 
     # -- rebalancing -------------------------------------------------------------------------
 
@@ -218,7 +239,9 @@ class ConsumerLoop:
         self._log.info("assigned", partitions=sorted(partitions))
         self._consumer.incremental_assign([])
         self._owned.update(partitions)
-        self._unresolved.update(partitions)
+        self._await_offsets(partitions)
+        # A spare member of a group that has more of them than partitions is at work too.
+        self.readiness.has("assignment")
 
     def _revoke(self, partitions: list[int]) -> None:
         self._log.info("revoked", partitions=sorted(partitions))
@@ -234,6 +257,7 @@ class ConsumerLoop:
     def _release(self, partitions: list[int]) -> None:
         self._drop(partitions)
         self._owned.difference_update(partitions)
+        self.readiness.has("records")
 
     def _drop(self, partitions: list[int]) -> None:
         """Forget everything of these partitions and stop fetching them."""
@@ -250,6 +274,11 @@ class ConsumerLoop:
         self._outbox = deque(unit for unit in self._outbox if unit.partition != partition)
         return opened
 
+    def _await_offsets(self, partitions: list[int]) -> None:
+        self._unresolved.update(partitions)
+        if partitions:
+            self.readiness.waits("offsets", f"committed offsets of partitions {partitions}")
+
     def _resolve(self) -> None:
         """Read committed offsets of partitions that wait for it and start fetching them."""
         for partition in sorted(self._unresolved):
@@ -260,11 +289,11 @@ class ConsumerLoop:
                 committed = self._consumer.committed(wanted, timeout=RESOLVE_TIMEOUT_S)
             except KafkaException as error:
                 # The previous owner's transaction is open, or the broker is away.
-                self.waiting_for = f"committed offsets: {error.args[0].str()}"
+                self.readiness.waits("offsets", f"committed offsets: {error.args[0].str()}")
                 return
             self._start(partition, committed)
-        if self._owned and not self._unresolved:
-            self.waiting_for = ""
+        if not self._unresolved:
+            self.readiness.has("offsets")
 
     def _start(self, partition: int, committed: list[TopicPartition]) -> None:
         for item in committed:
@@ -284,7 +313,7 @@ class ConsumerLoop:
             self._stage.open(partition, self.inputs)
         except Unavailable as error:
             self.inputs.remove(partition)
-            self.waiting_for = str(error)
+            self.readiness.waits("offsets", str(error))
             self._log.warning("partition waits", partition=partition, reason=str(error))
             return
         self._consumer.incremental_assign(
@@ -344,11 +373,10 @@ class ConsumerLoop:
                     self._stage.receive(record)
                 except Unavailable as error:
                     self._held_until = time.monotonic() + RETRY_UNAVAILABLE_S
-                    self.waiting_for = str(error)
+                    self.readiness.waits("records", str(error))
                     self._log.warning("record waits", reason=str(error), offset=record.offset)
                     return
-                if self.waiting_for and not self._unresolved:
-                    self.waiting_for = ""
+                self.readiness.has("records")
                 metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc()
             item.ledger.deliver(record.offset)
             item.held.popleft()
@@ -444,6 +472,9 @@ class ConsumerLoop:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._FATAL or error.fatal():
             self._fatal(error)
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._stopping:
+            self._wait_for_the_broker(error.str())
+            return
         now = time.monotonic()
         if error.str() == self._last_error and now - self._error_logged < 5:
             return

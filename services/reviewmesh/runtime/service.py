@@ -29,7 +29,7 @@ def run(service: str, build: BuildStage) -> int:
     log = logs.configure(settings.log, service)
     stage = build(settings, log)
     loop = ConsumerLoop(stage, settings, log)
-    server = health.serve(settings.http, lambda: loop.heartbeat, lambda: loop.waiting_for)
+    server = health.serve(settings.http, lambda: loop.heartbeat, lambda: loop.readiness.waiting_for)
 
     def stop(number: int, frame: FrameType | None) -> None:
         loop.request_stop()

@@ -1,0 +1,28 @@
+"""What a process waits for before it can work, for /readyz and for whoever reads it at night."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Need = Literal["broker", "assignment", "offsets", "records"]
+
+
+class Readiness:
+    """Reasons by what is needed. Written by the polling thread, read by the HTTP threads."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[Need, str] = {}
+
+    @property
+    def waiting_for(self) -> str:
+        """Every reason, the first need first; empty when nothing keeps the process from working."""
+        return "; ".join(list(self._reasons.values()))
+
+    def waits(self, need: Need, reason: str) -> None:
+        self._reasons[need] = reason
+
+    def has(self, need: Need) -> None:
+        self._reasons.pop(need, None)
+
+    def is_waiting_for(self, need: Need) -> bool:
+        return need in self._reasons
