@@ -161,12 +161,14 @@ class JoinMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         self.partition.crash()
 
-    def teardown(self) -> None:
-        for task in TASKS:
-            for offset in self.unanswered[task]:
-                self.partition.answer(task, offset)
-        self.partition.read_all()
+    @rule()
+    def rebalance(self) -> None:
+        """Revoked with a last transaction, read on by the next owner."""
         self.partition.commit()
+        self.partition.crash()
+
+    def teardown(self) -> None:
+        self.everything_comes_in()
         wanted, got = defaultdict(list), defaultdict(list)
         for review_id, content in self.published:
             wanted[review_id].append(content)
@@ -174,13 +176,63 @@ class JoinMachine(RuleBasedStateMachine):
             assert record["complete"]
             got[record["review_id"]].append(record["content_hash"])
         assert got == wanted
+
+    def everything_comes_in(self) -> None:
+        for task in TASKS:
+            for offset in self.unanswered[task]:
+                self.partition.answer(task, offset)
+        self.partition.read_all()
+        self.partition.commit()
         assert all(ledger.head == ledger.position for ledger in self.partition.ledgers.values())
 
 
-JoinMachine.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=60, deadline=None, derandomize=True
-)
-TestJoinMachine = JoinMachine.TestCase
+class DeadlineMachine(JoinMachine):
+    """Time passes too, within the late window: what was published without an answer completes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.partition = Partition(Windows(HOUR, straggler_s=60, late_window_s=24 * HOUR))
+
+    @rule(seconds=st.sampled_from([1.0, 70.0, 2 * HOUR]), caught_up=st.booleans())
+    def time_passes(self, seconds: float, caught_up: bool) -> None:
+        partition = self.partition
+        if partition.now + seconds < partition.windows.late_window_s:
+            partition.now += seconds
+        if caught_up:
+            partition.read_all()
+        for task in TASKS:
+            topic = TOPIC_OF[task]
+            if partition.read[topic] == len(partition.topics[topic]):
+                partition.join.read_to_end(task, partition.now)
+        partition.tick()
+
+    def teardown(self) -> None:
+        self.everything_comes_in()
+        versions: dict[str, list[str]] = defaultdict(list)
+        for review_id, content in self.published:
+            versions[review_id].append(content)
+        for review_id, contents in versions.items():
+            self.check_review(
+                contents, [r for r in self.partition.out if r["review_id"] == review_id]
+            )
+
+    def check_review(self, contents: list[str], records: list[dict[str, Any]]) -> None:
+        order = [contents.index(record["content_hash"]) for record in records]
+        assert order == sorted(order), "a version came out after its successor"
+        for content in contents:
+            revisions = [r for r in records if r["content_hash"] == content]
+            assert [r["revision"] for r in revisions] == list(range(1, len(revisions) + 1))
+            assert revisions, f"{content} was lost"
+            assert not any(record["complete"] for record in revisions[:-1])
+            if content == contents[-1]:
+                assert revisions[-1]["complete"]
+
+
+MANY = settings(max_examples=80, stateful_step_count=60, deadline=None, derandomize=True)
+JoinMachine.TestCase.settings = MANY
+DeadlineMachine.TestCase.settings = MANY
+TestJoin = JoinMachine.TestCase
+TestDeadlines = DeadlineMachine.TestCase
 
 
 def statuses(record: dict[str, Any]) -> dict[str, str]:
@@ -327,3 +379,45 @@ def test_the_input_that_the_oldest_review_lacks_is_never_blocked() -> None:
     assert partition.join.blocks(ACCEPTED)
     assert partition.join.blocks("reviews.ner")
     assert not partition.join.blocks("reviews.topic")
+
+
+def test_a_partial_record_is_erased_after_the_late_window() -> None:
+    partition = Partition()
+    offset = partition.add("a", "text")
+    partition.answer("ner", offset)
+    partition.read_all()
+    partition.now = 7 * HOUR
+    for task in TASKS:
+        partition.join.read_to_end(task, partition.now)
+    partition.tick()
+    partition.commit()
+    assert list(partition.partials) == ["a"]
+    partition.now += WINDOWS.late_window_s + 1
+    partition.tick()
+    partition.commit()
+    assert partition.partials == {}
+    partition.answer("topic", offset)
+    partition.answer("sentiment", offset)
+    partition.read_all()
+    partition.commit()
+    assert [record["revision"] for record in partition.out] == [1]
+
+
+def test_a_replay_of_a_partial_record_is_its_next_revision() -> None:
+    partition = Partition()
+    first = partition.add("a", "text")
+    partition.answer("ner", first)
+    partition.read_all()
+    partition.now = 7 * HOUR
+    for task in TASKS:
+        partition.join.read_to_end(task, partition.now)
+    partition.tick()
+    partition.commit()
+    partition.crash()
+    again = partition.add("a", "text")
+    for task in TASKS:
+        partition.answer(task, again)
+    partition.read_all()
+    partition.commit()
+    assert [(r["revision"], r["complete"]) for r in partition.out] == [(1, False), (2, True)]
+    assert partition.partials == {}

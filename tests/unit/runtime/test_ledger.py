@@ -79,6 +79,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.done = {offset: 1 for offset in self.done_at_commit}
         self.unread = sum(offset < self.committed.offset for offset in self.log)
 
+    @rule()
+    def rebalance(self) -> None:
+        """Revoked with a last transaction, read on by the next owner."""
+        self.commit()
+        self.restart()
+
     @invariant()
     def the_commit_says_exactly_what_is_finished(self) -> None:
         commit = self.ledger.commit()
