@@ -70,8 +70,9 @@ class Codec:
         self._parsed: Any = fastavro.parse_schema(without_logical_types(self._schema))
         self._name = self._schema["name"]
         self._header = b""
-        # One parsed writer's schema per id; None where reader and writer are the same.
-        self._writers: dict[int, Any] = {}
+        # By schema id: the parsed writer's schema and the reader's to resolve it to, which is None
+        # where both are the same: fastavro would compare them for every record.
+        self._writers: dict[int, tuple[Any, Any]] = {}
 
     def encode(self, record: dict[str, Any]) -> bytes:
         if not self._header:
@@ -89,11 +90,11 @@ class Codec:
                 f"{len(data)} bytes that begin with {data[:5].hex() or 'nothing'}"
             )
         schema_id = HEADER.unpack_from(data)[1]
-        writer = self._writer(schema_id)
+        writer, reader = self._writers.get(schema_id) or self._resolve(schema_id)
         buffer = io.BytesIO(data)
         buffer.seek(HEADER.size)
         try:
-            record: Any = fastavro.schemaless_reader(buffer, writer, self._parsed)
+            record: Any = fastavro.schemaless_reader(buffer, writer, reader)
         except SchemaResolutionError as error:
             raise WrongSchema(
                 f"schema id {schema_id} cannot be read as {self._name}: {error}"
@@ -119,10 +120,7 @@ class Codec:
             )
         return record  # type: ignore[no-any-return]
 
-    def _writer(self, schema_id: int) -> Any:
-        known = self._writers.get(schema_id)
-        if known is not None:
-            return known
+    def _resolve(self, schema_id: int) -> tuple[Any, Any]:
         try:
             schema = self._registry.schema(schema_id)
         except UnknownSchemaId as error:
@@ -136,5 +134,6 @@ class Codec:
                 f"(schema id {schema_id})"
             )
         parsed: Any = fastavro.parse_schema(without_logical_types(schema))
-        self._writers[schema_id] = parsed
-        return parsed
+        resolution = (parsed, None if parsed == self._parsed else self._parsed)
+        self._writers[schema_id] = resolution
+        return resolution
