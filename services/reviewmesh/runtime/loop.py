@@ -9,7 +9,6 @@ another owner's transaction is open, which is the ownership fence.
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import Any
 
 import structlog
@@ -21,20 +20,18 @@ from confluent_kafka import (
 )
 
 from reviewmesh.runtime import kafka, metrics
+from reviewmesh.runtime.feed import Feed
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
+from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Record, Unavailable, Unit
+from reviewmesh.runtime.record import Unavailable
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 
 POLL_S = 0.02
 POLL_RECORDS = 500
-COMMIT_EVERY_S = 0.05
-COMMIT_UNITS = 2_000
-IDLE_COMMIT_EVERY_S = 1.0
-RETRY_UNAVAILABLE_S = 1.0
 RESOLVE_TIMEOUT_S = 0.1
 REJOIN_AT_MOST_EVERY_S = 30.0
 ASK_BROKER_EVERY_S = 1.0
@@ -63,9 +60,7 @@ class ConsumerLoop:
         self.inputs = Inputs()
         self._owned: set[int] = set()
         self._unresolved: set[int] = set()
-        self._outbox: deque[Unit] = deque()
-        self._last_commit = 0.0
-        self._held_until = 0.0
+        self._outbox = Outbox(stage.service, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self._failure: BaseException | None = None
         self._fenced = ""
@@ -76,6 +71,7 @@ class ConsumerLoop:
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
         self.readiness = Readiness()
+        self._feed = Feed(stage, self.inputs, self._prefix, self.readiness, log)
         self.readiness.waits("broker", f"the broker at {self._brokers}")
 
     # -- what health and signals see ---------------------------------------------------------
@@ -110,11 +106,12 @@ class ConsumerLoop:
         if not self._producer.ready:
             return
         self._resolve()
-        self._work_off_held()
+        self._feed.work_off()
         self._collect()
-        self._balance()
-        if self._commit_is_due():
+        self._feed.balance(self._consumer)
+        if self._outbox.is_due():
             self._transact()
+            self._measure()
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -271,7 +268,7 @@ class ConsumerLoop:
         if opened:
             self._stage.close(partition)
         self._unresolved.discard(partition)
-        self._outbox = deque(unit for unit in self._outbox if unit.partition != partition)
+        self._outbox.drop(partition)
         return opened
 
     def _await_offsets(self, partitions: list[int]) -> None:
@@ -332,128 +329,35 @@ class ConsumerLoop:
 
     def _take(self, message: Any) -> None:
         error = message.error()
-        item = None
-        if message.topic() is not None:
-            item = self.inputs.get(message.topic()[len(self._prefix) :], message.partition())
-        if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF and item is not None:
-                item.end = message.offset()
-            elif error.code() != KafkaError._PARTITION_EOF:
-                self._on_error(error)
-            return
-        if item is None:
-            return
-        item.held.append(
-            Record(
-                item.topic,
-                item.partition,
-                message.offset(),
-                message.key(),
-                message.value(),
-                tuple(message.headers() or ()),
-                message.timestamp()[1],
-            )
-        )
-
-    def _work_off_held(self) -> None:
-        if time.monotonic() < self._held_until:
-            return
-        for item in self.inputs:
-            self._work_off(item)
-
-    def _work_off(self, item: Input) -> None:
-        while item.held:
-            record = item.held[0]
-            if not item.ledger.has_room_for(record.offset):
-                return
-            if item.ledger.is_new(record.offset):
-                if self._stage.blocks(item.topic, item.partition):
-                    return
-                try:
-                    self._stage.receive(record)
-                except Unavailable as error:
-                    self._held_until = time.monotonic() + RETRY_UNAVAILABLE_S
-                    self.readiness.waits("records", str(error))
-                    self._log.warning("record waits", reason=str(error), offset=record.offset)
-                    return
-                self.readiness.has("records")
-                metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc()
-            item.ledger.deliver(record.offset)
-            item.held.popleft()
-        item.ledger.reached_end(item.end)
+        if error is None:
+            self._feed.hold(message)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            self._feed.reached_end(message)
+        else:
+            self._on_error(error)
 
     def _collect(self) -> None:
-        self._outbox.extend(self._stage.poll())
-
-    def _balance(self) -> None:
-        """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
-        pause, resume = [], []
-        for item in self.inputs:
-            blocked = bool(item.held) or self._stage.blocks(item.topic, item.partition)
-            if blocked and not item.paused:
-                item.paused = True
-                pause.append(self._kafka_partition(item))
-            elif item.paused and not blocked and item.ledger.has_slack():
-                item.paused = False
-                resume.append(self._kafka_partition(item))
-        if pause:
-            self._consumer.pause(pause)
-        if resume:
-            self._consumer.resume(resume)
+        self._outbox.add(self._stage.poll())
 
     # -- transactions ------------------------------------------------------------------------
 
-    def _commit_is_due(self) -> bool:
-        since = time.monotonic() - self._last_commit
-        if self._outbox:
-            return since >= COMMIT_EVERY_S or len(self._outbox) >= COMMIT_UNITS
-        return since >= IDLE_COMMIT_EVERY_S and any(item.is_dirty() for item in self.inputs)
-
     def _transact(self) -> None:
-        """One transaction: outputs of finished units and the offsets that they allow."""
         group_metadata = self._consumer.consumer_group_metadata()
         if kafka.generation(group_metadata) < 0:
             # Not joined: a commit would not be fenced. What is finished waits for the next cycle.
             return
-        units = [self._outbox[index] for index in range(min(len(self._outbox), COMMIT_UNITS))]
-        for unit in units:
-            for topic, offset in unit.finished:
-                item = self.inputs.get(topic, unit.partition)
-                if item is not None:
-                    item.ledger.finish(offset)
-        dirty = [(item, item.ledger.commit()) for item in self.inputs if item.is_dirty()]
-        if not dirty and not units:
-            return
-        offsets = [
-            TopicPartition(
-                self._prefix + item.topic, item.partition, commit.offset, commit.metadata
-            )
-            for item, commit in dirty
-        ]
-        outputs = [output for unit in units for output in unit.outputs]
-        started = time.monotonic()
         try:
-            self._producer.commit(outputs, offsets, group_metadata)
+            self._outbox.commit(group_metadata)
         except Aborted as error:
             metrics.TRANSACTIONS_ABORTED.labels(self._stage.service).inc()
             self._log.warning("transaction aborted, trying again", reason=str(error))
-            self._last_commit = time.monotonic()
-            return
         except OutcomeUnknown as error:
             self._recover(str(error))
-            return
-        self._last_commit = time.monotonic()
-        for _ in units:
-            self._outbox.popleft()
-        for item, commit in dirty:
-            item.committed_as = commit
-        self._measure(started, outputs)
 
-    def _measure(self, started: float, outputs: list[Any]) -> None:
+    # -- small things ------------------------------------------------------------------------
+
+    def _measure(self) -> None:
         service = self._stage.service
-        metrics.TRANSACTION_SECONDS.labels(service).observe(time.monotonic() - started)
-        for output in outputs:
-            metrics.OUTPUTS.labels(service, output.topic).inc()
         for topic in self._stage.topics:
             metrics.IN_FLIGHT.labels(service, topic).set(self.inputs.in_flight(topic))
         metrics.PAUSED.labels(service).set(sum(item.paused for item in self.inputs))
@@ -463,8 +367,6 @@ class ConsumerLoop:
         """A fenced consumer never reads again; of a fenced producer its next call tells."""
         if "consumer" in error.str().lower():
             self._fenced = error.str()
-
-    # -- small things ------------------------------------------------------------------------
 
     def _kafka_partition(self, item: Input) -> TopicPartition:
         return TopicPartition(self._prefix + item.topic, item.partition)

@@ -1,0 +1,111 @@
+"""From the consumer to the stage: records are held, taken in order, and backpressure pauses."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from confluent_kafka import TopicPartition
+
+from reviewmesh.runtime import metrics
+from reviewmesh.runtime.inputs import Input, Inputs
+from reviewmesh.runtime.readiness import Readiness
+from reviewmesh.runtime.record import Record, Unavailable
+from reviewmesh.runtime.stage import Stage
+
+RETRY_UNAVAILABLE_S = 1.0
+
+
+class Feed:
+    def __init__(
+        self,
+        stage: Stage,
+        inputs: Inputs,
+        prefix: str,
+        readiness: Readiness,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._stage = stage
+        self._inputs = inputs
+        self._prefix = prefix
+        self._readiness = readiness
+        self._log = log
+        self._held_until = 0.0
+
+    def hold(self, message: Any) -> None:
+        """Keep a message until the stage takes it; one of a partition that is gone is dropped."""
+        item = self._input_of(message)
+        if item is not None:
+            item.held.append(
+                Record(
+                    item.topic,
+                    item.partition,
+                    message.offset(),
+                    message.key(),
+                    message.value(),
+                    tuple(message.headers() or ()),
+                    message.timestamp()[1],
+                )
+            )
+
+    def reached_end(self, message: Any) -> None:
+        """The end-of-partition event carries the true end, markers included."""
+        item = self._input_of(message)
+        if item is not None:
+            item.end = message.offset()
+
+    def work_off(self) -> None:
+        """Hand held records to the stage, as far as it and the ledgers have room."""
+        if time.monotonic() < self._held_until:
+            return
+        for item in self._inputs:
+            taken = self._work_off(item)
+            if taken:
+                metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc(taken)
+            if not item.held:
+                item.ledger.reached_end(item.end)
+
+    def balance(self, consumer: Any) -> None:
+        """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
+        pause, resume = [], []
+        for item in self._inputs:
+            blocked = bool(item.held) or self._stage.blocks(item.topic, item.partition)
+            if blocked and not item.paused:
+                item.paused = True
+                pause.append(TopicPartition(self._prefix + item.topic, item.partition))
+            elif item.paused and not blocked and item.ledger.has_slack():
+                item.paused = False
+                resume.append(TopicPartition(self._prefix + item.topic, item.partition))
+        if pause:
+            consumer.pause(pause)
+        if resume:
+            consumer.resume(resume)
+
+    def _input_of(self, message: Any) -> Input | None:
+        return self._inputs.get(message.topic()[len(self._prefix) :], message.partition())
+
+    def _work_off(self, item: Input) -> int:
+        taken = 0
+        while item.held:
+            record = item.held[0]
+            if not item.ledger.has_room_for(record.offset):
+                break
+            if item.ledger.is_new(record.offset):
+                if self._stage.blocks(item.topic, item.partition) or not self._receive(record):
+                    break
+                taken += 1
+            item.ledger.deliver(record.offset)
+            item.held.popleft()
+        return taken
+
+    def _receive(self, record: Record) -> bool:
+        try:
+            self._stage.receive(record)
+        except Unavailable as error:
+            self._held_until = time.monotonic() + RETRY_UNAVAILABLE_S
+            self._readiness.waits("records", str(error))
+            self._log.warning("record waits", reason=str(error), offset=record.offset)
+            return False
+        self._readiness.has("records")
+        return True
