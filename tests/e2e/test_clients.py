@@ -5,6 +5,12 @@ The programs are those that `docs/clients.md` shows.
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +18,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from reviewmesh.runtime.codec import load_schema
 from reviewmesh.runtime.partitioning import partition_of
-from tests.clients.programs import CLIENTS, addressed, run_together
+from tests.clients.programs import CLIENTS, HERE, ROOT, addressed, run_together
+from tests.clients.relock import CLIENT as JAVA_CLIENT
 from tests.mesh import PARTITIONS, Mesh, review
 
 PER_CLIENT = 40
@@ -111,3 +118,49 @@ def test_a_client_writes_with_the_registrys_id_on_the_partition_of_the_key(
     }
     for record in records:
         assert record["_partition"] == partition_of(record["review_id"].encode(), PARTITIONS)
+
+
+def test_the_example_in_the_readme_runs_as_it_stands(mesh: Mesh, printed: Printed) -> None:
+    [example] = _fenced((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+    done = subprocess.run(
+        [sys.executable, "-c", addressed(example, mesh.stack, mesh.prefix)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'review_id': " in done.stdout and "'complete': True" in done.stdout
+    mesh.wait_for(
+        lambda: "r-1" in {record["review_id"] for record in mesh.enriched()}, 30, "r-1 enriched"
+    )
+
+
+@pytest.mark.parametrize(("client", "language"), [("python",) * 2, ("java",) * 2, ("node", "js")])
+def test_the_documentation_shows_the_programs_that_run_here(client: str, language: str) -> None:
+    shown = _fenced((ROOT / "docs" / "clients.md").read_text(encoding="utf-8"), language)
+    assert shown == _regions(CLIENTS[client][0])
+
+
+def test_the_documentation_names_the_versions_that_run_here() -> None:
+    text = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    for group, name, version in JAVA_CLIENT[:2]:
+        assert f"`{group}:{name}:{version}`" in text
+    package = json.loads((HERE / "node" / "package.json").read_text(encoding="utf-8"))
+    for name, version in package["dependencies"].items():
+        assert f"{name}@{version}" in text
+
+
+def _fenced(markdown: str, language: str) -> list[str]:
+    """The code blocks of one language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)\n```$", markdown, re.MULTILINE | re.DOTALL)
+
+
+def _regions(path: Path) -> list[str]:
+    """What stands between `docs: NAME` and `docs: end` in a program, in its order."""
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(
+        r"^ *(?:#|//) docs: (?!end)\w+\n(.*?)\n *(?:#|//) docs: end$",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+    return [textwrap.dedent(region).strip() for region in found]

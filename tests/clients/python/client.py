@@ -17,6 +17,10 @@ enriched = SerializationContext("reviews.enriched", MessageField.VALUE)
 
 def publish(ids: list[str]) -> None:
     # docs: publish
+    def on_delivery(error, _message) -> None:
+        if error is not None:
+            raise KafkaException(error)
+
     schema = registry.get_latest_version("reviews.raw-value").schema.schema_str
     encode = AvroSerializer(registry, schema, conf={"auto.register.schemas": False})
     producer = Producer(
@@ -28,7 +32,8 @@ def publish(ids: list[str]) -> None:
     )
     for review_id in ids:
         review = {"review_id": review_id, "text": "Anna at the desk was great.", "stars": 5.0}
-        producer.produce("reviews.raw", key=review_id, value=encode(review, raw))
+        value = encode(review, raw)
+        producer.produce("reviews.raw", key=review_id, value=value, on_delivery=on_delivery)
     producer.flush()
     # docs: end
 
