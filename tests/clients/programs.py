@@ -28,7 +28,7 @@ NODE = Path(nodejs.ROOT_DIR) / "bin" / "node"
 NPM = Path(nodejs.ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 HEAP_MB = 256
 PREPARE_TIMEOUT_S = 240
-RUN_TIMEOUT_S = 60
+RUN_TIMEOUT_S = 120
 
 
 def addressed(source: str, stack: TestStack, prefix: str) -> str:

@@ -12,15 +12,18 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 registry = SchemaRegistryClient({"url": "http://127.0.0.1:8081/apis/ccompat/v7"})
 raw = SerializationContext("reviews.raw", MessageField.VALUE)
 enriched = SerializationContext("reviews.enriched", MessageField.VALUE)
+
+
+def on_delivery(error, _message):
+    if error is not None:
+        raise KafkaException(error)
+
+
 # docs: end
 
 
 def publish(ids: list[str]) -> None:
     # docs: publish
-    def on_delivery(error, _message) -> None:
-        if error is not None:
-            raise KafkaException(error)
-
     schema = registry.get_latest_version("reviews.raw-value").schema.schema_str
     encode = AvroSerializer(registry, schema, conf={"auto.register.schemas": False})
     producer = Producer(
