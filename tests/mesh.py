@@ -243,6 +243,7 @@ class Mesh:
                     record = codec.decode(message.value())
                     record["_partition"] = message.partition()
                     record["_offset"] = message.offset()
+                    record["_schema_id"] = int.from_bytes(message.value()[1:5], "big")
                     record["_headers"] = dict(message.headers() or [])
                     self._records[topic].append(record)
         consumer.close()

@@ -79,8 +79,12 @@ class Bundle:
 
 
 def locked_bundles() -> dict[str, Bundle]:
-    """What the committed lock file names."""
-    text = resources.files(__package__).joinpath(LOCK_FILE).read_text(encoding="utf-8")
+    """What the embedded stack's lock file names."""
+    return read_lock(resources.files(__package__).joinpath(LOCK_FILE).read_text(encoding="utf-8"))
+
+
+def read_lock(text: str) -> dict[str, Bundle]:
+    """The bundles of a lock file, a section each."""
     return {
         name: Bundle(name, tuple(LockedFile(c, digest) for c, digest in sorted(files.items())))
         for name, files in tomllib.loads(text).items()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from jgo.maven import Artifact, Dependency, MavenContext
@@ -41,6 +41,18 @@ def apicurio_artifacts(context: MavenContext) -> list[Artifact]:
     return [app.artifact(classifier="all", packaging="tar.gz")]
 
 
+Bundles = Mapping[str, Callable[[MavenContext], list[Artifact]]]
+"""What finds the files of each bundle."""
+
+
+def write_lock(path: Path, header: str, bundles: Bundles) -> None:
+    """Resolve every bundle and write its files with their SHA-256."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = MavenContext(repo_cache=Path(folder), local_repos=[])
+        sections = [section(name, find(context)) for name, find in bundles.items()]
+    path.write_text("\n".join([header, *sections]), encoding="utf-8")
+
+
 def section(name: str, artifacts: Iterable[Artifact]) -> str:
     """One bundle of the lock file."""
     lines = sorted(f'"{_coordinate(item)}" = "{_sha256(item)}"' for item in artifacts)
@@ -60,13 +72,8 @@ def _sha256(artifact: Artifact) -> str:
 
 def main() -> None:
     """Write the lock file beside this module."""
-    with tempfile.TemporaryDirectory() as folder:
-        context = MavenContext(repo_cache=Path(folder), local_repos=[])
-        sections = [
-            section("kafka", kafka_artifacts(context)),
-            section("apicurio", apicurio_artifacts(context)),
-        ]
-    Path(__file__).with_name(LOCK_FILE).write_text("\n".join([HEADER, *sections]))
+    path = Path(__file__).with_name(LOCK_FILE)
+    write_lock(path, HEADER, {"kafka": kafka_artifacts, "apicurio": apicurio_artifacts})
 
 
 if __name__ == "__main__":
