@@ -1,7 +1,7 @@
 """An engine for tests: answers at once, slowly, or fails on command.
 
 It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
-`delay_ms`, and `poison`: substrings whose texts make a whole batch raise.
+`delay_ms`, `load_ms` for its start, and `poison`: substrings whose texts make a whole batch raise.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ class ScriptedEngine:
         return self._tasks
 
     async def start(self) -> None:
+        load = self._script().get("load_ms", 0)
+        assert isinstance(load, int)
+        await asyncio.sleep(load / 1000)
         self._batcher = Batcher(self._run, max_remembered=1)
 
     def _script(self) -> dict[str, object]:
@@ -79,7 +82,9 @@ class ScriptedEngine:
         return [text if isinstance(text, ItemFailure) else answer(task, text) for text in read]
 
     def load(self) -> EngineLoad:
-        return EngineLoad(0, 0, 0.0)
+        if self._batcher is None:
+            return EngineLoad(0, 0, 0.0)
+        return EngineLoad(self._batcher.running, self._batcher.waiting, 0.0)
 
     async def close(self) -> None:
         if self._batcher is not None:

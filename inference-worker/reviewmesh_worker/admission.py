@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ class Admission:
         self.max_items = max_items
         self.items = 0
         self._seconds_per_item = 0.005
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @contextmanager
     def admit(self, items: int) -> Iterator[None]:
@@ -35,10 +38,21 @@ class Admission:
                 hint, f"{self.items} of {self.max_items} items in flight; try again in {hint} ms"
             )
         self.items += items
+        self._empty.clear()
         try:
             yield
         finally:
             self.items -= items
+            if not self.items:
+                self._empty.set()
+
+    async def emptied(self, timeout_s: float) -> bool:
+        """Wait for what was admitted; False when the time was too short."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
 
     def measured(self, items: int, seconds: float) -> None:
         """Moving average of engine time per item, for the hint."""

@@ -28,6 +28,7 @@ from reviewmesh_worker.settings import Settings
 
 MAX_ITEMS_PER_CALL = 256
 MAX_TEXT_CODE_POINTS = 100_000
+LAST_ANSWERS_S = 1.0
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -41,8 +42,11 @@ SERVICE_NAMES = (
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     """Answers calls while `state` is serving; loading and draining say so."""
 
-    def __init__(self, engine: Engine, max_in_flight: int) -> None:
+    def __init__(
+        self, engine: Engine, max_in_flight: int, log: structlog.stdlib.BoundLogger
+    ) -> None:
         self._engine = engine
+        self._log = log
         self.admission = Admission(max_in_flight)
         self.state = "loading"
 
@@ -80,7 +84,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.InferRequest, description: TaskDescription
     ) -> inference_pb2.InferResponse:
         metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
-        metrics.IN_FLIGHT.set(self.admission.items)
         started = time.monotonic()
         outcomes = await self._engine.infer(request.task, [item.text for item in request.items])
         seconds = time.monotonic() - started
@@ -93,6 +96,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             metrics.ITEMS.labels(
                 request.task, description.model_version, "failed" if failed else "ok"
             ).inc()
+            if isinstance(outcome, ItemFailure):
+                self._log.warning(
+                    "item failed",
+                    task=request.task,
+                    code=outcome.code,
+                    reason=outcome.message,
+                    traceparent=item.traceparent,
+                )
             results.append(to_result(item.id, outcome, usage))
         return inference_pb2.InferResponse(
             results=results, lineage=lineage_of(description), load=self._load()
@@ -100,7 +111,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     def _load(self) -> inference_pb2.Load:
         load = self._engine.load()
-        metrics.WAITING.set(load.waiting)
         return inference_pb2.Load(
             running=load.running,
             waiting=load.waiting,
@@ -186,13 +196,15 @@ async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundL
             ("grpc.so_reuseport", 0),
         )
     )
-    servicer = InferenceServicer(engine, settings.worker.max_in_flight)
+    servicer = InferenceServicer(engine, settings.worker.max_in_flight, log)
     health_servicer = health.aio.HealthServicer()
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection(SERVICE_NAMES, server)
     address = f"{settings.worker.host}:{settings.worker.port}"
     port = server.add_insecure_port(address)
+    metrics.IN_FLIGHT.set_function(lambda: servicer.admission.items)
+    metrics.WAITING.set_function(lambda: engine.load().waiting)
     endpoints = Endpoints(settings.http, lambda: servicer.state)
     endpoints.start()
     services = ("", SERVICE_NAMES[0], *engine.tasks)
@@ -203,18 +215,36 @@ async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundL
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     log.info("loading", port=port, tasks=sorted(engine.tasks))
-    await engine.start()
-    servicer.state = "serving"
-    await set_health(health_servicer, services, SERVING)
-    log.info("serving", port=port)
-    await stopping.wait()
-    servicer.state = "draining"
-    log.info("draining", in_flight=servicer.admission.items)
-    await set_health(health_servicer, services, NOT_SERVING)
-    await server.stop(settings.worker.grace_s)
+    try:
+        if await started(engine, stopping):
+            servicer.state = "serving"
+            await set_health(health_servicer, services, SERVING)
+            log.info("serving", port=port)
+            await stopping.wait()
+        servicer.state = "draining"
+        log.info("draining", in_flight=servicer.admission.items)
+        await set_health(health_servicer, services, NOT_SERVING)
+        # The port stays open meanwhile: who asks is told that the worker drains.
+        await servicer.admission.emptied(settings.worker.grace_s)
+    finally:
+        await server.stop(LAST_ANSWERS_S)
+        endpoints.stop()
     await engine.close()
-    endpoints.stop()
     log.info("stopped")
+
+
+async def started(engine: Engine, stopping: asyncio.Event) -> bool:
+    """Loading may take minutes; False when a signal ended it. Raises EngineLoadError."""
+    loading = asyncio.create_task(engine.start())
+    signalled = asyncio.create_task(stopping.wait())
+    await asyncio.wait((loading, signalled), return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if loading.done():
+        loading.result()
+        return True
+    loading.cancel()
+    await asyncio.wait((loading,), timeout=LAST_ANSWERS_S)
+    return False
 
 
 async def set_health(servicer: Any, services: tuple[str, ...], status: Any) -> None:

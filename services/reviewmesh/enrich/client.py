@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import grpc
 
-from reviewmesh.enrich.pool import Endpoint, WorkerPool
+from reviewmesh.enrich.pool import Worker, WorkerPool
+from reviewmesh.enrich.standing import backoff_s
 from reviewmesh_protos.inference.v1 import inference_pb2
 
+T = TypeVar("T")
 Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
 
 BROKEN_IN_COMPANY = 3
@@ -30,6 +34,7 @@ BROKEN_ALONE = 10
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 5.0
 RETRY_AFTER = "retry-after-ms"
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 NEVER_REACHED = ("failed to connect", "draining", "loading", "name resolution", "dns")
 
 
@@ -63,7 +68,7 @@ class Job:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = len(self.item.text) * 4 + len(self.item.id) + 64
+        self.size = len(self.item.text) * 4 + len(self.item.language) + 128
 
 
 class InferenceClient:
@@ -73,7 +78,6 @@ class InferenceClient:
         endpoints: Sequence[str],
         batch_items: int = 32,
         batch_bytes: int = 1024 * 1024,
-        concurrent_calls: int = 16,
         call_timeout_s: float = 120.0,
         max_attempts: int = 5,
     ) -> None:
@@ -81,7 +85,6 @@ class InferenceClient:
         self._endpoints = tuple(endpoints)
         self._batch_items = batch_items
         self._batch_bytes = batch_bytes
-        self._free_calls = concurrent_calls
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
         self._queue: deque[Job] = deque()
@@ -89,6 +92,7 @@ class InferenceClient:
         self._calls: dict[asyncio.Task[None], list[Job]] = {}
         self._done: deque[tuple[WorkItem, Answer]] = deque()
         self._pool: WorkerPool | None = None
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"inference-{task}", daemon=True)
 
@@ -100,14 +104,15 @@ class InferenceClient:
 
     def close(self) -> None:
         """Withdraw everything and end the thread."""
-        if not self._thread.is_alive():
+        if self._closed or not self._thread.is_alive():
             return
+        self._closed = True
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 
     def submit(self, items: Sequence[WorkItem]) -> None:
-        self._loop.call_soon_threadsafe(self._enqueue, tuple(items))
+        self._tell(self._enqueue, tuple(items))
 
     def completed(self) -> list[tuple[WorkItem, Answer]]:
         """What finished since the last call; never blocks."""
@@ -115,10 +120,17 @@ class InferenceClient:
 
     def cancel(self, withdrawn: Callable[[object], bool]) -> None:
         """Withdraw the items whose token is named; a call left without items is cancelled."""
-        self._loop.call_soon_threadsafe(self._withdraw, withdrawn)
+        self._tell(self._withdraw, withdrawn)
 
-    def available(self) -> bool:
-        return self._pool is not None and self._pool.any_serving()
+    def missing(self) -> str:
+        """Names the addresses tried when no worker is there; empty otherwise."""
+        return "" if self._pool is None else self._pool.missing()
+
+    def _tell(self, action: Callable[[T], None], argument: T) -> None:
+        # The consumer gives its partitions back after the stage has stopped: by then the client
+        # holds nothing, and what is submitted is read again by whoever owns the partition.
+        if not self._closed:
+            self._loop.call_soon_threadsafe(action, argument)
 
     # -- the event loop's side ---------------------------------------------------------------
 
@@ -149,25 +161,26 @@ class InferenceClient:
         for job in [job for job in self._jobs if withdrawn(job.item.token)]:
             job.withdrawn = True
             self._jobs.discard(job)
+        # While no worker is there nothing else would take them out of the queue.
+        self._queue = deque(job for job in self._queue if not job.withdrawn)
         for call, jobs in self._calls.items():
             if all(job.withdrawn for job in jobs):
                 call.cancel()
 
     def _dispatch(self) -> None:
-        """Send as soon as there is a free call and a worker for it."""
+        """Send as soon as there is a worker for a call."""
         assert self._pool is not None
-        while self._queue and self._free_calls:
-            endpoint = self._pool.least_loaded()
-            if endpoint is None:
+        while self._queue:
+            worker = self._pool.least_loaded()
+            if worker is None:
                 return
             batch = self._next_batch()
             if not batch:
                 return
-            self._free_calls -= 1
-            endpoint.in_flight += len(batch)
-            call = self._loop.create_task(self._call(endpoint, batch))
+            worker.standing.started(len(batch))
+            call = self._loop.create_task(self._call(worker, batch))
             self._calls[call] = batch
-            call.add_done_callback(partial(self._ended, endpoint))
+            call.add_done_callback(partial(self._ended, worker))
 
     def _next_batch(self) -> list[Job]:
         batch: list[Job] = []
@@ -184,34 +197,46 @@ class InferenceClient:
             size += job.size
         return batch
 
-    def _ended(self, endpoint: Endpoint, call: asyncio.Task[None]) -> None:
-        endpoint.in_flight -= len(self._calls.pop(call))
-        self._free_calls += 1
+    def _ended(self, worker: Worker, call: asyncio.Task[None]) -> None:
+        assert self._pool is not None
+        self._pool.ended(worker, len(self._calls.pop(call)))
         if not call.cancelled() and (error := call.exception()) is not None:
             self._loop.call_exception_handler({"message": "call failed", "exception": error})
         self._dispatch()
 
-    async def _call(self, endpoint: Endpoint, batch: list[Job]) -> None:
-        request = inference_pb2.InferRequest(
+    async def _call(self, worker: Worker, batch: list[Job]) -> None:
+        """No way out of here leaves an item of the batch without an outcome."""
+        try:
+            response = await worker.stub.Infer(
+                self._request(batch), timeout=self._call_timeout_s, metadata=_trace_of(batch)
+            )
+        except grpc.aio.AioRpcError as error:
+            self._call_failed(worker, batch, error)
+        except asyncio.CancelledError:
+            if all(job.withdrawn for job in batch):
+                raise
+            self._broken(batch, "the channel was closed")
+        except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
+            self._bisect(batch, f"{type(error).__name__}: {error}")
+        else:
+            load = response.load
+            worker.standing.answered(load.running + load.waiting, len(batch))
+            self._answered(batch, response)
+
+    def _request(self, batch: list[Job]) -> inference_pb2.InferRequest:
+        return inference_pb2.InferRequest(
             task=self._task,
             lane=inference_pb2.LANE_INTERACTIVE,
             items=[
-                inference_pb2.Item(id=str(index), text=job.item.text, language=job.item.language)
+                inference_pb2.Item(
+                    id=str(index),
+                    text=job.item.text,
+                    language=job.item.language,
+                    traceparent=_valid_trace(job),
+                )
                 for index, job in enumerate(batch)
             ],
         )
-        trace = batch[0].item.traceparent
-        try:
-            response = await endpoint.stub.Infer(
-                request,
-                timeout=self._call_timeout_s,
-                metadata=(("traceparent", trace),) if trace else None,
-            )
-        except grpc.aio.AioRpcError as error:
-            self._call_failed(endpoint, batch, error)
-            return
-        endpoint.took(response.load)
-        self._answered(batch, response)
 
     # -- outcomes ----------------------------------------------------------------------------
 
@@ -232,9 +257,7 @@ class InferenceClient:
             else:
                 self._finish(job, getattr(result, kind), None, response.lineage, result.usage)
 
-    def _call_failed(
-        self, endpoint: Endpoint, batch: list[Job], error: grpc.aio.AioRpcError
-    ) -> None:
+    def _call_failed(self, worker: Worker, batch: list[Job], error: grpc.aio.AioRpcError) -> None:
         assert self._pool is not None
         code, details = error.code(), error.details() or ""
         reason = f"{code.name}: {details}"
@@ -243,21 +266,23 @@ class InferenceClient:
             if hint is None:
                 self._bisect(batch, reason)
             else:
-                self._pool.hold_off(endpoint, hint * random.uniform(1.0, 1.5))
+                self._pool.hold_off(worker, hint * random.uniform(1.0, 1.5))
                 self._requeue(batch)
-        elif code is grpc.StatusCode.UNAVAILABLE:
-            self._pool.eject(endpoint, reason)
+        elif code is grpc.StatusCode.INVALID_ARGUMENT:
+            worker.standing.answered()
+            self._bisect(batch, reason, final=True)
+        elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            self._pool.eject(worker, reason)
             if any(mark in details.lower() for mark in NEVER_REACHED):
                 self._requeue(batch)
             else:
                 self._broken(batch, reason)
-        elif code is grpc.StatusCode.CANCELLED:
-            self._broken(batch, reason)
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self._pool.eject(endpoint, reason)
+            self._pool.eject(worker, reason)
             self._bisect(batch, reason)
         else:
-            self._bisect(batch, reason, final=code is grpc.StatusCode.INVALID_ARGUMENT)
+            self._pool.failed(worker, reason)
+            self._bisect(batch, reason)
 
     def _broken(self, batch: list[Job], reason: str) -> None:
         for job in batch:
@@ -285,8 +310,8 @@ class InferenceClient:
         if job.attempts >= self._max_attempts:
             self._finish(job, None, f"{reason} ({job.attempts} attempts)", None)
             return
-        backoff = min(FIRST_BACKOFF_S * 2**job.attempts, LONGEST_BACKOFF_S)
-        self._loop.call_later(backoff * random.uniform(0.5, 1.5), self._requeue, [job])
+        pause = backoff_s(job.attempts, FIRST_BACKOFF_S, LONGEST_BACKOFF_S, random.random())
+        self._loop.call_later(pause, self._requeue, [job])
 
     def _requeue(self, jobs: list[Job]) -> None:
         self._queue.extendleft(job for job in reversed(jobs) if not job.withdrawn)
@@ -305,6 +330,18 @@ class InferenceClient:
         self._jobs.discard(job)
         attempts = max(1, job.attempts + job.broken)
         self._done.append((job.item, Answer(output, error, attempts, lineage, usage)))
+
+
+def _valid_trace(job: Job) -> str:
+    """Producers may write anything into a header; gRPC fails a call over what it cannot carry."""
+    trace = job.item.traceparent or ""
+    return trace if TRACEPARENT.fullmatch(trace) else ""
+
+
+def _trace_of(batch: list[Job]) -> tuple[tuple[str, str], ...]:
+    """A call has room for one trace, its first item's; each item carries its own besides."""
+    first = next(filter(None, map(_valid_trace, batch)), "")
+    return (("traceparent", first),) if first else ()
 
 
 def _retry_after_s(error: grpc.aio.AioRpcError) -> float | None:

@@ -1,8 +1,14 @@
-"""The workers of one task: which are there, which is least loaded, which to leave alone for now."""
+"""The workers of one task: which are there, which is least loaded, which to leave alone for now.
+
+Addresses come from DNS or a list and are resolved again every few seconds. Every worker is asked
+for its health all the time, so that one that hangs, drains or has died leaves traffic even when
+no call finds out.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -11,13 +17,17 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
+from reviewmesh.enrich.standing import Standing, State
+from reviewmesh.runtime import metrics
+from reviewmesh_protos.inference.v1 import inference_pb2_grpc
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 RESOLVE_EVERY_S = 5.0
-PROBE_TIMEOUT_S = 2.0
-FIRST_PROBE_S = 0.1
-LONGEST_PROBE_S = 2.0
+RESOLVE_TIMEOUT_S = 5.0
+CHECK_EVERY_S = 2.0
+CHECK_TIMEOUT_S = 3.0
+COMPLAIN_AFTER_S = 2.0
+COMPLAIN_EVERY_S = 30.0
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -29,39 +39,42 @@ CHANNEL_OPTIONS = (
 )
 
 
-class Endpoint:
-    """One worker. It starts ejected and gets traffic after its first good health check."""
+class Worker:
+    """One address: its channel, its standing, and the task that watches its health."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, clock: Callable[[], float]) -> None:
         self.address = address
+        self.standing = Standing(clock)
         self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
-        self.serving = False
-        self.in_flight = 0
-        self.reported_by_others = 0
-        self.not_before = 0.0
-        self.probe: asyncio.Task[None] | None = None
-
-    def took(self, load: inference_pb2.Load) -> None:
-        """What the worker has beside our own items, by its snapshot."""
-        self.reported_by_others = max(0, load.running + load.waiting - self.in_flight)
-
-    def load(self) -> int:
-        return self.in_flight + self.reported_by_others
+        self.reason = "not checked yet"
+        self.retired = False
+        self.watch: asyncio.Task[None] | None = None
 
 
 class WorkerPool:
     """Lives in one event loop. `on_change` is called when a worker may take a call again."""
 
-    def __init__(self, task: str, addresses: Sequence[str], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        task: str,
+        addresses: Sequence[str],
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._task = task
         self._addresses = tuple(addresses)
         self._on_change = on_change
-        self._endpoints: dict[str, Endpoint] = {}
+        self._clock = clock
+        self._workers: dict[str, Worker] = {}
+        self._found: dict[str, set[str]] = {}
+        self._unresolved: dict[str, str] = {}
         self._resolver: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger(task=task)
-        self._complained = False
+        self._missing_since: float | None = None
+        self._complained_at = float("-inf")
 
     def start(self) -> None:
         self._resolver = asyncio.create_task(self._resolve_for_ever())
@@ -69,89 +82,163 @@ class WorkerPool:
     async def close(self) -> None:
         if self._resolver is not None:
             self._resolver.cancel()
-        for endpoint in self._endpoints.values():
-            await self._retire(endpoint)
+        for worker in self._workers.values():
+            worker.retired = True
+            if worker.watch is not None:
+                worker.watch.cancel()
+            await worker.channel.close()
+        await asyncio.gather(*self._closing)
+
+    # -- choosing; these two are asked from other threads too ----------------------------------
 
     def any_serving(self) -> bool:
-        return any(endpoint.serving for endpoint in self._endpoints.values())
+        return any(w.standing.state is not State.EJECTED for w in tuple(self._workers.values()))
 
-    def least_loaded(self) -> Endpoint | None:
-        now = time.monotonic()
-        free = [
-            endpoint
-            for endpoint in self._endpoints.values()
-            if endpoint.serving and endpoint.not_before <= now
-        ]
-        return min(free, key=Endpoint.load, default=None)
+    def missing(self) -> str:
+        """Names what was tried when no worker is there; empty otherwise."""
+        if self.any_serving():
+            return ""
+        tried = [f"{w.address} ({w.reason})" for w in tuple(self._workers.values())]
+        tried += [f"{name} ({why})" for name, why in tuple(self._unresolved.items())]
+        where = ", ".join(sorted(tried)) or ", ".join(self._addresses)
+        return f"no worker for task {self._task} reachable at {where}"
 
-    def hold_off(self, endpoint: Endpoint, seconds: float) -> None:
+    def least_loaded(self) -> Worker | None:
+        free = [worker for worker in self._workers.values() if worker.standing.takes_a_call()]
+        return min(free, key=lambda worker: worker.standing.load(), default=None)
+
+    # -- what calls tell ---------------------------------------------------------------------
+
+    def hold_off(self, worker: Worker, seconds: float) -> None:
         """The worker is full: leave it alone for a while."""
-        endpoint.not_before = time.monotonic() + seconds
+        worker.standing.answered()
+        worker.standing.hold_off(seconds)
         asyncio.get_running_loop().call_later(seconds, self._on_change)
 
-    def eject(self, endpoint: Endpoint, reason: str) -> None:
-        """Take it out until a health check says SERVING."""
-        if endpoint.serving:
-            self._log.warning("worker ejected", address=endpoint.address, reason=reason)
-        endpoint.serving = False
-        if endpoint.probe is None or endpoint.probe.done():
-            endpoint.probe = asyncio.create_task(self._probe_until_serving(endpoint))
+    def failed(self, worker: Worker, reason: str) -> None:
+        if worker.standing.failed():
+            self.eject(worker, reason)
 
-    async def _probe_until_serving(self, endpoint: Endpoint) -> None:
-        pause = FIRST_PROBE_S
-        request = health_pb2.HealthCheckRequest(service=self._task)
+    def eject(self, worker: Worker, reason: str) -> None:
+        """Take it out until a health check says SERVING."""
+        if worker.retired or worker.standing.state is State.EJECTED:
+            return
+        if worker.watch is not None:
+            worker.watch.cancel()
+        worker.watch = asyncio.create_task(self._watch(worker, self._out(worker, reason)))
+
+    def ended(self, worker: Worker, items: int) -> None:
+        worker.standing.ended(items)
+        if worker.retired and not worker.standing.calls:
+            self._close_channel(worker)
+
+    # -- health ------------------------------------------------------------------------------
+
+    async def _watch(self, worker: Worker, pause: float) -> None:
         while True:
-            try:
-                answer = await endpoint.health.Check(request, timeout=PROBE_TIMEOUT_S)
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    break
-                reason = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-            except grpc.aio.AioRpcError as error:
-                reason = f"{error.code().name}: {error.details()}"
-            if not self.any_serving() and not self._complained and pause > 1:
-                self._complained = True
-                self._log.warning(
-                    "no worker answers; reviews wait and nothing is lost",
-                    address=endpoint.address,
-                    reason=reason,
-                )
             await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PROBE_S)
-        self._complained = False
-        endpoint.serving = True
-        endpoint.reported_by_others = 0
-        self._log.info("worker serving", address=endpoint.address)
-        self._on_change()
+            reason = await self._check(worker)
+            if reason:
+                pause = self._out(worker, reason)
+                self._complain()
+                continue
+            pause = CHECK_EVERY_S * random.uniform(0.75, 1.25)
+            if worker.standing.healthy():
+                self._log.info("worker serving", address=worker.address)
+                self._count()
+                self._complain()
+                self._on_change()
+
+    async def _check(self, worker: Worker) -> str:
+        """Empty when the worker says SERVING, else what is off."""
+        request = health_pb2.HealthCheckRequest(service=self._task)
+        try:
+            answer = await worker.health.Check(request, timeout=CHECK_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return ""
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+    def _out(self, worker: Worker, reason: str) -> float:
+        """Ejected; returns the seconds to the next check."""
+        if worker.standing.state is not State.EJECTED:
+            self._log.warning("worker ejected", address=worker.address, reason=reason)
+        worker.reason = reason
+        pause = worker.standing.eject()
+        self._count()
+        return pause
+
+    def _count(self) -> None:
+        states = [worker.standing.state for worker in self._workers.values()]
+        serving = sum(state is not State.EJECTED for state in states)
+        metrics.WORKERS_SERVING.labels(self._task).set(serving)
+
+    def _complain(self) -> None:
+        """Say that no worker is there, after a moment and then now and again."""
+        now = self._clock()
+        if self.any_serving():
+            self._missing_since = None
+            self._complained_at = float("-inf")
+        elif self._missing_since is None:
+            self._missing_since = now
+        elif (
+            now - self._missing_since >= COMPLAIN_AFTER_S
+            and now - self._complained_at >= COMPLAIN_EVERY_S
+        ):
+            self._complained_at = now
+            self._log.warning("reviews wait and nothing is lost", reason=self.missing())
+
+    # -- addresses ---------------------------------------------------------------------------
 
     async def _resolve_for_ever(self) -> None:
         while True:
-            wanted: set[str] = set()
-            for address in self._addresses:
-                wanted |= await self._resolve(address)
-            for address in wanted - self._endpoints.keys():
-                endpoint = self._endpoints[address] = Endpoint(address)
-                self.eject(endpoint, "not checked yet")
-            for address in self._endpoints.keys() - wanted:
-                await self._retire(self._endpoints.pop(address))
+            await asyncio.gather(*(self._resolve(address) for address in self._addresses))
+            self._adopt(set().union(*self._found.values()))
+            self._complain()
             await asyncio.sleep(RESOLVE_EVERY_S)
 
-    async def _resolve(self, address: str) -> set[str]:
+    def _adopt(self, wanted: set[str]) -> None:
+        for address in wanted - self._workers.keys():
+            worker = self._workers[address] = Worker(address, self._clock)
+            worker.watch = asyncio.create_task(self._watch(worker, 0))
+        for address in self._workers.keys() - wanted:
+            self._log.info("worker gone from its name", address=address)
+            self._retire(self._workers.pop(address))
+        self._count()
+
+    async def _resolve(self, address: str) -> None:
         """Every address behind a name; on a failure those that are known stay."""
         host, _, port = address.rpartition(":")
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host.strip("[]"), int(port), type=socket.SOCK_STREAM
+            found = await asyncio.wait_for(
+                asyncio.get_running_loop().getaddrinfo(
+                    host.strip("[]"), int(port), type=socket.SOCK_STREAM
+                ),
+                RESOLVE_TIMEOUT_S,
             )
-        except (OSError, ValueError) as error:
-            self._log.warning("worker address does not resolve", address=address, error=str(error))
-            return set(self._endpoints)
-        return {
+        except (OSError, ValueError, TimeoutError) as error:
+            reason = f"does not resolve: {error or 'no answer from DNS'}"
+            if self._unresolved.get(address) != reason:
+                self._log.warning("worker address", address=address, reason=reason)
+            self._unresolved[address] = reason
+            return
+        self._unresolved.pop(address, None)
+        self._found[address] = {
             f"[{entry[4][0]}]:{port}" if entry[0] == socket.AF_INET6 else f"{entry[4][0]}:{port}"
             for entry in found
         }
 
-    async def _retire(self, endpoint: Endpoint) -> None:
-        endpoint.serving = False
-        if endpoint.probe is not None:
-            endpoint.probe.cancel()
-        await endpoint.channel.close(grace=1.0)
+    def _retire(self, worker: Worker) -> None:
+        """No new calls; those in flight, each with its deadline, still end."""
+        worker.retired = True
+        worker.standing.eject()
+        if worker.watch is not None:
+            worker.watch.cancel()
+        if not worker.standing.calls:
+            self._close_channel(worker)
+
+    def _close_channel(self, worker: Worker) -> None:
+        closing = asyncio.create_task(worker.channel.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

@@ -51,7 +51,8 @@ def payload(task: str, output: Any, text: str) -> dict[str, Any]:
                 "score": entity.score,
             }
             for entity in output.entities
-            if 0 <= entity.start < entity.end and text[entity.start : entity.end] == entity.text
+            if 0 <= entity.start < entity.end <= len(text)
+            and text[entity.start : entity.end] == entity.text
         ]
         return {"entities": sorted(entities, key=lambda entity: (entity["start"], entity["end"]))}
     if task == "topic":

@@ -128,7 +128,10 @@ class EnrichStage:
 
     def blocks(self, topic: str, partition: int) -> bool:
         """Without a worker there is no use in reading further ahead."""
-        return self._in_flight >= ROOM_WHILE_STARVED and not self._client.available()
+        return self._in_flight >= ROOM_WHILE_STARVED and bool(self._client.missing())
+
+    def waiting_for(self) -> str:
+        return self._client.missing()
 
     def idle(self) -> bool:
         return not self._waiting and not self._units

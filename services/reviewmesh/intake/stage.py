@@ -126,6 +126,9 @@ class IntakeStage:
     def blocks(self, topic: str, partition: int) -> bool:
         return False
 
+    def waiting_for(self) -> str:
+        return ""
+
     def idle(self) -> bool:
         return not self._units
 

@@ -159,6 +159,9 @@ class JoinStage:
     def blocks(self, topic: str, partition: int) -> bool:
         return self._joins[partition].blocks(topic)
 
+    def waiting_for(self) -> str:
+        return ""
+
     def idle(self) -> bool:
         """What is pending is rebuilt by the next owner; a stop waits for nothing."""
         return not self._units

@@ -36,6 +36,9 @@ FORWARDED = Counter(
     "reviewmesh_forwarded_total", "Raw records moved to the partition of their review_id."
 )
 DEAD_LETTERS = Counter("reviewmesh_dead_letters_total", "Dead letters.", ["stage", "cause"])
+WORKERS_SERVING = Gauge(
+    "reviewmesh_workers_serving", "Inference workers that this process sends calls to.", ["task"]
+)
 RETRIES = Counter("reviewmesh_inference_retries_total", "Calls beyond the first.", ["task"])
 INFERENCE_SECONDS = Histogram(
     "reviewmesh_inference_seconds",

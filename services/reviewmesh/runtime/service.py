@@ -29,7 +29,11 @@ def run(service: str, build: BuildStage) -> int:
     log = logs.configure(settings.log, service)
     stage = build(settings, log)
     loop = ConsumerLoop(stage, settings, log)
-    server = health.serve(settings.http, lambda: loop.heartbeat, lambda: loop.readiness.waiting_for)
+    server = health.serve(
+        settings.http,
+        lambda: loop.heartbeat,
+        lambda: loop.readiness.waiting_for or stage.waiting_for(),
+    )
 
     def stop(number: int, frame: FrameType | None) -> None:
         loop.request_stop()

@@ -52,6 +52,13 @@ class Stage(Protocol):
         """Whether this input is to be paused now."""
         ...
 
+    def waiting_for(self) -> str:
+        """What outside keeps the stage from working, in words; empty when nothing does.
+
+        The one thing that is asked from other threads than the polling one.
+        """
+        ...
+
     def idle(self) -> bool:
         """Whether nothing is in flight that a graceful stop should wait for."""
         ...

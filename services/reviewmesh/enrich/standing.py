@@ -1,0 +1,110 @@
+"""How one worker stands: in traffic, on trial or left alone. Pure: the clock is an argument.
+
+A worker starts ejected. A good health check lets one call through (half-open); when that call is
+answered the worker is in traffic again. What breaks calls is ejected at once, what fails them is
+ejected after a few in a row, so that a worker that fails fast does not draw all traffic.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import Enum
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+FAILURES_BEFORE_EJECTION = 5
+SNAPSHOT_HOLDS_S = 5.0
+CALLS_PER_WORKER = 8
+
+
+def backoff_s(failures: int, first_s: float, longest_s: float, draw: float) -> float:
+    """Doubles with each failure up to `longest_s`; `draw` in [0, 1) spreads it by half."""
+    # The exponent is bounded: a float overflows at 1024 failures.
+    return min(first_s * 2.0 ** min(failures, 32), longest_s) * (0.5 + draw)
+
+
+class State(Enum):
+    EJECTED = "ejected"
+    HALF_OPEN = "half-open"
+    SERVING = "serving"
+
+
+class Standing:
+    """Used from one event loop."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        draw: Callable[[], float] = random.random,
+        calls_at_most: int = CALLS_PER_WORKER,
+    ) -> None:
+        self._clock = clock
+        self._draw = draw
+        self._calls_at_most = calls_at_most
+        self.state = State.EJECTED
+        self.calls = 0
+        self.items = 0
+        self._not_before = 0.0
+        self._others = 0
+        self._others_at = float("-inf")
+        self._failures = 0
+        self._strikes = 0
+
+    # -- choosing ----------------------------------------------------------------------------
+
+    def takes_a_call(self) -> bool:
+        if self.state is State.EJECTED or self._not_before > self._clock():
+            return False
+        return self.calls < (1 if self.state is State.HALF_OPEN else self._calls_at_most)
+
+    def load(self) -> int:
+        """Our items in flight, and those of others by a snapshot that is not too old."""
+        fresh = self._clock() - self._others_at < SNAPSHOT_HOLDS_S
+        return self.items + (self._others if fresh else 0)
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def started(self, items: int) -> None:
+        self.calls += 1
+        self.items += items
+
+    def ended(self, items: int) -> None:
+        self.calls -= 1
+        self.items -= items
+
+    def answered(self, busy: int | None = None, own: int = 0) -> None:
+        """The worker did its part; `busy` is its snapshot, taken when `own` items were done."""
+        if self.state is State.HALF_OPEN:
+            self.state = State.SERVING
+        self._failures = 0
+        self._strikes = 0
+        if busy is not None:
+            self._others = max(0, busy - (self.items - own))
+            self._others_at = self._clock()
+
+    def failed(self) -> bool:
+        """A call failed as a whole. Whether that is one too many: the caller then ejects."""
+        self._failures += 1
+        return self.state is State.HALF_OPEN or self._failures >= FAILURES_BEFORE_EJECTION
+
+    def hold_off(self, seconds: float) -> None:
+        """The worker is full: no calls for so long. A longer pause that runs stays."""
+        self._not_before = max(self._not_before, self._clock() + seconds)
+
+    # -- ejecting and coming back ------------------------------------------------------------
+
+    def eject(self) -> float:
+        """No traffic from now on; returns the seconds to the next health check."""
+        self.state = State.EJECTED
+        self._failures = 0
+        self._strikes += 1
+        return backoff_s(self._strikes - 1, FIRST_PAUSE_S, LONGEST_PAUSE_S, self._draw())
+
+    def healthy(self) -> bool:
+        """A health check said SERVING. Whether that brought the worker back, on trial."""
+        if self.state is not State.EJECTED:
+            return False
+        self.state = State.HALF_OPEN
+        self._others = 0
+        return True

@@ -1,0 +1,51 @@
+"""From a worker's answer to the fields of a result record."""
+
+from __future__ import annotations
+
+from reviewmesh.enrich.results import lineage_of, payload
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+TEXT = "👍 Anna liked it"
+
+
+def entity(start: int, end: int, text: str) -> inference_pb2.Entity:
+    return inference_pb2.Entity(start=start, end=end, text=text, label="person", score=0.5)
+
+
+def test_spans_are_code_points_and_those_that_do_not_hold_are_left_out() -> None:
+    output = inference_pb2.NerOutput(
+        entities=[
+            entity(7, 12, "liked"),
+            entity(2, 6, "Anna"),
+            entity(3, 7, "Anna"),
+            entity(-4, -1, "d i"),
+            entity(6, 6, ""),
+            entity(2, 600, TEXT[2:]),
+        ]
+    )
+    spans = [(e["start"], e["end"]) for e in payload("ner", output, TEXT)["entities"]]
+    assert spans == [(2, 6), (7, 12)]
+
+
+def test_topics_come_likeliest_first_and_an_empty_polarity_is_none() -> None:
+    output = inference_pb2.TopicOutput(
+        topics=[
+            inference_pb2.Topic(id="a", score=0.2, polarity="positive"),
+            inference_pb2.Topic(id="b", score=0.9),
+        ]
+    )
+    topics = payload("topic", output, TEXT)["topics"]
+    assert [(topic["id"], topic["polarity"]) for topic in topics] == [
+        ("b", None),
+        ("a", "positive"),
+    ]
+
+
+def test_what_the_engine_did_not_measure_is_none_and_zero_is_zero() -> None:
+    lineage = inference_pb2.Lineage(task="ner", engine="onnx", model="m", model_version="1")
+    usage = inference_pb2.Usage(inference_ms=0)
+    fields = lineage_of(lineage, usage, attempts=2)
+    assert fields is not None
+    assert (fields["inference_ms"], fields["queue_ms"], fields["attempts"]) == (0, None, 2)
+    assert fields["prompt_version"] is None
+    assert lineage_of(None, None, 1) is None

@@ -1,0 +1,193 @@
+"""How a worker stands with the pool, driven by a simulated clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from reviewmesh.enrich.standing import (
+    CALLS_PER_WORKER,
+    FAILURES_BEFORE_EJECTION,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    SNAPSHOT_HOLDS_S,
+    Standing,
+    State,
+    backoff_s,
+)
+
+
+@dataclass
+class SimulatedClock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def serving(clock: SimulatedClock) -> Standing:
+    standing = Standing(clock, draw=lambda: 0.5)
+    standing.healthy()
+    call(standing)
+    standing.answered()
+    standing.ended(1)
+    return standing
+
+
+def call(standing: Standing, items: int = 1) -> None:
+    assert standing.takes_a_call()
+    standing.started(items)
+
+
+@given(st.integers(0, 5000), st.floats(0, 1, exclude_max=True))
+def test_backoff_doubles_within_its_bounds(failures: int, draw: float) -> None:
+    pause = backoff_s(failures, 0.1, 5.0, draw)
+    middle = min(0.1 * 2 ** min(failures, 20), 5.0)
+    assert 0.5 * middle <= pause <= 1.5 * middle * (1 + 1e-9)
+    assert backoff_s(failures + 1, 0.1, 5.0, draw) >= pause
+
+
+def test_backoff_is_spread() -> None:
+    assert backoff_s(3, 0.1, 5.0, 0.0) < backoff_s(3, 0.1, 5.0, 0.9)
+
+
+def test_a_new_worker_takes_nothing_before_its_health_check() -> None:
+    standing = Standing(SimulatedClock())
+    assert not standing.takes_a_call()
+    assert standing.healthy()
+    assert standing.takes_a_call()
+
+
+def test_half_open_lets_one_call_through_until_it_is_answered() -> None:
+    standing = Standing(SimulatedClock())
+    standing.healthy()
+    call(standing)
+    assert not standing.takes_a_call()
+    standing.answered()
+    assert standing.state is State.SERVING
+    for _ in range(CALLS_PER_WORKER - 1):
+        call(standing)
+    assert not standing.takes_a_call()
+
+
+def test_a_failed_trial_ejects_at_once_and_a_failure_in_traffic_does_not() -> None:
+    clock = SimulatedClock()
+    trial = Standing(clock)
+    trial.healthy()
+    assert trial.failed()
+    standing = serving(clock)
+    assert [standing.failed() for _ in range(FAILURES_BEFORE_EJECTION)] == [
+        *[False] * (FAILURES_BEFORE_EJECTION - 1),
+        True,
+    ]
+
+
+def test_an_answer_forgets_the_failures_before_it() -> None:
+    standing = serving(SimulatedClock())
+    for _ in range(3 * FAILURES_BEFORE_EJECTION):
+        assert not standing.failed()
+        standing.answered()
+
+
+def test_a_good_health_check_alone_does_not_shorten_the_pauses() -> None:
+    standing = Standing(SimulatedClock(), draw=lambda: 0.5)
+    pauses = []
+    for _ in range(8):
+        pauses.append(standing.eject())
+        standing.healthy()
+    assert pauses[0] == FIRST_PAUSE_S and pauses[-1] == LONGEST_PAUSE_S
+    assert pauses == sorted(pauses)
+    call(standing)
+    standing.answered()
+    assert standing.eject() == FIRST_PAUSE_S
+
+
+def test_a_full_worker_is_left_alone_as_long_as_it_said() -> None:
+    clock = SimulatedClock()
+    standing = serving(clock)
+    standing.hold_off(2.0)
+    standing.hold_off(0.5)
+    clock.now += 1.9
+    assert not standing.takes_a_call()
+    clock.now += 0.1
+    assert standing.takes_a_call()
+
+
+def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
+    clock = SimulatedClock()
+    standing = serving(clock)
+    call(standing, 32)
+    call(standing, 8)
+    standing.answered(busy=20, own=32)
+    standing.ended(32)
+    # Of the 20 that the worker still had, 8 were ours.
+    assert standing.load() == 8 + 12
+    clock.now += SNAPSHOT_HOLDS_S
+    assert standing.load() == 8
+
+
+class Life(RuleBasedStateMachine):
+    """Whatever happens in whatever order: nothing goes to an ejected or full worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = SimulatedClock()
+        self.standing = Standing(self.clock, draw=lambda: 0.5)
+        self.open: list[int] = []
+        self.held_until = 0.0
+
+    @rule()
+    def check_is_good(self) -> None:
+        before = self.standing.state
+        assert self.standing.healthy() == (before is State.EJECTED)
+
+    @rule()
+    def check_is_bad(self) -> None:
+        assert 0 < self.standing.eject() <= LONGEST_PAUSE_S
+        assert not self.standing.takes_a_call()
+
+    @precondition(lambda self: self.standing.takes_a_call())
+    @rule(items=st.integers(1, 32))
+    def send(self, items: int) -> None:
+        assert self.standing.state is not State.EJECTED
+        assert self.clock.now >= self.held_until
+        self.standing.started(items)
+        self.open.append(items)
+
+    @precondition(lambda self: self.open)
+    @rule(busy=st.integers(0, 500))
+    def answer(self, busy: int) -> None:
+        before = self.standing.state
+        self.standing.answered(busy, self.open[0])
+        self.standing.ended(self.open.pop(0))
+        # Only a health check brings an ejected worker back.
+        assert (self.standing.state is State.EJECTED) == (before is State.EJECTED)
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def fail(self) -> None:
+        if self.standing.failed():
+            self.standing.eject()
+        self.standing.ended(self.open.pop(0))
+
+    @rule(seconds=st.floats(0.01, 5))
+    def full(self, seconds: float) -> None:
+        self.standing.hold_off(seconds)
+        self.held_until = max(self.held_until, self.clock.now + seconds)
+
+    @rule(seconds=st.floats(0.01, 10))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def counts_hold(self) -> None:
+        assert (self.standing.calls, self.standing.items) == (len(self.open), sum(self.open))
+        assert len(self.open) <= CALLS_PER_WORKER
+        assert self.standing.load() >= sum(self.open)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
