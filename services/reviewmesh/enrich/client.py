@@ -272,8 +272,9 @@ class InferenceClient:
             worker.standing.answered()
             self._bisect(batch, reason, final=True)
         elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            self._pool.eject(worker, reason)
-            if any(mark in details.lower() for mark in NEVER_REACHED):
+            never_reached = any(mark in details.lower() for mark in NEVER_REACHED)
+            self._pool.eject(worker, reason, over_calls=not never_reached)
+            if never_reached:
                 self._requeue(batch)
             else:
                 self._broken(batch, reason)

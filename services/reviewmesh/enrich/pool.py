@@ -119,13 +119,15 @@ class WorkerPool:
         if worker.standing.failed():
             self.eject(worker, reason)
 
-    def eject(self, worker: Worker, reason: str) -> None:
+    def eject(self, worker: Worker, reason: str, over_calls: bool = True) -> None:
         """Take it out until a health check says SERVING."""
         if worker.retired or worker.standing.state is State.EJECTED:
             return
         if worker.watch is not None:
             worker.watch.cancel()
-        worker.watch = asyncio.create_task(self._watch(worker, self._out(worker, reason)))
+        worker.watch = asyncio.create_task(
+            self._watch(worker, self._out(worker, reason, over_calls))
+        )
 
     def ended(self, worker: Worker, items: int) -> None:
         worker.standing.ended(items)
@@ -139,7 +141,7 @@ class WorkerPool:
             await asyncio.sleep(pause)
             reason = await self._check(worker)
             if reason:
-                pause = self._out(worker, reason)
+                pause = self._out(worker, reason, over_calls=False)
                 self._complain()
                 continue
             pause = CHECK_EVERY_S * random.uniform(0.75, 1.25)
@@ -160,12 +162,12 @@ class WorkerPool:
             return ""
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
-    def _out(self, worker: Worker, reason: str) -> float:
+    def _out(self, worker: Worker, reason: str, over_calls: bool) -> float:
         """Ejected; returns the seconds to the next check."""
         if worker.standing.state is not State.EJECTED:
             self._log.warning("worker ejected", address=worker.address, reason=reason)
         worker.reason = reason
-        pause = worker.standing.eject()
+        pause = worker.standing.eject(over_calls)
         self._count()
         return pause
 
@@ -232,7 +234,7 @@ class WorkerPool:
     def _retire(self, worker: Worker) -> None:
         """No new calls; those in flight, each with its deadline, still end."""
         worker.retired = True
-        worker.standing.eject()
+        worker.standing.eject(over_calls=False)
         if worker.watch is not None:
             worker.watch.cancel()
         if not worker.standing.calls:

@@ -1,8 +1,9 @@
 """How one worker stands: in traffic, on trial or left alone. Pure: the clock is an argument.
 
-A worker starts ejected. A good health check lets one call through (half-open); when that call is
-answered the worker is in traffic again. What breaks calls is ejected at once, what fails them is
-ejected after a few in a row, so that a worker that fails fast does not draw all traffic.
+A worker starts ejected and a good health check brings it into traffic. One that was ejected over
+its calls is half-open first: one call goes through, and when that is answered the others follow.
+What breaks calls is ejected at once, what fails them is ejected after a few in a row, so that a
+worker that fails fast does not draw all traffic.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Standing:
         self._others_at = float("-inf")
         self._failures = 0
         self._strikes = 0
+        self._doubted = False
 
     # -- choosing ----------------------------------------------------------------------------
 
@@ -79,6 +81,7 @@ class Standing:
             self.state = State.SERVING
         self._failures = 0
         self._strikes = 0
+        self._doubted = False
         if busy is not None:
             self._others = max(0, busy - (self.items - own))
             self._others_at = self._clock()
@@ -94,17 +97,18 @@ class Standing:
 
     # -- ejecting and coming back ------------------------------------------------------------
 
-    def eject(self) -> float:
+    def eject(self, over_calls: bool) -> float:
         """No traffic from now on; returns the seconds to the next health check."""
         self.state = State.EJECTED
+        self._doubted |= over_calls
         self._failures = 0
         self._strikes += 1
         return backoff_s(self._strikes - 1, FIRST_PAUSE_S, LONGEST_PAUSE_S, self._draw())
 
     def healthy(self) -> bool:
-        """A health check said SERVING. Whether that brought the worker back, on trial."""
+        """A health check said SERVING. Whether that brought the worker back."""
         if self.state is not State.EJECTED:
             return False
-        self.state = State.HALF_OPEN
+        self.state = State.HALF_OPEN if self._doubted else State.SERVING
         self._others = 0
         return True

@@ -31,9 +31,13 @@ class SimulatedClock:
 def serving(clock: SimulatedClock) -> Standing:
     standing = Standing(clock, draw=lambda: 0.5)
     standing.healthy()
-    call(standing)
-    standing.answered()
-    standing.ended(1)
+    return standing
+
+
+def on_trial(clock: SimulatedClock) -> Standing:
+    standing = serving(clock)
+    standing.eject(over_calls=True)
+    standing.healthy()
     return standing
 
 
@@ -58,11 +62,21 @@ def test_a_new_worker_takes_nothing_before_its_health_check() -> None:
     standing = Standing(SimulatedClock())
     assert not standing.takes_a_call()
     assert standing.healthy()
-    assert standing.takes_a_call()
+    for _ in range(CALLS_PER_WORKER):
+        call(standing)
+    assert not standing.takes_a_call()
+
+
+def test_one_that_only_went_away_comes_back_in_full() -> None:
+    standing = serving(SimulatedClock())
+    standing.eject(over_calls=False)
+    standing.healthy()
+    assert standing.state is State.SERVING
 
 
 def test_half_open_lets_one_call_through_until_it_is_answered() -> None:
-    standing = Standing(SimulatedClock())
+    standing = on_trial(SimulatedClock())
+    standing.eject(over_calls=False)
     standing.healthy()
     call(standing)
     assert not standing.takes_a_call()
@@ -75,9 +89,7 @@ def test_half_open_lets_one_call_through_until_it_is_answered() -> None:
 
 def test_a_failed_trial_ejects_at_once_and_a_failure_in_traffic_does_not() -> None:
     clock = SimulatedClock()
-    trial = Standing(clock)
-    trial.healthy()
-    assert trial.failed()
+    assert on_trial(clock).failed()
     standing = serving(clock)
     assert [standing.failed() for _ in range(FAILURES_BEFORE_EJECTION)] == [
         *[False] * (FAILURES_BEFORE_EJECTION - 1),
@@ -96,13 +108,13 @@ def test_a_good_health_check_alone_does_not_shorten_the_pauses() -> None:
     standing = Standing(SimulatedClock(), draw=lambda: 0.5)
     pauses = []
     for _ in range(8):
-        pauses.append(standing.eject())
+        pauses.append(standing.eject(over_calls=True))
         standing.healthy()
     assert pauses[0] == FIRST_PAUSE_S and pauses[-1] == LONGEST_PAUSE_S
     assert pauses == sorted(pauses)
     call(standing)
     standing.answered()
-    assert standing.eject() == FIRST_PAUSE_S
+    assert standing.eject(over_calls=True) == FIRST_PAUSE_S
 
 
 def test_a_full_worker_is_left_alone_as_long_as_it_said() -> None:
@@ -144,9 +156,9 @@ class Life(RuleBasedStateMachine):
         before = self.standing.state
         assert self.standing.healthy() == (before is State.EJECTED)
 
-    @rule()
-    def check_is_bad(self) -> None:
-        assert 0 < self.standing.eject() <= LONGEST_PAUSE_S
+    @rule(over_calls=st.booleans())
+    def goes(self, over_calls: bool) -> None:
+        assert 0 < self.standing.eject(over_calls) <= LONGEST_PAUSE_S
         assert not self.standing.takes_a_call()
 
     @precondition(lambda self: self.standing.takes_a_call())
@@ -170,7 +182,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def fail(self) -> None:
         if self.standing.failed():
-            self.standing.eject()
+            self.standing.eject(over_calls=True)
         self.standing.ended(self.open.pop(0))
 
     @rule(seconds=st.floats(0.01, 5))

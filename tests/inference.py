@@ -1,0 +1,130 @@
+"""Inference workers as processes, and the mesh's client driven item by item."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
+from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
+from tests.broker import wait_until
+from tests.mesh import Process, free_port
+
+TASK = "ner"
+SOON_S = 15.0
+
+
+@dataclass
+class ScriptedWorker:
+    """The worker's own server with the scripted engine, in a process of its own."""
+
+    folder: Path
+    max_in_flight: int = 256
+    host: str = "127.0.0.1"
+    port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.control = self.folder / "control.json"
+        self.log = self.folder / "worker.log"
+        http_port = free_port()
+        environment = os.environ | {
+            "REVIEWMESH_WORKER__HOST": self.host,
+            "REVIEWMESH_WORKER__PORT": str(self.port),
+            "REVIEWMESH_WORKER__MAX_IN_FLIGHT": str(self.max_in_flight),
+            "REVIEWMESH_HTTP__PORT": str(http_port),
+        }
+        command = [sys.executable, "-m", "tests.scripted_worker", str(self.control)]
+        self.process = Process("worker", command, environment, self.log, http_port)
+        self.channel = grpc.insecure_channel(self.address)
+        self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def script(self, **script: object) -> None:
+        draft = self.control.with_suffix(".new")
+        draft.write_text(json.dumps(script))
+        draft.replace(self.control)
+
+    def start(self) -> None:
+        self.process.start()
+        soon(self.process.is_ready, "the worker serves")
+
+    def stop(self) -> None:
+        """End it in whatever state a test left it."""
+        self.channel.close()
+        if self.process.popen is not None and self.process.popen.poll() is None:
+            self.process.kill()
+
+    def health(self) -> str:
+        request = health_pb2.HealthCheckRequest(service=TASK)
+        answer = health_pb2_grpc.HealthStub(self.channel).Check(request, timeout=5)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+    def metric(self, sample: str) -> float:
+        """The value of a sample line of /metrics, 0 while it is absent."""
+        for line in self.process.get("/metrics")[1].splitlines():
+            if line.startswith(sample + " "):
+                return float(line.split()[-1])
+        return 0.0
+
+    def in_flight(self) -> float:
+        return self.metric("reviewmesh_worker_in_flight_items")
+
+    def refused(self, code: str) -> float:
+        return self.metric(f'reviewmesh_worker_refused_total{{code="{code}"}}')
+
+
+class Driver:
+    """The mesh's client; remembers every answer under the id of its item."""
+
+    def __init__(self, addresses: Sequence[str], **options: float) -> None:
+        self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
+        self.answers: dict[str, list[Answer]] = {}
+        self.submitted = 0
+        self.client.start()
+
+    def submit(self, texts: Sequence[str], trace: str | None = None, token: object = "t") -> None:
+        first = self.submitted
+        self.submitted += len(texts)
+        self.client.submit(
+            [
+                WorkItem(token, str(first + index), text, "en", trace)
+                for index, text in enumerate(texts)
+            ]
+        )
+
+    def finished(self) -> int:
+        for item, answer in self.client.completed():
+            self.answers.setdefault(item.id, []).append(answer)
+        return len(self.answers)
+
+    def wait(self, within_s: float = SOON_S) -> list[Answer]:
+        """One answer for each submitted item, in the order of submission."""
+        soon(lambda: self.finished() == self.submitted, "every item has its answer", within_s)
+        assert all(len(answers) == 1 for answers in self.answers.values()), "an answer came twice"
+        return [self.answers[str(index)][0] for index in range(self.submitted)]
+
+
+def infer(texts: Sequence[str], task: str = TASK) -> inference_pb2.InferRequest:
+    return inference_pb2.InferRequest(
+        task=task,
+        items=[inference_pb2.Item(id=str(n), text=text) for n, text in enumerate(texts)],
+    )
+
+
+def soon(condition: Callable[[], bool], what: str, within_s: float = SOON_S) -> float:
+    """Wait for it; returns the seconds that it took."""
+    began = time.monotonic()
+    wait_until(condition, within_s, what)
+    return time.monotonic() - began
