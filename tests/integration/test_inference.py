@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from reviewmesh.enrich import pool
+from reviewmesh.runtime.codec import Codec
 from reviewmesh_protos.inference.v1 import inference_pb2
 from tests.broker import TestStack
 from tests.inference import SOON_S, TASK, Driver, ScriptedWorker, infer, soon
@@ -345,7 +347,13 @@ def test_addresses_follow_dns_and_a_removed_one_loses_no_call(
     assert all(answer.output is not None and answer.attempts == 1 for answer in answers)
 
 
-def test_an_enricher_without_workers_says_whom_it_misses(
+def accepted(codec: Codec, count: int) -> list[bytes]:
+    example = resources.files("reviewmesh_schemas").joinpath("examples/accepted_review.json")
+    (record,) = json.loads(example.read_text())
+    return [codec.encode({**record, "review_id": f"r-{n}"}) for n in range(count)]
+
+
+def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
     stack: TestStack, prefix: str, tmp_path: Path
 ) -> None:
     mesh = Mesh(stack, prefix, tmp_path)
@@ -359,8 +367,19 @@ def test_an_enricher_without_workers_says_whom_it_misses(
         assert enricher.get("/readyz")[0] == 503
         assert enricher.get("/healthz")[0] == 200
         mesh.wait_for(lambda: missing in enricher.log.read_text(), 20, "the log names it")
+
+        for value in accepted(mesh.codec("reviews.accepted"), 5):
+            mesh.publish_raw(value, topic="reviews.accepted")
+        waiting = 'reviewmesh_inference_waiting_items{task="ner"} 5.0'
+        mesh.wait_for(lambda: waiting in enricher.get("/metrics")[1], 20, "reviews wait")
+        enricher.signal(signal.SIGTERM)
+        # Half of the grace time: nobody could have finished anything within it.
+        assert enricher.wait(10) == 0
+        enricher.start()
         mesh.add("worker").start()
         mesh.wait_for(enricher.is_ready, 20, "ready with a worker")
         assert 'reviewmesh_workers_serving{task="ner"} 1.0' in enricher.get("/metrics")[1]
+        mesh.wait_for(lambda: len(mesh.read("reviews.ner")) == 5, 20, "all five have results")
+        assert {record["status"] for record in mesh.read("reviews.ner")} == {"OK"}
     finally:
         mesh.stop()

@@ -24,6 +24,7 @@ import grpc
 
 from reviewmesh.enrich.pool import Worker, WorkerPool
 from reviewmesh.enrich.standing import backoff_s
+from reviewmesh.runtime import metrics
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 T = TypeVar("T")
@@ -99,6 +100,7 @@ class InferenceClient:
     # -- the polling thread's side -----------------------------------------------------------
 
     def start(self) -> None:
+        metrics.INFERENCE_WAITING.labels(self._task).set_function(lambda: len(self._queue))
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=10)
 

@@ -79,6 +79,12 @@ class EnrichStage:
     # -- the loop's side ---------------------------------------------------------------------
 
     def open(self, partition: int, ledgers: Ledgers) -> None:
+        """Needs the registry once: later, with an answer in hand, nothing could wait for it."""
+        try:
+            self._result_codec.prepare()
+            self._dead_letters.prepare()
+        except RegistryUnavailable as error:
+            raise Unavailable(str(error)) from error
         self._life += 1
         self._lives[partition] = self._life
 
@@ -134,7 +140,8 @@ class EnrichStage:
         return self._client.missing()
 
     def idle(self) -> bool:
-        return not self._waiting and not self._units
+        """Without a worker nothing will come: what is in flight is read again by the next owner."""
+        return not self._units and (not self._waiting or bool(self._client.missing()))
 
     def stop(self) -> None:
         self._client.close()

@@ -91,6 +91,10 @@ class JoinStage:
             lambda: ledgers.position(ACCEPTED, partition),
         )
         try:
+            # An emission cannot wait for the registry: what encodes it is known beforehand.
+            self._enriched_codec.prepare()
+            self._partial_codec.prepare()
+            self._dead_letters.prepare()
             for record in self._reader.read_tail(PARTIAL, partition, None, None):
                 self._restore(join, record)
         except RegistryUnavailable as error:

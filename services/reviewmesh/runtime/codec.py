@@ -74,9 +74,13 @@ class Codec:
         # where both are the same: fastavro would compare them for every record.
         self._writers: dict[int, tuple[Any, Any]] = {}
 
-    def encode(self, record: dict[str, Any]) -> bytes:
+    def prepare(self) -> None:
+        """Learn the schema's id, so that `encode` needs no registry from then on."""
         if not self._header:
             self._header = HEADER.pack(0, self._registry.id_of(self._subject, self._schema))
+
+    def encode(self, record: dict[str, Any]) -> bytes:
+        self.prepare()
         buffer = io.BytesIO()
         buffer.write(self._header)
         fastavro.schemaless_writer(buffer, self._parsed, record)

@@ -18,6 +18,10 @@ class DeadLetters:
         self._codec = codec
         self._clock = clock
 
+    def prepare(self) -> None:
+        """Raises RegistryUnavailable; see `Codec.prepare`."""
+        self._codec.prepare()
+
     def output(
         self,
         record: Record,

@@ -36,6 +36,9 @@ FORWARDED = Counter(
     "reviewmesh_forwarded_total", "Raw records moved to the partition of their review_id."
 )
 DEAD_LETTERS = Counter("reviewmesh_dead_letters_total", "Dead letters.", ["stage", "cause"])
+INFERENCE_WAITING = Gauge(
+    "reviewmesh_inference_waiting_items", "Items that wait for room at a worker.", ["task"]
+)
 WORKERS_SERVING = Gauge(
     "reviewmesh_workers_serving", "Inference workers that this process sends calls to.", ["task"]
 )

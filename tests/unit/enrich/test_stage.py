@@ -1,0 +1,54 @@
+"""The enricher's stage where it meets a registry that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.deadletter import DeadLetters
+from reviewmesh.runtime.record import Unavailable
+from reviewmesh.runtime.registry import SchemaRegistry
+
+
+@pytest.fixture
+def client() -> Iterator[InferenceClient]:
+    client = InferenceClient("ner", ["127.0.0.1:1"])
+    client.start()
+    yield client
+    client.close()
+
+
+class NoLedgers:
+    """The enricher asks nothing of them."""
+
+    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool:
+        raise AssertionError
+
+    is_ahead = is_unfinished
+
+    def head(self, topic: str, partition: int) -> int:
+        raise AssertionError
+
+    position = head
+
+
+def test_a_partition_is_not_opened_before_results_can_be_encoded(client: InferenceClient) -> None:
+    registry = SchemaRegistry("http://127.0.0.1:1")
+    stage = EnrichStage(
+        "ner",
+        Codec(registry, "reviews.accepted-value", "accepted_review"),
+        Codec(registry, "reviews.ner-value", "ner_result"),
+        DeadLetters(Codec(registry, "reviews.dead-letter-value", "dead_letter"), lambda: 0.0),
+        client,
+        lambda: 0.0,
+        1_000,
+    )
+    with pytest.raises(
+        Unavailable, match=r"schema registry at http://127\.0\.0\.1:1 does not answer"
+    ):
+        stage.open(0, NoLedgers())
+    assert "no worker for task ner reachable at 127.0.0.1:1" in stage.waiting_for()
