@@ -296,6 +296,13 @@ def test_a_text_that_cannot_be_sent_fails_alone(
     assert "Error" in (answers[5].error or "")
 
 
+def test_an_address_that_is_none_is_named_with_what_is_expected(drive: DriverFactory) -> None:
+    driver = drive("worker-without-port", "no-such-host.invalid:50051")
+    soon(lambda: ".invalid:50051 (" in driver.client.missing(), "both addresses are named")
+    missing = driver.client.missing()
+    assert "worker-without-port (expected host:port in REVIEWMESH_WORKERS__NER)" in missing
+
+
 def test_what_is_withdrawn_while_nobody_serves_is_let_go(drive: DriverFactory) -> None:
     driver = drive(f"127.0.0.1:{free_port()}")
     for _ in range(3):

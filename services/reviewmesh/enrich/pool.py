@@ -64,6 +64,7 @@ class WorkerPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._task = task
+        self._setting = f"REVIEWMESH_WORKERS__{task.upper()}"
         self._addresses = tuple(addresses)
         self._on_change = on_change
         self._clock = clock
@@ -219,17 +220,25 @@ class WorkerPool:
                 ),
                 RESOLVE_TIMEOUT_S,
             )
-        except (OSError, ValueError, TimeoutError) as error:
-            reason = f"does not resolve: {error or 'no answer from DNS'}"
-            if self._unresolved.get(address) != reason:
-                self._log.warning("worker address", address=address, reason=reason)
-            self._unresolved[address] = reason
+        except ValueError:
+            self._unresolvable(address, f"expected host:port in {self._setting}")
+            return
+        except TimeoutError:
+            self._unresolvable(address, f"no answer from DNS in {RESOLVE_TIMEOUT_S:g} s")
+            return
+        except OSError as error:
+            self._unresolvable(address, f"does not resolve: {error}")
             return
         self._unresolved.pop(address, None)
         self._found[address] = {
             f"[{entry[4][0]}]:{port}" if entry[0] == socket.AF_INET6 else f"{entry[4][0]}:{port}"
             for entry in found
         }
+
+    def _unresolvable(self, address: str, reason: str) -> None:
+        if self._unresolved.get(address) != reason:
+            self._log.warning("worker address", address=address, reason=reason)
+        self._unresolved[address] = reason
 
     def _retire(self, worker: Worker) -> None:
         """No new calls; those in flight, each with its deadline, still end."""
