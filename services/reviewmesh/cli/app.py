@@ -7,6 +7,7 @@ import sys
 import typer
 from confluent_kafka import KafkaException
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from reviewmesh.cli import demo, dlq, find, lag, publish, tail, topics
 from reviewmesh.cli.errors import (
@@ -20,8 +21,10 @@ from reviewmesh.cli.render import err
 from reviewmesh.local import commands
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.runtime.codec import DecodeError
+from reviewmesh.runtime.kafka import BadOption
 from reviewmesh.runtime.ledger import LedgerMetadataError
 from reviewmesh.runtime.registry import RegistryUnavailable, SubjectMissing
+from reviewmesh.runtime.settings import problems
 
 app = typer.Typer(
     help="Enrich streams of customer reviews, each exactly once.",
@@ -43,10 +46,10 @@ def main() -> None:
     """The command line; what a command raises becomes a message and an exit code."""
     try:
         app()
-    except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = "REVIEWMESH_" + "__".join(str(part).upper() for part in problem["loc"])
-            _end(f"{name}: {problem['msg']}", EXIT_USAGE)
+    except (ValidationError, SettingsError) as error:
+        _end("\n".join(problems(error)), EXIT_USAGE)
+    except BadOption as error:
+        _end(str(error), EXIT_USAGE)
     except (UnreachableError, CannotReach) as error:
         _end(str(error), EXIT_UNREACHABLE)
     except (CommandFailed, LocalStackError, SubjectMissing, DecodeError, LedgerMetadataError) as e:

@@ -14,6 +14,7 @@ from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.state import StackInfo, find_running
 from reviewmesh.runtime.codec import Codec
 from reviewmesh.runtime.contracts import Contracts
+from reviewmesh.runtime.kafka import make_admin
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.topics import load_topics
 
@@ -68,9 +69,7 @@ def connect_embedded(info: StackInfo) -> Connection:
 
 def connection_of(settings: Settings) -> Connection:
     """Raises CannotReach when the broker does not answer."""
-    options = settings.kafka.as_librdkafka()
-    # Its own lines on stderr would say each failed attempt; ours says it once.
-    admin = AdminClient({**options, "log_level": "0"})
+    admin = make_admin(settings.kafka)
     try:
         admin.list_topics(timeout=ANSWER_TIMEOUT_S)
     except KafkaException as error:

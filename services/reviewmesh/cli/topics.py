@@ -10,7 +10,7 @@ from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.reading import CALL_TIMEOUT_S
 from reviewmesh.cli.render import out
 from reviewmesh.runtime import topics
-from reviewmesh.runtime.registry import SchemaRegistry
+from reviewmesh.runtime.contracts import registry_of
 
 REGISTRY_TIMEOUT_S = 15.0
 
@@ -26,8 +26,7 @@ def apply() -> None:
         settings.join.late_window_s,
         settings.intake.dedupe_window_s,
     )
-    at = settings.registry
-    registry = SchemaRegistry(at.url, at.username, at.password, REGISTRY_TIMEOUT_S)
+    registry = registry_of(settings.registry, REGISTRY_TIMEOUT_S)
     try:
         done = topics.apply(settings.kafka.as_librdkafka(), registry, settings.prefix, max(windows))
     except topics.TopicsError as error:

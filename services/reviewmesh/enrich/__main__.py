@@ -17,8 +17,7 @@ from reviewmesh.runtime.service import run
 from reviewmesh.runtime.settings import Settings
 
 
-def build(task: str, settings: Settings) -> EnrichStage:
-    contracts = Contracts(settings)
+def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
     endpoints = [
         endpoint.strip()
         for endpoint in getattr(settings.workers, task).split(",")
@@ -42,8 +41,10 @@ def main() -> int:
     parser.add_argument("--task", required=True, choices=TASKS)
     task: str = parser.parse_args().task
 
-    def build_task(settings: Settings, log: structlog.stdlib.BoundLogger) -> EnrichStage:
-        return build(task, settings)
+    def build_task(
+        settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
+    ) -> EnrichStage:
+        return build(task, settings, contracts)
 
     return run(f"enricher-{task}", build_task)
 

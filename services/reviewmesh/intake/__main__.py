@@ -15,8 +15,9 @@ from reviewmesh.runtime.service import run
 from reviewmesh.runtime.settings import Settings
 
 
-def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> IntakeStage:
-    contracts = Contracts(settings)
+def build(
+    settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
+) -> IntakeStage:
     return IntakeStage(
         contracts.codec(RAW),
         contracts.codec(ACCEPTED),

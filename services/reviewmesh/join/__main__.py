@@ -17,8 +17,7 @@ from reviewmesh.runtime.service import run
 from reviewmesh.runtime.settings import Settings
 
 
-def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> JoinStage:
-    contracts = Contracts(settings)
+def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger) -> JoinStage:
     return JoinStage(
         contracts.codec(ACCEPTED),
         {task: contracts.codec(topic) for task, topic in TOPIC_OF.items()},

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
 
+from reviewmesh.runtime.kafka import make_admin
 from reviewmesh.runtime.settings import Settings
 
 REQUEST_TIMEOUT_S = 5.0
@@ -31,7 +31,7 @@ class EndOffsets:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        self._admin = AdminClient({**settings.kafka.as_librdkafka()})
+        self._admin = make_admin(settings.kafka)
         self._prefix = settings.prefix
         self._clock = clock
         self._questions: dict[tuple[str, int], Question] = {}

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from reviewmesh.runtime.codec import Codec
+from reviewmesh.runtime.codec import Codec, load_schema
 from reviewmesh.runtime.registry import SchemaRegistry
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.settings import RegistrySettings, Settings
 from reviewmesh.runtime.topics import Topic, load_topics
+
+
+def registry_of(settings: RegistrySettings, timeout_s: float = 2.0) -> SchemaRegistry:
+    return SchemaRegistry(
+        settings.url, settings.username, settings.password, timeout_s, settings.ssl_context()
+    )
 
 
 class Contracts:
     """One registry client and one codec per topic; topics are named without the prefix."""
 
     def __init__(self, settings: Settings) -> None:
-        registry = settings.registry
-        self._registry = SchemaRegistry(registry.url, registry.username, registry.password)
+        self._registry = registry_of(settings.registry)
         self._prefix = settings.prefix
         file = load_topics()
         self._topics: dict[str, Topic] = {topic.name: topic for topic in file.topics}
+        self._used: dict[str, Topic] = {}
+
+    @property
+    def used(self) -> list[Topic]:
+        """The topics that a codec was asked for: those that the service reads or writes."""
+        return list(self._used.values())
+
+    def check_schemas(self) -> None:
+        """Raises RegistryUnavailable, or SubjectMissing, for the topics that are used."""
+        for topic in self.used:
+            self._registry.id_of(f"{self._prefix}{topic.name}-value", load_schema(topic.schema))
 
     def codec(self, topic: str) -> Codec:
+        self._used[topic] = self._topics[topic]
         return Codec(self._registry, f"{self._prefix}{topic}-value", self._topics[topic].schema)
 
     def max_bytes(self, topic: str) -> int:

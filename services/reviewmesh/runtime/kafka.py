@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.settings import KafkaSettings, Settings, variable
 
 TRANSACTION_TIMEOUT_MS = 10_000
 GENERATION = slice(7, 11)
+# librdkafka's own lines; a client hands them over when it is polled.
+LOGGER = logging.getLogger("librdkafka")
+# What a client raises over its options, according to whether librdkafka or its binding refuses.
+REFUSALS = (KafkaException, AttributeError, TypeError, ValueError)
+
+
+class BadOption(ValueError):
+    """librdkafka refuses an option; the message names the setting and holds no secret."""
 
 
 def consumer_options(settings: Settings, group: str) -> dict[str, str]:
@@ -51,11 +62,16 @@ def producer_options(settings: Settings, group: str) -> dict[str, str]:
     }
 
 
-def reader_options(settings: Settings) -> dict[str, str]:
+def reader_options(settings: Settings) -> dict[str, Any]:
     """A consumer without a group, for reading a partition by hand."""
     options = consumer_options(settings, f"{settings.prefix}reviewmesh-reader")
     del options["group.instance.id"]
-    return options
+    return quiet(options)
+
+
+def quiet(options: Mapping[str, str]) -> dict[str, Any]:
+    """For a client whose calls tell of every failure themselves: no lines of its own."""
+    return {name: value for name, value in options.items() if name != "debug"} | {"log_level": "0"}
 
 
 def generation(metadata: object) -> int:
@@ -68,8 +84,48 @@ OnError = Callable[[KafkaError], None]
 
 
 def make_consumer(options: Mapping[str, str], on_error: OnError) -> Consumer:
-    return Consumer({**options, "error_cb": on_error})
+    return Consumer({**options, "error_cb": on_error, "logger": LOGGER})
 
 
 def make_producer(options: Mapping[str, str], on_error: OnError) -> Producer:
-    return Producer({**options, "error_cb": on_error})
+    return Producer({**options, "error_cb": on_error, "logger": LOGGER})
+
+
+def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) -> AdminClient:
+    """Raises BadOption."""
+    options = {"reconnect.backoff.max.ms": "1000", **settings.as_librdkafka()}
+    try:
+        return AdminClient({**quiet(options), "error_cb": on_error})
+    except REFUSALS as error:
+        raise _bad_option(settings, error) from None
+
+
+def check_options(settings: Settings) -> None:
+    """Raises BadOption where librdkafka would refuse the operator's options."""
+    clients: list[Any] = []
+    try:
+        for make, options in (
+            (Consumer, consumer_options(settings, "reviewmesh-check")),
+            (Producer, producer_options(settings, "reviewmesh-check")),
+        ):
+            clients.append(make(quiet(options)))
+    except REFUSALS as error:
+        raise _bad_option(settings.kafka, error) from None
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _bad_option(settings: KafkaSettings, error: Exception) -> BadOption:
+    detail = error.args[0]
+    reason = (detail.str() if isinstance(detail, KafkaError) else str(detail)).strip()
+    options = settings.as_librdkafka()
+    # The longest name first, for names that begin alike.
+    named = [name for name in sorted(options, key=len, reverse=True) if name in reason]
+    where = variable("kafka", named[0].replace(".", "_") if named else "*")
+    for secret in settings.secrets():
+        reason = reason.replace(secret, "**********")
+    return BadOption(
+        f"{where}: librdkafka refuses it: {reason}; its options are named as in its documentation, "
+        "with _ for ."
+    )

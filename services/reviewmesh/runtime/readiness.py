@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Need = Literal["broker", "assignment", "offsets", "records"]
+Need = Literal["start", "broker", "assignment", "offsets", "records"]
 
 
 class Readiness:

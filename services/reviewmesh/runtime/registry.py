@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from typing import Any
 
@@ -38,12 +39,13 @@ class SchemaRegistry:
         username: str | None = None,
         password: SecretStr | None = None,
         timeout_s: float = 2.0,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
         auth = None
         if username is not None:
             auth = (username, password.get_secret_value() if password else "")
         self._url = url.rstrip("/")
-        self._client = httpx.Client(auth=auth, timeout=timeout_s)
+        self._client = httpx.Client(auth=auth, timeout=timeout_s, verify=verify)
         self._schemas: dict[int, dict[str, Any]] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._unknown_until: dict[int, float] = {}
@@ -121,15 +123,17 @@ class SchemaRegistry:
                 content=None if body is None else json.dumps(body),
                 headers={"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE},
             )
-            answer = response.json()
+            if response.status_code in (200, 404, 409):
+                return response.status_code, response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise RegistryUnavailable(
                 f"the schema registry at {self._url} does not answer "
                 f"({type(error).__name__}: {error}); check REVIEWMESH_REGISTRY__URL"
             ) from error
-        if response.status_code in (200, 404, 409):
-            return response.status_code, answer
+        hint = ""
+        if response.status_code in (401, 403):
+            hint = "; check REVIEWMESH_REGISTRY__USERNAME and REVIEWMESH_REGISTRY__PASSWORD"
         raise RegistryUnavailable(
             f"the schema registry at {self._url} answered {method} {path} with "
-            f"{response.status_code}: {str(answer)[:500]}"
+            f"{response.status_code}: {response.text[:500]}{hint}"
         )

@@ -2,58 +2,173 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
-from typing import Literal
+import ssl
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import httpx
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-SECRET_OPTIONS = ("password", "secret", "key.pem", "token")
+ENV_PREFIX = "REVIEWMESH_"
+NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
+
+# The promise rests on these: another value would lose or repeat records, or let replicas fence
+# each other.
+SET_BY_THE_MESH = frozenset(
+    {
+        "auto_offset_reset",
+        "enable_auto_commit",
+        "enable_auto_offset_store",
+        "enable_idempotence",
+        "enable_partition_eof",
+        "group_id",
+        "group_instance_id",
+        "group_protocol",
+        "isolation_level",
+        "partition_assignment_strategy",
+        "transactional_id",
+    }
+)
+
+# In the names of librdkafka's options that hold a secret.
+SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
+
+
+def variable(*path: str) -> str:
+    """The environment's name of a setting."""
+    return ENV_PREFIX + "__".join(path).upper()
+
+
+class Section(BaseModel):
+    """A part of the settings that knows all its names, so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class KafkaSettings(BaseModel):
-    """librdkafka's own options, dots written as underscores; SASL and TLS included."""
+    """librdkafka's own options, dots written as underscores; SASL and TLS included.
 
-    model_config = ConfigDict(extra="allow")
-    bootstrap_servers: str = "127.0.0.1:9092"
+    Any of them may be a secret, so none but the address is ever shown.
+    """
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, SecretStr] = Field(init=False)
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", min_length=1)
+
+    @model_validator(mode="after")
+    def _leaves_the_mesh_its_own(self) -> Self:
+        taken = sorted(SET_BY_THE_MESH & self.__pydantic_extra__.keys())
+        if taken:
+            names = ", ".join(variable("kafka", name) for name in taken)
+            raise ValueError(f"the mesh sets these itself, exactly-once rests on them: {names}")
+        return self
 
     def as_librdkafka(self) -> dict[str, str]:
-        """The options under librdkafka's names; values may be secrets, so never log them."""
-        options = {name.replace("_", "."): str(value) for name, value in self}
-        options.update(
-            {name.replace("_", "."): str(value) for name, value in (self.model_extra or {}).items()}
-        )
+        """The options under librdkafka's names, in clear: never log them."""
+        options = {"bootstrap.servers": self.bootstrap_servers}
+        for name, value in self.__pydantic_extra__.items():
+            options[name.replace("_", ".")] = value.get_secret_value()
         return options
 
-    def __repr__(self) -> str:
-        shown = {
-            name: "**********" if any(word in name for word in SECRET_OPTIONS) else value
-            for name, value in self.as_librdkafka().items()
-        }
-        return f"KafkaSettings({shown})"
+    def secrets(self) -> list[str]:
+        """The values that no message may contain."""
+        return [
+            value.get_secret_value()
+            for name, value in self.__pydantic_extra__.items()
+            if value and any(word in name for word in SECRET_WORDS)
+        ]
 
-    __str__ = __repr__
 
+class RegistrySettings(Section):
+    """Where the schema registry's Confluent API is, basic auth and TLS.
 
-class RegistrySettings(BaseModel):
+    A user and a password inside the address are taken out of it.
+    """
+
     url: str = "http://127.0.0.1:8081/apis/ccompat/v7"
     username: str | None = None
     password: SecretStr | None = None
+    ssl_ca_location: FilePath | None = None
+    ssl_certificate_location: FilePath | None = None
+    ssl_key_location: FilePath | None = None
+    ssl_key_password: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_credentials_out_of_the_address(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "url" not in values:
+            return values
+        try:
+            address = urlsplit(str(values["url"]))
+            user, password = address.username, address.password
+        except ValueError as error:
+            raise ValueError(f"{variable('registry', 'url')} is no address") from error
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(
+                f"{variable('registry', 'url')}: expected http://HOST:PORT/PATH or https://…"
+            )
+        if user is None:
+            return values
+        bare = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+        found = {"username": unquote(user), "password": unquote(password or "")}
+        return {**found, **values, "url": bare}
+
+    @model_validator(mode="after")
+    def _tls_files_can_be_loaded(self) -> Self:
+        try:
+            self.ssl_context()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"expected PEM files, with a key that fits, in {variable('registry', 'ssl_*')}: "
+                f"{error}"
+            ) from error
+        return self
+
+    def ssl_context(self) -> ssl.SSLContext | bool:
+        """True means what the system, or SSL_CERT_FILE, trusts."""
+        if self.ssl_ca_location is None and self.ssl_certificate_location is None:
+            return True
+        if self.ssl_ca_location is None:
+            context = httpx.create_ssl_context()
+        else:
+            context = ssl.create_default_context(cafile=self.ssl_ca_location)
+        if self.ssl_certificate_location is not None:
+            password = self.ssl_key_password
+            context.load_cert_chain(
+                self.ssl_certificate_location,
+                self.ssl_key_location,
+                # An empty one, so that a key that needs a password is an error, not a prompt.
+                password.get_secret_value() if password else "",
+            )
+        return context
 
 
-class LogSettings(BaseModel):
+class LogSettings(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["json", "console"] = "json"
 
 
-class HttpSettings(BaseModel):
+class HttpSettings(Section):
     """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""
 
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int = Field(default=0, ge=0, le=65535)
 
 
-class WorkersSettings(BaseModel):
+class WorkersSettings(Section):
     """Inference workers per task: host:port, several separated by commas."""
 
     ner: str = "127.0.0.1:50051"
@@ -61,22 +176,36 @@ class WorkersSettings(BaseModel):
     sentiment: str = "127.0.0.1:50051"
 
 
-class IntakeSettings(BaseModel):
-    dedupe_window_s: float = Field(default=3600, gt=0)
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""In the environment a JSON list, or separated by commas."""
+
+
+class IntakeSettings(Section):
+    dedupe_window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
     dedupe_ids: int = Field(default=20_000, gt=0)
-    drop_attributes: tuple[str, ...] = ("email", "phone", "ip_address", "user_id")
+    drop_attributes: Names = ("email", "phone", "ip_address", "user_id")
 
 
-class JoinSettings(BaseModel):
+class JoinSettings(Section):
     """`straggler_s` must exceed session timeout + transaction timeout + the worst inference."""
 
-    max_wait_s: float = Field(default=6 * 3600, gt=0)
-    straggler_s: float = Field(default=60, gt=0)
-    late_window_s: float = Field(default=24 * 3600, gt=0)
+    max_wait_s: float = Field(default=6 * 3600, gt=0, allow_inf_nan=False)
+    straggler_s: float = Field(default=60, gt=0, allow_inf_nan=False)
+    late_window_s: float = Field(default=24 * 3600, gt=0, allow_inf_nan=False)
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="REVIEWMESH_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
+    )
 
     kafka: KafkaSettings = KafkaSettings()
     registry: RegistrySettings = RegistrySettings()
@@ -85,9 +214,40 @@ class Settings(BaseSettings):
     workers: WorkersSettings = WorkersSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
-    prefix: str = Field(default="", description="Put before every topic, group and subject.")
+    prefix: str = Field(
+        default="",
+        max_length=200,
+        pattern=NAME_PATTERN,
+        description="Put before every topic, group and subject.",
+    )
     slot: str = Field(
         default_factory=socket.gethostname,
+        min_length=1,
+        max_length=200,
+        pattern=NAME_PATTERN,
         description="Stable name of this process among its service's replicas.",
     )
-    grace_s: float = Field(default=20, gt=0, description="Time to finish work after SIGTERM.")
+    grace_s: float = Field(
+        default=20,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time to finish work after SIGTERM.",
+    )
+
+
+def problems(error: ValidationError | SettingsError) -> list[str]:
+    """A line for each setting that is wrong, under its name and without its value."""
+    if isinstance(error, ValidationError):
+        return [
+            _problem(problem["type"], [str(part) for part in problem["loc"]], problem["msg"])
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+    found = re.search(r'field "(\w+)"', str(error))
+    name = variable(found[1]) if found else ENV_PREFIX
+    return [f"{name}: expected JSON; or give each value by itself, as {name}__<NAME>"]
+
+
+def _problem(kind: str, path: list[str], message: str) -> str:
+    if kind == "extra_forbidden":
+        message = "there is no such setting"
+    return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

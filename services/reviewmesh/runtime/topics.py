@@ -19,6 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from reviewmesh.runtime.codec import load_schema
+from reviewmesh.runtime.kafka import quiet
 from reviewmesh.runtime.registry import IncompatibleSchema, SchemaRegistry
 
 CALL_TIMEOUT_S = 15.0
@@ -95,11 +96,10 @@ def apply(
     RegistryUnavailable when one of the two does not answer.
     """
     topics = load_topics().topics
-    admin = AdminClient(dict(kafka))
+    admin = AdminClient(quiet(kafka))
     metadata = admin.list_topics(timeout=CALL_TIMEOUT_S)
     for topic in topics:
-        existing = metadata.topics.get(prefix + topic.name)
-        _check(topic, prefix, len(existing.partitions) if existing else None, longest_window_s)
+        _check(topic, prefix, metadata.topics.get(prefix + topic.name), longest_window_s)
         subject = f"{prefix}{topic.name}-value"
         if not registry.is_compatible(subject, load_schema(topic.schema)):
             raise TopicsError(
@@ -124,12 +124,22 @@ def apply(
     return done
 
 
-def _check(topic: Topic, prefix: str, partitions: int | None, longest_window_s: float) -> None:
-    if partitions is not None and partitions != topic.partitions:
-        raise TopicsError(
-            f"{prefix}{topic.name}: expected {topic.partitions} partitions, found {partitions}; a "
-            "review keeps one partition number through all topics, so recreate the topic"
-        )
+def shape_problem(topic: Topic, prefix: str, found: Any) -> str:
+    """What is wrong with a topic as the broker's metadata has it; empty when nothing is."""
+    partitions = len(found.partitions)
+    if partitions == topic.partitions:
+        return ""
+    return (
+        f"{prefix}{topic.name}: expected {topic.partitions} partitions, found {partitions}; a "
+        "review keeps one partition number through all topics, so delete the topic and run "
+        "`reviewmesh topics apply`"
+    )
+
+
+def _check(topic: Topic, prefix: str, found: Any, longest_window_s: float) -> None:
+    problem = shape_problem(topic, prefix, found) if found is not None else ""
+    if problem:
+        raise TopicsError(problem)
     if topic.cleanup_policy == "delete" and topic.retention_hours * HOUR_S <= longest_window_s:
         raise TopicsError(
             f"{topic.name}: retention of {topic.retention_hours} h must exceed the longest window "
