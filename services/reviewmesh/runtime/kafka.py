@@ -93,9 +93,9 @@ def make_producer(options: Mapping[str, str], on_error: OnError) -> Producer:
 
 def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) -> AdminClient:
     """Raises BadOption."""
-    options = {"reconnect.backoff.max.ms": "1000", **settings.as_librdkafka()}
+    options = quiet({"reconnect.backoff.max.ms": "1000", **settings.as_librdkafka()})
     try:
-        return AdminClient({**quiet(options), "error_cb": on_error})
+        return AdminClient(options | {"error_cb": on_error})
     except REFUSALS as error:
         raise _bad_option(settings, error) from None
 
