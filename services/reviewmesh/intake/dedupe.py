@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+# Of one review; it bounds what an id that is edited for ever can take up.
+REMEMBERED_CONTENTS = 50
+
 
 @dataclass(slots=True)
 class Remembered:
@@ -45,7 +48,10 @@ class Dedupe:
         known = self._reviews.pop(review_id, None) or Remembered(content_hash, at_ms)
         known.content_hash = content_hash
         known.accepted_ms = at_ms
+        known.acceptances.pop(content_hash, None)
         known.acceptances[content_hash] = acceptance
+        if len(known.acceptances) > REMEMBERED_CONTENTS:
+            del known.acceptances[next(iter(known.acceptances))]
         self._reviews[review_id] = known
         while len(self._reviews) > self._max_ids:
             self._reviews.popitem(last=False)
