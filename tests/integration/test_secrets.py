@@ -52,7 +52,7 @@ def test_a_waiting_service_shows_none(name: str, tmp_path: Path) -> None:
     process = Process(name, command, environment(**everything), log, port)
     process.start()
     try:
-        wait_until(lambda: "waiting" in log.read_text(), 20, "the service waits")
+        wait_until(lambda: "waiting" in log.read_text(), 60, "the service waits")
         endpoints = [process.get(path) for path in ("/healthz", "/readyz", "/metrics")]
         assert process.terminate() == 0
     finally:
@@ -85,7 +85,7 @@ def test_a_bad_setting_ends_with_2_its_name_and_no_stack_trace(
         env=environment(**tls, **{variable: value}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 2, done.stderr

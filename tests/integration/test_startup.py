@@ -1,0 +1,111 @@
+"""Topics that are missing or of another shape are told, and waited for until they are mended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from reviewmesh.runtime import topics
+from tests.broker import TestStack, wait_until
+from tests.mesh import PARTITIONS, Mesh
+
+WITHIN_S = 60
+
+
+@pytest.fixture
+def mesh(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
+    """Nothing of it runs yet, and it has no topics."""
+    mesh = Mesh(stack, prefix, tmp_path)
+    try:
+        yield mesh
+    finally:
+        mesh.stop()
+
+
+def admin(mesh: Mesh) -> AdminClient:
+    return AdminClient({"bootstrap.servers": mesh.stack.bootstrap_servers})
+
+
+def create(mesh: Mesh, topic: str, partitions: int) -> None:
+    name = mesh.prefix + topic
+    client = admin(mesh)
+    client.create_topics([NewTopic(name, partitions, 1)])[name].result(10)
+
+
+def delete(mesh: Mesh, topic: str) -> None:
+    name = mesh.prefix + topic
+    client = admin(mesh)
+    client.delete_topics([name])[name].result(10)
+    wait_until(lambda: name not in client.list_topics(timeout=5).topics, 10, f"{name} gone")
+
+
+def waits_for(mesh: Mesh, service: str, what: str) -> None:
+    """Readiness, the log and liveness tell it alike."""
+    process = mesh.processes[service]
+
+    def told() -> bool:
+        status, body = process.get("/readyz")
+        return status == 503 and what in json.loads(body)["waiting_for"]
+
+    mesh.wait_for(told, WITHIN_S, f"{service} waits for {what}")
+    assert process.get("/healthz")[0] == 200
+    warnings = [json.loads(line) for line in process.log.read_text().splitlines()]
+    assert any(what in line.get("waiting_for", "") for line in warnings)
+
+
+@pytest.mark.parametrize("service", ["intake", "joiner"])
+def test_missing_topics_are_named_and_waited_for(mesh: Mesh, service: str) -> None:
+    process = mesh.add(service)
+    process.start()
+    waits_for(mesh, service, "topics missing")
+    waiting_for = json.loads(process.get("/readyz")[1])["waiting_for"]
+    assert f"{mesh.prefix}reviews.raw" in waiting_for or service == "joiner"
+    assert f"{mesh.prefix}reviews.accepted" in waiting_for
+    assert "reviewmesh topics apply" in waiting_for
+    # An intake needs no results.
+    assert (f"{mesh.prefix}reviews.ner" in waiting_for) == (service == "joiner")
+    mesh.apply_topics()
+    mesh.wait_for(process.is_ready, WITHIN_S, f"{service} ready")
+
+
+def test_one_topic_of_another_partition_count_is_waited_for(mesh: Mesh) -> None:
+    mesh.apply_topics()
+    delete(mesh, "reviews.accepted")
+    create(mesh, "reviews.accepted", PARTITIONS + 2)
+    process = mesh.add("intake")
+    process.start()
+    expected = f"{mesh.prefix}reviews.accepted: expected {PARTITIONS} partitions, found 8"
+    waits_for(mesh, "intake", expected)
+    delete(mesh, "reviews.accepted")
+    mesh.apply_topics()
+    mesh.wait_for(process.is_ready, WITHIN_S, "intake ready")
+
+
+def test_missing_schemas_are_waited_for(mesh: Mesh) -> None:
+    for topic in ("reviews.raw", "reviews.accepted", "reviews.dead-letter"):
+        create(mesh, topic, PARTITIONS)
+    process = mesh.add("intake")
+    process.start()
+    waits_for(mesh, "intake", f"subject {mesh.prefix}reviews.")
+    mesh.apply_topics()
+    mesh.wait_for(process.is_ready, WITHIN_S, "intake ready")
+
+
+def test_a_waiting_service_stops_at_once_when_told(mesh: Mesh) -> None:
+    process = mesh.add("enricher-ner")
+    process.start()
+    waits_for(mesh, "enricher-ner", "topics missing")
+    assert process.terminate() == 0
+    assert "stopped" in process.log.read_text()
+
+
+def test_apply_refuses_topics_of_another_partition_count_and_changes_nothing(mesh: Mesh) -> None:
+    create(mesh, "reviews.topic", PARTITIONS - 1)
+    with pytest.raises(topics.TopicsError, match="expected 6 partitions, found 5"):
+        mesh.apply_topics()
+    mine = [name for name in admin(mesh).list_topics(timeout=5).topics if mesh.prefix in name]
+    assert mine == [f"{mesh.prefix}reviews.topic"]
