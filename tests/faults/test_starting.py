@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reviewmesh.runtime.codec import load_schema
+from reviewmesh.runtime.logs import lasting
 from tests.broker import TestStack
 from tests.mesh import SCHEMAS, SERVICES, Mesh, assert_exactly_once, review, reviews
 
@@ -95,3 +97,19 @@ def schema_ids(mesh: Mesh) -> list[int]:
         mesh.registry.id_of(f"{mesh.prefix}{topic}-value", load_schema(schema))
         for topic, schema in SCHEMAS.items()
     ]
+
+
+def test_a_broker_that_goes_away_is_told_once_and_in_the_log_only(mesh: Mesh) -> None:
+    """librdkafka tries again many times a second; none of it is written past the log."""
+    joiner = mesh.add("joiner")
+    joiner.start()
+    mesh.wait_ready(READY_WITHIN_S)
+    with away(mesh.stack, "broker"):
+        mesh.wait_for(lambda: "refused" in joiner.log.read_text(), 30, "the joiner notices")
+        asked = time.monotonic()
+        mesh.wait_for(lambda: time.monotonic() - asked > 5, 10, "five seconds without a broker")
+    lines = [json.loads(line) for line in joiner.log.read_text().splitlines()]
+    said = [line for line in lines if line["event"] == "kafka"]
+    assert {line["level"] for line in said} <= {"info", "warning"}
+    errors = [lasting(line["error"]) for line in said]
+    assert len(errors) == len(set(errors))

@@ -59,7 +59,10 @@ class Written:
 
 
 class Throttle:
-    """Drops a warning that was written within the last REPEAT_AFTER_S; its next says how often."""
+    """Drops a warning that was written within the last REPEAT_AFTER_S; its next says how often.
+
+    So with what librdkafka tells as information, such as connections that were idle and closed.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -69,7 +72,7 @@ class Throttle:
     def __call__(
         self, logger: object, method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
-        if method != "warning":
+        if method != "warning" and not (method == "info" and event.get("event") == "kafka"):
             return event
         key = tuple(sorted(f"{name}={value}" for name, value in said(event).items()))
         now = self._clock()

@@ -168,6 +168,15 @@ def test_a_warning_that_differs_in_a_field_is_another() -> None:
     assert not written(throttle, event="lost", partitions=[1])
 
 
+def test_what_librdkafka_tells_as_information_is_held_back_as_well() -> None:
+    throttle = logs.Throttle(Clock())
+    assert written(throttle, "info", event="kafka", error="Disconnected (after 600ms in state UP)")
+    assert not written(
+        throttle, "info", event="kafka", error="Disconnected (after 7ms in state UP)"
+    )
+    assert all(written(throttle, "debug", event="kafka", error="x") for _ in range(3))
+
+
 @pytest.mark.parametrize("method", ["info", "error"])
 def test_only_warnings_are_held_back(method: str) -> None:
     throttle = logs.Throttle(Clock())
