@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +110,12 @@ def test_apply_refuses_topics_of_another_partition_count_and_changes_nothing(mes
         mesh.apply_topics()
     mine = [name for name in admin(mesh).list_topics(timeout=5).topics if mesh.prefix in name]
     assert mine == [f"{mesh.prefix}reviews.topic"]
+
+
+def test_a_port_that_is_taken_is_named(mesh: Mesh) -> None:
+    process = mesh.add("intake")
+    with socket.create_server(("127.0.0.1", process.http_port)):
+        process.start()
+        assert process.wait() == 1
+    (line,) = [json.loads(line) for line in process.log.read_text().splitlines()]
+    assert line["event"].startswith("REVIEWMESH_HTTP__PORT: cannot listen on 127.0.0.1:")

@@ -22,49 +22,64 @@ from reviewmesh.runtime.startup import Startup
 BuildStage = Callable[[Settings, Contracts, structlog.stdlib.BoundLogger], Stage]
 
 
-def run(service: str, build: BuildStage) -> int:
-    """Returns the exit code: 0 after a graceful stop, 1 when the loop failed, 2 on bad settings."""
-    try:
-        settings = Settings()
-        check_options(settings)
-    except (ValidationError, SettingsError) as error:
-        print(*problems(error), sep="\n", file=sys.stderr)
+class Service:
+    """What health and signals see of a process: first its startup, then its loop."""
+
+    def __init__(self, startup: Startup, stage: Stage, make_loop: Callable[[], ConsumerLoop]):
+        self._startup = startup
+        self._stage = stage
+        self._make_loop = make_loop
+        self._phase: Startup | ConsumerLoop = startup
+
+    @property
+    def heartbeat(self) -> float:
+        return self._phase.heartbeat
+
+    @property
+    def waiting_for(self) -> str:
+        return self._phase.readiness.waiting_for or self._stage.waiting_for()
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """A signal's handler."""
+        self._phase.request_stop()
+
+    def run(self) -> None:
+        """Returns after a stop; raises what the loop raises."""
+        self._startup.wait()
+        if self._startup.stopping:
+            self._stage.stop()
+            return
+        loop = self._make_loop()
+        self._phase = loop
+        # A signal may have come between the end of the wait and this line.
+        if self._startup.stopping:
+            loop.request_stop()
+        loop.run()
+
+
+def run(name: str, build: BuildStage) -> int:
+    """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings."""
+    settings = read_settings()
+    if settings is None:
         return 2
-    except BadOption as error:
-        print(error, file=sys.stderr)
-        return 2
-    log = logs.configure(settings.log, service)
+    log = logs.configure(settings.log, name)
     contracts = Contracts(settings)
     stage = build(settings, contracts, log)
-    startup = Startup(settings, contracts, log)
-    phase: Startup | ConsumerLoop = startup
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        phase.request_stop()
-
+    service = Service(
+        Startup(settings, contracts, log), stage, lambda: ConsumerLoop(stage, settings, log)
+    )
     try:
-        server = health.serve(
-            settings.http, lambda: phase.heartbeat, lambda: phase.readiness.waiting_for or stage.waiting_for()
-        )
+        server = health.serve(settings.http, lambda: service.heartbeat, lambda: service.waiting_for)
     except OSError as error:
         at = f"{settings.http.host}:{settings.http.port}"
         log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")
         stage.stop()
         return 1
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, service.stop)
+    signal.signal(signal.SIGINT, service.stop)
     log.info("started", port=server.server_port, slot=settings.slot, prefix=settings.prefix)
     try:
-        startup.wait()
-        if startup.stopping:
-            stage.stop()
-        else:
-            loop = ConsumerLoop(stage, settings, log)
-            phase = loop
-            # A signal may have come between the end of the wait and this line.
-            if startup.stopping:
-                loop.request_stop()
-            loop.run()
+        service.run()
     except Exception:
         log.exception("the loop failed; a supervisor is expected to start this process again")
         return 1
@@ -72,3 +87,17 @@ def run(service: str, build: BuildStage) -> int:
         server.shutdown()
     log.info("stopped")
     return 0
+
+
+def read_settings() -> Settings | None:
+    """None when they are wrong, which is then told on stderr."""
+    try:
+        settings = Settings()
+        check_options(settings)
+    except (ValidationError, SettingsError) as error:
+        print(*problems(error), sep="\n", file=sys.stderr)
+        return None
+    except BadOption as error:
+        print(error, file=sys.stderr)
+        return None
+    return settings

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.kafka import make_admin
@@ -35,7 +36,6 @@ class Startup:
         self._contracts = contracts
         self._log = log
         self._last_error = ""
-        self._admin = make_admin(settings.kafka, self._on_error)
         self.stopping = False
         self.heartbeat = time.monotonic()
         self.readiness = Readiness()
@@ -46,9 +46,10 @@ class Startup:
 
     def wait(self) -> None:
         """Returns once everything is there, or a stop was requested."""
+        admin = make_admin(self._settings.kafka, self._on_error)
         while not self.stopping:
             self.heartbeat = time.monotonic()
-            problem = self._problem()
+            problem = self._problem(admin)
             if not problem:
                 return
             self.readiness.waits("start", problem)
@@ -60,13 +61,13 @@ class Startup:
         while time.monotonic() < until and not self.stopping:
             time.sleep(STOP_SEEN_WITHIN_S)
 
-    def _problem(self) -> str:
+    def _problem(self, admin: AdminClient) -> str:
         """What is missing now, with what to do; empty when nothing is."""
         try:
-            metadata = self._admin.list_topics(timeout=CALL_TIMEOUT_S)
+            metadata = admin.list_topics(timeout=CALL_TIMEOUT_S)
         except KafkaException as error:
             # The call only says that it failed; the callback has heard why.
-            self._admin.poll(0)
+            admin.poll(0)
             return self._broker(self._last_error or error.args[0].str())
         problems = self._topic_problems(metadata.topics)
         if problems:
