@@ -171,9 +171,9 @@ class HttpSettings(Section):
 class WorkersSettings(Section):
     """Inference workers per task: host:port, several separated by commas."""
 
-    ner: str = "127.0.0.1:50051"
-    topic: str = "127.0.0.1:50051"
-    sentiment: str = "127.0.0.1:50051"
+    ner: str = Field(default="127.0.0.1:50051", pattern=r"\S")
+    topic: str = Field(default="127.0.0.1:50051", pattern=r"\S")
+    sentiment: str = Field(default="127.0.0.1:50051", pattern=r"\S")
 
 
 def _split(value: object) -> object:

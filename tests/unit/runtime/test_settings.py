@@ -122,6 +122,7 @@ def test_a_password_of_its_own_goes_before_the_one_in_the_address() -> None:
         ("LOG__FORMAT", "xml"),
         ("HTTP__PORT", "99999"),
         ("HTTP__PORT", "http"),
+        ("WORKERS__NER", " "),
         ("JOIN__MAX_WAIT_S", "-1"),
         ("JOIN__MAX_WAIT", "60"),
         ("INTAKE__DEDUPE_IDS", "1.5"),
