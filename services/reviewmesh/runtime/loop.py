@@ -65,8 +65,6 @@ class ConsumerLoop:
         self._failure: BaseException | None = None
         self._fenced = ""
         self._rejoined_at = float("-inf")
-        self._last_error = ""
-        self._error_logged = 0.0
         self.heartbeat = time.monotonic()
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
@@ -97,6 +95,7 @@ class ConsumerLoop:
             self._connect()
         for message in self._consumer.consume(POLL_RECORDS, POLL_S):
             self._take(message)
+        self._producer.poll()
         if self._failure is not None:
             raise self._failure
         if self._fenced:
@@ -377,8 +376,4 @@ class ConsumerLoop:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._stopping:
             self._wait_for_the_broker(error.str())
             return
-        now = time.monotonic()
-        if error.str() == self._last_error and now - self._error_logged < 5:
-            return
-        self._last_error, self._error_logged = error.str(), now
         self._log.warning("kafka", code=error.name(), error=error.str())

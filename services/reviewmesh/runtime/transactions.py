@@ -54,6 +54,11 @@ class TransactionalProducer:
         producer.init_transactions(INIT_TIMEOUT_S)
         self._producer = producer
 
+    def poll(self) -> None:
+        """Hear what librdkafka has to say between transactions: unheard, it piles up."""
+        if self._producer is not None:
+            self._producer.poll(0)
+
     def discard(self) -> None:
         """Let go of a producer that is fenced or whose transaction is of unknown outcome."""
         self._producer = None
