@@ -154,7 +154,7 @@ class Mesh:
         elif name.startswith("enricher-"):
             module = ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
         else:
-            module = [{"intake": "reviewmesh.intake", "joiner": "reviewmesh.join"}[name]]
+            module = [{"joiner": "reviewmesh.join"}.get(name, f"reviewmesh.{name}")]
         if dies_in_transaction:
             module = ["tests.dying_service", module[0], str(dies_in_transaction), *module[1:]]
         log = self.folder / f"{key.replace('/', '-')}.log"

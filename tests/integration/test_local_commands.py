@@ -17,7 +17,7 @@ from reviewmesh.local.stack import EmbeddedStack
 from tests.broker import wait_until
 
 REVIEWMESH = Path(sys.executable).with_name("reviewmesh")
-ALL = ["broker", "registry", "worker", "intake", "joiner"]
+ALL = ["broker", "registry", "worker", "intake", "joiner", "lag"]
 ALL += ["enricher-ner", "enricher-topic", "enricher-sentiment"]
 UP_TIMEOUT_S = 90
 

@@ -1,164 +1,145 @@
-"""`reviewmesh lag`: how far each group is behind, in records and in seconds."""
+"""`reviewmesh lag`: how far behind each group is, in records and in seconds."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import Consumer, TopicPartition
+from rich.console import Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from reviewmesh.cli.connection import Connection, connect
-from reviewmesh.cli.reading import CALL_TIMEOUT_S, EARLIEST, Place, offsets, places, read_until
-from reviewmesh.cli.render import out
-from reviewmesh.runtime.ledger import decode_finished
+from reviewmesh.cli.errors import CannotReach
+from reviewmesh.cli.reading import Place
+from reviewmesh.cli.render import err, out
+from reviewmesh.lag.groups import watched_groups
+from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
+from reviewmesh.lag.offsets import Broker, Failure, Progress
+from reviewmesh.runtime.clock import wall_clock
 
-ACCEPTED = "reviews.accepted"
-RESULTS = ("reviews.ner", "reviews.topic", "reviews.sentiment")
-INPUTS = {
-    "reviewmesh-intake": ("reviews.raw",),
-    "reviewmesh-enricher-ner": (ACCEPTED,),
-    "reviewmesh-enricher-topic": (ACCEPTED,),
-    "reviewmesh-enricher-sentiment": (ACCEPTED,),
-    "reviewmesh-joiner": (ACCEPTED, *RESULTS),
-}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a group has finished of one partition."""
-
-    committed: int
-    finished: frozenset[int]
-    """Offsets beyond `committed` that are finished too."""
-
-    def covers(self, offset: int) -> bool:
-        return offset < self.committed or offset in self.finished
-
-
-@dataclass(frozen=True)
-class Lag:
-    """One group on one partition; `unfinished` leaves out what is done beyond the commit."""
-
-    group: str
-    topic: str
-    partition: int
-    committed: int
-    end: int
-    lag: int
-    unfinished: int
-    seconds: float
+WATCH_EVERY_S = 1.0
+NUMBERS = ("committed", "end", "lag", "unfinished", "seconds")
 
 
 def lag(
     as_lines: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Show what each group has not finished yet, in records and in seconds."""
-    rows = measure(connect())
+    if as_lines and watch:
+        raise typer.BadParameter("--json and --watch do not go together")
+    with _meter(connect()) as meter:
+        if watch:
+            _watch(meter)
+            return
+        snapshot = meter.measure()
+    if not snapshot.rows and snapshot.problems:
+        raise CannotReach(f"nothing could be measured: {snapshot.problems[0]}")
     if as_lines:
-        print(json.dumps([asdict(row) for row in rows]))
-        return
-    out.print(_table(rows))
-
-
-def measure(connection: Connection) -> list[Lag]:
-    """All groups on all of their partitions."""
-    topics = sorted({topic for inputs in INPUTS.values() for topic in inputs})
-    everywhere = places(connection, *topics)
-    ends = offsets(connection, everywhere)
-    starts = offsets(connection, everywhere, EARLIEST)
-    return [
-        row
-        for group, inputs in INPUTS.items()
-        for row in _of_group(connection, group, places(connection, *inputs), starts, ends)
-    ]
+        now = time.time()
+        print(json.dumps([_as_json(row, now) for row in snapshot.rows]))
+    else:
+        out.print(_partitions(snapshot))
+    for problem in snapshot.problems:
+        err.print(f"not measured: {problem}", style="red", markup=False, highlight=False)
+    if snapshot.problems:
+        raise CannotReach("the numbers above leave something out")
 
 
 def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict[Place, Progress]:
-    """What `group` (without the prefix) has committed; no commit is an offset of 0."""
-    options = {
-        **connection.settings.kafka.as_librdkafka(),
-        "group.id": connection.settings.prefix + group,
-        "enable.auto.commit": "false",
-        "log_level": "0",
-    }
-    # It asks for the group's commits and never joins the group.
-    consumer: Any = Consumer(options)
-    try:
-        found = consumer.committed(
-            [TopicPartition(connection.topic(topic), number) for topic, number in wanted],
-            timeout=CALL_TIMEOUT_S,
-        )
-    finally:
-        consumer.close()
+    """What `group` (without the prefix) has committed; no commit is an offset of 0.
+
+    Raises CannotReach, and LedgerMetadataError on a commit of another version.
+    """
+    name = connection.settings.prefix + group
+    places = [(connection.topic(topic), number) for topic, number in wanted]
+    found = Broker(connection.admin).committed({name: places})[name]
+    if isinstance(found, Failure):
+        raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
     return {
-        place: Progress(
-            max(0, at.offset),
-            frozenset(decode_finished(at.offset, at.metadata) if at.offset >= 0 else ()),
-        )
-        for place, at in zip(wanted, found, strict=True)
+        place: found[on_broker].progress() if on_broker in found else Progress(0)
+        for place, on_broker in zip(wanted, places, strict=True)
     }
 
 
-def _of_group(
-    connection: Connection,
-    group: str,
-    inputs: list[Place],
-    starts: dict[Place, int],
-    ends: dict[Place, int],
-) -> list[Lag]:
-    rows = []
-    for place, progress in progress_of(connection, group, inputs).items():
-        committed = max(progress.committed, starts[place])
-        behind = max(0, ends[place] - committed)
-        oldest = _oldest_unfinished(connection, place, committed, ends[place], progress)
-        done_beyond = sum(committed <= offset < ends[place] for offset in progress.finished)
-        rows.append(
-            Lag(
-                group=connection.settings.prefix + group,
-                topic=connection.topic(place[0]),
-                partition=place[1],
-                committed=committed,
-                end=ends[place],
-                lag=behind,
-                unfinished=0 if oldest is None else behind - done_beyond,
-                seconds=0.0 if oldest is None else round(max(0.0, time.time() - oldest / 1000), 3),
-            )
-        )
-    return rows
+@contextmanager
+def _meter(connection: Connection) -> Iterator[LagMeter]:
+    settings = connection.settings
+    meter = LagMeter(Broker(connection.admin), settings, watched_groups(settings), wall_clock)
+    try:
+        yield meter
+    finally:
+        meter.close()
 
 
-def _oldest_unfinished(
-    connection: Connection, place: Place, committed: int, end: int, progress: Progress
-) -> int | None:
-    """Kafka's timestamp of the first record that is not finished; markers are no records."""
-    for record in read_until(connection, {place: committed}, {place: end}):
-        if not progress.covers(record.offset):
-            return record.timestamp_ms
-    return None
+def _watch(meter: LagMeter) -> None:
+    """Measure again and again, until Ctrl-C."""
+    try:
+        with Live(console=out, auto_refresh=False) as live:
+            while True:
+                live.update(_live(meter.measure()), refresh=True)
+                time.sleep(WATCH_EVERY_S)
+    except KeyboardInterrupt:
+        return
 
 
-def _table(rows: list[Lag]) -> Table:
-    numbers = ("committed", "end", "lag", "unfinished", "seconds")
+def _as_json(row: PartitionLag, now: float) -> dict[str, Any]:
+    return {
+        "group": row.group,
+        "topic": row.topic,
+        "partition": row.partition,
+        "committed": row.committed,
+        "end": row.end,
+        "lag": row.lag,
+        "unfinished": row.backlog,
+        "seconds": round(row.seconds(now), 3),
+    }
+
+
+def _partitions(snapshot: Snapshot) -> Table:
     table = Table(box=None)
     for name in ("group", "topic"):
         table.add_column(name, overflow="fold")
-    table.add_column("partition", justify="right")
-    for name in numbers:
+    for name in ("partition", *NUMBERS):
         table.add_column(name, justify="right")
-    for row in rows:
+    now = time.time()
+    for row in snapshot.rows:
         table.add_row(
             row.group,
             row.topic,
-            str(row.partition),
-            str(row.committed),
-            str(row.end),
-            str(row.lag),
-            str(row.unfinished),
-            f"{row.seconds:.1f}",
-            style="yellow" if row.unfinished else "",
+            *map(str, (row.partition, row.committed, row.end, row.lag, row.backlog)),
+            f"{row.seconds(now):.1f}",
+            style="yellow" if row.backlog else "",
         )
     return table
+
+
+def _live(snapshot: Snapshot) -> Group:
+    """A line per group and topic: a screen has no room for every partition."""
+    table = Table("group", "topic", box=None)
+    for name in ("lag", "unfinished", "seconds", "last commit", "time to drain"):
+        table.add_column(name, justify="right")
+    now = time.time()
+    drain = {group.name: seconds for group, seconds in snapshot.time_to_drain.items()}
+    for group, topic in dict.fromkeys((row.group, row.topic) for row in snapshot.rows):
+        rows = [row for row in snapshot.rows if (row.group, row.topic) == (group, topic)]
+        backlog = sum(row.backlog for row in rows)
+        table.add_row(
+            group,
+            topic,
+            f"{sum(row.lag for row in rows):,}",
+            f"{backlog:,}",
+            f"{max(row.seconds(now) for row in rows):.1f}",
+            f"{now - max(row.commit_seen_at for row in rows):.0f} s",
+            "nothing moves" if math.isinf(drain[group]) else f"{drain[group]:.1f} s",
+            style="yellow" if backlog else "",
+        )
+    problems = [Text(f"not measured: {problem}", style="red") for problem in snapshot.problems]
+    return Group(table, *problems)

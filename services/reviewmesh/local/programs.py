@@ -15,7 +15,7 @@ from reviewmesh.local.supervision import Program
 TASKS = ("ner", "topic", "sentiment")
 BACKING = ("broker", "registry")
 BACKING_PORTS = ("broker", "broker.controller", "registry", "registry.management")
-SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner")
+SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag")
 WORKER = "worker"
 WORKER_GRPC = "worker.grpc"
 
@@ -86,7 +86,7 @@ def _service(name: str, ports: Mapping[str, int]) -> Program:
 def _module_arguments(name: str) -> list[str]:
     if name.startswith("enricher-"):
         return ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
-    return [{"intake": "reviewmesh.intake", "joiner": "reviewmesh.join"}[name]]
+    return [{"joiner": "reviewmesh.join"}.get(name, f"reviewmesh.{name}")]
 
 
 def service_environment(ports: Mapping[str, int]) -> dict[str, str]:

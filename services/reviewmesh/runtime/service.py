@@ -1,4 +1,4 @@
-"""Runs one stage as a process: settings, logs, endpoints, signals, the loop."""
+"""Runs a service as a process: settings, logs, endpoints, signals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -22,8 +23,30 @@ from reviewmesh.runtime.startup import Startup
 BuildStage = Callable[[Settings, Contracts, structlog.stdlib.BoundLogger], Stage]
 
 
+class Process(Protocol):
+    """What health and signals see of a process."""
+
+    @property
+    def heartbeat(self) -> float: ...
+
+    @property
+    def waiting_for(self) -> str: ...
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """A signal's handler."""
+        ...
+
+    def run(self) -> None:
+        """Returns after a stop."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open when it will never run."""
+        ...
+
+
 class Service:
-    """What health and signals see of a process: first its startup, then its loop."""
+    """A stage as a process: first its startup, then its loop."""
 
     def __init__(self, startup: Startup, stage: Stage, make_loop: Callable[[], ConsumerLoop]):
         self._startup = startup
@@ -40,7 +63,6 @@ class Service:
         return self._phase.readiness.waiting_for or self._stage.waiting_for()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """A signal's handler."""
         self._phase.request_stop()
 
     def run(self) -> None:
@@ -56,24 +78,37 @@ class Service:
             loop.request_stop()
         loop.run()
 
+    def close(self) -> None:
+        self._stage.stop()
+
 
 def run(name: str, build: BuildStage) -> int:
+    """Runs a stage; returns the exit code of `run_process`."""
+
+    def make(settings: Settings, log: structlog.stdlib.BoundLogger) -> Service:
+        contracts = Contracts(settings)
+        stage = build(settings, contracts, log)
+        startup = Startup(settings, contracts, log)
+        return Service(startup, stage, lambda: ConsumerLoop(stage, settings, log))
+
+    return run_process(name, make)
+
+
+def run_process(
+    name: str, make: Callable[[Settings, structlog.stdlib.BoundLogger], Process]
+) -> int:
     """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings."""
     settings = read_settings()
     if settings is None:
         return 2
     log = logs.configure(settings.log, name)
-    contracts = Contracts(settings)
-    stage = build(settings, contracts, log)
-    service = Service(
-        Startup(settings, contracts, log), stage, lambda: ConsumerLoop(stage, settings, log)
-    )
+    service = make(settings, log)
     try:
         server = health.serve(settings.http, lambda: service.heartbeat, lambda: service.waiting_for)
     except OSError as error:
         at = f"{settings.http.host}:{settings.http.port}"
         log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")
-        stage.stop()
+        service.close()
         return 1
     signal.signal(signal.SIGTERM, service.stop)
     signal.signal(signal.SIGINT, service.stop)

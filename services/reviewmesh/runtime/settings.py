@@ -202,6 +202,12 @@ class JoinSettings(Section):
     late_window_s: float = Field(default=24 * 3600, gt=0, allow_inf_nan=False)
 
 
+class LagSettings(Section):
+    """Groups watched beside the mesh's own, on the mesh's topics."""
+
+    groups: Names = ()
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
@@ -214,6 +220,7 @@ class Settings(BaseSettings):
     workers: WorkersSettings = WorkersSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
+    lag: LagSettings = LagSettings()
     prefix: str = Field(
         default="",
         max_length=200,

@@ -1,0 +1,28 @@
+"""`python -m reviewmesh.lag`: builds the lag service from its settings and runs it."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+from prometheus_client import REGISTRY
+
+from reviewmesh.lag.groups import watched_groups
+from reviewmesh.lag.loop import LagLoop
+from reviewmesh.lag.meter import LagMeter
+from reviewmesh.lag.metrics import LagCollector
+from reviewmesh.lag.offsets import connect
+from reviewmesh.runtime.clock import wall_clock
+from reviewmesh.runtime.service import run_loop
+from reviewmesh.runtime.settings import Settings
+
+
+def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> LagLoop:
+    collector = LagCollector(wall_clock)
+    REGISTRY.register(collector)
+    meter = LagMeter(connect(settings), settings, watched_groups(settings), wall_clock)
+    return LagLoop(meter, collector, log)
+
+
+if __name__ == "__main__":
+    sys.exit(run_loop("lag", build))

@@ -1,0 +1,52 @@
+"""The groups that are watched, and what each of them reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reviewmesh.lag.offsets import Place
+from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.topics import load_topics
+
+RAW = "reviews.raw"
+ACCEPTED = "reviews.accepted"
+TASKS = ("ner", "topic", "sentiment")
+RESULTS = tuple(f"reviews.{task}" for task in TASKS)
+INTAKE = "reviewmesh-intake"
+INSIGHTS = "reviewmesh-insights"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedGroup:
+    """A group and the partitions that it reads from their beginning; names as on the broker."""
+
+    name: str
+    task: str = ""
+    places: tuple[Place, ...] | None = None
+    """None: whatever it has committed, which is nothing before it first runs."""
+
+
+def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
+    """The groups without which no review comes out."""
+    partitions = {topic.name: topic.partitions for topic in load_topics().topics}
+
+    def group(name: str, *topics: str, task: str = "") -> WatchedGroup:
+        places = tuple(
+            (prefix + topic, number) for topic in topics for number in range(partitions[topic])
+        )
+        return WatchedGroup(prefix + name, task, places)
+
+    return (
+        group(INTAKE, RAW),
+        *(group(f"reviewmesh-enricher-{task}", ACCEPTED, task=task) for task in TASKS),
+        group("reviewmesh-joiner", ACCEPTED, *RESULTS),
+    )
+
+
+def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
+    """The mesh's own, insights where it runs, and those that the settings name."""
+    named = (name.strip() for name in settings.lag.groups.split(","))
+    own = mesh_groups(settings.prefix)
+    others = dict.fromkeys([settings.prefix + INSIGHTS, *(name for name in named if name)])
+    known = {group.name for group in own}
+    return (*own, *(WatchedGroup(name) for name in others if name not in known))

@@ -1,0 +1,115 @@
+"""Reads the oldest record of a partition that a group has not finished: its timestamps are the lag.
+
+Only that one record is read, and only when it is not the one read last time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, TopicPartition
+
+from reviewmesh.lag.offsets import Place, Progress
+from reviewmesh.runtime import kafka
+from reviewmesh.runtime.record import ORIGIN_TIMESTAMP
+from reviewmesh.runtime.settings import Settings
+
+READ_FOR_S = 3.0
+POLL_S = 0.02
+POLL_RECORDS = 1_000
+# A little over one batch: the broker gives a whole batch even where it is larger than this.
+FETCH_BYTES = 16 * 1024
+LONGEST_TIMESTAMP = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first record that is not finished."""
+
+    offset: int
+    timestamp_ms: int
+    origin_ms: int
+    """When the producer published the review, where the record says so; else its timestamp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where to look for a head: the offsets from `start` up to `end` that are not finished."""
+
+    place: Place
+    start: int
+    end: int
+    progress: Progress
+
+
+class HeadReader:
+    """A consumer without a group that is assigned by hand; it fetches only while it is asked."""
+
+    def __init__(self, settings: Settings, isolation: str = "read_committed") -> None:
+        options = kafka.reader_options(settings) | {
+            "isolation.level": isolation,
+            "fetch.message.max.bytes": str(FETCH_BYTES),
+            "queued.min.messages": "1",
+            "log_level": "0",
+        }
+        self._consumer: Any = kafka.make_consumer(options, lambda error: None)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def read(self, stretches: Iterable[Stretch]) -> dict[Stretch, Head | None]:
+        """The head of each stretch, None where it holds no record; what gave no answer in time
+        is left out."""
+        found: dict[Stretch, Head | None] = {}
+        waiting = list(dict.fromkeys(stretches))
+        deadline = time.monotonic() + READ_FOR_S
+        try:
+            while waiting and time.monotonic() < deadline:
+                # One offset a partition at a time.
+                batch = {stretch.place: stretch for stretch in reversed(waiting)}
+                waiting = [stretch for stretch in waiting if batch[stretch.place] is not stretch]
+                found |= self._read_batch(batch, deadline)
+        finally:
+            self._consumer.unassign()
+        return found
+
+    def _read_batch(
+        self, batch: dict[Place, Stretch], deadline: float
+    ) -> dict[Stretch, Head | None]:
+        self._consumer.assign([TopicPartition(*place, s.start) for place, s in batch.items()])
+        found: dict[Stretch, Head | None] = {}
+        while len(found) < len(batch) and time.monotonic() < deadline:
+            for message in self._consumer.consume(POLL_RECORDS, POLL_S):
+                stretch = batch.get((message.topic(), message.partition()))
+                if stretch is not None and stretch not in found and _settles(message, stretch):
+                    found[stretch] = _head(message, stretch)
+        return found
+
+
+def _settles(message: Any, stretch: Stretch) -> bool:
+    """Whether this message is the head, or lies behind the place where one could be."""
+    error = message.error()
+    if error is not None:
+        ended: bool = error.code() == KafkaError._PARTITION_EOF
+        return ended and message.offset() >= stretch.end
+    offset = message.offset()
+    return offset >= stretch.end or not stretch.progress.covers(offset)
+
+
+def _head(message: Any, stretch: Stretch) -> Head | None:
+    if message.error() is not None or message.offset() >= stretch.end:
+        return None
+    timestamp_ms: int = message.timestamp()[1]
+    headers = dict(message.headers() or ())
+    return Head(
+        message.offset(), timestamp_ms, _origin_ms(headers.get(ORIGIN_TIMESTAMP), timestamp_ms)
+    )
+
+
+def _origin_ms(header: bytes | None, timestamp_ms: int) -> int:
+    """The header comes from any producer, so it may be anything."""
+    plausible = header is not None and header.isdigit() and len(header) <= LONGEST_TIMESTAMP
+    return int(header) if plausible and header is not None else timestamp_ms

@@ -1,0 +1,279 @@
+"""Measures every watched group: the one piece behind the service and `reviewmesh lag`.
+
+The numbers are asked for in a few batches: where partitions end, what groups have committed. Of
+the records themselves only the oldest unfinished one of a partition is read, and only when it is
+another one than last time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reviewmesh.lag.groups import WatchedGroup
+from reviewmesh.lag.heads import Head, HeadReader, Stretch
+from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Place, Progress
+from reviewmesh.lag.rates import DrainRate
+from reviewmesh.runtime.clock import Clock
+from reviewmesh.runtime.ledger import LedgerMetadataError
+from reviewmesh.runtime.settings import Settings
+
+# A head may be compacted away while nobody commits.
+LOOK_AGAIN_AFTER_S = 60.0
+
+Key = tuple[str, Place]
+"""A group, and a partition that it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """One group on one partition."""
+
+    group: str
+    topic: str
+    partition: int
+    committed: int
+    end: int
+    lag: int
+    """Kafka's own: the end minus what is committed, transaction markers included."""
+    backlog: int
+    """Records that are not finished, what is finished beyond the commit left out."""
+    finished: int
+    """How far the group has come: it grows with every record finished."""
+    head: Head | None
+    """The oldest unfinished record; None when there is none."""
+    commit_seen_at: float
+    """When the commit was last seen to change, or when watching began."""
+
+    def seconds(self, now: float) -> float:
+        """The age of the oldest unfinished record; 0 when caught up."""
+        return 0.0 if self.head is None else max(0.0, now - self.head.timestamp_ms / 1000)
+
+    def review_seconds(self, now: float) -> float:
+        """The same since its producer published the review."""
+        return 0.0 if self.head is None else max(0.0, now - self.head.origin_ms / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one measurement found."""
+
+    measured_at: float
+    rows: tuple[PartitionLag, ...] = ()
+    time_to_drain: Mapping[WatchedGroup, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    """What could not be measured now; its rows are the last ones known."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """What is remembered of a group's partition from one measurement to the next."""
+
+    committed: Committed | None
+    progress: Progress
+    commit_seen_at: float
+    searched: Stretch | None = None
+    searched_at: float = 0.0
+    head: Head | None = None
+    row: PartitionLag | None = None
+
+    def knows_head_of(self, wanted: Stretch, now: float) -> bool:
+        """Whether what was found last time still holds."""
+        if self.searched is None or wanted.start < self.searched.start:
+            return False
+        if now - self.searched_at > LOOK_AGAIN_AFTER_S:
+            return False
+        if self.head is None:
+            return wanted.end <= self.searched.end
+        return self.head.offset >= wanted.start and not wanted.progress.covers(self.head.offset)
+
+
+class LagMeter:
+    """Remembers what it read, so that a measurement soon after another costs little."""
+
+    def __init__(
+        self, broker: Broker, settings: Settings, groups: Sequence[WatchedGroup], clock: Clock
+    ) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._groups = groups
+        self._clock = clock
+        self._reader = HeadReader(settings)
+        self._open_reader: HeadReader | None = None
+        self._watched: dict[Key, Watched] = {}
+        self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
+        self._stable_ends: dict[Place, int] = {}
+
+    def close(self) -> None:
+        self._reader.close()
+        if self._open_reader is not None:
+            self._open_reader.close()
+
+    def measure(self) -> Snapshot:
+        """Every group on every partition that it reads."""
+        now = self._clock()
+        problems: list[str] = []
+        commits = self._broker.committed({group.name: group.places for group in self._groups})
+        reads = {group: self._places(group, commits[group.name]) for group in self._groups}
+        ends = self._broker.ends({place for places in reads.values() for place in places})
+        for group, places in reads.items():
+            self._take_commits(group, places, commits[group.name], now, problems)
+        keys = [(group.name, place) for group, places in reads.items() for place in places]
+        self._watched = {key: self._watched[key] for key in keys if key in self._watched}
+        self._measure_rows(ends, now, problems)
+        watched = (self._watched[key] for key in keys if key in self._watched)
+        rows = tuple(item.row for item in watched if item.row is not None)
+        return Snapshot(now, rows, self._time_to_drain(rows, now), tuple(dict.fromkeys(problems)))
+
+    def _places(
+        self, group: WatchedGroup, commits: dict[Place, Committed] | Failure
+    ) -> Sequence[Place]:
+        if group.places is not None:
+            return group.places
+        if isinstance(commits, Failure):
+            return () if commits.gone else [at for name, at in self._watched if name == group.name]
+        return sorted(commits)
+
+    # -- commits -----------------------------------------------------------------------------
+
+    def _take_commits(
+        self,
+        group: WatchedGroup,
+        places: Sequence[Place],
+        commits: dict[Place, Committed] | Failure,
+        now: float,
+        problems: list[str],
+    ) -> None:
+        if isinstance(commits, Failure):
+            if not commits.gone:
+                problems.append(f"group {group.name}: {commits.reason}")
+                return
+            commits = {}
+        for place in places:
+            committed = commits.get(place)
+            watched = self._watched.get((group.name, place))
+            if watched is None:
+                watched = self._watched[group.name, place] = Watched(None, Progress(0), now)
+            if watched.committed != committed:
+                watched.committed = committed
+                watched.progress = _progress(group, place, committed, problems)
+                watched.commit_seen_at = now
+
+    # -- rows --------------------------------------------------------------------------------
+
+    def _measure_rows(
+        self, ends: Mapping[Place, Ends | Failure], now: float, problems: list[str]
+    ) -> None:
+        wanted: dict[Key, Stretch] = {}
+        reach: dict[Key, Ends] = {}
+        for key, watched in self._watched.items():
+            found = ends[key[1]]
+            if isinstance(found, Failure):
+                problems.append(f"{key[1][0]}: {found.reason}")
+                if found.gone:
+                    watched.row = watched.searched = watched.head = None
+                continue
+            reach[key] = found
+            start = max(watched.progress.committed, found.start)
+            wanted[key] = Stretch(key[1], start, found.stable, watched.progress)
+        self._find_heads(wanted, now, problems)
+        open_heads = self._find_open_heads(wanted, reach)
+        for key, stretch in wanted.items():
+            watched = self._watched[key]
+            if watched.searched is stretch or watched.knows_head_of(stretch, now):
+                head = watched.head or open_heads.get(key)
+                watched.row = _row(key, watched, reach[key], head)
+        self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
+
+    def _find_heads(self, wanted: dict[Key, Stretch], now: float, problems: list[str]) -> None:
+        """Look where the head is not known; an empty stretch needs no reading."""
+        unknown = {
+            key: stretch
+            for key, stretch in wanted.items()
+            if not self._watched[key].knows_head_of(stretch, now)
+        }
+        heads: dict[Stretch, Head | None] = {
+            stretch: None for stretch in unknown.values() if stretch.start >= stretch.end
+        }
+        heads |= self._reader.read(s for s in unknown.values() if s.start < s.end)
+        for key, stretch in unknown.items():
+            if stretch not in heads:
+                problems.append(f"{key[1][0]}/{key[1][1]}: nothing came of it in time")
+                continue
+            watched = self._watched[key]
+            watched.searched, watched.searched_at = stretch, now
+            watched.head = heads[stretch]
+
+    def _find_open_heads(
+        self, wanted: dict[Key, Stretch], reach: dict[Key, Ends]
+    ) -> dict[Key, Head]:
+        """The first record of a transaction that stays open, for groups that wait behind it.
+
+        One that moves between two measurements holds nobody up.
+        """
+        waiting = {
+            key: Stretch(key[1], max(stretch.start, found.stable), found.end, stretch.progress)
+            for key, stretch in wanted.items()
+            if (found := reach[key]).end > found.stable == self._stable_ends.get(key[1])
+            and self._watched[key].head is None
+        }
+        if not waiting:
+            return {}
+        if self._open_reader is None:
+            self._open_reader = HeadReader(self._settings, "read_uncommitted")
+        heads = self._open_reader.read(waiting.values())
+        found_heads = {key: heads.get(stretch) for key, stretch in waiting.items()}
+        return {key: head for key, head in found_heads.items() if head is not None}
+
+    # -- rates -------------------------------------------------------------------------------
+
+    def _time_to_drain(self, rows: Sequence[PartitionLag], now: float) -> dict[WatchedGroup, float]:
+        """Of each group: its slowest topic at the rate that the topic was seen to move."""
+        totals: dict[tuple[str, str], tuple[int, int]] = {}
+        for row in rows:
+            finished, backlog = totals.get((row.group, row.topic), (0, 0))
+            totals[row.group, row.topic] = (finished + row.finished, backlog + row.backlog)
+        for gone in self._rates.keys() - totals.keys():
+            del self._rates[gone]
+        times: dict[str, float] = {}
+        for (group, topic), (finished, backlog) in totals.items():
+            seconds = self._rates[group, topic].observe(now, finished, backlog)
+            times[group] = max(seconds, times.get(group, 0.0))
+        return {group: times[group.name] for group in self._groups if group.name in times}
+
+
+def _progress(
+    group: WatchedGroup, place: Place, committed: Committed | None, problems: list[str]
+) -> Progress:
+    if committed is None:
+        return Progress(0)
+    try:
+        return committed.progress()
+    except LedgerMetadataError as error:
+        # Other people's groups write there what they like.
+        if group.places is not None:
+            problems.append(f"group {group.name} on {place[0]}/{place[1]}: {error}")
+        return Progress(committed.offset)
+
+
+def _row(key: Key, watched: Watched, ends: Ends, head: Head | None) -> PartitionLag:
+    group, (topic, partition) = key
+    progress = watched.progress
+    start = max(progress.committed, ends.start)
+    backlog = 0
+    if head is not None:
+        done = sum(head.offset < offset < ends.end for offset in progress.finished)
+        backlog = ends.end - head.offset - done
+    return PartitionLag(
+        group=group,
+        topic=topic,
+        partition=partition,
+        committed=start,
+        end=ends.end,
+        lag=max(0, ends.end - start),
+        backlog=backlog,
+        finished=start + sum(offset >= start for offset in progress.finished),
+        head=head,
+        commit_seen_at=watched.commit_seen_at,
+    )
