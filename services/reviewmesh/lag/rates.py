@@ -19,9 +19,10 @@ class DrainRate:
     def observe(self, now: float, finished: int, backlog: int) -> float:
         """Seconds until `backlog` is worked off; infinite when nothing of it moves.
 
-        `finished` only ever grows, except when an operator sets the group back.
+        Both only ever grow, except when an operator sets the group back or somebody the clock:
+        then measuring begins anew.
         """
-        if self._seen and finished < self._seen[-1][1]:
+        if self._seen and (finished < self._seen[-1][1] or now <= self._seen[-1][0]):
             self._seen.clear()
         self._seen.append((now, finished))
         while len(self._seen) > 2 and self._seen[1][0] <= now - WINDOW_S:
