@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
-from reviewmesh.lag.offsets import connect
+from reviewmesh.lag.offsets import Broker
 from reviewmesh.runtime.ledger import CompletionLedger
 from reviewmesh.runtime.settings import KafkaSettings, Settings
 from tests.broker import TestStack, wait_until
@@ -44,11 +44,11 @@ class Topic:
             {"bootstrap.servers": self.servers, "transactional.id": self.name, "linger.ms": 0}
         )
         self.producer.init_transactions(20)
-        self.meter = self.watch(WatchedGroup(self.group, places=((self.name, 0),)))
+        self.meter = self.watch(WatchedGroup(self.group, "", ((self.name, 0),)))
 
     def watch(self, group: WatchedGroup) -> LagMeter:
         settings = Settings(kafka=KafkaSettings(bootstrap_servers=self.servers))
-        return LagMeter(connect(settings), settings, [group], lambda: self.now)
+        return LagMeter(Broker(settings), [group], lambda: self.now)
 
     def write(self, *ages_s: float, commit: bool = True) -> None:
         """One transaction with a record of each age; the marker takes an offset too."""
@@ -167,8 +167,9 @@ def test_a_transaction_that_stays_open_is_lag_for_those_who_wait_behind_it(topic
 
 
 def test_groups_come_and_go(topic: Topic) -> None:
-    meter = topic.watch(WatchedGroup("someone else's " + topic.name))
-    name = "someone else's " + topic.name
+    name = f"someone else's {topic.name}"
+    places = ((topic.name, 0), (f"{topic.name} that is not there", 0))
+    meter = topic.watch(WatchedGroup(name, "", places, reads_all=False))
     try:
         assert measured(meter).rows == ()
         topic.write(50, 40)

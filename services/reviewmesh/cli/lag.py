@@ -60,7 +60,11 @@ def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict
     """
     name = connection.settings.prefix + group
     places = [(connection.topic(topic), number) for topic, number in wanted]
-    found = Broker(connection.admin).committed({name: places})[name]
+    broker = Broker(connection.settings)
+    try:
+        found = broker.committed({name: places})[name]
+    finally:
+        broker.close()
     if isinstance(found, Failure):
         raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
     return {
@@ -72,7 +76,7 @@ def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict
 @contextmanager
 def _meter(connection: Connection) -> Iterator[LagMeter]:
     settings = connection.settings
-    meter = LagMeter(Broker(connection.admin), settings, watched_groups(settings), wall_clock)
+    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
     try:
         yield meter
     finally:

@@ -11,7 +11,7 @@ from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.loop import LagLoop
 from reviewmesh.lag.meter import LagMeter
 from reviewmesh.lag.metrics import LagCollector
-from reviewmesh.lag.offsets import connect
+from reviewmesh.lag.offsets import Broker
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.service import run_loop
 from reviewmesh.runtime.settings import Settings
@@ -20,7 +20,7 @@ from reviewmesh.runtime.settings import Settings
 def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> LagLoop:
     collector = LagCollector(wall_clock)
     REGISTRY.register(collector)
-    meter = LagMeter(connect(settings), settings, watched_groups(settings), wall_clock)
+    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
     return LagLoop(meter, collector, log)
 
 

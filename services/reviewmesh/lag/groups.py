@@ -18,12 +18,13 @@ INSIGHTS = "reviewmesh-insights"
 
 @dataclass(frozen=True, slots=True)
 class WatchedGroup:
-    """A group and the partitions that it reads from their beginning; names as on the broker."""
+    """A group and the partitions that it may read; names as on the broker."""
 
     name: str
-    task: str = ""
-    places: tuple[Place, ...] | None = None
-    """None: whatever it has committed, which is nothing before it first runs."""
+    task: str
+    places: tuple[Place, ...]
+    reads_all: bool = True
+    """It reads all of them from their beginning, else only where it has committed."""
 
 
 def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
@@ -49,4 +50,10 @@ def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
     own = mesh_groups(settings.prefix)
     others = dict.fromkeys([settings.prefix + INSIGHTS, *(name for name in named if name)])
     known = {group.name for group in own}
-    return (*own, *(WatchedGroup(name) for name in others if name not in known))
+    everywhere = tuple(
+        (settings.prefix + topic.name, number)
+        for topic in load_topics().topics
+        for number in range(topic.partitions)
+    )
+    found = (WatchedGroup(name, "", everywhere, reads_all=False) for name in others)
+    return (*own, *(group for group in found if group.name not in known))

@@ -13,15 +13,11 @@ from typing import Any
 from confluent_kafka import KafkaError, TopicPartition
 
 from reviewmesh.lag.offsets import Place, Progress
-from reviewmesh.runtime import kafka
 from reviewmesh.runtime.record import ORIGIN_TIMESTAMP
-from reviewmesh.runtime.settings import Settings
 
 READ_FOR_S = 3.0
 POLL_S = 0.02
 POLL_RECORDS = 1_000
-# A little over one batch: the broker gives a whole batch even where it is larger than this.
-FETCH_BYTES = 16 * 1024
 LONGEST_TIMESTAMP = 15
 
 
@@ -46,19 +42,10 @@ class Stretch:
 
 
 class HeadReader:
-    """A consumer without a group that is assigned by hand; it fetches only while it is asked."""
+    """Assigns a consumer by hand; it fetches only while it is asked."""
 
-    def __init__(self, settings: Settings, isolation: str = "read_committed") -> None:
-        options = kafka.reader_options(settings) | {
-            "isolation.level": isolation,
-            "fetch.message.max.bytes": str(FETCH_BYTES),
-            "queued.min.messages": "1",
-            "log_level": "0",
-        }
-        self._consumer: Any = kafka.make_consumer(options, lambda error: None)
-
-    def close(self) -> None:
-        self._consumer.close()
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
 
     def read(self, stretches: Iterable[Stretch]) -> dict[Stretch, Head | None]:
         """The head of each stretch, None where it holds no record; what gave no answer in time

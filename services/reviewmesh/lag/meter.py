@@ -17,7 +17,6 @@ from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Place, Prog
 from reviewmesh.lag.rates import DrainRate
 from reviewmesh.runtime.clock import Clock
 from reviewmesh.runtime.ledger import LedgerMetadataError
-from reviewmesh.runtime.settings import Settings
 
 # A head may be compacted away while nobody commits.
 LOOK_AGAIN_AFTER_S = 60.0
@@ -92,23 +91,18 @@ class Watched:
 class LagMeter:
     """Remembers what it read, so that a measurement soon after another costs little."""
 
-    def __init__(
-        self, broker: Broker, settings: Settings, groups: Sequence[WatchedGroup], clock: Clock
-    ) -> None:
+    def __init__(self, broker: Broker, groups: Sequence[WatchedGroup], clock: Clock) -> None:
         self._broker = broker
-        self._settings = settings
         self._groups = groups
         self._clock = clock
-        self._reader = HeadReader(settings)
-        self._open_reader: HeadReader | None = None
+        self._reader = HeadReader(broker.stable)
+        self._open_reader = HeadReader(broker.open)
         self._watched: dict[Key, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
         self._stable_ends: dict[Place, int] = {}
 
     def close(self) -> None:
-        self._reader.close()
-        if self._open_reader is not None:
-            self._open_reader.close()
+        self._broker.close()
 
     def measure(self) -> Snapshot:
         """Every group on every partition that it reads."""
@@ -129,11 +123,11 @@ class LagMeter:
     def _places(
         self, group: WatchedGroup, commits: dict[Place, Committed] | Failure
     ) -> Sequence[Place]:
-        if group.places is not None:
+        if group.reads_all:
             return group.places
         if isinstance(commits, Failure):
-            return () if commits.gone else [at for name, at in self._watched if name == group.name]
-        return sorted(commits)
+            return [place for name, place in self._watched if name == group.name]
+        return [place for place in group.places if place in commits]
 
     # -- commits -----------------------------------------------------------------------------
 
@@ -146,10 +140,8 @@ class LagMeter:
         problems: list[str],
     ) -> None:
         if isinstance(commits, Failure):
-            if not commits.gone:
-                problems.append(f"group {group.name}: {commits.reason}")
-                return
-            commits = {}
+            problems.append(f"group {group.name}: {commits.reason}")
+            return
         for place in places:
             committed = commits.get(place)
             watched = self._watched.get((group.name, place))
@@ -218,10 +210,6 @@ class LagMeter:
             if (found := reach[key]).end > found.stable == self._stable_ends.get(key[1])
             and self._watched[key].head is None
         }
-        if not waiting:
-            return {}
-        if self._open_reader is None:
-            self._open_reader = HeadReader(self._settings, "read_uncommitted")
         heads = self._open_reader.read(waiting.values())
         found_heads = {key: heads.get(stretch) for key, stretch in waiting.items()}
         return {key: head for key, head in found_heads.items() if head is not None}
@@ -252,7 +240,7 @@ def _progress(
         return committed.progress()
     except LedgerMetadataError as error:
         # Other people's groups write there what they like.
-        if group.places is not None:
+        if group.reads_all:
             problems.append(f"group {group.name} on {place[0]}/{place[1]}: {error}")
         return Progress(committed.offset)
 

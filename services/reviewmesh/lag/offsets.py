@@ -1,39 +1,27 @@
-"""Asks the broker, in one batch each, where partitions end and what groups have committed."""
+"""Asks the broker, in a few batches, where partitions end and what groups have committed.
+
+Through consumers, which find their way again when brokers come and go. librdkafka's admin client
+does not: after a broker's restart its ListOffsets stays fenced by an old leader epoch, and its
+requests to a group's coordinator that timed out can end the process when the broker comes back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from concurrent.futures import Future
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
 
+from reviewmesh.runtime import kafka
 from reviewmesh.runtime.ledger import decode_finished
 from reviewmesh.runtime.settings import Settings
 
-REQUEST_TIMEOUT_S = 3.0
-# The client gives up by itself; this is for a client that does not.
-ANSWER_TIMEOUT_S = REQUEST_TIMEOUT_S + 2
-LATEST: Any = _OffsetSpec.latest()  # type: ignore[no-untyped-call]
-EARLIEST: Any = _OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-# What a topic or a group answers that is not there, or not there any more.
-GONE = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError.GROUP_ID_NOT_FOUND,
-    }
-)
+CALL_TIMEOUT_S = 2.0
+CALLS_AT_ONCE = 8
+# A little over one batch: the broker gives a whole batch even where it is larger than this.
+FETCH_BYTES = 16 * 1024
 
 Place = tuple[str, int]
 """A topic as it is named on the broker, and a partition."""
@@ -79,85 +67,113 @@ class Failure:
     """Why something could not be asked; `gone` when there is nothing to ask about."""
 
     reason: str
-    gone: bool
+    gone: bool = False
 
 
 class Broker:
-    """An admin client's answers as plain values; failures are values too, one per partition."""
+    """Consumers that are in no group and have nothing assigned but what a reader assigns."""
 
-    def __init__(self, admin: AdminClient) -> None:
-        self._admin: Any = admin
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.stable: Any = self._consumer("read_committed")
+        self.open: Any = self._consumer("read_uncommitted")
+        self._of_group: dict[str, Any] = {}
+        self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
+        # The topics that exist, as far as known; None after a failure: look again.
+        self._topics: frozenset[str] | None = None
 
-    def ends(self, places: Collection[Place]) -> dict[Place, Ends | Failure]:
-        """Three requests to each leader, whatever the number of partitions."""
-        if not places:
-            return {}
-        committed, uncommitted = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
-        asked = [
-            self._ask(places, EARLIEST, uncommitted),
-            self._ask(places, LATEST, committed),
-            self._ask(places, LATEST, uncommitted),
-        ]
-        return {place: _ends([answers[place] for answers in asked]) for place in places}
+    def close(self) -> None:
+        self._threads.shutdown()
+        for consumer in (self.stable, self.open, *self._of_group.values()):
+            consumer.close()
 
-    def _ask(self, places: Collection[Place], spec: Any, isolation: Any) -> dict[Place, Any]:
-        futures = self._admin.list_offsets(
-            {TopicPartition(*place): spec for place in places},
-            isolation_level=isolation,
-            request_timeout=REQUEST_TIMEOUT_S,
-        )
-        return {(at.topic, at.partition): future for at, future in futures.items()}
+    def _consumer(self, isolation: str, group: str | None = None) -> Any:
+        options = kafka.reader_options(self._settings) | {
+            "isolation.level": isolation,
+            "fetch.message.max.bytes": str(FETCH_BYTES),
+            "queued.min.messages": "1",
+            # What fails is said by who asked, once.
+            "log_level": "0",
+        }
+        if group is not None:
+            options["group.id"] = group
+        return kafka.make_consumer(options, lambda error: None)
+
+    # -- commits -----------------------------------------------------------------------------
 
     def committed(
-        self, groups: Mapping[str, Collection[Place] | None]
+        self, groups: Mapping[str, Collection[Place]]
     ) -> dict[str, dict[Place, Committed] | Failure]:
-        """What each group has committed of these partitions; of None, of all that it reads.
+        """What each group has committed of these partitions.
 
         What lies in an open transaction is not committed yet.
         """
-        futures = {
-            group: self._admin.list_consumer_group_offsets(
-                [
-                    ConsumerGroupTopicPartitions(
-                        group, None if places is None else [TopicPartition(*p) for p in places]
-                    )
-                ],
-                request_timeout=REQUEST_TIMEOUT_S,
-            )[group]
-            for group, places in groups.items()
+        for group in groups.keys() - self._of_group.keys():
+            # Under read_committed the answer would wait for the end of an open transaction.
+            self._of_group[group] = self._consumer("read_uncommitted", group)
+        answers = self._threads.map(self._committed, groups.keys(), groups.values())
+        return dict(zip(groups, answers, strict=True))
+
+    def _committed(self, group: str, places: Collection[Place]) -> dict[Place, Committed] | Failure:
+        try:
+            answer = self._of_group[group].committed(
+                [TopicPartition(*place) for place in places], timeout=CALL_TIMEOUT_S
+            )
+        except KafkaException as error:
+            return Failure(error.args[0].str())
+        for at in answer:
+            if at.error is not None:
+                return Failure(f"{at.topic}/{at.partition}: {at.error.str()}")
+        return {
+            (at.topic, at.partition): Committed(at.offset, at.metadata or "")
+            for at in answer
+            if at.offset >= 0
         }
-        return {group: _committed(future) for group, future in futures.items()}
+
+    # -- ends --------------------------------------------------------------------------------
+
+    def ends(self, places: Collection[Place]) -> dict[Place, Ends | Failure]:
+        """Three requests to each leader, whatever the number of partitions."""
+        topics = self._existing({topic for topic, _ in places})
+        if isinstance(topics, Failure):
+            return dict.fromkeys(places, topics)
+        there = [place for place in places if place[0] in topics]
+        found: dict[Place, Ends | Failure] = dict.fromkeys(
+            places, Failure("there is no such topic; see `reviewmesh topics apply`", gone=True)
+        )
+        if there:
+            found |= self._ends(there)
+        if any(isinstance(ends, Failure) for ends in found.values()):
+            self._topics = None
+        return found
+
+    def _ends(self, places: list[Place]) -> dict[Place, Ends | Failure]:
+        asked = ((self.open, OFFSET_BEGINNING), (self.stable, OFFSET_END), (self.open, OFFSET_END))
+        try:
+            answers = [_offsets(consumer, places, at) for consumer, at in asked]
+        except KafkaException as error:
+            return dict.fromkeys(places, Failure(error.args[0].str()))
+        return {place: _reach([answer[place] for answer in answers]) for place in places}
+
+    def _existing(self, wanted: set[str]) -> frozenset[str] | Failure:
+        """The topics that exist; asked for only when one is missing or something failed."""
+        if self._topics is None or not wanted <= self._topics:
+            try:
+                self._topics = frozenset(self.open.list_topics(timeout=CALL_TIMEOUT_S).topics)
+            except KafkaException as error:
+                return Failure(error.args[0].str())
+        return self._topics
 
 
-def connect(settings: Settings) -> Broker:
-    """Asks nothing yet. The client's own lines on stderr would say each failed attempt."""
-    return Broker(AdminClient({**settings.kafka.as_librdkafka(), "log_level": "0"}))
+def _offsets(consumer: Any, places: Iterable[Place], at: int) -> dict[Place, Any]:
+    wanted = [TopicPartition(*place, at) for place in places]
+    answer = consumer.offsets_for_times(wanted, timeout=CALL_TIMEOUT_S)
+    return {(found.topic, found.partition): found for found in answer}
 
 
-def _ends(answers: list[Future[Any]]) -> Ends | Failure:
-    try:
-        start, stable, end = (future.result(ANSWER_TIMEOUT_S).offset for future in answers)
-    except (KafkaException, TimeoutError) as error:
-        return _failure(error)
-    return Ends(start, stable, end)
-
-
-def _committed(future: Future[Any]) -> dict[Place, Committed] | Failure:
-    try:
-        answer = future.result(ANSWER_TIMEOUT_S)
-    except (KafkaException, TimeoutError) as error:
-        return _failure(error)
-    found = {}
-    for at in answer.topic_partitions:
-        if at.error is not None:
-            return _failure(KafkaException(at.error))
-        if at.offset >= 0:
-            found[at.topic, at.partition] = Committed(at.offset, at.metadata or "")
-    return found
-
-
-def _failure(error: KafkaException | TimeoutError) -> Failure:
-    if isinstance(error, TimeoutError):
-        return Failure(f"no answer within {ANSWER_TIMEOUT_S:g} s", gone=False)
-    cause = error.args[0]
-    return Failure(cause.str(), gone=cause.code() in GONE)
+def _reach(answers: list[Any]) -> Ends | Failure:
+    for answer in answers:
+        if answer.error is not None:
+            return Failure(answer.error.str())
+    start, stable, end = (answer.offset for answer in answers)
+    return Ends(start, stable, max(stable, end))

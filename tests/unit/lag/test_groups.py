@@ -21,13 +21,14 @@ def test_every_service_is_watched_on_every_partition_that_it_reads() -> None:
     for group in groups:
         topics = wanted[group.name.removeprefix("p.")]
         places = {(f"p.{topic}", number) for topic in topics for number in range(6)}
-        assert group.places is not None and set(group.places) == places
+        assert set(group.places) == places and group.reads_all
     assert {group.task for group in groups} == {"", *TASKS}
 
 
 def test_named_groups_are_watched_beside_the_meshs_own() -> None:
     settings = Settings(prefix="p.", lag=LagSettings(groups="reports, p.reviewmesh-joiner,"))
 
-    others = [group.name for group in watched_groups(settings) if group.places is None]
+    others = [group for group in watched_groups(settings) if not group.reads_all]
 
-    assert others == ["p.reviewmesh-insights", "reports"]
+    assert [group.name for group in others] == ["p.reviewmesh-insights", "reports"]
+    assert all(("p.reviews.enriched", 5) in group.places for group in others)

@@ -34,7 +34,7 @@ class Scrapes:
 def test_caught_up_is_zero_and_not_absent() -> None:
     scrapes = Scrapes()
     assert scrapes.value(SECONDS, LABELS) is None
-    scrapes.collector.show(Snapshot(100.0, (row(None),), {WatchedGroup("g", "ner"): 0.0}))
+    scrapes.collector.show(Snapshot(100.0, (row(None),), {WatchedGroup("g", "ner", ()): 0.0}))
     scrapes.now = 500.0
     assert scrapes.value(SECONDS, LABELS) == 0
     assert scrapes.value("reviewmesh_oldest_review_seconds", LABELS) == 0

@@ -1,0 +1,161 @@
+"""The lag service's seconds against the true age of the oldest review that is not out.
+
+Truth is taken on both sides of a scrape: reviews that are not out after it were not out at it,
+and those that were out before it were out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.broker import TestStack
+from tests.mesh import Mesh, Process, reviews
+
+PRECISION_S = 2
+SERIES = (1 + 3 + 4) * 6
+SECONDS = "kafka_consumergroup_group_lag_seconds"
+OLDEST_REVIEW = "reviewmesh_oldest_review_seconds"
+LAG = "kafka_consumergroup_group_lag"
+BACKLOG = "reviewmesh_backlog_records"
+
+Samples = dict[str, list[float]]
+
+
+class Observer:
+    """Publishes reviews, knows when, and compares what the lag service says with what is out."""
+
+    def __init__(self, mesh: Mesh, lag: Process) -> None:
+        self.mesh = mesh
+        self.lag = lag
+        self.published_at: dict[str, float] = {}
+        self.worst_s = 0.0
+
+    def publish(self, count: int, tag: str) -> None:
+        batch = reviews(count, tag=tag)
+        now = time.time()
+        self.published_at |= {review["review_id"]: now for review in batch}
+        self.mesh.publish(batch)
+
+    def scrape(self) -> Samples:
+        status, text = self.lag.get("/metrics")
+        assert status == 200, text
+        return {
+            family.name: [sample.value for sample in family.samples]
+            for family in text_string_to_metric_families(text)
+        }
+
+    def compare(self, *names: str) -> float:
+        """One scrape that must not be further off than PRECISION_S; gives its largest value."""
+        before = self.unfinished()
+        now = time.time()
+        samples = self.scrape()
+        after = self.unfinished()
+        for name in names:
+            assert len(samples[name]) == SERIES
+            measured = max(samples[name])
+            low, high = self.age(after, now), self.age(before, time.time())
+            off = max(low - measured, measured - high, 0)
+            self.worst_s = max(self.worst_s, off)
+            assert off <= PRECISION_S, f"{name} {measured:.2f}, the truth {low:.2f} to {high:.2f}"
+        return max(samples[names[0]])
+
+    def unfinished(self) -> set[str]:
+        return self.published_at.keys() - {r["review_id"] for r in self.mesh.enriched()}
+
+    def age(self, unfinished: set[str], now: float) -> float:
+        return max((now - self.published_at[name] for name in unfinished), default=0.0)
+
+    def is_all_zero(self) -> bool:
+        samples = self.scrape()
+        return all(
+            len(samples[name]) == SERIES and not any(samples[name])
+            for name in (SECONDS, OLDEST_REVIEW, BACKLOG, LAG)
+        )
+
+    def wait_idle(self) -> None:
+        self.mesh.wait_for(lambda: not self.unfinished(), 60, "every review out")
+        self.mesh.wait_for(self.is_all_zero, 10, "every number 0, none absent, markers included")
+
+
+@pytest.fixture(scope="module")
+def observer(
+    breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Observer]:
+    folder: Path = tmp_path_factory.mktemp("lag")
+    mesh = Mesh(breakable_stack, f"l{folder.parent.name[-3:]}.", folder)
+    try:
+        mesh.start()
+        lag = mesh.add("lag")
+        lag.start()
+        mesh.wait_for(lag.is_ready, 30, "a first measurement")
+        yield Observer(mesh, lag)
+    finally:
+        mesh.stop()
+
+
+def test_under_load_and_idle(observer: Observer) -> None:
+    observer.wait_idle()
+    observer.mesh.script(delay_ms=150)
+    largest = 0.0
+    for turn in range(8):
+        observer.publish(100, f"load-{turn}-")
+        largest = max(largest, observer.compare(SECONDS, OLDEST_REVIEW))
+    while observer.unfinished():
+        largest = max(largest, observer.compare(SECONDS, OLDEST_REVIEW))
+    assert largest > 1, "there was never enough to do for this to show anything"
+    observer.wait_idle()
+    observer.mesh.script()
+    assert observer.compare(SECONDS, OLDEST_REVIEW) == 0
+    print(f"furthest from the truth under load: {observer.worst_s:.2f} s")
+
+
+def test_after_a_kill_of_a_service_and_of_the_workers(observer: Observer) -> None:
+    mesh = observer.mesh
+    mesh.processes["worker"].kill()
+    observer.publish(30, "no-worker-")
+    wait_for_age(observer, 3, SECONDS, OLDEST_REVIEW)
+    mesh.processes["intake"].kill()
+    observer.publish(30, "no-intake-")
+    wait_for_age(observer, 5, SECONDS, OLDEST_REVIEW)
+    mesh.processes["worker"].start()
+    mesh.wait_for(lambda: len(observer.unfinished()) == 30, 30, "what was accepted is out")
+    # What intake accepts late is young in its topic; the review is as old as it is.
+    observer.compare(OLDEST_REVIEW)
+    mesh.processes["intake"].start()
+    while observer.unfinished():
+        observer.compare(OLDEST_REVIEW)
+    observer.wait_idle()
+    print(f"furthest from the truth after kills: {observer.worst_s:.2f} s")
+
+
+def test_a_broker_that_goes_away(observer: Observer) -> None:
+    mesh = observer.mesh
+    mesh.processes["worker"].kill()
+    observer.publish(5, "no-broker-")
+    wait_for_age(observer, 1, SECONDS)
+    mesh.stack.stop("broker")
+    try:
+        mesh.wait_for(lambda: observer.lag.get("/readyz")[0] == 503, 20, "it says that it waits")
+        assert observer.lag.get("/healthz")[0] == 200
+        grown = max(observer.scrape()[SECONDS])
+        age = min(time.time() - observer.published_at[f"no-broker-{n}"] for n in range(5))
+        assert abs(grown - age) <= PRECISION_S
+        assert observer.scrape()["reviewmesh_lag_measurement_age_seconds"][0] > 0
+    finally:
+        mesh.stack.start("broker")
+    mesh.wait_for(observer.lag.is_ready, 30, "it measures again")
+    observer.compare(SECONDS, OLDEST_REVIEW)
+    mesh.processes["worker"].start()
+    observer.wait_idle()
+
+
+def wait_for_age(observer: Observer, seconds: float, *names: str) -> None:
+    """Compare all the while until the oldest review is that old."""
+    deadline = time.monotonic() + 30
+    while observer.compare(*names) < seconds:
+        assert time.monotonic() < deadline
