@@ -69,6 +69,7 @@ class EnrichStage:
         self._client = client
         self._clock = clock
         self._max_result_bytes = max_result_bytes
+        metrics.start_at_zero(self.service, f"enrich.{task}")
         self._lives: dict[int, int] = {}
         self._life = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}

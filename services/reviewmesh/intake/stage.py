@@ -84,6 +84,7 @@ class IntakeStage:
         self._window_ms = milliseconds(dedupe_window_s)
         self._dedupe_ids = dedupe_ids
         self._drop_attributes = frozenset(drop_attributes)
+        metrics.start_at_zero(self.service, "intake")
         self._dedupe: dict[int, Dedupe] = {}
         self._units: list[Unit] = []
 

@@ -74,6 +74,7 @@ class JoinStage:
         self._windows = windows
         self._max_enriched_bytes = max_enriched_bytes
         self._log = log
+        metrics.start_at_zero(self.service, "join")
         self._joins: dict[int, PartitionJoin] = {}
         self._ledgers: Ledgers | None = None
         self._units: list[Unit] = []

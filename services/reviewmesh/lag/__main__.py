@@ -13,16 +13,17 @@ from reviewmesh.lag.meter import LagMeter
 from reviewmesh.lag.metrics import LagCollector
 from reviewmesh.lag.offsets import Broker
 from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.service import run_loop
+from reviewmesh.runtime.service import Work, run_work
 from reviewmesh.runtime.settings import Settings
 
 
-def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> LagLoop:
+def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> Work:
     collector = LagCollector(wall_clock)
     REGISTRY.register(collector)
     meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
-    return LagLoop(meter, collector, log)
+    loop = LagLoop(meter, collector, log)
+    return Work(loop.run, loop.request_stop, lambda: loop.heartbeat, lambda: loop.waiting_for)
 
 
 if __name__ == "__main__":
-    sys.exit(run_loop("lag", build))
+    sys.exit(run_work("lag", build))

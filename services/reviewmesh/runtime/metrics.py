@@ -36,6 +36,16 @@ FORWARDED = Counter(
     "reviewmesh_forwarded_total", "Raw records moved to the partition of their review_id."
 )
 DEAD_LETTERS = Counter("reviewmesh_dead_letters_total", "Dead letters.", ["stage", "cause"])
+DEAD_LETTER_CAUSES = (
+    "MALFORMED",
+    "UNKNOWN_SCHEMA",
+    "INVALID",
+    "EMPTY",
+    "OVERSIZE",
+    "TOMBSTONE",
+    "REJECTED",
+    "FAILED",
+)
 INFERENCE_WAITING = Gauge(
     "reviewmesh_inference_waiting_items", "Items that wait for room at a worker.", ["task"]
 )
@@ -61,3 +71,11 @@ END_TO_END_SECONDS = Histogram(
     "Seconds from the producer's timestamp to the enriched record.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
+
+
+def start_at_zero(service: str, stage: str) -> None:
+    """A counter that appears with its first event hides that event from rate() and increase()."""
+    PRODUCERS_RECOVERED.labels(service)
+    TRANSACTIONS_ABORTED.labels(service)
+    for cause in DEAD_LETTER_CAUSES:
+        DEAD_LETTERS.labels(stage, cause)
