@@ -114,14 +114,14 @@ def observer(
 
 def test_under_load_and_idle(observer: Observer) -> None:
     observer.wait_idle()
-    observer.mesh.script(delay_ms=150)
+    observer.mesh.script(delay_ms=300)
     largest = 0.0
-    for turn in range(6):
+    for turn in range(4):
         observer.publish(100, f"load-{turn}")
         largest = max(largest, observer.compare(SECONDS, OLDEST_REVIEW))
     while observer.unfinished():
         largest = max(largest, observer.compare(SECONDS, OLDEST_REVIEW))
-    assert largest > 1, "there was never enough to do for this to show anything"
+    assert largest > 0.5, "there was never enough to do for this to show anything"
     observer.wait_idle()
     observer.mesh.script()
     assert observer.compare(SECONDS, OLDEST_REVIEW) == 0
@@ -132,10 +132,10 @@ def test_after_a_kill_of_a_service_and_of_the_workers(observer: Observer) -> Non
     mesh = observer.mesh
     mesh.processes["worker"].kill()
     observer.publish(30, "no-worker")
-    wait_for_age(observer, 3, SECONDS, OLDEST_REVIEW)
+    wait_for_age(observer, 2, SECONDS, OLDEST_REVIEW)
     mesh.processes["intake"].kill()
     observer.publish(30, "no-intake")
-    wait_for_age(observer, 5, SECONDS, OLDEST_REVIEW)
+    wait_for_age(observer, 3, SECONDS, OLDEST_REVIEW)
     mesh.processes["worker"].start()
     mesh.wait_for(lambda: len(observer.unfinished()) == 30, 30, "what was accepted is out")
     # What intake accepts late is young in its topic; the review is as old as it is.
