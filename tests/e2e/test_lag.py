@@ -6,6 +6,7 @@ one that was out PRECISION_S before it must not count any more.
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections import deque
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from reviewmesh.join.ends import EndOffsets
+from reviewmesh.runtime.settings import KafkaSettings, Settings
 from tests.broker import TestStack
 from tests.mesh import Mesh, Process, reviews
 
@@ -149,6 +152,8 @@ def test_after_a_kill_of_a_service_and_of_the_workers(observer: Observer) -> Non
 
 def test_a_broker_that_goes_away(observer: Observer) -> None:
     mesh = observer.mesh
+    ends = ends_of(mesh)
+    assert answers(ends)
     mesh.processes["worker"].kill()
     observer.publish(5, "no-broker")
     wait_for_age(observer, 1, SECONDS)
@@ -162,6 +167,7 @@ def test_a_broker_that_goes_away(observer: Observer) -> None:
         assert observer.scrape()["reviewmesh_lag_measurement_age_seconds"][0] > 0
     finally:
         mesh.stack.start("broker")
+    mesh.wait_for(lambda: answers(ends), 20, "the joiner's way of asking for ends works again")
     mesh.wait_for(observer.lag.is_ready, 30, "it measures again")
     observer.compare(SECONDS, OLDEST_REVIEW)
     mesh.processes["worker"].start()
@@ -173,3 +179,19 @@ def wait_for_age(observer: Observer, seconds: float, *names: str) -> None:
     deadline = time.monotonic() + 30
     while observer.compare(*names) < seconds:
         assert time.monotonic() < deadline
+
+
+def ends_of(mesh: Mesh) -> EndOffsets:
+    kafka = KafkaSettings(bootstrap_servers=mesh.stack.bootstrap_servers)
+    return EndOffsets(Settings(kafka=kafka, prefix=mesh.prefix), time.time)
+
+
+def answers(ends: EndOffsets) -> bool:
+    """Whether a question for an end is answered at once, as the joiner's deadlines need."""
+    ends.ask("reviews.ner", 0)
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if ends.reached(0, lambda topic, partition: sys.maxsize):
+            return True
+        time.sleep(0.02)
+    return False

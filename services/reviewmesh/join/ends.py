@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class EndOffsets:
         self._clock = clock
         self._questions: dict[tuple[str, int], Question] = {}
         self._known: dict[tuple[str, int], tuple[float, int]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metadata")
+        self._metadata: Future[Any] | None = None
 
     def ask(self, topic: str, partition: int) -> None:
         key = (topic, partition)
@@ -60,13 +62,18 @@ class EndOffsets:
                 try:
                     self._known[key] = (question.asked_at, question.answer.result().offset)
                 except KafkaException:
-                    continue
+                    self._fetch_metadata()
         reached = []
         for (topic, number), (asked_at, end) in list(self._known.items()):
             if number == partition and position(topic, number) >= end:
                 del self._known[topic, number]
                 reached.append((topic, asked_at))
         return reached
+
+    def _fetch_metadata(self) -> None:
+        """After a broker's restart the client would ask by the old leader epoch for ever."""
+        if self._metadata is None or self._metadata.done():
+            self._metadata = self._thread.submit(self._admin.list_topics, timeout=REQUEST_TIMEOUT_S)
 
     def forget(self, partition: int) -> None:
         for key in [key for key in (*self._questions, *self._known) if key[1] == partition]:
