@@ -6,6 +6,10 @@ one that was out PRECISION_S before it must not count any more.
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -129,6 +133,24 @@ def test_under_load_and_idle(observer: Observer) -> None:
     observer.mesh.script()
     assert observer.compare(SECONDS, OLDEST_REVIEW) == 0
     print(f"seconds below the truth at most: {observer.too_low_s:.2f}")
+
+
+def test_watching_shows_the_same_live(observer: Observer) -> None:
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from reviewmesh.cli.app import main; main()"]
+    environment = observer.mesh.processes["lag"].environment | {"COLUMNS": "200"}
+    watching = subprocess.Popen(
+        [*command, "lag", "--watch"], env=environment, stdin=theirs, stdout=theirs
+    )
+    os.close(theirs)
+    shown = ""
+    while shown.count(f"{observer.mesh.prefix}reviewmesh-intake") < 2:
+        shown += os.read(terminal, 65_536).decode()
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(10) == 0
+    os.close(terminal)
+    for words in ("reviewmesh-joiner", "reviews.sentiment", "time to drain", "last commit"):
+        assert words in shown
 
 
 def test_after_a_kill_of_a_service_and_of_the_workers(observer: Observer) -> None:
