@@ -13,17 +13,16 @@ from reviewmesh.lag.meter import LagMeter
 from reviewmesh.lag.metrics import LagCollector
 from reviewmesh.lag.offsets import Broker
 from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.service import Work, run_work
+from reviewmesh.runtime.service import run_process
 from reviewmesh.runtime.settings import Settings
 
 
-def build(settings: Settings, log: structlog.stdlib.BoundLogger) -> Work:
+def make(settings: Settings, log: structlog.stdlib.BoundLogger) -> LagLoop:
     collector = LagCollector(wall_clock)
     REGISTRY.register(collector)
     meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
-    loop = LagLoop(meter, collector, log)
-    return Work(loop.run, loop.request_stop, lambda: loop.heartbeat, lambda: loop.waiting_for)
+    return LagLoop(meter, collector, log)
 
 
 if __name__ == "__main__":
-    sys.exit(run_work("lag", build))
+    sys.exit(run_process("lag", make))

@@ -46,9 +46,8 @@ def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
 
 def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
     """The mesh's own, insights where it runs, and those that the settings name."""
-    named = (name.strip() for name in settings.lag.groups.split(","))
     own = mesh_groups(settings.prefix)
-    others = dict.fromkeys([settings.prefix + INSIGHTS, *(name for name in named if name)])
+    others = dict.fromkeys([settings.prefix + INSIGHTS, *settings.lag.groups])
     known = {group.name for group in own}
     everywhere = tuple(
         (settings.prefix + topic.name, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import FrameType
 
 import structlog
 
@@ -15,7 +16,7 @@ SAID_AGAIN_AFTER_S = 60.0
 
 
 class LagLoop:
-    """Runs until `request_stop`."""
+    """Runs until it is stopped."""
 
     def __init__(
         self, meter: LagMeter, collector: LagCollector, log: structlog.stdlib.BoundLogger
@@ -28,8 +29,12 @@ class LagLoop:
         self.heartbeat = time.monotonic()
         self.waiting_for = "the first measurement"
 
-    def request_stop(self) -> None:
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """A signal's handler."""
         self._stop.set()
+
+    def close(self) -> None:
+        self._meter.close()
 
     def run(self) -> None:
         due = time.monotonic()
@@ -40,7 +45,7 @@ class LagLoop:
                 due = max(due + EVERY_S, time.monotonic())
                 self._stop.wait(due - time.monotonic())
         finally:
-            self._meter.close()
+            self.close()
 
     def _measure(self) -> None:
         snapshot = self._meter.measure()

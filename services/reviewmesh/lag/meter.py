@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
@@ -100,6 +100,7 @@ class LagMeter:
         self._watched: dict[Key, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
         self._stable_ends: dict[Place, int] = {}
+        self._last = Snapshot(clock())
 
     def close(self) -> None:
         self._broker.close()
@@ -109,6 +110,10 @@ class LagMeter:
         now = self._clock()
         problems: list[str] = []
         commits = self._broker.committed({group.name: group.places for group in self._groups})
+        failures = [found for found in commits.values() if isinstance(found, Failure)]
+        if len(failures) == len(commits):
+            away = self._broker.away(failures[0])
+            return replace(self._last, measured_at=now, problems=(away,))
         reads = {group: self._places(group, commits[group.name]) for group in self._groups}
         ends = self._broker.ends({place for places in reads.values() for place in places})
         for group, places in reads.items():
@@ -118,7 +123,10 @@ class LagMeter:
         self._measure_rows(ends, now, problems)
         watched = (self._watched[key] for key in keys if key in self._watched)
         rows = tuple(item.row for item in watched if item.row is not None)
-        return Snapshot(now, rows, self._time_to_drain(rows, now), tuple(dict.fromkeys(problems)))
+        self._last = Snapshot(
+            now, rows, self._time_to_drain(rows, now), tuple(dict.fromkeys(problems))
+        )
+        return self._last
 
     def _places(
         self, group: WatchedGroup, commits: dict[Place, Committed] | Failure

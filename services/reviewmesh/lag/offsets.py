@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicP
 
 from reviewmesh.runtime import kafka
 from reviewmesh.runtime.ledger import decode_finished
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.settings import Settings, variable
 
 CALL_TIMEOUT_S = 2.0
 CALLS_AT_ONCE = 8
@@ -92,12 +92,17 @@ class Broker:
             "isolation.level": isolation,
             "fetch.message.max.bytes": str(FETCH_BYTES),
             "queued.min.messages": "1",
-            # What fails is said by who asked, once.
-            "log_level": "0",
         }
         if group is not None:
             options["group.id"] = group
         return kafka.make_consumer(options, lambda error: None)
+
+    def away(self, failure: Failure) -> str:
+        """What to say when nothing is answered."""
+        return (
+            f"the broker at {self._settings.kafka.bootstrap_servers} does not answer "
+            f"({failure.reason}); check {variable('kafka', 'bootstrap_servers')} and that it is up"
+        )
 
     # -- commits -----------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def test_every_service_is_watched_on_every_partition_that_it_reads() -> None:
 
 
 def test_named_groups_are_watched_beside_the_meshs_own() -> None:
-    settings = Settings(prefix="p.", lag=LagSettings(groups="reports, p.reviewmesh-joiner,"))
+    settings = Settings(prefix="p.", lag=LagSettings(groups=("reports", "p.reviewmesh-joiner")))
 
     others = [group for group in watched_groups(settings) if not group.reads_all]
 
