@@ -9,7 +9,7 @@ RUN python -m venv /opt/tools \
  && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/service.txt
 # The worker's package stays out: its model alone would double what the project adds.
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY schemas schemas
 COPY services services
@@ -21,7 +21,7 @@ RUN . /opt/tools/bin/activate \
 FROM ${PYTHON_IMAGE}
 RUN pip uninstall --yes setuptools wheel pip \
  && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reviewmesh \
- && install --directory --owner reviewmesh /var/lib/reviewmesh/slots
+ && install --directory --owner 10001 /var/lib/reviewmesh/slots
 COPY --from=build /opt/reviewmesh /opt/reviewmesh
 COPY --chmod=0755 deploy/take-slot /usr/local/bin/take-slot
 ENV PATH=/opt/reviewmesh/bin:$PATH \
@@ -30,8 +30,6 @@ ENV PATH=/opt/reviewmesh/bin:$PATH \
     REVIEWMESH_HTTP__HOST=0.0.0.0 \
     REVIEWMESH_HTTP__PORT=9100
 EXPOSE 9100
-# A named volume takes over the folder's owner; replicas of one host share it.
-VOLUME /var/lib/reviewmesh/slots
 USER 10001
 # Liveness only: a service that waits for a broker is well and must not be killed for it.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \

@@ -8,7 +8,7 @@ RUN python -m venv /opt/tools \
  && python -m venv --without-pip /opt/reviewmesh \
  && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/worker.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY inference-worker inference-worker
 RUN . /opt/tools/bin/activate \

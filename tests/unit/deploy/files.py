@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ DEPLOY = ROOT / "deploy"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
+@cache
 def text(path: str) -> str:
     return (ROOT / path).read_text("utf-8")
 
@@ -29,6 +31,7 @@ def variables() -> set[str]:
     return set(VARIABLE.findall(text("docker-compose.yml")))
 
 
+@cache
 def compose() -> dict[str, Any]:
     """docker-compose.yml with `.env` filled in; raises KeyError for a name that it lacks."""
     values = pins()
@@ -72,6 +75,7 @@ def dockerfile(name: str) -> list[Instruction]:
     return found
 
 
+@cache
 def environment(name: str) -> dict[str, str]:
     """ENV of the last stage."""
     instructions = dockerfile(name)

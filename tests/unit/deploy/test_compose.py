@@ -252,6 +252,7 @@ def test_a_stop_has_time_to_end_by_itself(name: str) -> None:
 def test_every_container_is_bounded_and_comes_back() -> None:
     for name, service in services().items():
         assert service["deploy"]["resources"]["limits"]["memory"], name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
         if name not in ("topics", "registry-data", "cli"):
             assert service["restart"] == "unless-stopped", name
 

@@ -50,6 +50,13 @@ def test_what_is_copied_exists_and_reaches_the_build(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_what_the_wheel_is_built_with_is_copied(role: str) -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    named = {"pyproject.toml", project["readme"], *project.get("license-files", [])}
+    assert named <= set(copied(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_the_packages_of_the_role_are_copied_whole(role: str) -> None:
     for package in PACKAGES[role]:
         assert package.split("/")[0] in copied(role)
