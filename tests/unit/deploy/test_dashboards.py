@@ -28,7 +28,7 @@ COMMON = {
     "process_cpu_seconds_total": set[str](),
     "process_resident_memory_bytes": set[str](),
 }
-TARGET_LABELS = {"instance", "job", "le"}
+TARGET_LABELS = {"component", "instance", "job", "le"}
 
 
 def declared() -> dict[str, set[str]]:
