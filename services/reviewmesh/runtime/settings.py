@@ -202,6 +202,13 @@ class JoinSettings(Section):
     late_window_s: float = Field(default=24 * 3600, gt=0, allow_inf_nan=False)
 
 
+class InsightsSettings(Section):
+    """`retention_s`: how long after its end a window still changes; bounds the memory."""
+
+    window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    retention_s: float = Field(default=48 * 3600, gt=0, allow_inf_nan=False)
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
@@ -214,6 +221,7 @@ class Settings(BaseSettings):
     workers: WorkersSettings = WorkersSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
+    insights: InsightsSettings = InsightsSettings()
     prefix: str = Field(
         default="",
         max_length=200,
