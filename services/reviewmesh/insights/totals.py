@@ -24,8 +24,9 @@ class Totals:
     def recovered(self) -> None:
         """The entries were read back: find them by bucket again."""
         self._partitions.clear()
-        for *bucket, partition in self._entries:
-            self._partitions.setdefault(Bucket(*bucket), set()).add(partition)
+        for business_id, start_ms, end_ms, partition in self._entries:
+            bucket = Bucket(business_id, start_ms, end_ms)
+            self._partitions.setdefault(bucket, set()).add(partition)
 
     def apply(self, partial: Partial) -> tuple[Key, Entry] | None:
         """What to write: nothing when a later version of the partial is known already."""
