@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -35,8 +36,9 @@ class Trends:
         self.random = random.Random(prefix)
         self._producer: Producer | None = None
 
-    def process(self, slot: str = "0") -> Process:
+    def process(self, slot: str = "0", dies_at_write: int = 0) -> Process:
         name, port = f"insights-{slot}", free_port()
+        dying = [str(PYTHON), "-m", "tests.dying_insights", str(dies_at_write)]
         environment = os.environ | {
             "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.mesh.stack.bootstrap_servers,
             "REVIEWMESH_REGISTRY__URL": self.mesh.stack.registry_url,
@@ -44,7 +46,8 @@ class Trends:
             "REVIEWMESH_SLOT": slot,
             "REVIEWMESH_HTTP__PORT": str(port),
         }
-        process = Process(name, COMMAND, environment, self.mesh.folder / f"{name}.log", port)
+        command = dying if dies_at_write else COMMAND
+        process = Process(name, command, environment, self.mesh.folder / f"{name}.log", port)
         self.mesh.processes[name] = process
         return process
 
@@ -170,14 +173,18 @@ def test_killed_twice_the_insights_equal_a_recount(trends: Trends) -> None:
     assert process.get("/readyz")[0] == 503
     assert process.get("/healthz")[0] == 200
     trends.mesh.apply_topics()
-    for _ in range(2):
-        trends.publish(1500)
-        trends.publish(50, business="aborted", abort=True)
-        wait_counted(process, trends.random.randrange(1, 1500))
-        time.sleep(trends.random.random() / 3)
-        process.kill()
-        trends.publish(200)
-        process.start()
+    trends.publish(1500)
+    trends.publish(50, business="aborted", abort=True)
+    wait_counted(process, trends.random.randrange(1, 1500))
+    time.sleep(trends.random.random() / 3)
+    process.kill()
+    trends.publish(1500)
+    dying = trends.process(dies_at_write=trends.random.randrange(1, 2000))
+    dying.start()
+    assert dying.wait() == -signal.SIGKILL
+    trends.publish(200)
+    process = trends.process()
+    process.start()
     trends.wait_equal()
     seen = trends.mesh.read("reviews.insights")
     assert "aborted" not in {record["business_id"] for record in seen}

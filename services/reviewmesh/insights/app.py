@@ -105,8 +105,8 @@ class Insights:
         ]
         self._contributions = Contributions(self._tables[0].data)
         self._totals = Totals(self._tables[1].data)
-        self._partials_out: Outbox[tuple[int, Bucket]] = Outbox(_send, self._partial_message)
-        self._insights_out: Outbox[tuple[int, Bucket]] = Outbox(_send, self._insight_message)
+        self._partials_out: Outbox[tuple[int, Bucket]] = Outbox(send, self._partial_message)
+        self._insights_out: Outbox[tuple[int, Bucket]] = Outbox(send, self._insight_message)
         self.app.agent(self._enriched, name="count")(self._count)
         self.app.agent(self._partials, name="total")(self._total)
 
@@ -262,7 +262,7 @@ class Insights:
 _EMPTY = insight(Bucket("", 0, 0), {}, 0)
 
 
-async def _send(message: Message) -> Awaitable[object]:
+async def send(message: Message) -> Awaitable[object]:
     delivery: Awaitable[object] = await message.topic.send(
         key=message.key, value=message.value, partition=message.partition
     )
