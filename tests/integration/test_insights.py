@@ -104,7 +104,7 @@ class Trends:
             windows.setdefault((record["business_id"] or "", start), []).append(record)
         return {window: _recounted(records) for window, records in windows.items()}
 
-    def wait_equal(self, timeout_s: float = 30) -> None:
+    def wait_equal(self, timeout_s: float = 60) -> None:
         recount = self.recount()
         try:
             wait_until(lambda: self.insights() == recount, timeout_s, "insights equal a recount")
@@ -154,7 +154,7 @@ def _counted(process: Process) -> float:
 
 
 def wait_counted(process: Process, records: int) -> None:
-    wait_until(lambda: _counted(process) >= records, 30, f"{records} records counted")
+    wait_until(lambda: _counted(process) >= records, 60, f"{records} records counted")
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def trends(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Trends]:
 def test_killed_twice_the_insights_equal_a_recount(trends: Trends) -> None:
     process = trends.process()
     process.start()
-    wait_until(lambda: "topics apply" in process.get("/readyz")[1], 20, "it asks for its topics")
+    wait_until(lambda: "topics apply" in process.get("/readyz")[1], 60, "it asks for its topics")
     assert process.get("/readyz")[0] == 503
     assert process.get("/healthz")[0] == 200
     trends.mesh.apply_topics()
@@ -203,7 +203,7 @@ def test_a_second_replica_takes_a_share_and_gives_it_back(trends: Trends) -> Non
     trends.publish(200)
     trends.wait_equal()
     second.start()
-    wait_until(second.is_ready, 30, "the second replica is ready")
+    wait_until(second.is_ready, 60, "the second replica is ready")
     trends.publish(500)
     wait_counted(second, 1)
     assert second.terminate() == 0
@@ -227,5 +227,5 @@ def test_a_setting_that_it_cannot_follow_is_named(setting: str, value: str) -> N
         COMMAND, env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     assert ended.returncode == 2
-    assert setting in ended.stdout
+    assert setting in ended.stderr
     assert secret not in ended.stdout + ended.stderr

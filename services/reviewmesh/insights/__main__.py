@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -13,14 +12,15 @@ from contextlib import suppress
 
 import structlog
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from reviewmesh.insights.app import ENRICHED, INSIGHTS, PUBLISH_EVERY_S, Insights
 from reviewmesh.insights.broker import UnusableOption, await_topics, credentials
 from reviewmesh.runtime import health, logs
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.registry import SchemaRegistry
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.runtime.registry import registry_of
+from reviewmesh.runtime.settings import Settings, problems, variable
 
 SCHEMAS = {ENRICHED: "enriched_review", INSIGHTS: "review_insight"}
 
@@ -62,7 +62,8 @@ class Service:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), PUBLISH_EVERY_S)
         if not self._stopping.is_set():
-            raise insights.app.crash_reason or RuntimeError("Faust ended by itself")
+            failure = starting.exception() if starting.done() else None
+            raise insights.app.crash_reason or failure or RuntimeError("Faust ended by itself")
         # Faust waits for every record to be acknowledged: the turns go on until it has.
         ending = asyncio.ensure_future(insights.app.stop())
         while not ending.done():
@@ -87,8 +88,7 @@ class Service:
             await asyncio.sleep(0.2)
 
     def _build(self, partitions: int, brokers: int) -> Insights:
-        registry = self._settings.registry
-        client = SchemaRegistry(registry.url, registry.username, registry.password)
+        client = registry_of(self._settings.registry)
         enriched, insight = (
             Codec(client, f"{self._settings.prefix}{topic}-value", schema)
             for topic, schema in SCHEMAS.items()
@@ -102,39 +102,29 @@ def _failed(starting: asyncio.Future[None]) -> bool:
     return starting.done() and starting.exception() is not None
 
 
-class _Bridge(logging.Handler):
-    """What Faust and aiokafka log goes the way of the service's own lines."""
-
-    def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        fields = {"logger": record.name, "exc_info": record.exc_info or None}
-        self._log.log(record.levelno, record.getMessage(), **fields)
-
-
 def main() -> int:
     """Returns the exit code: 0 after an orderly stop, 1 on a failure, 2 on bad settings."""
     try:
         settings = Settings()
         credentials(settings.kafka)
-    except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = "REVIEWMESH_" + "__".join(str(part).upper() for part in problem["loc"])
-            print(f"{name}: {problem['msg']}")
+    except (ValidationError, SettingsError) as error:
+        print(*problems(error), sep="\n", file=sys.stderr)
         return 2
     except UnusableOption as error:
-        print(error)
+        print(error, file=sys.stderr)
         return 2
     log = logs.configure(settings.log, "insights")
-    logging.basicConfig(handlers=[_Bridge(log)], level=logging.WARNING)
     return asyncio.run(_run(settings, log))
 
 
 async def _run(settings: Settings, log: structlog.stdlib.BoundLogger) -> int:
     service = Service(settings, log)
-    server = health.serve(settings.http, lambda: service.heartbeat, lambda: service.waiting_for)
+    try:
+        server = health.serve(settings.http, lambda: service.heartbeat, lambda: service.waiting_for)
+    except OSError as error:
+        at = f"{settings.http.host}:{settings.http.port}"
+        log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")
+        return 1
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.request_stop)

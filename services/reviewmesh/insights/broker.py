@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 
-from reviewmesh.runtime.settings import KafkaSettings
+from reviewmesh.runtime.settings import KafkaSettings, variable
 
 CALL_TIMEOUT_S = 10.0
 RETRY_S = 1.0
@@ -105,7 +105,8 @@ def _ssl_context(options: dict[str, str]) -> ssl.SSLContext:
             context.load_cert_chain(
                 options["ssl.certificate.location"],
                 options.get("ssl.key.location"),
-                options.get("ssl.key.password"),
+                # An empty one, so that a key that needs a password is an error, not a prompt.
+                options.get("ssl.key.password", ""),
             )
     except OSError as error:
         raise UnusableOption(
@@ -118,12 +119,12 @@ def _ssl_context(options: dict[str, str]) -> ssl.SSLContext:
 def _one_of(options: dict[str, str], name: str, default: str, known: tuple[str, ...]) -> str:
     value = options.get(name, default).upper()
     if value not in known:
-        raise UnusableOption(f"{_variable(name)}: expected one of {', '.join(known)}, got {value}")
+        raise UnusableOption(f"{_variable(name)}: expected one of {', '.join(known)}")
     return value
 
 
 def _variable(option: str) -> str:
-    return "REVIEWMESH_KAFKA__" + option.replace(".", "_").upper()
+    return variable("kafka", option.replace(".", "_"))
 
 
 async def await_topics(
