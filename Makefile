@@ -2,19 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSIGHTS := .venv-insights
 UV := $(BIN)/uv
 TESTS ?= tests
 PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
+COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo test faults lint format lock proto proto-baseline clean
+.PHONY: setup demo insights test faults lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
 demo: setup
 	$(BIN)/reviewmesh demo $(if $(ONCE),--once)
 
-test: $(VENV)/dev.stamp
+# Faust needs an older click than the command line does: an environment of its own.
+insights: $(INSIGHTS)/insights.stamp
+
+test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
 	$(BIN)/python -m pytest $(TESTS)
 
 faults: $(VENV)/dev.stamp
@@ -44,20 +49,18 @@ proto-baseline: $(VENV)/dev.stamp
 
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp
-	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  requirements/bootstrap.in -o requirements/bootstrap.txt
-	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  --extra mesh --extra worker --extra cli --extra local pyproject.toml -o requirements/mesh.txt
-	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  --extra mesh --extra worker --extra cli --extra local pyproject.toml requirements/dev.in \
-	  -c requirements/mesh.txt -o requirements/dev.txt
-	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  --extra mesh --extra cli pyproject.toml -c requirements/mesh.txt -o requirements/service.txt
-	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
-	  --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
+	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
+	  -o requirements/mesh.txt
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
+	  requirements/dev.in -c requirements/mesh.txt -o requirements/dev.txt
+	$(COMPILE) --extra mesh --extra cli pyproject.toml -c requirements/mesh.txt \
+	  -o requirements/service.txt
+	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
+	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(INSIGHTS) build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -72,4 +75,11 @@ $(VENV)/mesh.stamp: $(VENV)/bootstrap.stamp requirements/mesh.txt pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/mesh.stamp requirements/dev.txt
 	$(INSTALL) --require-hashes -r requirements/dev.txt
+	touch $@
+
+$(INSIGHTS)/insights.stamp: $(VENV)/bootstrap.stamp requirements/insights.txt pyproject.toml
+	test -x $(INSIGHTS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(INSIGHTS)
+	$(UV) pip install --quiet --python $(INSIGHTS)/bin/python --require-hashes \
+	  -r requirements/bootstrap.txt -r requirements/insights.txt
+	$(UV) pip install --quiet --python $(INSIGHTS)/bin/python --no-deps --no-build-isolation -e .
 	touch $@

@@ -17,7 +17,10 @@ from tests.broker import TestStack
 TOPICS = {topic.name: topic for topic in topics.load_topics().topics}
 SCHEMAS = sorted({topic.schema for topic in TOPICS.values()})
 IDENTITY = {"review_id", "content_hash", "accepted_partition", "accepted_offset"}
-COORDINATES = {"topic", "partition", "offset"}
+IDENTITY_OF = {
+    "dead_letter": {"topic", "partition", "offset"},
+    "review_insight": {"business_id", "window_start", "window_end"},
+}
 
 
 def examples(schema: str) -> list[dict[str, Any]]:
@@ -47,7 +50,7 @@ def test_only_identity_is_required_and_every_field_is_explained(name: str) -> No
             where = f"{record['name']}.{field['name']}"
             assert field.get("doc"), f"{where} needs a doc"
             required = "default" not in field
-            allowed = IDENTITY | (COORDINATES if name == "dead_letter" else set())
+            allowed = IDENTITY | IDENTITY_OF.get(name, set())
             assert not required or (record is schema and field["name"] in allowed), where
             assert field["type"] not in ("int", "float"), where
 

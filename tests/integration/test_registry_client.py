@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from reviewmesh.runtime.contracts import registry_of
-from reviewmesh.runtime.registry import RegistryUnavailable
+from reviewmesh.runtime.registry import RegistryUnavailable, registry_of
 from reviewmesh.runtime.settings import RegistrySettings
 
 USER, PASSWORD = "mesh", "hunter2-s3cret"

@@ -10,7 +10,7 @@ from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.reading import CALL_TIMEOUT_S
 from reviewmesh.cli.render import out
 from reviewmesh.runtime import topics
-from reviewmesh.runtime.contracts import registry_of
+from reviewmesh.runtime.registry import registry_of
 
 REGISTRY_TIMEOUT_S = 15.0
 

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from reviewmesh.runtime.codec import Codec, load_schema
-from reviewmesh.runtime.registry import SchemaRegistry
-from reviewmesh.runtime.settings import RegistrySettings, Settings
+from reviewmesh.runtime.registry import registry_of
+from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.topics import Topic, load_topics
-
-
-def registry_of(settings: RegistrySettings, timeout_s: float = 2.0) -> SchemaRegistry:
-    return SchemaRegistry(
-        settings.url, settings.username, settings.password, timeout_s, settings.ssl_context()
-    )
 
 
 class Contracts:

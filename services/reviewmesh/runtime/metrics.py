@@ -71,6 +71,21 @@ END_TO_END_SECONDS = Histogram(
     "Seconds from the producer's timestamp to the enriched record.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
+INSIGHTS_RECORDS = Counter(
+    "reviewmesh_insights_records_total",
+    "Enriched records read: counted, repeated (older than what is counted), late (of a closed "
+    "window), undecodable.",
+    ["outcome"],
+)
+INSIGHTS_PUBLISHED = Counter(
+    "reviewmesh_insights_published_total", "Insights written to reviews.insights."
+)
+INSIGHTS_REVIEWS = Gauge(
+    "reviewmesh_insights_held_reviews", "Reviews whose contribution is in memory."
+)
+INSIGHTS_WINDOWS = Gauge(
+    "reviewmesh_insights_held_windows", "Pairs of business and window that are in memory."
+)
 
 
 def start_at_zero(service: str, stage: str) -> None:

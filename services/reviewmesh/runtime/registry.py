@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from reviewmesh.runtime.settings import RegistrySettings
+
 UNKNOWN_FOR_S = 5.0
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
@@ -137,3 +139,9 @@ class SchemaRegistry:
             f"the schema registry at {self._url} answered {method} {path} with "
             f"{response.status_code}: {response.text[:500]}{hint}"
         )
+
+
+def registry_of(settings: RegistrySettings, timeout_s: float = 2.0) -> SchemaRegistry:
+    return SchemaRegistry(
+        settings.url, settings.username, settings.password, timeout_s, settings.ssl_context()
+    )

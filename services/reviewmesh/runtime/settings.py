@@ -208,6 +208,13 @@ class LagSettings(Section):
     groups: Names = ()
 
 
+class InsightsSettings(Section):
+    """`retention_s`: how long after its end a window still changes; bounds the memory."""
+
+    window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    retention_s: float = Field(default=48 * 3600, gt=0, allow_inf_nan=False)
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
@@ -221,6 +228,7 @@ class Settings(BaseSettings):
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
     lag: LagSettings = LagSettings()
+    insights: InsightsSettings = InsightsSettings()
     prefix: str = Field(
         default="",
         max_length=200,

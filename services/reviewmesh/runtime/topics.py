@@ -54,7 +54,7 @@ class Topic:
             "max.message.bytes": str(self.max_message_bytes),
             "retention.ms": str(self.retention_hours * HOUR_S * 1000),
         }
-        if self.cleanup_policy == "compact":
+        if "compact" in self.cleanup_policy:
             options |= {
                 "min.cleanable.dirty.ratio": "0.1",
                 "segment.ms": str(6 * HOUR_S * 1000),
