@@ -1,0 +1,264 @@
+"""Puts load on one system and measures it: bursts, trials at a rate, the search for what holds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from bench import load, reader
+from bench.load import Schedule
+from bench.meter import Meter, Usage, cpu_between
+from bench.reader import Count, Latencies
+from bench.search import highest_rate
+from bench.steady import Sample, Trend, trend, window
+from bench.system import System
+from tests.broker import TestStack
+
+SAMPLE_S = 0.25
+USAGE_EVERY = 4
+LEAD_S = 0.3
+HOPELESS_LAG_S = 6.0
+ANSWER_S = 120.0
+DRAIN_S = 45.0
+STALLED_S = 20.0
+FIRST_BURST = 200
+LONG_ENOUGH_S = 6.0
+BURST_S = 8.0
+# The ends of a burst are spent on filling and emptying the pipeline.
+MIDDLE = (0.1, 0.8)
+BURST_RATE = 1e6
+HARNESS = ("generator", "reader", "harness")
+
+
+class Failed(RuntimeError):
+    """What was to be measured did not work at all."""
+
+
+@dataclass
+class Trial:
+    """One run at a rate. CPU and latency are those of the window in which the lag was flat."""
+
+    rate: float
+    holds: bool
+    trend: Trend
+    samples: list[Sample]
+    cpu_s_per_1000: dict[str, float]
+    cores: float
+    latencies: Latencies
+    rss_mb: dict[str, float] = field(default_factory=dict)
+
+
+class Peer:
+    """One of the harness's own processes, asked and answered over a pipe."""
+
+    def __init__(self, target: Any, *arguments: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(
+            target=target, args=(theirs, *arguments), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def send(self, word: object) -> None:
+        self._connection.send(word)
+
+    def answer(self) -> Any:
+        """Raises Failed when none comes."""
+        try:
+            if self._connection.poll(ANSWER_S):
+                return self._connection.recv()
+        except EOFError:
+            pass
+        raise Failed(f"{self.process.name} of the harness ended or does not answer; see above")
+
+    def ask(self, word: object) -> Any:
+        self.send(word)
+        return self.answer()
+
+    def end(self) -> None:
+        self._connection.close()
+        self.process.terminate()
+        self.process.join(10)
+
+
+class Harness:
+    """Load generator and reader of one system."""
+
+    def __init__(self, stack: TestStack, system: System) -> None:
+        reach = stack.bootstrap_servers, stack.registry_url
+        self._system = system
+        self._runs = 0
+        self._reader = Peer(reader.read, *reach, f"{system.prefix}reviews.enriched")
+        self._generator = Peer(load.generate, *reach, f"{system.prefix}reviews.raw")
+        try:
+            self._reader.answer()
+            self._generator.answer()
+        except BaseException:
+            self.close()
+            raise
+        self.meter = Meter(
+            system.pids()
+            | {"broker": stack.pid("broker"), "registry": stack.pid("registry")}
+            | {
+                "generator": self._pid(self._generator),
+                "reader": self._pid(self._reader),
+                "harness": os.getpid(),
+            }
+        )
+
+    @staticmethod
+    def _pid(peer: Peer) -> int:
+        assert peer.process.pid is not None
+        return peer.process.pid
+
+    def close(self) -> None:
+        self._generator.end()
+        self._reader.end()
+
+    # -- bursts ------------------------------------------------------------------------------
+
+    def saturated_rate(self, first_burst: int = FIRST_BURST) -> float:
+        """Reviews a second out of a backlog; it also warms every process up."""
+        count, rate = first_burst, 0.0
+        while True:
+            rate, seconds = self._burst(count)
+            if seconds >= LONG_ENOUGH_S:
+                return rate
+            count = int(min(count * 5, max(rate * BURST_S, count * 1.5)))
+
+    def _burst(self, count: int) -> tuple[float, float]:
+        schedule = self._begin(BURST_RATE, count)
+        samples = [self._sample(schedule)]
+        moved = time.monotonic()
+        while samples[-1].out < count:
+            time.sleep(SAMPLE_S / 5)
+            samples.append(self._sample(schedule))
+            if samples[-1].out > samples[-2].out:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STALLED_S:
+                break
+        self._end(schedule)
+        if samples[-1].out < count * 0.95:
+            raise Failed(
+                f"of {count} reviews only {samples[-1].out} came out\n{self._system.report()}"
+            )
+        first = next(s for s in samples if s.out >= count * MIDDLE[0])
+        last = next(s for s in samples if s.out >= count * MIDDLE[1])
+        out = last.out - first.out
+        seconds = last.at - first.at
+        if out == 0 or seconds == 0.0:
+            return count / samples[-1].at, samples[-1].at
+        return out / seconds, samples[-1].at
+
+    # -- trials ------------------------------------------------------------------------------
+
+    def trial(self, rate: float, window_s: float, limit_s: float) -> Trial:
+        """Load at this rate until the lag was flat for `window_s`, or it is clear that it will not.
+
+        Where steady state begins is found, not assumed: the window moves until it is flat.
+        """
+        schedule = self._begin(rate, int(rate * limit_s) + 1)
+        time.sleep(max(0.0, schedule.start - time.time()))
+        samples: list[Sample] = []
+        usages: list[tuple[Sample, Usage]] = []
+        found, holds = Trend(0.0, 0.0), False
+        recent: Any = None
+        while True:
+            samples.append(self._sample(schedule))
+            if len(samples) % USAGE_EVERY == 1:
+                usages.append((samples[-1], self.meter.read()))
+            recent = window(samples, window_s)
+            if recent is not None:
+                found = trend(recent, rate)
+                holds = found.is_flat
+            lag_s, age_s = samples[-1].lag_s(rate), samples[-1].at
+            if holds or age_s >= limit_s or (lag_s > HOPELESS_LAG_S and found.slope > 0):
+                break
+            if lag_s > 2 * HOPELESS_LAG_S:
+                break
+            time.sleep(SAMPLE_S)
+        recent = recent or samples
+        latencies = self._end(schedule, recent[0].at, recent[-1].at)
+        if recent is samples:
+            found = trend(samples, rate)
+        return self._trial(rate, holds, found, samples, recent[0].at, usages, latencies)
+
+    def _trial(
+        self,
+        rate: float,
+        holds: bool,
+        found: Trend,
+        samples: list[Sample],
+        since: float,
+        usages: list[tuple[Sample, Usage]],
+        latencies: Latencies,
+    ) -> Trial:
+        inside = [usage for usage in usages if usage[0].at >= since]
+        cpu: dict[str, float] = {}
+        cores = 0.0
+        if len(inside) > 1:
+            (first, before), (last, after) = inside[0], inside[-1]
+            used = cpu_between(before, after)
+            thousands = max(1, last.out - first.out) / 1000
+            cpu = {name: seconds / thousands for name, seconds in used.items()}
+            cores = sum(used.values()) / (last.at - first.at)
+        return Trial(
+            rate, holds, found, samples, cpu, cores, latencies, self.meter.read().rss_mb
+        )
+
+    def find_rate(self, estimate: float, window_s: float, limit_s: float, trials: int) -> list[Trial]:
+        """Every trial of the search for the highest rate that holds, in order."""
+        done: list[Trial] = []
+
+        def holds(rate: float) -> bool:
+            done.append(self.trial(rate, window_s, limit_s))
+            return done[-1].holds
+
+        highest_rate(estimate, holds, trials)
+        return done
+
+    # -- one run -----------------------------------------------------------------------------
+
+    def _begin(self, rate: float, count: int) -> Schedule:
+        self._runs += 1
+        schedule = Schedule(f"r{self._runs:03d}-", time.time() + LEAD_S, rate, count)
+        self._reader.ask(schedule)
+        self._generator.send(schedule)
+        return schedule
+
+    def _sample(self, schedule: Schedule) -> Sample:
+        count: Count = self._reader.ask("count")
+        return Sample(count.at - schedule.start, count.out)
+
+    def _end(
+        self, schedule: Schedule, since: float = 0.0, until: float = float("inf")
+    ) -> Latencies:
+        """Stop the load, wait until what was sent is out, and tell latencies of a span."""
+        sent, failure = self._generator.ask("stop")
+        if failure:
+            raise Failed(f"the load generator could not send: {failure}")
+        deadline = time.monotonic() + DRAIN_S
+        while self._sample(schedule).out < sent and time.monotonic() < deadline:
+            time.sleep(SAMPLE_S)
+        first = min(sent, int(since * schedule.rate))
+        last = sent if until == float("inf") else min(sent, int(until * schedule.rate))
+        latencies: Latencies = self._reader.ask((first, last))
+        return latencies
+
+
+@contextmanager
+def harness(stack: TestStack, system: System) -> Iterator[Harness]:
+    measured = Harness(stack, system)
+    try:
+        yield measured
+    finally:
+        measured.close()
+
+
