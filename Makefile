@@ -7,7 +7,7 @@ TESTS ?= tests
 PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo test faults lint format lock proto proto-baseline clean
+.PHONY: setup demo test faults bench lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -19,6 +19,10 @@ test: $(VENV)/dev.stamp
 
 faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
+
+# PARTS="instant" measures less; see bench/parts.py.
+bench: $(VENV)/mesh.stamp
+	$(BIN)/python -m bench $(PARTS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -50,11 +50,23 @@ class Trial:
     samples: list[Sample]
     cpu_s_per_1000: dict[str, float]
     cores: float
+    """CPUs that the system, the broker and the harness kept busy."""
+    others_cores: float
+    """CPUs that anything else kept busy: the more, the less the figures are worth."""
     latencies: Latencies
-    rss_mb: dict[str, float] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.rate:.0f} reviews/s {'holds' if self.holds else 'does not hold'}: lag "
+            f"{self.trend.mean_s:.2f} s {self.trend.slope:+.3f} s/s, p50 "
+            f"{self.latencies.percentile_ms(0.5):.0f} p99 {self.latencies.percentile_ms(0.99):.0f}"
+            f" ms, {self.cores:.2f} CPUs busy, others {self.others_cores:.2f}, missing "
+            f"{self.latencies.missing}, twice {self.latencies.twice}"
+        )
 
 
-class Peer:
+class Child:
     """One of the harness's own processes, asked and answered over a pipe."""
 
     def __init__(self, target: Any, *arguments: str) -> None:
@@ -95,8 +107,8 @@ class Harness:
         reach = stack.bootstrap_servers, stack.registry_url
         self._system = system
         self._runs = 0
-        self._reader = Peer(reader.read, *reach, f"{system.prefix}reviews.enriched")
-        self._generator = Peer(load.generate, *reach, f"{system.prefix}reviews.raw")
+        self._reader = Child(reader.read, *reach, f"{system.prefix}reviews.enriched")
+        self._generator = Child(load.generate, *reach, f"{system.prefix}reviews.raw")
         try:
             self._reader.answer()
             self._generator.answer()
@@ -114,9 +126,9 @@ class Harness:
         )
 
     @staticmethod
-    def _pid(peer: Peer) -> int:
-        assert peer.process.pid is not None
-        return peer.process.pid
+    def _pid(child: Child) -> int:
+        assert child.process.pid is not None
+        return child.process.pid
 
     def close(self) -> None:
         self._generator.end()
@@ -202,23 +214,31 @@ class Harness:
     ) -> Trial:
         inside = [usage for usage in usages if usage[0].at >= since]
         cpu: dict[str, float] = {}
-        cores = 0.0
+        cores = others = 0.0
         if len(inside) > 1:
             (first, before), (last, after) = inside[0], inside[-1]
             used = cpu_between(before, after)
             thousands = max(1, last.out - first.out) / 1000
-            cpu = {name: seconds / thousands for name, seconds in used.items()}
-            cores = sum(used.values()) / (last.at - first.at)
-        return Trial(
-            rate, holds, found, samples, cpu, cores, latencies, self.meter.read().rss_mb
-        )
+            seconds = last.at - first.at
+            cpu = {name: spent / thousands for name, spent in used.items()}
+            cores = sum(used.values()) / seconds
+            others = max(0.0, (after.machine_s - before.machine_s) / seconds - cores)
+        return Trial(rate, holds, found, samples, cpu, cores, others, latencies)
 
-    def find_rate(self, estimate: float, window_s: float, limit_s: float, trials: int) -> list[Trial]:
+    def find_rate(
+        self,
+        estimate: float,
+        window_s: float,
+        limit_s: float,
+        trials: int,
+        tell: Callable[[str], None],
+    ) -> list[Trial]:
         """Every trial of the search for the highest rate that holds, in order."""
         done: list[Trial] = []
 
         def holds(rate: float) -> bool:
             done.append(self.trial(rate, window_s, limit_s))
+            tell(done[-1].describe())
             return done[-1].holds
 
         highest_rate(estimate, holds, trials)
@@ -260,5 +280,3 @@ def harness(stack: TestStack, system: System) -> Iterator[Harness]:
         yield measured
     finally:
         measured.close()
-
-

@@ -16,6 +16,8 @@ class Usage:
 
     cpu_s: dict[str, float]
     rss_mb: dict[str, float]
+    machine_s: float
+    """CPU seconds of everything on the machine, what others took of it included."""
 
 
 class Meter:
@@ -38,7 +40,9 @@ class Meter:
             self._cpu_s[name] = times.user + times.system
             self._rss_mb[name] = rss_mb
             self.max_rss_mb[name] = max(rss_mb, self.max_rss_mb.get(name, 0.0))
-        return Usage(dict(self._cpu_s), dict(self._rss_mb))
+        whole = psutil.cpu_times()
+        machine_s = sum(whole) - whole.idle - whole.iowait - whole.guest - whole.guest_nice
+        return Usage(dict(self._cpu_s), dict(self._rss_mb), machine_s)
 
 
 def cpu_between(first: Usage, last: Usage) -> dict[str, float]:

@@ -6,9 +6,11 @@ ticked off, so what is lost or comes twice is known too.
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -61,6 +63,14 @@ class Latencies:
     missing: int
     twice: int
     incomplete: int
+
+    def percentile_ms(self, share: float) -> float:
+        return percentile(self.seconds, share) * 1000 if self.seconds else math.nan
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value that so large a share of the ordered ones does not exceed."""
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
 def read(connection: Connection, bootstrap_servers: str, registry_url: str, topic: str) -> None:

@@ -40,9 +40,7 @@ def trend(samples: Sequence[Sample], rate: float) -> Trend:
     mean_at = sum(sample.at for sample in samples) / len(samples)
     mean_lag = sum(sample.lag_s(rate) for sample in samples) / len(samples)
     spread = sum((sample.at - mean_at) ** 2 for sample in samples)
-    together = sum(
-        (sample.at - mean_at) * (sample.lag_s(rate) - mean_lag) for sample in samples
-    )
+    together = sum((sample.at - mean_at) * (sample.lag_s(rate) - mean_lag) for sample in samples)
     return Trend(mean_lag, together / spread if spread else 0.0)
 
 
