@@ -21,7 +21,7 @@ faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
 
 # PARTS="instant" measures less; see bench/parts.py.
-bench: $(VENV)/mesh.stamp
+bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp
 	$(BIN)/python -m bench $(PARTS)
 
 lint: $(VENV)/dev.stamp
@@ -55,9 +55,11 @@ lock: $(VENV)/bootstrap.stamp
 	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  --extra mesh --extra worker --extra cli pyproject.toml requirements/dev.in \
 	  -c requirements/mesh.txt -o requirements/dev.txt
+	$(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  requirements/bench.in -o requirements/bench.txt
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-bench build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -72,4 +74,11 @@ $(VENV)/mesh.stamp: $(VENV)/bootstrap.stamp requirements/mesh.txt pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/mesh.stamp requirements/dev.txt
 	$(INSTALL) --require-hashes -r requirements/dev.txt
+	touch $@
+
+# The peers of the benchmark need an older confluent-kafka than the mesh.
+.venv-bench/bench.stamp: $(VENV)/bootstrap.stamp requirements/bench.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv --without-pip .venv-bench
+	$(UV) pip install --quiet --python .venv-bench/bin/python --require-hashes \
+	  -r requirements/bench.txt
 	touch $@

@@ -28,8 +28,8 @@ ANSWER_S = 120.0
 DRAIN_S = 45.0
 STALLED_S = 20.0
 FIRST_BURST = 200
-LONG_ENOUGH_S = 6.0
-BURST_S = 8.0
+BURST_AT_LEAST_S = 6.0
+BURST_MARGIN = 1.3
 # The ends of a burst are spent on filling and emptying the pipeline.
 MIDDLE = (0.1, 0.8)
 BURST_RATE = 1e6
@@ -136,14 +136,16 @@ class Harness:
 
     # -- bursts ------------------------------------------------------------------------------
 
-    def saturated_rate(self, first_burst: int = FIRST_BURST) -> float:
-        """Reviews a second out of a backlog; it also warms every process up."""
-        count, rate = first_burst, 0.0
+    def saturated_rate(
+        self, first_burst: int = FIRST_BURST, at_least_s: float = BURST_AT_LEAST_S
+    ) -> float:
+        """Reviews a second out of a backlog that takes so long; it also warms every process up."""
+        count = first_burst
         while True:
             rate, seconds = self._burst(count)
-            if seconds >= LONG_ENOUGH_S:
+            if seconds >= at_least_s:
                 return rate
-            count = int(min(count * 5, max(rate * BURST_S, count * 1.5)))
+            count = int(min(count * 5, max(rate * at_least_s * BURST_MARGIN, count * 1.5)))
 
     def _burst(self, count: int) -> tuple[float, float]:
         schedule = self._begin(BURST_RATE, count)

@@ -13,11 +13,30 @@ from typing import Any
 
 from bench.harness import harness
 from bench.measure import Effort, measure
+from bench.peer_system import Setting, running_peer
 from bench.system import MeshSystem, running_mesh
 from tests.broker import TestStack
 
 FLOOR_LIMIT_S = 90
 INSTANT = Effort(trials=5, confirm_s=25, half_load_s=20)
+LOGNORMAL = Effort(trials=4, confirm_s=15, half_load_s=12)
+ONNX = Effort(trials=3, confirm_s=15, half_load_s=12)
+SLOW_ENGINE = ["bench.engine", "lognormal"]
+# Few replicas and small batches first: the last of each is what we expect most of.
+PEERS = {
+    "confluent-kafka": [
+        Setting("plain", 6, ("42", "42"), "6 replicas a task, batches of 42, all called at once"),
+        Setting("plain", 6, ("250", "42"), "6 replicas a task, batches of 250, 42 calls at once"),
+        Setting("plain", 6, ("1000", "42"), "6 replicas a task, batches of 1000, 42 calls at once"),
+    ],
+    "quix-streams": [
+        Setting("quix", 3, (), "3 replicas a task, exactly-once"),
+        Setting("quix", 6, (), "6 replicas a task, one for each partition, exactly-once"),
+    ],
+}
+PEER_BURST = 300
+# The engine's times differ so much that a short burst says little.
+PEER_BURST_S = 12.0
 
 
 @dataclass(frozen=True)
@@ -77,4 +96,67 @@ def _floor(bench: Bench, mesh: MeshSystem) -> None:
     )
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {"instant": instant}
+def lognormal(bench: Bench) -> None:
+    """The mesh with an engine as slow as a large model: median 50 ms, one in a hundred over 2 s."""
+    folder = bench.folder / "lognormal"
+    with (
+        running_mesh(bench.stack, folder, SLOW_ENGINE, workers_per_task=True) as mesh,
+        harness(bench.stack, mesh) as measured,
+    ):
+        found = measure(measured, LOGNORMAL, bench.tell)
+    found["engine"] = "lognormal: median 50 ms, p99 2 s; a worker of capacity 256 for each task"
+    bench.content["engines"]["lognormal"] = found
+
+
+def onnx(bench: Bench) -> None:
+    """The mesh with the embedded encoder."""
+    with (
+        running_mesh(bench.stack, bench.folder / "onnx", ["reviewmesh_worker"]) as mesh,
+        harness(bench.stack, mesh) as measured,
+    ):
+        found = measure(measured, ONNX, bench.tell)
+    found["engine"] = "the embedded encoder; one worker for all tasks"
+    bench.content["engines"]["onnx"] = found
+
+
+def peers(bench: Bench) -> None:
+    """The same topology in other hands, on the same broker, with the same slow workers.
+
+    Their figure is what comes out of a backlog, which is at least what they could hold; the mesh's
+    beside it is what it holds.
+    """
+    for peer, settings in PEERS.items():
+        sweep: list[tuple[float, str]] = []
+        for number, setting in enumerate(settings):
+            folder = bench.folder / f"{peer}-{number}"
+            with (
+                running_peer(bench.stack, folder, setting, SLOW_ENGINE) as system,
+                harness(bench.stack, system) as measured,
+            ):
+                rate = measured.saturated_rate(PEER_BURST, PEER_BURST_S)
+            bench.tell(f"{peer}, {setting.words}: {rate:.0f} reviews/s")
+            sweep.append((round(rate, 1), setting.words))
+        best, words = max(sweep)
+        bench.content["peers"][peer] = {
+            "reviews_per_second": best,
+            "setting": words,
+            "sweep": {words: rate for rate, words in sweep},
+        }
+    compare(bench)
+
+
+def compare(bench: Bench) -> None:
+    """How many times the best setting of each peer the mesh does, with the same engine."""
+    ours = bench.content["engines"].get("lognormal", {}).get("reviews_per_second")
+    for peer, found in bench.content["peers"].items():
+        if ours:
+            found["mesh_is_times"] = round(ours / found["reviews_per_second"], 2)
+            bench.tell(f"the mesh does {found['mesh_is_times']} times {peer}")
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "instant": instant,
+    "lognormal": lognormal,
+    "peers": peers,
+    "onnx": onnx,
+}
