@@ -1,4 +1,4 @@
-"""`python -m bench [PART ...]`: measures the parts that are named, all of them by default."""
+"""`python -m bench [PART ...]`: measures the parts that are named, else all but memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench.parts import PARTS, Bench
-from bench.report import FILE, Report
+from bench import plot
+from bench.parts import DEFAULT, PARTS, Bench
+from bench.report import FILE, MEMORY_FILE, Report
 from tests.broker import running_stack
 
 # What is left of 12 minutes is for ending everything and for the plot.
@@ -31,11 +32,12 @@ def main() -> int:
     def tell(line: str) -> None:
         console.print(f"{time.monotonic() - began:6.1f} s  {line}", markup=False, soft_wrap=True)
 
-    wanted = sys.argv[1:] or list(PARTS)
+    wanted = sys.argv[1:] or list(DEFAULT)
     if unknown := [name for name in wanted if name not in PARTS]:
         tell(f"expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}")
         return 2
-    report = Report(FILE)
+    file = MEMORY_FILE if wanted == ["memory"] else FILE
+    report = Report(file)
     missing = dict.fromkeys(wanted, "out of time")
     report.content["not_measured"] = missing
     signal.signal(signal.SIGALRM, _out_of_time)
@@ -60,7 +62,9 @@ def main() -> int:
     except OutOfTime:
         tell(f"{TIME_LIMIT_S} s are over, not measured: {', '.join(missing)}")
     report.write()
-    tell(f"written to {FILE}")
+    tell(f"written to {file}")
+    if plot.is_installed():
+        tell(f"drawn as {plot.draw(file)}")
     return 1 if missing else 0
 
 

@@ -25,13 +25,15 @@ USAGE_EVERY = 4
 LEAD_S = 0.3
 HOPELESS_LAG_S = 6.0
 ANSWER_S = 120.0
-DRAIN_S = 45.0
+DRAIN_S = 30.0
 STALLED_S = 20.0
 FIRST_BURST = 200
 BURST_AT_LEAST_S = 6.0
-BURST_MARGIN = 1.3
+BURST_MARGIN = 1.6
+BURST_GROWTH = (3, 6)
+STILL_GROWING = 1.15
 # The ends of a burst are spent on filling and emptying the pipeline.
-MIDDLE = (0.1, 0.8)
+MIDDLE = (0.1, 0.9)
 BURST_RATE = 1e6
 HARNESS = ("generator", "reader", "harness")
 
@@ -45,6 +47,7 @@ class Trial:
     """One run at a rate. CPU and latency are those of the window in which the lag was flat."""
 
     rate: float
+    window_s: float
     holds: bool
     trend: Trend
     samples: list[Sample]
@@ -64,6 +67,18 @@ class Trial:
             f" ms, {self.cores:.2f} CPUs busy, others {self.others_cores:.2f}, missing "
             f"{self.latencies.missing}, twice {self.latencies.twice}"
         )
+
+
+@dataclass(frozen=True)
+class Burst:
+    """How a backlog came out, in reviews a second."""
+
+    whole: float
+    """From its publication on: the pipeline had to fill first."""
+    middle: float
+    """While the pipeline was full. It flatters where earlier stages are done by then and leave
+    their CPU to the last, so it is no less than what could be held."""
+    seconds: float
 
 
 class Child:
@@ -136,40 +151,48 @@ class Harness:
 
     # -- bursts ------------------------------------------------------------------------------
 
-    def saturated_rate(
-        self, first_burst: int = FIRST_BURST, at_least_s: float = BURST_AT_LEAST_S
-    ) -> float:
-        """Reviews a second out of a backlog that takes so long; it also warms every process up."""
-        count = first_burst
-        while True:
-            rate, seconds = self._burst(count)
-            if seconds >= at_least_s:
-                return rate
-            count = int(min(count * 5, max(rate * at_least_s * BURST_MARGIN, count * 1.5)))
+    def burst(self, first: int = FIRST_BURST, at_least_s: float = BURST_AT_LEAST_S) -> Burst:
+        """How fast a backlog comes out; it also warms every process up.
 
-    def _burst(self, count: int) -> tuple[float, float]:
+        Backlogs grow until one takes so long and a larger one does not come out faster: a small
+        one tells how late a system is, not how fast.
+        """
+        count, before = first, 0.0
+        while True:
+            burst = self._burst(count)
+            if burst.seconds >= at_least_s and burst.whole < before * STILL_GROWING:
+                return burst
+            before = max(burst.whole, before)
+            enough = burst.whole * at_least_s * BURST_MARGIN
+            count = int(min(max(enough, count * BURST_GROWTH[0]), count * BURST_GROWTH[1]))
+
+    def _burst(self, count: int) -> Burst:
         schedule = self._begin(BURST_RATE, count)
         samples = [self._sample(schedule)]
         moved = time.monotonic()
-        while samples[-1].out < count:
+        while samples[-1].out < count * MIDDLE[1]:
             time.sleep(SAMPLE_S / 5)
             samples.append(self._sample(schedule))
             if samples[-1].out > samples[-2].out:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALLED_S:
-                break
-        self._end(schedule)
-        if samples[-1].out < count * 0.95:
-            raise Failed(
-                f"of {count} reviews only {samples[-1].out} came out\n{self._system.report()}"
-            )
-        first = next(s for s in samples if s.out >= count * MIDDLE[0])
-        last = next(s for s in samples if s.out >= count * MIDDLE[1])
-        out = last.out - first.out
-        seconds = last.at - first.at
-        if out == 0 or seconds == 0.0:
-            return count / samples[-1].at, samples[-1].at
-        return out / seconds, samples[-1].at
+                raise Failed(
+                    f"of {count} reviews only {samples[-1].out} came out, none for "
+                    f"{STALLED_S:g} s\n{self._system.report()}"
+                )
+        self._stop_load()
+        last = samples[-1]
+        first = next(sample for sample in samples if sample.out >= count * MIDDLE[0])
+        if last.out == first.out:
+            first = Sample(0.0, 0)
+        middle = (last.out - first.out) / (last.at - first.at)
+        return Burst(last.out / last.at, middle, last.at)
+
+    def publish(self, count: int) -> Callable[[], int]:
+        """Publish a backlog; gives a function that tells how many of it are out."""
+        schedule = self._begin(BURST_RATE, count)
+        self._stop_load("finish")
+        return lambda: self._sample(schedule).out
 
     # -- trials ------------------------------------------------------------------------------
 
@@ -202,11 +225,12 @@ class Harness:
         latencies = self._end(schedule, recent[0].at, recent[-1].at)
         if recent is samples:
             found = trend(samples, rate)
-        return self._trial(rate, holds, found, samples, recent[0].at, usages, latencies)
+        return self._trial(rate, window_s, holds, found, samples, recent[0].at, usages, latencies)
 
     def _trial(
         self,
         rate: float,
+        window_s: float,
         holds: bool,
         found: Trend,
         samples: list[Sample],
@@ -225,7 +249,7 @@ class Harness:
             cpu = {name: spent / thousands for name, spent in used.items()}
             cores = sum(used.values()) / seconds
             others = max(0.0, (after.machine_s - before.machine_s) / seconds - cores)
-        return Trial(rate, holds, found, samples, cpu, cores, others, latencies)
+        return Trial(rate, window_s, holds, found, samples, cpu, cores, others, latencies)
 
     def find_rate(
         self,
@@ -233,6 +257,7 @@ class Harness:
         window_s: float,
         limit_s: float,
         trials: int,
+        until: float,
         tell: Callable[[str], None],
     ) -> list[Trial]:
         """Every trial of the search for the highest rate that holds, in order."""
@@ -243,7 +268,7 @@ class Harness:
             tell(done[-1].describe())
             return done[-1].holds
 
-        highest_rate(estimate, holds, trials)
+        highest_rate(estimate, holds, lambda: len(done) < trials and time.monotonic() < until)
         return done
 
     # -- one run -----------------------------------------------------------------------------
@@ -259,13 +284,18 @@ class Harness:
         count: Count = self._reader.ask("count")
         return Sample(count.at - schedule.start, count.out)
 
+    def _stop_load(self, word: str = "stop") -> int:
+        """How many were sent. "finish" waits until that is all."""
+        sent, failure = self._generator.ask(word)
+        if failure:
+            raise Failed(f"the load generator could not send: {failure}")
+        return int(sent)
+
     def _end(
         self, schedule: Schedule, since: float = 0.0, until: float = float("inf")
     ) -> Latencies:
         """Stop the load, wait until what was sent is out, and tell latencies of a span."""
-        sent, failure = self._generator.ask("stop")
-        if failure:
-            raise Failed(f"the load generator could not send: {failure}")
+        sent = self._stop_load()
         deadline = time.monotonic() + DRAIN_S
         while self._sample(schedule).out < sent and time.monotonic() < deadline:
             time.sleep(SAMPLE_S)

@@ -33,7 +33,10 @@ class Schedule:
 
 
 def generate(connection: Connection, bootstrap_servers: str, registry_url: str, topic: str) -> None:
-    """The process: takes Schedules, answers "sent" with how many, "stop" ends one early."""
+    """The process: runs the Schedules that come; "stop" ends one early, "finish" lets it go on.
+
+    Either is answered, at the end, with how many were sent and with what went wrong.
+    """
     codec = Codec(SchemaRegistry(registry_url), f"{topic}-value", "review")
     generator = Generator(bootstrap_servers, topic, reviews.Payloads(codec, reviews.load()))
     connection.send("ready")
@@ -67,9 +70,11 @@ class Generator:
         self._failed.append(error.str())
 
     def run(self, connection: Connection, schedule: Schedule) -> None:
-        """Send what is due until all is sent or something is said; answer with the number sent."""
-        sent = 0
-        while sent < schedule.count and not connection.poll():
+        """Send what is due until all is sent or the word is "stop"."""
+        sent, word = 0, ""
+        while sent < schedule.count and word != "stop":
+            if connection.poll():
+                word = connection.recv()
             due = int((time.time() - schedule.start) * schedule.rate) + 1
             for sequence in range(sent, min(max(due, 0), schedule.count, sent + MOST_A_TICK)):
                 self._produce(schedule, sequence)
@@ -77,10 +82,8 @@ class Generator:
             self._producer.poll(0)
             if sent >= due:
                 time.sleep(TICK_S)
-        while connection.poll(None):
-            word = connection.recv()
-            if word == "stop":
-                break
+        if not word:
+            connection.recv()
         unsent = self._producer.flush(FLUSH_S)
         failure = f"{unsent} unsent, {self._failed[:1]}" if unsent or self._failed else ""
         connection.send((sent, failure))

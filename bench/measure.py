@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,36 +13,36 @@ from bench.reader import percentile
 SEARCH_WINDOW_S = 8.0
 SEARCH_LIMIT_S = 20.0
 CONFIRM_LIMIT_FACTOR = 2.0
-CONFIRMATIONS = 4
-STEP_DOWN = 0.92
+STEP_DOWN = 0.9
 KEPT_SAMPLES = 240
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long one system is measured."""
+    """How long one system is measured; no further trial is begun when the budget is spent."""
 
     trials: int
     confirm_s: float
     half_load_s: float
+    budget_s: float
 
 
 def measure(harness: Harness, effort: Effort, tell: Callable[[str], None]) -> dict[str, Any]:
     """Find the highest rate that holds, confirm it with a longer run, go on at half of it."""
-    saturated = harness.saturated_rate()
-    tell(f"out of a backlog {saturated:.0f} reviews/s")
-    trials = harness.find_rate(saturated, SEARCH_WINDOW_S, SEARCH_LIMIT_S, effort.trials, tell)
-    rate = max((trial.rate for trial in trials if trial.holds), default=0.0)
-    if not rate:
-        raise Failed("no rate held: the lag of every one grew")
-    confirmed = _confirm(harness, rate, effort.confirm_s, trials, tell)
+    until = time.monotonic() + effort.budget_s
+    burst = harness.burst()
+    tell(f"a backlog comes out at {burst.whole:.0f} reviews/s")
+    trials = harness.find_rate(
+        burst.whole, SEARCH_WINDOW_S, SEARCH_LIMIT_S, effort.trials, until, tell
+    )
+    confirmed = _confirm(harness, trials, effort.confirm_s, until, tell)
     half = harness.trial(
         confirmed.rate / 2, effort.half_load_s, effort.half_load_s * CONFIRM_LIMIT_FACTOR
     )
     tell(f"half load: {half.describe()}")
     return {
-        "reviews_per_second": round(confirmed.rate, 1) if confirmed.holds else 0.0,
-        "saturated_reviews_per_second": round(saturated, 1),
+        "reviews_per_second": round(confirmed.rate, 1),
+        "confirmed_for_s": effort.confirm_s if confirmed.window_s >= effort.confirm_s else 0,
         "cpu_seconds_per_1000_reviews": system_cpu(confirmed),
         "harness_cpu_seconds_per_1000_reviews": harness_cpu(confirmed),
         "cores_busy": round(confirmed.cores, 2),
@@ -60,19 +61,31 @@ def measure(harness: Harness, effort: Effort, tell: Callable[[str], None]) -> di
 
 def _confirm(
     harness: Harness,
-    rate: float,
-    seconds: float,
     trials: list[Trial],
+    seconds: float,
+    until: float,
     tell: Callable[[str], None],
 ) -> Trial:
-    """A longer run at the rate; a little lower each time that it does not hold."""
-    for _ in range(CONFIRMATIONS):
-        trials.append(harness.trial(rate, seconds, seconds * CONFIRM_LIMIT_FACTOR))
-        tell(f"confirmation: {trials[-1].describe()}")
-        if trials[-1].holds:
-            break
+    """A longer run at the rate that was found; a little lower each time that it does not hold.
+
+    When the budget is spent before one held, it is the best trial below them. Raises Failed when
+    there is none either.
+    """
+    found = [trial for trial in trials if trial.holds]
+    if not found:
+        raise Failed("no rate held: the lag of every one grew, see the lines above")
+    rate = max(trial.rate for trial in found)
+    while time.monotonic() < until:
+        trial = harness.trial(rate, seconds, seconds * CONFIRM_LIMIT_FACTOR)
+        trials.append(trial)
+        tell(f"confirmation: {trial.describe()}")
+        if trial.holds:
+            return trial
         rate *= STEP_DOWN
-    return trials[-1]
+    below = [trial for trial in found if trial.rate <= rate]
+    if not below:
+        raise Failed("no rate was confirmed in the time for it, see the lines above")
+    return max(below, key=lambda trial: trial.rate)
 
 
 def system_cpu(trial: Trial) -> dict[str, float]:

@@ -15,6 +15,7 @@ from bench import reviews
 
 FOLDER = Path("build/reports")
 FILE = FOLDER / "bench.json"
+MEMORY_FILE = FOLDER / "bench-memory.json"
 
 
 class Report:
