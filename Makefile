@@ -9,7 +9,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test faults lint format lock proto proto-baseline clean
+.PHONY: setup demo insights test faults bench lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -24,6 +24,10 @@ test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
 
 faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
+
+# PARTS="instant" measures less; see bench/parts.py.
+bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp
+	$(BIN)/python -m bench $(PARTS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -58,9 +62,10 @@ lock: $(VENV)/bootstrap.stamp
 	  -o requirements/service.txt
 	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
+	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 
 clean:
-	rm -rf $(VENV) $(INSIGHTS) build dist
+	rm -rf $(VENV) $(INSIGHTS) .venv-bench build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -82,4 +87,11 @@ $(INSIGHTS)/insights.stamp: $(VENV)/bootstrap.stamp requirements/insights.txt py
 	$(UV) pip install --quiet --python $(INSIGHTS)/bin/python --require-hashes \
 	  -r requirements/bootstrap.txt -r requirements/insights.txt
 	$(UV) pip install --quiet --python $(INSIGHTS)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+# The peers of the benchmark need an older confluent-kafka than the mesh.
+.venv-bench/bench.stamp: $(VENV)/bootstrap.stamp requirements/bench.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv --without-pip .venv-bench
+	$(UV) pip install --quiet --python .venv-bench/bin/python --require-hashes \
+	  -r requirements/bench.txt
 	touch $@

@@ -95,6 +95,8 @@ class Mesh:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     workers_per_task: bool = False
+    worker_command: list[str] = field(default_factory=list)
+    """Python module and arguments of the workers; the scripted worker where none is given."""
     processes: dict[str, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -150,7 +152,7 @@ class Mesh:
             environment[f"REVIEWMESH_WORKERS__{task.upper()}"] = f"127.0.0.1:{port}"
         if name in self.worker_ports:
             environment["REVIEWMESH_WORKER__PORT"] = str(self.worker_ports[name])
-            module = ["tests.scripted_worker", str(self.control)]
+            module = self.worker_command or ["tests.scripted_worker", str(self.control)]
         elif name.startswith("enricher-"):
             module = ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
         else:

@@ -1,0 +1,1 @@
+"""Drives the whole mesh under load and reports what it holds, how late and at what cost."""

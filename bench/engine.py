@@ -1,0 +1,75 @@
+"""`python -m bench.engine instant|lognormal`: the worker's server with an engine of known speed.
+
+`instant` answers at once, so that what is measured is the mesh. `lognormal` takes as long as a
+large model may: each text draws its own time, median 50 ms, one in a hundred over 2 s. What it
+answers is what the tests' scripted engine answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import sys
+from collections.abc import Mapping, Sequence
+
+from reviewmesh_worker import logs
+from reviewmesh_worker.engines.interface import (
+    EngineLoad,
+    ItemFailure,
+    TaskDescription,
+    TaskOutput,
+)
+from reviewmesh_worker.server import serve
+from reviewmesh_worker.settings import Settings
+from tests.scripted_engine import MOODS, TASKS, answer
+
+MEDIAN_S = 0.05
+P99_S = 2.0
+Z_OF_P99 = 2.3263
+SIGMA = math.log(P99_S / MEDIAN_S) / Z_OF_P99
+ENGINES = ("instant", "lognormal")
+
+
+class TimedEngine:
+    """All items of a call run at once; the call is over when its slowest item is."""
+
+    def __init__(self, slow: bool) -> None:
+        self._slow = slow
+        self._running = 0
+        name = "lognormal" if slow else "instant"
+        self._tasks = {
+            task: TaskDescription(task, MOODS, "scripted", name, "1", "0" * 64) for task in TASKS
+        }
+
+    @property
+    def tasks(self) -> Mapping[str, TaskDescription]:
+        return self._tasks
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
+        self._running += len(texts)
+        try:
+            if self._slow:
+                await asyncio.sleep(
+                    max(random.lognormvariate(math.log(MEDIAN_S), SIGMA) for _ in texts)
+                )
+            return [answer(task, text) for text in texts]
+        finally:
+            self._running -= len(texts)
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(self._running, 0, 0.0)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] not in ([name] for name in ENGINES):
+        sys.exit(f"expected one of {ENGINES}, got {sys.argv[1:]}")
+    settings = Settings()
+    engine = TimedEngine(slow=sys.argv[1] == "lognormal")
+    asyncio.run(serve(engine, settings, logs.configure(settings.log)))
