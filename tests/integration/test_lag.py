@@ -95,6 +95,8 @@ def measured(meter: LagMeter) -> Snapshot:
 @pytest.fixture
 def topic(stack: TestStack, prefix: str) -> Iterator[Topic]:
     topic = Topic(stack.bootstrap_servers, f"{prefix}lag")
+    # A broker that has just started may still look for its coordinators.
+    wait_until(lambda: not topic.meter.measure().problems, 20, "a first measurement")
     yield topic
     topic.meter.close()
 

@@ -7,21 +7,30 @@ requests to a group's coordinator that timed out can end the process when the br
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.runtime import kafka
 from reviewmesh.runtime.ledger import decode_finished
 from reviewmesh.runtime.settings import Settings, variable
 
 CALL_TIMEOUT_S = 2.0
+ASK_AGAIN_S = 0.1
 CALLS_AT_ONCE = 8
 # A little over one batch: the broker gives a whole batch even where it is larger than this.
 FETCH_BYTES = 16 * 1024
+
+# What a group's coordinator answers for a moment, such as right after its broker's start.
+MOVING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+)
 
 Place = tuple[str, int]
 """A topic as it is named on the broker, and a partition."""
@@ -121,9 +130,7 @@ class Broker:
 
     def _committed(self, group: str, places: Collection[Place]) -> dict[Place, Committed] | Failure:
         try:
-            answer = self._of_group[group].committed(
-                [TopicPartition(*place) for place in places], timeout=CALL_TIMEOUT_S
-            )
+            answer = _asked_of_coordinator(self._of_group[group], places)
         except KafkaException as error:
             return Failure(error.args[0].str())
         for at in answer:
@@ -168,6 +175,20 @@ class Broker:
             except KafkaException as error:
                 return Failure(error.args[0].str())
         return self._topics
+
+
+def _asked_of_coordinator(consumer: Any, places: Collection[Place]) -> list[Any]:
+    """Asks again while the coordinator moves or reads its log, up to CALL_TIMEOUT_S in all."""
+    wanted = [TopicPartition(*place) for place in places]
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            answer: list[Any] = consumer.committed(wanted, timeout=CALL_TIMEOUT_S)
+            return answer
+        except KafkaException as error:
+            if error.args[0].code() not in MOVING or time.monotonic() > deadline:
+                raise
+            time.sleep(ASK_AGAIN_S)
 
 
 def _offsets(consumer: Any, places: Iterable[Place], at: int) -> dict[Place, Any]:
