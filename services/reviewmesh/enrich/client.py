@@ -176,7 +176,7 @@ class InferenceClient:
             worker = self._pool.least_loaded()
             if worker is None:
                 return
-            batch = self._next_batch()
+            batch = self._next_batch(worker.standing.items_per_call())
             if not batch:
                 return
             worker.standing.started(len(batch))
@@ -184,9 +184,9 @@ class InferenceClient:
             self._calls[call] = batch
             call.add_done_callback(partial(self._ended, worker))
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self, limit: int) -> list[Job]:
         batch: list[Job] = []
-        size, limit = 0, self._batch_items
+        size = 0
         while self._queue:
             job = self._queue[0]
             if job.withdrawn:
@@ -208,6 +208,7 @@ class InferenceClient:
 
     async def _call(self, worker: Worker, batch: list[Job]) -> None:
         """No way out of here leaves an item of the batch without an outcome."""
+        started = self._loop.time()
         try:
             response = await worker.stub.Infer(
                 self._request(batch), timeout=self._call_timeout_s, metadata=_trace_of(batch)
@@ -222,6 +223,7 @@ class InferenceClient:
             self._bisect(batch, f"{type(error).__name__}: {error}")
         else:
             load = response.load
+            worker.standing.took(self._loop.time() - started)
             worker.standing.answered(load.running + load.waiting, len(batch))
             self._answered(batch, response)
 

@@ -12,6 +12,7 @@ from reviewmesh.enrich.standing import (
     CALLS_PER_WORKER,
     FAILURES_BEFORE_EJECTION,
     FIRST_PAUSE_S,
+    ITEMS_PER_WORKER,
     LONGEST_PAUSE_S,
     SNAPSHOT_HOLDS_S,
     Standing,
@@ -199,6 +200,26 @@ class Life(RuleBasedStateMachine):
         assert (self.standing.calls, self.standing.items) == (len(self.open), sum(self.open))
         assert len(self.open) <= CALLS_PER_WORKER
         assert self.standing.load() >= sum(self.open)
+
+
+def test_slow_calls_are_many_and_small_and_quick_calls_few_and_large() -> None:
+    standing = Standing(SimulatedClock())
+    standing.healthy()
+    assert standing.items_per_call() == ITEMS_PER_WORKER // CALLS_PER_WORKER
+    for _ in range(50):
+        standing.took(0.4)
+    assert standing.items_per_call() == 3
+    calls = 0
+    while standing.takes_a_call():
+        standing.started(standing.items_per_call())
+        calls += 1
+    assert calls > CALLS_PER_WORKER and standing.items <= ITEMS_PER_WORKER
+    for _ in range(50):
+        standing.took(60)
+    assert standing.items_per_call() == 1
+    for _ in range(50):
+        standing.took(0.002)
+    assert standing.items_per_call() == ITEMS_PER_WORKER // CALLS_PER_WORKER
 
 
 TestLife = Life.TestCase
