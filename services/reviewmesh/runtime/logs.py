@@ -116,7 +116,11 @@ class Bridge(logging.Handler):
         if record.name == "librdkafka":
             self._emit_librdkafka(record)
         else:
-            self._write(record.levelno, record.getMessage(), logger=record.name)
+            level = record.levelno
+            if level == logging.ERROR and record.name.partition(".")[0] == "aiokafka":
+                # As librdkafka it goes on trying by itself.
+                level = logging.WARNING
+            self._write(level, record.getMessage(), logger=record.name)
 
     def _emit_librdkafka(self, record: logging.LogRecord) -> None:
         text = record.getMessage()

@@ -108,6 +108,17 @@ def test_other_libraries_go_the_same_way(open_log: OpenLog) -> None:
     assert (line["event"], line["logger"], line["service"]) == ("gone: x", "grpc.aio", "test")
 
 
+def test_what_aiokafka_retries_is_a_warning_once(open_log: OpenLog) -> None:
+    log = open_log()
+    for _ in range(3):
+        logging.getLogger("aiokafka.consumer.fetcher").error("cannot connect")
+    logging.getLogger("aiokafkaesque").error("broken")
+    assert [(line["level"], line["event"]) for line in log.lines()] == [
+        ("warning", "cannot connect"),
+        ("error", "broken"),
+    ]
+
+
 def test_a_failure_that_comes_as_line_and_as_error_is_written_once(open_log: OpenLog) -> None:
     log = open_log()
     log.librdkafka.error(librdkafka_line("FAIL", f"{REFUSED} (after 0ms in state CONNECT)"))
