@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SHORTEST_HINT_MS = 20
@@ -29,8 +29,8 @@ class Admission:
         self._empty.set()
 
     @contextmanager
-    def admit(self, items: int) -> Iterator[None]:
-        """Raises Full."""
+    def admit(self, items: int) -> Iterator[Callable[[int], None]]:
+        """Gives what frees the places of items that are done before the call is. Raises Full."""
         if self.items and self.items + items > self.max_items:
             wait_ms = int(1000 * self._seconds_per_item * (self.items + items - self.max_items))
             hint = min(max(wait_ms, SHORTEST_HINT_MS), LONGEST_HINT_MS)
@@ -39,10 +39,17 @@ class Admission:
             )
         self.items += items
         self._empty.clear()
+        held = items
+
+        def free(count: int) -> None:
+            nonlocal held
+            held -= count
+            self.items -= count
+
         try:
-            yield
+            yield free
         finally:
-            self.items -= items
+            self.items -= held
             if not self.items:
                 self._empty.set()
 

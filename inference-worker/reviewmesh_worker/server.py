@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -24,6 +25,7 @@ from reviewmesh_worker.engines.interface import (
     TaskOutput,
     TopicOutput,
 )
+from reviewmesh_worker.ready import as_ready
 from reviewmesh_worker.settings import Settings
 
 MAX_ITEMS_PER_CALL = 256
@@ -53,17 +55,28 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Infer(
         self, request: inference_pb2.InferRequest, context: Any
     ) -> inference_pb2.InferResponse:
-        if self.state != "serving":
-            await refuse(context, grpc.StatusCode.UNAVAILABLE, f"{self.state}; try another worker")
         description = await self._check(request, context)
         try:
             with self.admission.admit(len(request.items)):
                 return await self._infer(request, description)
         except Full as full:
-            context.set_trailing_metadata((("retry-after-ms", str(full.retry_after_ms)),))
-            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(full))
+            await refuse_for_now(context, full)
+
+    async def InferStream(
+        self, request: inference_pb2.InferRequest, context: Any
+    ) -> AsyncIterator[inference_pb2.InferResponse]:
+        description = await self._check(request, context)
+        try:
+            with self.admission.admit(len(request.items)) as free:
+                async for response in self._infer_stream(request, description):
+                    free(len(response.results))
+                    yield response
+        except Full as full:
+            await refuse_for_now(context, full)
 
     async def _check(self, request: inference_pb2.InferRequest, context: Any) -> TaskDescription:
+        if self.state != "serving":
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, f"{self.state}; try another worker")
         description = self._engine.tasks.get(request.task)
         problem = ""
         if description is None:
@@ -83,20 +96,43 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def _infer(
         self, request: inference_pb2.InferRequest, description: TaskDescription
     ) -> inference_pb2.InferResponse:
-        metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
         started = time.monotonic()
         outcomes = await self._engine.infer(request.task, [item.text for item in request.items])
+        self._measure(request, description, started)
+        return self._response(
+            request, description, started, list(zip(request.items, outcomes, strict=True))
+        )
+
+    async def _infer_stream(
+        self, request: inference_pb2.InferRequest, description: TaskDescription
+    ) -> AsyncIterator[inference_pb2.InferResponse]:
+        started = time.monotonic()
+        one_by_one = [self._engine.infer(request.task, [item.text]) for item in request.items]
+        async for group in as_ready(one_by_one):
+            outcomes = [(request.items[position], outcome) for position, (outcome,) in group]
+            yield self._response(request, description, started, outcomes)
+        self._measure(request, description, started)
+
+    def _measure(
+        self, request: inference_pb2.InferRequest, description: TaskDescription, started: float
+    ) -> None:
         seconds = time.monotonic() - started
         self.admission.measured(len(request.items), seconds)
+        metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
         metrics.ENGINE_SECONDS.labels(request.task, description.model_version).observe(seconds)
-        usage = inference_pb2.Usage(inference_ms=int(seconds * 1000))
-        results = []
-        for item, outcome in zip(request.items, outcomes, strict=True):
-            failed = isinstance(outcome, ItemFailure)
-            metrics.ITEMS.labels(
-                request.task, description.model_version, "failed" if failed else "ok"
-            ).inc()
+
+    def _response(
+        self,
+        request: inference_pb2.InferRequest,
+        description: TaskDescription,
+        started: float,
+        outcomes: Sequence[tuple[inference_pb2.Item, TaskOutput | ItemFailure]],
+    ) -> inference_pb2.InferResponse:
+        usage = inference_pb2.Usage(inference_ms=int((time.monotonic() - started) * 1000))
+        failed = 0
+        for item, outcome in outcomes:
             if isinstance(outcome, ItemFailure):
+                failed += 1
                 self._log.warning(
                     "item failed",
                     task=request.task,
@@ -104,9 +140,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     reason=outcome.message,
                     traceparent=item.traceparent,
                 )
-            results.append(to_result(item.id, outcome, usage))
+        version = description.model_version
+        metrics.ITEMS.labels(request.task, version, "failed").inc(failed)
+        metrics.ITEMS.labels(request.task, version, "ok").inc(len(outcomes) - failed)
         return inference_pb2.InferResponse(
-            results=results, lineage=lineage_of(description), load=self._load()
+            results=[to_result(item.id, outcome, usage) for item, outcome in outcomes],
+            lineage=lineage_of(description),
+            load=self._load(),
         )
 
     def _load(self) -> inference_pb2.Load:
@@ -140,6 +180,11 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 max_message_bytes=MAX_MESSAGE_BYTES,
             ),
         )
+
+
+async def refuse_for_now(context: Any, full: Full) -> NoReturn:
+    context.set_trailing_metadata((("retry-after-ms", str(full.retry_after_ms)),))
+    await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(full))
 
 
 async def refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:

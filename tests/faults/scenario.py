@@ -34,7 +34,7 @@ class Scenario:
     @contextmanager
     def strike(self) -> Iterator[None]:
         """Publish, wait until output flows, run the fault with enough in flight, then check."""
-        self.mesh.script(delay_ms=20)
+        self.mesh.script(delay_ms=50)
         self.published = reviews(REVIEWS, VERSIONS, f"{self._tag}/")
         self.mesh.publish(self.published)
         wanted = self.random.randrange(50, 400)

@@ -107,7 +107,11 @@ def test_describe_and_reflection_tell_what_a_worker_serves(worker: ScriptedWorke
         "grpc.health.v1.Health",
     }
     found = reflection.FindFileContainingSymbol("inference.v1.InferenceService")
-    assert [method.name for method in found.service[0].method] == ["Infer", "Describe"]
+    assert [method.name for method in found.service[0].method] == [
+        "Infer",
+        "InferStream",
+        "Describe",
+    ]
 
 
 def test_outputs_lineage_and_usage_come_back(worker: ScriptedWorker, drive: DriverFactory) -> None:
@@ -304,7 +308,7 @@ def test_a_new_replica_gets_traffic_while_the_others_are_busy(
     second = make_worker()
     worker.script(delay_ms=400)
     driver = drive(worker, second, batch_items=1)
-    driver.submit(texts(300))
+    driver.submit(texts(1_000))
     soon(lambda: worker.in_flight() > 0, "the first is busy")
     second.start()
     served = f'reviewmesh_worker_items_total{{model_version="1",outcome="ok",task="{TASK}"}}'
@@ -383,3 +387,37 @@ def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
         assert {record["status"] for record in mesh.read("reviews.ner")} == {"OK"}
     finally:
         mesh.stop()
+
+
+def test_slow_results_are_streamed_each_as_soon_as_it_is_there(
+    own_worker: ScriptedWorker, drive: DriverFactory
+) -> None:
+    worker = own_worker
+    worker.script(delay_ms=400)
+    driver = drive(worker)
+    # The first call, unary, shows that this worker is slow.
+    driver.submit(texts(1))
+    driver.wait()
+    driver.submit(texts(65)[1:])
+    # The engine answers batches of 32: a first part comes while the rest is in line.
+    soon(lambda: 1 < driver.finished() < driver.submitted, "a part of the results")
+    assert all(answer.output is not None and answer.attempts == 1 for answer in driver.wait())
+    assert worker.in_flight() == 0
+
+
+def test_a_worker_that_dies_in_mid_stream_costs_only_what_it_had_not_answered(
+    own_worker: ScriptedWorker, drive: DriverFactory
+) -> None:
+    worker = own_worker
+    worker.script(delay_ms=600)
+    driver = drive(worker)
+    driver.submit(texts(1))
+    driver.wait()
+    driver.submit(texts(65)[1:])
+    soon(lambda: 1 < driver.finished() < driver.submitted, "a part of the results")
+    worker.process.kill()
+    worker.script()
+    worker.start()
+    answers = driver.wait()
+    assert all(answer.output is not None for answer in answers)
+    assert {answer.attempts for answer in answers} == {1, 2}

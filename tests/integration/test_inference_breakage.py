@@ -62,6 +62,11 @@ class Peer(inference_pb2_grpc.InferenceServiceServicer):
             with self._lock:
                 self.at_once -= 1
 
+    def InferStream(
+        self, request: inference_pb2.InferRequest, context: Any
+    ) -> Iterator[inference_pb2.InferResponse]:
+        yield self.Infer(request, context)
+
     def times(self, text: str) -> list[float]:
         """When calls with that item came."""
         return [at for at, texts in self.calls if text in texts]

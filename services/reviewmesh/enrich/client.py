@@ -15,7 +15,7 @@ import random
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -90,7 +90,8 @@ class InferenceClient:
         self._max_attempts = max_attempts
         self._queue: deque[Job] = deque()
         self._jobs: set[Job] = set()
-        self._calls: dict[asyncio.Task[None], list[Job]] = {}
+        # What each call is still to answer, by the item's id within the call.
+        self._calls: dict[asyncio.Task[None], dict[str, Job]] = {}
         self._done: deque[tuple[WorkItem, Answer]] = deque()
         self._pool: WorkerPool | None = None
         self._closed = False
@@ -165,8 +166,8 @@ class InferenceClient:
             self._jobs.discard(job)
         # While no worker is there nothing else would take them out of the queue.
         self._queue = deque(job for job in self._queue if not job.withdrawn)
-        for call, jobs in self._calls.items():
-            if all(job.withdrawn for job in jobs):
+        for call, unanswered in self._calls.items():
+            if all(job.withdrawn for job in unanswered.values()):
                 call.cancel()
 
     def _dispatch(self) -> None:
@@ -176,17 +177,18 @@ class InferenceClient:
             worker = self._pool.least_loaded()
             if worker is None:
                 return
-            batch = self._next_batch(worker.standing.items_per_call())
+            batch = self._next_batch()
             if not batch:
                 return
             worker.standing.started(len(batch))
-            call = self._loop.create_task(self._call(worker, batch))
-            self._calls[call] = batch
+            unanswered = {str(index): job for index, job in enumerate(batch)}
+            call = self._loop.create_task(self._call(worker, unanswered))
+            self._calls[call] = unanswered
             call.add_done_callback(partial(self._ended, worker))
 
-    def _next_batch(self, limit: int) -> list[Job]:
+    def _next_batch(self) -> list[Job]:
         batch: list[Job] = []
-        size = 0
+        size, limit = 0, self._batch_items
         while self._queue:
             job = self._queue[0]
             if job.withdrawn:
@@ -206,26 +208,38 @@ class InferenceClient:
             self._loop.call_exception_handler({"message": "call failed", "exception": error})
         self._dispatch()
 
-    async def _call(self, worker: Worker, batch: list[Job]) -> None:
-        """No way out of here leaves an item of the batch without an outcome."""
+    async def _call(self, worker: Worker, unanswered: dict[str, Job]) -> None:
+        """No way out of here leaves an item of the call without an outcome."""
         started = self._loop.time()
+        batch = list(unanswered.values())
         try:
-            response = await worker.stub.Infer(
-                self._request(batch), timeout=self._call_timeout_s, metadata=_trace_of(batch)
-            )
+            async for response in self._responses(worker, batch):
+                self._take(worker, response, unanswered)
         except grpc.aio.AioRpcError as error:
-            self._call_failed(worker, batch, error)
+            self._call_failed(worker, list(unanswered.values()), error)
         except asyncio.CancelledError:
-            if all(job.withdrawn for job in batch):
+            if all(job.withdrawn for job in unanswered.values()):
                 raise
-            self._broken(batch, "the channel was closed")
+            self._broken(list(unanswered.values()), "the channel was closed")
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
-            self._bisect(batch, f"{type(error).__name__}: {error}")
+            self._bisect(list(unanswered.values()), f"{type(error).__name__}: {error}")
         else:
-            load = response.load
             worker.standing.took(self._loop.time() - started)
-            worker.standing.answered(load.running + load.waiting, len(batch))
-            self._answered(batch, response)
+            for job in unanswered.values():
+                job.attempts += 1
+                self._retry(job, "the worker left the item without a result")
+
+    async def _responses(
+        self, worker: Worker, batch: list[Job]
+    ) -> AsyncIterator[inference_pb2.InferResponse]:
+        request, metadata = self._request(batch), _trace_of(batch)
+        if worker.standing.is_slow():
+            async for response in worker.stub.InferStream(
+                request, timeout=self._call_timeout_s, metadata=metadata
+            ):
+                yield response
+        else:
+            yield await worker.stub.Infer(request, timeout=self._call_timeout_s, metadata=metadata)
 
     def _request(self, batch: list[Job]) -> inference_pb2.InferRequest:
         return inference_pb2.InferRequest(
@@ -244,22 +258,38 @@ class InferenceClient:
 
     # -- outcomes ----------------------------------------------------------------------------
 
-    def _answered(self, batch: list[Job], response: inference_pb2.InferResponse) -> None:
-        results = {result.id: result for result in response.results}
-        for index, job in enumerate(batch):
-            job.attempts += 1
-            result = results.get(str(index))
-            kind = result.WhichOneof("outcome") if result is not None else None
-            if result is None or kind is None:
-                self._retry(job, "the worker left the item without a result")
-            elif kind == "error":
-                message = f"{result.error.code}: {result.error.message}"
-                if result.error.retryable:
-                    self._retry(job, message)
-                else:
-                    self._finish(job, None, message, response.lineage)
-            else:
-                self._finish(job, getattr(result, kind), None, response.lineage, result.usage)
+    def _take(
+        self,
+        worker: Worker,
+        response: inference_pb2.InferResponse,
+        unanswered: dict[str, Job],
+    ) -> None:
+        answered = len(unanswered)
+        for result in response.results:
+            kind = result.WhichOneof("outcome")
+            if kind is not None and (job := unanswered.pop(result.id, None)) is not None:
+                self._answered(job, result, kind, response.lineage)
+        answered -= len(unanswered)
+        worker.standing.answered(response.load.running + response.load.waiting, answered)
+        worker.standing.done(answered)
+        self._dispatch()
+
+    def _answered(
+        self,
+        job: Job,
+        result: inference_pb2.Result,
+        kind: str,
+        lineage: inference_pb2.Lineage,
+    ) -> None:
+        job.attempts += 1
+        if kind != "error":
+            self._finish(job, getattr(result, kind), None, lineage, result.usage)
+            return
+        message = f"{result.error.code}: {result.error.message}"
+        if result.error.retryable:
+            self._retry(job, message)
+        else:
+            self._finish(job, None, message, lineage)
 
     def _call_failed(self, worker: Worker, batch: list[Job], error: grpc.aio.AioRpcError) -> None:
         assert self._pool is not None

@@ -5,9 +5,8 @@ its calls is half-open first: one call goes through, and when that is answered t
 What breaks calls is ejected at once, what fails them is ejected after a few in a row, so that a
 worker that fails fast does not draw all traffic.
 
-A call is over when its slowest item is. Where inference is slow, few items go into one call and
-many calls run beside each other, so that quick items need not wait for slow ones; where it is
-fast, calls are large, since a call costs both sides the same whatever it holds.
+A unary call is over when its slowest item is. Where inference is slow, results are streamed, and
+the room of those that came is filled again while the others run.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ FAILURES_BEFORE_EJECTION = 5
 SNAPSHOT_HOLDS_S = 5.0
 CALLS_PER_WORKER = 8
 ITEMS_PER_WORKER = 256
-# More calls a second than this are not worth what they cost; measured with `make bench`.
-CALLS_A_SECOND = 200
+# Fewer free places than this are no call: it costs both sides the same whatever it holds.
+SMALLEST_ROOM = 16
+SLOW_CALL_S = 0.05
 CALL_SECONDS_SMOOTHING = 0.2
 
 
@@ -65,14 +65,15 @@ class Standing:
     def takes_a_call(self) -> bool:
         if self.state is State.EJECTED or self._not_before > self._clock():
             return False
-        return self.calls < (1 if self.state is State.HALF_OPEN else self._calls_at_most())
+        if self.state is State.HALF_OPEN:
+            return not self.calls
+        if self.is_slow():
+            return ITEMS_PER_WORKER - self.items >= SMALLEST_ROOM
+        return self.calls < CALLS_PER_WORKER
 
-    def items_per_call(self) -> int:
-        """How many items a call should hold at most, by how long calls take."""
-        return ITEMS_PER_WORKER // self._calls_at_most()
-
-    def _calls_at_most(self) -> int:
-        return min(max(CALLS_PER_WORKER, int(CALLS_A_SECOND * self._call_s)), ITEMS_PER_WORKER)
+    def is_slow(self) -> bool:
+        """Whether calls take so long that their results are better streamed."""
+        return self._call_s > SLOW_CALL_S
 
     def load(self) -> int:
         """Our items in flight, and those of others by a snapshot that is not too old."""
@@ -85,7 +86,12 @@ class Standing:
         self.calls += 1
         self.items += items
 
+    def done(self, items: int) -> None:
+        """That many of a call's items have their results."""
+        self.items -= items
+
     def ended(self, items: int) -> None:
+        """A call is over; `items` of it were without a result until now."""
         self.calls -= 1
         self.items -= items
 

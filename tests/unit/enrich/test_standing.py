@@ -14,6 +14,7 @@ from reviewmesh.enrich.standing import (
     FIRST_PAUSE_S,
     ITEMS_PER_WORKER,
     LONGEST_PAUSE_S,
+    SMALLEST_ROOM,
     SNAPSHOT_HOLDS_S,
     Standing,
     State,
@@ -142,6 +143,22 @@ def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
     assert standing.load() == 8
 
 
+def test_the_room_of_a_slow_worker_is_filled_again_as_results_come() -> None:
+    standing = serving(SimulatedClock())
+    for _ in range(50):
+        standing.took(1.0)
+    assert standing.is_slow()
+    for _ in range(ITEMS_PER_WORKER // 32):
+        call(standing, 32)
+    standing.done(SMALLEST_ROOM - 1)
+    assert not standing.takes_a_call()
+    standing.done(1)
+    assert standing.takes_a_call()
+    for _ in range(50):
+        standing.took(0.001)
+    assert not standing.is_slow()
+
+
 class Life(RuleBasedStateMachine):
     """Whatever happens in whatever order: nothing goes to an ejected or full worker."""
 
@@ -200,26 +217,6 @@ class Life(RuleBasedStateMachine):
         assert (self.standing.calls, self.standing.items) == (len(self.open), sum(self.open))
         assert len(self.open) <= CALLS_PER_WORKER
         assert self.standing.load() >= sum(self.open)
-
-
-def test_slow_calls_are_many_and_small_and_quick_calls_few_and_large() -> None:
-    standing = Standing(SimulatedClock())
-    standing.healthy()
-    assert standing.items_per_call() == ITEMS_PER_WORKER // CALLS_PER_WORKER
-    for _ in range(50):
-        standing.took(0.4)
-    assert standing.items_per_call() == 3
-    calls = 0
-    while standing.takes_a_call():
-        standing.started(standing.items_per_call())
-        calls += 1
-    assert calls > CALLS_PER_WORKER and standing.items <= ITEMS_PER_WORKER
-    for _ in range(50):
-        standing.took(60)
-    assert standing.items_per_call() == 1
-    for _ in range(50):
-        standing.took(0.002)
-    assert standing.items_per_call() == ITEMS_PER_WORKER // CALLS_PER_WORKER
 
 
 TestLife = Life.TestCase

@@ -39,6 +39,11 @@ class InferenceServiceStub:
                 request_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
                 response_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.FromString,
                 _registered_method=True)
+        self.InferStream = channel.unary_stream(
+                '/inference.v1.InferenceService/InferStream',
+                request_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
+                response_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/inference.v1.InferenceService/Describe',
                 request_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.DescribeRequest.SerializeToString,
@@ -59,6 +64,14 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InferStream(self, request, context):
+        """The same, for inference whose items take times of their own: each result comes once, in one
+        of the responses, as soon as it is there and in any order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Describe(self, request, context):
         """Tells the tasks, labels, model versions and limits of this worker.
         """
@@ -71,6 +84,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Infer': grpc.unary_unary_rpc_method_handler(
                     servicer.Infer,
+                    request_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.FromString,
+                    response_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.SerializeToString,
+            ),
+            'InferStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.InferStream,
                     request_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.FromString,
                     response_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.SerializeToString,
             ),
@@ -105,6 +123,33 @@ class InferenceService:
             request,
             target,
             '/inference.v1.InferenceService/Infer',
+            reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
+            reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InferStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inference.v1.InferenceService/InferStream',
             reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
             reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.FromString,
             options,

@@ -1,0 +1,47 @@
+"""Outcomes in groups as they become ready, each group a little patient for company."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import partial
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# A message costs both sides the same whatever it holds. Waiting this share of the time that was
+# spent already delays nobody by more than that, and keeps messages few.
+PATIENCE = 0.2
+
+
+async def as_ready(awaitables: Sequence[Awaitable[T]]) -> AsyncIterator[list[tuple[int, T]]]:
+    """(position, outcome) of what became ready. What still runs when this is closed is cancelled.
+
+    Raises what an awaitable raises.
+    """
+    started = time.monotonic()
+    ready: list[int] = []
+    some = asyncio.Event()
+
+    def note(position: int, task: asyncio.Future[T]) -> None:
+        ready.append(position)
+        some.set()
+
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    for position, task in enumerate(tasks):
+        task.add_done_callback(partial(note, position))
+    left = len(tasks)
+    try:
+        while left:
+            await some.wait()
+            if len(ready) < left:
+                await asyncio.sleep(PATIENCE * (time.monotonic() - started))
+            some.clear()
+            group = [(position, tasks[position].result()) for position in ready]
+            ready.clear()
+            left -= len(group)
+            yield group
+    finally:
+        for task in tasks:
+            task.cancel()
