@@ -28,8 +28,8 @@ SLOW_ENGINE = ["bench.engine", "lognormal"]
 PEERS = {
     "confluent-kafka": [
         (Setting("plain", 6, ("42", "42"), "batches of 42, all called at once"), 1_500),
-        (Setting("plain", 6, ("200", "42"), "batches of 200, 42 calls at once"), 3_600),
-        (Setting("plain", 6, ("500", "42"), "batches of 500, 42 calls at once"), 9_000),
+        (Setting("plain", 6, ("250", "42"), "batches of 250, 42 calls at once"), 4_500),
+        (Setting("plain", 6, ("1000", "42"), "batches of 1,000, 42 calls at once"), 12_000),
     ],
     "quix-streams": [
         (Setting("quix", 3, (), "exactly-once"), 200),
