@@ -68,6 +68,6 @@ def _of_service(
     return {
         "max_mb": round(largest, 1),
         "growth_mb": round(growth, 1),
-        "flat": abs(growth) < FLAT_MB,
+        "flat": growth < FLAT_MB,
         "under_limit": largest < LIMIT_MB,
     }

@@ -29,8 +29,9 @@ DRAIN_S = 30.0
 STALLED_S = 20.0
 FIRST_BURST = 200
 BURST_AT_LEAST_S = 6.0
-BURST_MARGIN = 1.6
-BURST_GROWTH = (3, 6)
+LONG_BURST_S = 18.0
+BURST_LIMIT_S = 45.0
+BURST_GROWTH = 4
 STILL_GROWING = 1.15
 # The ends of a burst are spent on filling and emptying the pipeline.
 MIDDLE = (0.1, 0.9)
@@ -151,26 +152,27 @@ class Harness:
 
     # -- bursts ------------------------------------------------------------------------------
 
-    def burst(self, first: int = FIRST_BURST, at_least_s: float = BURST_AT_LEAST_S) -> Burst:
+    def growing_bursts(self) -> Burst:
         """How fast a backlog comes out; it also warms every process up.
 
-        Backlogs grow until one takes so long and a larger one does not come out faster: a small
-        one tells how late a system is, not how fast.
+        Backlogs grow until one takes long enough and a larger one does not come out faster: a
+        small one tells how late a system is, not how fast.
         """
-        count, before = first, 0.0
+        count, before = FIRST_BURST, 0.0
         while True:
-            burst = self._burst(count)
-            if burst.seconds >= at_least_s and burst.whole < before * STILL_GROWING:
-                return burst
-            before = max(burst.whole, before)
-            enough = burst.whole * at_least_s * BURST_MARGIN
-            count = int(min(max(enough, count * BURST_GROWTH[0]), count * BURST_GROWTH[1]))
+            found = self.burst(count)
+            settled = found.whole < before * STILL_GROWING
+            if found.seconds >= BURST_AT_LEAST_S and (settled or found.seconds >= LONG_BURST_S):
+                return found
+            before = max(found.whole, before)
+            count = int(min(count * BURST_GROWTH, max(count * 1.5, found.whole * LONG_BURST_S)))
 
-    def _burst(self, count: int) -> Burst:
+    def burst(self, count: int) -> Burst:
+        """Publish so many at once and watch them come out, until most of them have."""
         schedule = self._begin(BURST_RATE, count)
         samples = [self._sample(schedule)]
         moved = time.monotonic()
-        while samples[-1].out < count * MIDDLE[1]:
+        while samples[-1].out < count * MIDDLE[1] and samples[-1].at < BURST_LIMIT_S:
             time.sleep(SAMPLE_S / 5)
             samples.append(self._sample(schedule))
             if samples[-1].out > samples[-2].out:
@@ -182,7 +184,7 @@ class Harness:
                 )
         self._stop_load()
         last = samples[-1]
-        first = next(sample for sample in samples if sample.out >= count * MIDDLE[0])
+        first = next(s for s in samples if s.out >= min(last.out, count * MIDDLE[0]))
         if last.out == first.out:
             first = Sample(0.0, 0)
         middle = (last.out - first.out) / (last.at - first.at)

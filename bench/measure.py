@@ -30,7 +30,7 @@ class Effort:
 def measure(harness: Harness, effort: Effort, tell: Callable[[str], None]) -> dict[str, Any]:
     """Find the highest rate that holds, confirm it with a longer run, go on at half of it."""
     until = time.monotonic() + effort.budget_s
-    burst = harness.burst()
+    burst = harness.growing_bursts()
     tell(f"a backlog comes out at {burst.whole:.0f} reviews/s")
     trials = harness.find_rate(
         burst.whole, SEARCH_WINDOW_S, SEARCH_LIMIT_S, effort.trials, until, tell
@@ -74,14 +74,14 @@ def _confirm(
     found = [trial for trial in trials if trial.holds]
     if not found:
         raise Failed("no rate held: the lag of every one grew, see the lines above")
-    rate = max(trial.rate for trial in found)
+    rate, step = max(trial.rate for trial in found), STEP_DOWN
     while time.monotonic() < until:
         trial = harness.trial(rate, seconds, seconds * CONFIRM_LIMIT_FACTOR)
         trials.append(trial)
         tell(f"confirmation: {trial.describe()}")
         if trial.holds:
             return trial
-        rate *= STEP_DOWN
+        rate, step = rate * step, step * STEP_DOWN
     below = [trial for trial in found if trial.rate <= rate]
     if not below:
         raise Failed("no rate was confirmed in the time for it, see the lines above")

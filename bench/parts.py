@@ -19,25 +19,24 @@ from bench.system import MeshSystem, running_mesh
 from tests.broker import TestStack
 
 FLOOR_LIMIT_S = 90
-INSTANT = Effort(trials=5, confirm_s=25, half_load_s=20, budget_s=150)
+INSTANT = Effort(trials=5, confirm_s=25, half_load_s=20, budget_s=180)
 LOGNORMAL = Effort(trials=5, confirm_s=15, half_load_s=12, budget_s=150)
 ONNX = Effort(trials=3, confirm_s=15, half_load_s=12, budget_s=80)
 SLOW_ENGINE = ["bench.engine", "lognormal"]
-# The burst that a sweep begins with must be several batches of every replica, or what is
+# With each setting the backlog that it works off: several batches of every replica, or what is
 # measured is how long one batch takes.
 PEERS = {
     "confluent-kafka": [
-        (Setting("plain", 6, ("42", "42"), "batches of 42, all called at once"), 750),
-        (Setting("plain", 6, ("200", "42"), "batches of 200, 42 calls at once"), 2_500),
-        (Setting("plain", 6, ("500", "42"), "batches of 500, 42 calls at once"), 6_000),
+        (Setting("plain", 6, ("42", "42"), "batches of 42, all called at once"), 1_500),
+        (Setting("plain", 6, ("250", "42"), "batches of 250, 42 calls at once"), 4_500),
+        (Setting("plain", 6, ("1000", "42"), "batches of 1,000, 42 calls at once"), 12_000),
     ],
     "quix-streams": [
-        (Setting("quix", 3, (), "exactly-once"), 150),
-        (Setting("quix", 6, (), "exactly-once"), 300),
+        (Setting("quix", 3, (), "exactly-once"), 200),
+        (Setting("quix", 6, (), "exactly-once"), 400),
     ],
 }
-# The engine's times differ so much that a short burst says little.
-PEER_BURST_S = 8.0
+WARM_UP = 60
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,14 @@ def peers(bench: Bench) -> None:
     """
     for peer, settings in PEERS.items():
         sweep: list[tuple[float, str]] = []
-        for number, (setting, burst) in enumerate(settings):
+        for number, (setting, backlog) in enumerate(settings):
             folder = bench.folder / f"{peer}-{number}"
             with (
                 running_peer(bench.stack, folder, setting, SLOW_ENGINE) as system,
                 harness(bench.stack, system) as measured,
             ):
-                rate = measured.burst(burst, PEER_BURST_S).middle
+                measured.burst(WARM_UP)
+                rate = measured.burst(backlog).middle
             words = f"{setting.replicas} replicas a task, {setting.words}"
             bench.tell(f"{peer}, {words}: {rate:.0f} reviews/s")
             sweep.append((round(rate, 1), words))
