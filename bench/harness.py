@@ -23,14 +23,16 @@ from tests.broker import TestStack
 SAMPLE_S = 0.25
 USAGE_EVERY = 4
 LEAD_S = 0.3
-HOPELESS_LAG_S = 6.0
+HOPELESS_LAG_S = 4.0
 ANSWER_S = 120.0
 DRAIN_S = 30.0
+# After a rate that did not hold, what is left is only in the way of the next.
+DRAINED_ENOUGH = 0.98
 STALLED_S = 20.0
 FIRST_BURST = 200
 BURST_AT_LEAST_S = 6.0
-LONG_BURST_S = 18.0
-BURST_LIMIT_S = 45.0
+LONG_BURST_S = 10.0
+BURST_LIMIT_S = 25.0
 BURST_GROWTH = 4
 STILL_GROWING = 1.15
 # The ends of a burst are spent on filling and emptying the pipeline.
@@ -224,7 +226,8 @@ class Harness:
                 break
             time.sleep(SAMPLE_S)
         recent = recent or samples
-        latencies = self._end(schedule, recent[0].at, recent[-1].at)
+        enough = 1.0 if holds else DRAINED_ENOUGH
+        latencies = self._end(schedule, recent[0].at, recent[-1].at, enough)
         if recent is samples:
             found = trend(samples, rate)
         return self._trial(rate, window_s, holds, found, samples, recent[0].at, usages, latencies)
@@ -293,16 +296,13 @@ class Harness:
             raise Failed(f"the load generator could not send: {failure}")
         return int(sent)
 
-    def _end(
-        self, schedule: Schedule, since: float = 0.0, until: float = float("inf")
-    ) -> Latencies:
-        """Stop the load, wait until what was sent is out, and tell latencies of a span."""
+    def _end(self, schedule: Schedule, since: float, until: float, share: float) -> Latencies:
+        """Stop the load, wait until this share of it is out, tell latencies of a span."""
         sent = self._stop_load()
         deadline = time.monotonic() + DRAIN_S
-        while self._sample(schedule).out < sent and time.monotonic() < deadline:
+        while self._sample(schedule).out < sent * share and time.monotonic() < deadline:
             time.sleep(SAMPLE_S)
-        first = min(sent, int(since * schedule.rate))
-        last = sent if until == float("inf") else min(sent, int(until * schedule.rate))
+        first, last = (min(sent, int(at * schedule.rate)) for at in (since, until))
         latencies: Latencies = self._reader.ask((first, last))
         return latencies
 

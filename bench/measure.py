@@ -11,9 +11,9 @@ from bench.harness import HARNESS, Failed, Harness, Trial
 from bench.reader import percentile
 
 SEARCH_WINDOW_S = 8.0
-SEARCH_LIMIT_S = 20.0
+SEARCH_LIMIT_S = 16.0
 CONFIRM_LIMIT_FACTOR = 2.0
-STEP_DOWN = 0.9
+STEP_DOWN = 0.95
 KEPT_SAMPLES = 240
 
 
@@ -129,7 +129,7 @@ def summary(trial: Trial) -> dict[str, Any]:
         "seconds": round(trial.samples[-1].at, 1),
         "lag_s": round(trial.trend.mean_s, 3),
         "lag_slope": round(trial.trend.slope, 4),
-        "missing": trial.latencies.missing,
+        "missing": trial.latencies.missing if trial.holds else None,
         "twice": trial.latencies.twice,
         "incomplete_in_sample": trial.latencies.incomplete,
         "cores_busy_by_others": round(trial.others_cores, 2),
