@@ -137,7 +137,9 @@ def test_under_load_and_idle(observer: Observer) -> None:
 
 def test_watching_shows_the_same_live(observer: Observer) -> None:
     terminal, theirs = pty.openpty()
-    command = [sys.executable, "-c", "from reviewmesh.cli.app import main; main()"]
+    # Under a shell's `&` SIGINT is ignored and children inherit that: a terminal's Ctrl-C is not.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", f"{heard}from reviewmesh.cli.app import main; main()"]
     environment = observer.mesh.processes["lag"].environment | {"COLUMNS": "200"}
     watching = subprocess.Popen(
         [*command, "lag", "--watch"], env=environment, stdin=theirs, stdout=theirs
