@@ -104,7 +104,7 @@ class Trends:
             windows.setdefault((record["business_id"] or "", start), []).append(record)
         return {window: _recounted(records) for window, records in windows.items()}
 
-    def wait_equal(self, timeout_s: float = 60) -> None:
+    def wait_equal(self, timeout_s: float = 90) -> None:
         recount = self.recount()
         try:
             wait_until(lambda: self.insights() == recount, timeout_s, "insights equal a recount")

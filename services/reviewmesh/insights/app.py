@@ -277,6 +277,8 @@ def _faust_app(settings: Settings, partitions: int, replication_factor: int) -> 
         broker_commit_interval=1.0,
         broker_session_timeout=6.0,
         broker_heartbeat_interval=1.0,
+        # A member that died while it joined is waited for this long; Faust's own is a minute.
+        broker_rebalance_timeout=15.0,
         broker_max_poll_records=500,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.slot,
