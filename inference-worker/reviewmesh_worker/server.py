@@ -28,6 +28,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.ready import as_ready
 from reviewmesh_worker.settings import Settings
 
+Request = inference_pb2.InferRequest | inference_pb2.InferStreamRequest
 MAX_ITEMS_PER_CALL = 256
 MAX_TEXT_CODE_POINTS = 100_000
 LAST_ANSWERS_S = 1.0
@@ -63,8 +64,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             await refuse_for_now(context, full)
 
     async def InferStream(
-        self, request: inference_pb2.InferRequest, context: Any
-    ) -> AsyncIterator[inference_pb2.InferResponse]:
+        self, request: inference_pb2.InferStreamRequest, context: Any
+    ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         description = await self._check(request, context)
         try:
             with self.admission.admit(len(request.items)) as free:
@@ -74,7 +75,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         except Full as full:
             await refuse_for_now(context, full)
 
-    async def _check(self, request: inference_pb2.InferRequest, context: Any) -> TaskDescription:
+    async def _check(self, request: Request, context: Any) -> TaskDescription:
         if self.state != "serving":
             await refuse(context, grpc.StatusCode.UNAVAILABLE, f"{self.state}; try another worker")
         description = self._engine.tasks.get(request.task)
@@ -99,23 +100,24 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         started = time.monotonic()
         outcomes = await self._engine.infer(request.task, [item.text for item in request.items])
         self._measure(request, description, started)
-        return self._response(
-            request, description, started, list(zip(request.items, outcomes, strict=True))
+        answered = list(zip(request.items, outcomes, strict=True))
+        return inference_pb2.InferResponse(
+            **self._response(request.task, description, started, answered)
         )
 
     async def _infer_stream(
-        self, request: inference_pb2.InferRequest, description: TaskDescription
-    ) -> AsyncIterator[inference_pb2.InferResponse]:
+        self, request: inference_pb2.InferStreamRequest, description: TaskDescription
+    ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         started = time.monotonic()
         one_by_one = [self._engine.infer(request.task, [item.text]) for item in request.items]
         async for group in as_ready(one_by_one):
-            outcomes = [(request.items[position], outcome) for position, (outcome,) in group]
-            yield self._response(request, description, started, outcomes)
+            answered = [(request.items[position], outcome) for position, (outcome,) in group]
+            yield inference_pb2.InferStreamResponse(
+                **self._response(request.task, description, started, answered)
+            )
         self._measure(request, description, started)
 
-    def _measure(
-        self, request: inference_pb2.InferRequest, description: TaskDescription, started: float
-    ) -> None:
+    def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
         self.admission.measured(len(request.items), seconds)
         metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
@@ -123,31 +125,31 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     def _response(
         self,
-        request: inference_pb2.InferRequest,
+        task: str,
         description: TaskDescription,
         started: float,
-        outcomes: Sequence[tuple[inference_pb2.Item, TaskOutput | ItemFailure]],
-    ) -> inference_pb2.InferResponse:
+        answered: Sequence[tuple[inference_pb2.Item, TaskOutput | ItemFailure]],
+    ) -> dict[str, Any]:
         usage = inference_pb2.Usage(inference_ms=int((time.monotonic() - started) * 1000))
         failed = 0
-        for item, outcome in outcomes:
+        for item, outcome in answered:
             if isinstance(outcome, ItemFailure):
                 failed += 1
                 self._log.warning(
                     "item failed",
-                    task=request.task,
+                    task=task,
                     code=outcome.code,
                     reason=outcome.message,
                     traceparent=item.traceparent,
                 )
         version = description.model_version
-        metrics.ITEMS.labels(request.task, version, "failed").inc(failed)
-        metrics.ITEMS.labels(request.task, version, "ok").inc(len(outcomes) - failed)
-        return inference_pb2.InferResponse(
-            results=[to_result(item.id, outcome, usage) for item, outcome in outcomes],
-            lineage=lineage_of(description),
-            load=self._load(),
-        )
+        metrics.ITEMS.labels(task, version, "failed").inc(failed)
+        metrics.ITEMS.labels(task, version, "ok").inc(len(answered) - failed)
+        return {
+            "results": [to_result(item.id, outcome, usage) for item, outcome in answered],
+            "lineage": lineage_of(description),
+            "load": self._load(),
+        }
 
     def _load(self) -> inference_pb2.Load:
         load = self._engine.load()

@@ -63,9 +63,12 @@ class Peer(inference_pb2_grpc.InferenceServiceServicer):
                 self.at_once -= 1
 
     def InferStream(
-        self, request: inference_pb2.InferRequest, context: Any
-    ) -> Iterator[inference_pb2.InferResponse]:
-        yield self.Infer(request, context)
+        self, request: inference_pb2.InferStreamRequest, context: Any
+    ) -> Iterator[inference_pb2.InferStreamResponse]:
+        answer = self.Infer(
+            inference_pb2.InferRequest(task=request.task, items=request.items), context
+        )
+        yield inference_pb2.InferStreamResponse(results=answer.results)
 
     def times(self, text: str) -> list[float]:
         """When calls with that item came."""

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -28,6 +28,7 @@ from reviewmesh.runtime import metrics
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 T = TypeVar("T")
+Response = inference_pb2.InferResponse | inference_pb2.InferStreamResponse
 Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
 
 BROKEN_IN_COMPANY = 3
@@ -229,23 +230,26 @@ class InferenceClient:
                 job.attempts += 1
                 self._retry(job, "the worker left the item without a result")
 
-    async def _responses(
-        self, worker: Worker, batch: list[Job]
-    ) -> AsyncIterator[inference_pb2.InferResponse]:
-        request, metadata = self._request(batch), _trace_of(batch)
+    async def _responses(self, worker: Worker, batch: list[Job]) -> AsyncIterator[Response]:
+        metadata = _trace_of(batch)
         if worker.standing.is_slow():
+            request = inference_pb2.InferStreamRequest(**self._request(batch))
             async for response in worker.stub.InferStream(
                 request, timeout=self._call_timeout_s, metadata=metadata
             ):
                 yield response
         else:
-            yield await worker.stub.Infer(request, timeout=self._call_timeout_s, metadata=metadata)
+            yield await worker.stub.Infer(
+                inference_pb2.InferRequest(**self._request(batch)),
+                timeout=self._call_timeout_s,
+                metadata=metadata,
+            )
 
-    def _request(self, batch: list[Job]) -> inference_pb2.InferRequest:
-        return inference_pb2.InferRequest(
-            task=self._task,
-            lane=inference_pb2.LANE_INTERACTIVE,
-            items=[
+    def _request(self, batch: list[Job]) -> dict[str, Any]:
+        return {
+            "task": self._task,
+            "lane": inference_pb2.LANE_INTERACTIVE,
+            "items": [
                 inference_pb2.Item(
                     id=str(index),
                     text=job.item.text,
@@ -254,14 +258,14 @@ class InferenceClient:
                 )
                 for index, job in enumerate(batch)
             ],
-        )
+        }
 
     # -- outcomes ----------------------------------------------------------------------------
 
     def _take(
         self,
         worker: Worker,
-        response: inference_pb2.InferResponse,
+        response: Response,
         unanswered: dict[str, Job],
     ) -> None:
         answered = len(unanswered)

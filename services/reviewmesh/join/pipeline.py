@@ -20,8 +20,8 @@ ACCEPTED = "reviews.accepted"
 RESULT_TOPICS = {f"reviews.{task}": task for task in TASKS}
 TOPIC_OF = {task: topic for topic, task in RESULT_TOPICS.items()}
 
-MAX_PENDING = 4_000
-MAX_RUN_AHEAD = 4_000
+MAX_PENDING = 2_000
+MAX_RUN_AHEAD = 2_000
 MAX_PARTIALS = 50_000
 REMEMBERED_REVISIONS = 20_000
 

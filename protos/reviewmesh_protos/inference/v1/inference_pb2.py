@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.reviewmesh_protos/inference/v1/inference.proto\x12\x0cinference.v1\"a\n\x0cInferRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.inference.v1.Item\x12 \n\x04lane\x18\x03 \x01(\x0e\x32\x12.inference.v1.Lane\"G\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\x80\x01\n\rInferResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.inference.v1.Result\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.inference.v1.Lineage\x12 \n\x04load\x18\x03 \x01(\x0b\x32\x12.inference.v1.Load\"\xf5\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x03ner\x18\x02 \x01(\x0b\x32\x17.inference.v1.NerOutputH\x00\x12*\n\x05topic\x18\x03 \x01(\x0b\x32\x19.inference.v1.TopicOutputH\x00\x12\x32\n\tsentiment\x18\x04 \x01(\x0b\x32\x1d.inference.v1.SentimentOutputH\x00\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.inference.v1.ItemErrorH\x00\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.inference.v1.UsageB\t\n\x07outcome\"3\n\tNerOutput\x12&\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x14.inference.v1.Entity\"P\n\x06\x45ntity\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\"2\n\x0bTopicOutput\x12#\n\x06topics\x18\x01 \x03(\x0b\x32\x13.inference.v1.Topic\"4\n\x05Topic\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x10\n\x08polarity\x18\x03 \x01(\t\"\x8a\x01\n\x0fSentimentOutput\x12\r\n\x05label\x18\x01 \x01(\t\x12\x39\n\x06scores\x18\x02 \x03(\x0b\x32).inference.v1.SentimentOutput.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xe9\x01\n\x05Usage\x12\x15\n\x08queue_ms\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cinference_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1a\n\rprompt_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rcached_tokens\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x05 \x01(\x03H\x04\x88\x01\x01\x42\x0b\n\t_queue_msB\x0f\n\r_inference_msB\x10\n\x0e_prompt_tokensB\x10\n\x0e_cached_tokensB\x14\n\x12_completion_tokens\"{\n\x07Lineage\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12\x16\n\x0eprompt_version\x18\x06 \x01(\t\"G\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\x03\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x10\n\x08kv_usage\x18\x03 \x01(\x01\x12\x0b\n\x03max\x18\x04 \x01(\x03\"\x11\n\x0f\x44\x65scribeRequest\"f\n\x10\x44\x65scribeResponse\x12,\n\x05tasks\x18\x01 \x03(\x0b\x32\x1d.inference.v1.TaskDescription\x12$\n\x06limits\x18\x02 \x01(\x0b\x32\x14.inference.v1.Limits\"{\n\x0fTaskDescription\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\"z\n\x06Limits\x12\x1a\n\x12max_items_per_call\x18\x01 \x01(\x03\x12\x1b\n\x13max_in_flight_items\x18\x02 \x01(\x03\x12\x1c\n\x14max_text_code_points\x18\x03 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x03*E\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x14\n\x10LANE_INTERACTIVE\x10\x01\x12\x11\n\rLANE_BACKFILL\x10\x02\x32\xe9\x01\n\x10InferenceService\x12@\n\x05Infer\x12\x1a.inference.v1.InferRequest\x1a\x1b.inference.v1.InferResponse\x12H\n\x0bInferStream\x12\x1a.inference.v1.InferRequest\x1a\x1b.inference.v1.InferResponse0\x01\x12I\n\x08\x44\x65scribe\x12\x1d.inference.v1.DescribeRequest\x1a\x1e.inference.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.reviewmesh_protos/inference/v1/inference.proto\x12\x0cinference.v1\"a\n\x0cInferRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.inference.v1.Item\x12 \n\x04lane\x18\x03 \x01(\x0e\x32\x12.inference.v1.Lane\"G\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\x80\x01\n\rInferResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.inference.v1.Result\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.inference.v1.Lineage\x12 \n\x04load\x18\x03 \x01(\x0b\x32\x12.inference.v1.Load\"g\n\x12InferStreamRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.inference.v1.Item\x12 \n\x04lane\x18\x03 \x01(\x0e\x32\x12.inference.v1.Lane\"\x86\x01\n\x13InferStreamResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.inference.v1.Result\x12&\n\x07lineage\x18\x02 \x01(\x0b\x32\x15.inference.v1.Lineage\x12 \n\x04load\x18\x03 \x01(\x0b\x32\x12.inference.v1.Load\"\xf5\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x03ner\x18\x02 \x01(\x0b\x32\x17.inference.v1.NerOutputH\x00\x12*\n\x05topic\x18\x03 \x01(\x0b\x32\x19.inference.v1.TopicOutputH\x00\x12\x32\n\tsentiment\x18\x04 \x01(\x0b\x32\x1d.inference.v1.SentimentOutputH\x00\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.inference.v1.ItemErrorH\x00\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.inference.v1.UsageB\t\n\x07outcome\"3\n\tNerOutput\x12&\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x14.inference.v1.Entity\"P\n\x06\x45ntity\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\"2\n\x0bTopicOutput\x12#\n\x06topics\x18\x01 \x03(\x0b\x32\x13.inference.v1.Topic\"4\n\x05Topic\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x10\n\x08polarity\x18\x03 \x01(\t\"\x8a\x01\n\x0fSentimentOutput\x12\r\n\x05label\x18\x01 \x01(\t\x12\x39\n\x06scores\x18\x02 \x03(\x0b\x32).inference.v1.SentimentOutput.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xe9\x01\n\x05Usage\x12\x15\n\x08queue_ms\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cinference_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1a\n\rprompt_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rcached_tokens\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x05 \x01(\x03H\x04\x88\x01\x01\x42\x0b\n\t_queue_msB\x0f\n\r_inference_msB\x10\n\x0e_prompt_tokensB\x10\n\x0e_cached_tokensB\x14\n\x12_completion_tokens\"{\n\x07Lineage\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12\x16\n\x0eprompt_version\x18\x06 \x01(\t\"G\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\x03\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x10\n\x08kv_usage\x18\x03 \x01(\x01\x12\x0b\n\x03max\x18\x04 \x01(\x03\"\x11\n\x0f\x44\x65scribeRequest\"f\n\x10\x44\x65scribeResponse\x12,\n\x05tasks\x18\x01 \x03(\x0b\x32\x1d.inference.v1.TaskDescription\x12$\n\x06limits\x18\x02 \x01(\x0b\x32\x14.inference.v1.Limits\"{\n\x0fTaskDescription\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\"z\n\x06Limits\x12\x1a\n\x12max_items_per_call\x18\x01 \x01(\x03\x12\x1b\n\x13max_in_flight_items\x18\x02 \x01(\x03\x12\x1c\n\x14max_text_code_points\x18\x03 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x03*E\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x14\n\x10LANE_INTERACTIVE\x10\x01\x12\x11\n\rLANE_BACKFILL\x10\x02\x32\xf5\x01\n\x10InferenceService\x12@\n\x05Infer\x12\x1a.inference.v1.InferRequest\x1a\x1b.inference.v1.InferResponse\x12T\n\x0bInferStream\x12 .inference.v1.InferStreamRequest\x1a!.inference.v1.InferStreamResponse0\x01\x12I\n\x08\x44\x65scribe\x12\x1d.inference.v1.DescribeRequest\x1a\x1e.inference.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,44 +33,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SENTIMENTOUTPUT_SCORESENTRY']._loaded_options = None
   _globals['_SENTIMENTOUTPUT_SCORESENTRY']._serialized_options = b'8\001'
-  _globals['_LANE']._serialized_start=1866
-  _globals['_LANE']._serialized_end=1935
+  _globals['_LANE']._serialized_start=2108
+  _globals['_LANE']._serialized_end=2177
   _globals['_INFERREQUEST']._serialized_start=64
   _globals['_INFERREQUEST']._serialized_end=161
   _globals['_ITEM']._serialized_start=163
   _globals['_ITEM']._serialized_end=234
   _globals['_INFERRESPONSE']._serialized_start=237
   _globals['_INFERRESPONSE']._serialized_end=365
-  _globals['_RESULT']._serialized_start=368
-  _globals['_RESULT']._serialized_end=613
-  _globals['_NEROUTPUT']._serialized_start=615
-  _globals['_NEROUTPUT']._serialized_end=666
-  _globals['_ENTITY']._serialized_start=668
-  _globals['_ENTITY']._serialized_end=748
-  _globals['_TOPICOUTPUT']._serialized_start=750
-  _globals['_TOPICOUTPUT']._serialized_end=800
-  _globals['_TOPIC']._serialized_start=802
-  _globals['_TOPIC']._serialized_end=854
-  _globals['_SENTIMENTOUTPUT']._serialized_start=857
-  _globals['_SENTIMENTOUTPUT']._serialized_end=995
-  _globals['_SENTIMENTOUTPUT_SCORESENTRY']._serialized_start=950
-  _globals['_SENTIMENTOUTPUT_SCORESENTRY']._serialized_end=995
-  _globals['_ITEMERROR']._serialized_start=997
-  _globals['_ITEMERROR']._serialized_end=1058
-  _globals['_USAGE']._serialized_start=1061
-  _globals['_USAGE']._serialized_end=1294
-  _globals['_LINEAGE']._serialized_start=1296
-  _globals['_LINEAGE']._serialized_end=1419
-  _globals['_LOAD']._serialized_start=1421
-  _globals['_LOAD']._serialized_end=1492
-  _globals['_DESCRIBEREQUEST']._serialized_start=1494
-  _globals['_DESCRIBEREQUEST']._serialized_end=1511
-  _globals['_DESCRIBERESPONSE']._serialized_start=1513
-  _globals['_DESCRIBERESPONSE']._serialized_end=1615
-  _globals['_TASKDESCRIPTION']._serialized_start=1617
-  _globals['_TASKDESCRIPTION']._serialized_end=1740
-  _globals['_LIMITS']._serialized_start=1742
-  _globals['_LIMITS']._serialized_end=1864
-  _globals['_INFERENCESERVICE']._serialized_start=1938
-  _globals['_INFERENCESERVICE']._serialized_end=2171
+  _globals['_INFERSTREAMREQUEST']._serialized_start=367
+  _globals['_INFERSTREAMREQUEST']._serialized_end=470
+  _globals['_INFERSTREAMRESPONSE']._serialized_start=473
+  _globals['_INFERSTREAMRESPONSE']._serialized_end=607
+  _globals['_RESULT']._serialized_start=610
+  _globals['_RESULT']._serialized_end=855
+  _globals['_NEROUTPUT']._serialized_start=857
+  _globals['_NEROUTPUT']._serialized_end=908
+  _globals['_ENTITY']._serialized_start=910
+  _globals['_ENTITY']._serialized_end=990
+  _globals['_TOPICOUTPUT']._serialized_start=992
+  _globals['_TOPICOUTPUT']._serialized_end=1042
+  _globals['_TOPIC']._serialized_start=1044
+  _globals['_TOPIC']._serialized_end=1096
+  _globals['_SENTIMENTOUTPUT']._serialized_start=1099
+  _globals['_SENTIMENTOUTPUT']._serialized_end=1237
+  _globals['_SENTIMENTOUTPUT_SCORESENTRY']._serialized_start=1192
+  _globals['_SENTIMENTOUTPUT_SCORESENTRY']._serialized_end=1237
+  _globals['_ITEMERROR']._serialized_start=1239
+  _globals['_ITEMERROR']._serialized_end=1300
+  _globals['_USAGE']._serialized_start=1303
+  _globals['_USAGE']._serialized_end=1536
+  _globals['_LINEAGE']._serialized_start=1538
+  _globals['_LINEAGE']._serialized_end=1661
+  _globals['_LOAD']._serialized_start=1663
+  _globals['_LOAD']._serialized_end=1734
+  _globals['_DESCRIBEREQUEST']._serialized_start=1736
+  _globals['_DESCRIBEREQUEST']._serialized_end=1753
+  _globals['_DESCRIBERESPONSE']._serialized_start=1755
+  _globals['_DESCRIBERESPONSE']._serialized_end=1857
+  _globals['_TASKDESCRIPTION']._serialized_start=1859
+  _globals['_TASKDESCRIPTION']._serialized_end=1982
+  _globals['_LIMITS']._serialized_start=1984
+  _globals['_LIMITS']._serialized_end=2106
+  _globals['_INFERENCESERVICE']._serialized_start=2180
+  _globals['_INFERENCESERVICE']._serialized_end=2425
 # @@protoc_insertion_point(module_scope)

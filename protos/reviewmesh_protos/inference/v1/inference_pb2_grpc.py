@@ -41,8 +41,8 @@ class InferenceServiceStub:
                 _registered_method=True)
         self.InferStream = channel.unary_stream(
                 '/inference.v1.InferenceService/InferStream',
-                request_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
-                response_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.FromString,
+                request_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferStreamRequest.SerializeToString,
+                response_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferStreamResponse.FromString,
                 _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/inference.v1.InferenceService/Describe',
@@ -89,8 +89,8 @@ def add_InferenceServiceServicer_to_server(servicer, server):
             ),
             'InferStream': grpc.unary_stream_rpc_method_handler(
                     servicer.InferStream,
-                    request_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.FromString,
-                    response_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.SerializeToString,
+                    request_deserializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferStreamRequest.FromString,
+                    response_serializer=reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferStreamResponse.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -150,8 +150,8 @@ class InferenceService:
             request,
             target,
             '/inference.v1.InferenceService/InferStream',
-            reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
-            reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferResponse.FromString,
+            reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferStreamRequest.SerializeToString,
+            reviewmesh__protos_dot_inference_dot_v1_dot_inference__pb2.InferStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

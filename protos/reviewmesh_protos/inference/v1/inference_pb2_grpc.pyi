@@ -37,7 +37,7 @@ class InferenceServiceStub:
     UNAVAILABLE while loading or draining, INVALID_ARGUMENT (never retried) for a call that can
     never succeed.
     """
-    InferStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
+    InferStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.InferStreamRequest, _inference_pb2.InferStreamResponse]
     """The same, for inference whose items take times of their own: each result comes once, in one
     of the responses, as soon as it is there and in any order.
     """
@@ -53,7 +53,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     UNAVAILABLE while loading or draining, INVALID_ARGUMENT (never retried) for a call that can
     never succeed.
     """
-    InferStream: _aio.UnaryStreamMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
+    InferStream: _aio.UnaryStreamMultiCallable[_inference_pb2.InferStreamRequest, _inference_pb2.InferStreamResponse]  # type: ignore[assignment]
     """The same, for inference whose items take times of their own: each result comes once, in one
     of the responses, as soon as it is there and in any order.
     """
@@ -76,9 +76,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def InferStream(
         self,
-        request: _inference_pb2.InferRequest,
+        request: _inference_pb2.InferStreamRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_inference_pb2.InferResponse], _abc.AsyncIterator[_inference_pb2.InferResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.InferStreamResponse], _abc.AsyncIterator[_inference_pb2.InferStreamResponse]]:
         """The same, for inference whose items take times of their own: each result comes once, in one
         of the responses, as soon as it is there and in any order.
         """
