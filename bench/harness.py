@@ -25,15 +25,14 @@ USAGE_EVERY = 4
 LEAD_S = 0.3
 HOPELESS_LAG_S = 4.0
 ANSWER_S = 120.0
-DRAIN_S = 30.0
-# After a rate that did not hold, what is left is only in the way of the next.
+DRAIN_S = 45.0
+# While rates are searched, what is left is only in the way of the next.
 DRAINED_ENOUGH = 0.98
 STALLED_S = 20.0
 FIRST_BURST = 200
 BURST_AT_LEAST_S = 6.0
-LONG_BURST_S = 10.0
 BURST_LIMIT_S = 25.0
-BURST_GROWTH = 4
+BURST_GROWTH = (2, 5)
 STILL_GROWING = 1.15
 # The ends of a burst are spent on filling and emptying the pipeline.
 MIDDLE = (0.1, 0.9)
@@ -67,7 +66,7 @@ class Trial:
             f"{self.rate:.0f} reviews/s {'holds' if self.holds else 'does not hold'}: lag "
             f"{self.trend.mean_s:.2f} s {self.trend.slope:+.3f} s/s, p50 "
             f"{self.latencies.percentile_ms(0.5):.0f} p99 {self.latencies.percentile_ms(0.99):.0f}"
-            f" ms, {self.cores:.2f} CPUs busy, others {self.others_cores:.2f}, missing "
+            f" ms, {self.cores:.2f} CPUs busy, others {self.others_cores:.2f}, not out "
             f"{self.latencies.missing}, twice {self.latencies.twice}"
         )
 
@@ -154,8 +153,8 @@ class Harness:
 
     # -- bursts ------------------------------------------------------------------------------
 
-    def growing_bursts(self) -> Burst:
-        """How fast a backlog comes out; it also warms every process up.
+    def growing_bursts(self, tell: Callable[[str], None]) -> float:
+        """Reviews a second at which a backlog comes out; it also warms every process up.
 
         Backlogs grow until one takes long enough and a larger one does not come out faster: a
         small one tells how late a system is, not how fast.
@@ -163,11 +162,13 @@ class Harness:
         count, before = FIRST_BURST, 0.0
         while True:
             found = self.burst(count)
-            settled = found.whole < before * STILL_GROWING
-            if found.seconds >= BURST_AT_LEAST_S and (settled or found.seconds >= LONG_BURST_S):
-                return found
+            tell(f"a backlog of {count} comes out at {found.whole:.0f} reviews/s")
+            settled = found.seconds >= BURST_AT_LEAST_S and found.whole < before * STILL_GROWING
+            if settled or found.seconds >= BURST_LIMIT_S:
+                return max(before, found.whole)
             before = max(found.whole, before)
-            count = int(min(count * BURST_GROWTH, max(count * 1.5, found.whole * LONG_BURST_S)))
+            enough = found.whole * BURST_AT_LEAST_S * 1.5
+            count = int(min(count * BURST_GROWTH[1], max(count * BURST_GROWTH[0], enough)))
 
     def burst(self, count: int) -> Burst:
         """Publish so many at once and watch them come out, until most of them have."""
@@ -184,8 +185,8 @@ class Harness:
                     f"of {count} reviews only {samples[-1].out} came out, none for "
                     f"{STALLED_S:g} s\n{self._system.report()}"
                 )
-        self._stop_load()
         last = samples[-1]
+        self._drain(schedule, self._stop_load(), DRAINED_ENOUGH)
         first = next(s for s in samples if s.out >= min(last.out, count * MIDDLE[0]))
         if last.out == first.out:
             first = Sample(0.0, 0)
@@ -200,8 +201,10 @@ class Harness:
 
     # -- trials ------------------------------------------------------------------------------
 
-    def trial(self, rate: float, window_s: float, limit_s: float) -> Trial:
+    def trial(self, rate: float, window_s: float, limit_s: float, drained: float = 1.0) -> Trial:
         """Load at this rate until the lag was flat for `window_s`, or it is clear that it will not.
+
+        Ends when so large a share of it is out; only with all of it, `missing` means lost.
 
         Where steady state begins is found, not assumed: the window moves until it is flat.
         """
@@ -226,8 +229,8 @@ class Harness:
                 break
             time.sleep(SAMPLE_S)
         recent = recent or samples
-        enough = 1.0 if holds else DRAINED_ENOUGH
-        latencies = self._end(schedule, recent[0].at, recent[-1].at, enough)
+        share = drained if holds else DRAINED_ENOUGH
+        latencies = self._end(schedule, recent[0].at, recent[-1].at, share)
         if recent is samples:
             found = trend(samples, rate)
         return self._trial(rate, window_s, holds, found, samples, recent[0].at, usages, latencies)
@@ -269,7 +272,7 @@ class Harness:
         done: list[Trial] = []
 
         def holds(rate: float) -> bool:
-            done.append(self.trial(rate, window_s, limit_s))
+            done.append(self.trial(rate, window_s, limit_s, DRAINED_ENOUGH))
             tell(done[-1].describe())
             return done[-1].holds
 
@@ -296,12 +299,15 @@ class Harness:
             raise Failed(f"the load generator could not send: {failure}")
         return int(sent)
 
-    def _end(self, schedule: Schedule, since: float, until: float, share: float) -> Latencies:
-        """Stop the load, wait until this share of it is out, tell latencies of a span."""
-        sent = self._stop_load()
+    def _drain(self, schedule: Schedule, sent: int, share: float) -> None:
         deadline = time.monotonic() + DRAIN_S
         while self._sample(schedule).out < sent * share and time.monotonic() < deadline:
             time.sleep(SAMPLE_S)
+
+    def _end(self, schedule: Schedule, since: float, until: float, share: float) -> Latencies:
+        """Stop the load, wait until this share of it is out, tell latencies of a span."""
+        sent = self._stop_load()
+        self._drain(schedule, sent, share)
         first, last = (min(sent, int(at * schedule.rate)) for at in (since, until))
         latencies: Latencies = self._reader.ask((first, last))
         return latencies

@@ -30,10 +30,9 @@ class Effort:
 def measure(harness: Harness, effort: Effort, tell: Callable[[str], None]) -> dict[str, Any]:
     """Find the highest rate that holds, confirm it with a longer run, go on at half of it."""
     until = time.monotonic() + effort.budget_s
-    burst = harness.growing_bursts()
-    tell(f"a backlog comes out at {burst.whole:.0f} reviews/s")
+    estimate = harness.growing_bursts(tell)
     trials = harness.find_rate(
-        burst.whole, SEARCH_WINDOW_S, SEARCH_LIMIT_S, effort.trials, until, tell
+        estimate, SEARCH_WINDOW_S, SEARCH_LIMIT_S, effort.trials, until, tell
     )
     confirmed = _confirm(harness, trials, effort.confirm_s, until, tell)
     half = harness.trial(
@@ -129,7 +128,7 @@ def summary(trial: Trial) -> dict[str, Any]:
         "seconds": round(trial.samples[-1].at, 1),
         "lag_s": round(trial.trend.mean_s, 3),
         "lag_slope": round(trial.trend.slope, 4),
-        "missing": trial.latencies.missing if trial.holds else None,
+        "not_out_when_it_ended": trial.latencies.missing,
         "twice": trial.latencies.twice,
         "incomplete_in_sample": trial.latencies.incomplete,
         "cores_busy_by_others": round(trial.others_cores, 2),
