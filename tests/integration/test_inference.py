@@ -389,11 +389,9 @@ def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
         mesh.stop()
 
 
-def test_slow_results_are_streamed_each_as_soon_as_it_is_there(
-    own_worker: ScriptedWorker, drive: DriverFactory
-) -> None:
-    worker = own_worker
-    worker.script(delay_ms=400)
+def partly_answered(worker: ScriptedWorker, drive: DriverFactory, delay_ms: int) -> Driver:
+    """A client that has a part of the results of its calls from a slow worker."""
+    worker.script(delay_ms=delay_ms)
     driver = drive(worker)
     # The first call, unary, shows that this worker is slow.
     driver.submit(texts(1))
@@ -401,23 +399,24 @@ def test_slow_results_are_streamed_each_as_soon_as_it_is_there(
     driver.submit(texts(65)[1:])
     # The engine answers batches of 32: a first part comes while the rest is in line.
     soon(lambda: 1 < driver.finished() < driver.submitted, "a part of the results")
+    return driver
+
+
+def test_slow_results_are_streamed_each_as_soon_as_it_is_there(
+    own_worker: ScriptedWorker, drive: DriverFactory
+) -> None:
+    driver = partly_answered(own_worker, drive, delay_ms=400)
     assert all(answer.output is not None and answer.attempts == 1 for answer in driver.wait())
-    assert worker.in_flight() == 0
+    assert own_worker.in_flight() == 0
 
 
 def test_a_worker_that_dies_in_mid_stream_costs_only_what_it_had_not_answered(
     own_worker: ScriptedWorker, drive: DriverFactory
 ) -> None:
-    worker = own_worker
-    worker.script(delay_ms=600)
-    driver = drive(worker)
-    driver.submit(texts(1))
-    driver.wait()
-    driver.submit(texts(65)[1:])
-    soon(lambda: 1 < driver.finished() < driver.submitted, "a part of the results")
-    worker.process.kill()
-    worker.script()
-    worker.start()
+    driver = partly_answered(own_worker, drive, delay_ms=600)
+    own_worker.process.kill()
+    own_worker.script()
+    own_worker.start()
     answers = driver.wait()
     assert all(answer.output is not None for answer in answers)
     assert {answer.attempts for answer in answers} == {1, 2}

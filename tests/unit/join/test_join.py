@@ -381,8 +381,8 @@ def test_the_input_that_the_oldest_review_lacks_is_never_blocked() -> None:
     assert not partition.join.blocks("reviews.topic")
 
 
-def test_a_partial_record_is_erased_after_the_late_window() -> None:
-    partition = Partition()
+def timed_out(partition: Partition) -> int:
+    """A review that came out without topic and sentiment; its accepted offset."""
     offset = partition.add("a", "text")
     partition.answer("ner", offset)
     partition.read_all()
@@ -391,6 +391,12 @@ def test_a_partial_record_is_erased_after_the_late_window() -> None:
         partition.join.read_to_end(task, partition.now)
     partition.tick()
     partition.commit()
+    return offset
+
+
+def test_a_partial_record_is_erased_after_the_late_window() -> None:
+    partition = Partition()
+    offset = timed_out(partition)
     assert list(partition.partials) == ["a"]
     partition.now += WINDOWS.late_window_s + 1
     partition.tick()
@@ -405,14 +411,7 @@ def test_a_partial_record_is_erased_after_the_late_window() -> None:
 
 def test_a_replay_of_a_partial_record_is_its_next_revision() -> None:
     partition = Partition()
-    first = partition.add("a", "text")
-    partition.answer("ner", first)
-    partition.read_all()
-    partition.now = 7 * HOUR
-    for task in TASKS:
-        partition.join.read_to_end(task, partition.now)
-    partition.tick()
-    partition.commit()
+    timed_out(partition)
     partition.crash()
     again = partition.add("a", "text")
     for task in TASKS:
