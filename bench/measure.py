@@ -14,6 +14,7 @@ SEARCH_WINDOW_S = 8.0
 SEARCH_LIMIT_S = 16.0
 CONFIRM_LIMIT_FACTOR = 2.0
 STEP_DOWN = 0.95
+LAST_STEP_DOWN = 0.75
 KEPT_SAMPLES = 240
 
 
@@ -41,7 +42,7 @@ def measure(harness: Harness, effort: Effort, tell: Callable[[str], None]) -> di
     tell(f"half load: {half.describe()}")
     return {
         "reviews_per_second": round(confirmed.rate, 1),
-        "confirmed_for_s": effort.confirm_s if confirmed.window_s >= effort.confirm_s else 0,
+        "flat_for_s": confirmed.window_s,
         "cpu_seconds_per_1000_reviews": system_cpu(confirmed),
         "harness_cpu_seconds_per_1000_reviews": harness_cpu(confirmed),
         "cores_busy": round(confirmed.cores, 2),
@@ -67,24 +68,23 @@ def _confirm(
 ) -> Trial:
     """A longer run at the rate that was found; a little lower each time that it does not hold.
 
-    When the budget is spent before one held, it is the best trial below them. Raises Failed when
-    there is none either.
+    When the budget is spent before one held, one more is made at a much lower rate. Raises Failed
+    when that does not hold either.
     """
-    found = [trial for trial in trials if trial.holds]
-    if not found:
+    rate, step = max((trial.rate for trial in trials if trial.holds), default=0.0), STEP_DOWN
+    if not rate:
         raise Failed("no rate held: the lag of every one grew, see the lines above")
-    rate, step = max(trial.rate for trial in found), STEP_DOWN
-    while time.monotonic() < until:
+    while True:
+        last = time.monotonic() > until
         trial = harness.trial(rate, seconds, seconds * CONFIRM_LIMIT_FACTOR)
         trials.append(trial)
         tell(f"confirmation: {trial.describe()}")
         if trial.holds:
             return trial
-        rate, step = rate * step, step * STEP_DOWN
-    below = [trial for trial in found if trial.rate <= rate]
-    if not below:
-        raise Failed("no rate was confirmed in the time for it, see the lines above")
-    return max(below, key=lambda trial: trial.rate)
+        if last:
+            raise Failed("no rate was confirmed in the time for it, see the lines above")
+        rate *= LAST_STEP_DOWN if time.monotonic() > until else step
+        step *= STEP_DOWN
 
 
 def system_cpu(trial: Trial) -> dict[str, float]:
