@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import faust
@@ -54,6 +54,31 @@ class ReadCommittedConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ReadCommittedThread:
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        """Every record that was fetched is given out, or its partition is read again from it.
+
+        Faust's own lets go of what it has fetched when a partition is paused or the flow stopped
+        meanwhile, and seeks to what is committed then. After a kill that left out a run of records
+        of one partition in about half of the runs of the test.
+        """
+        records, _ = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        left_out: dict[Any, int] = {}
+        for tp, record in self.scheduler.iterate(records):
+            live = self.flow_active and self.app.consumer_generation_id == generation
+            if live and tp not in left_out and self._takes(tp):
+                yield tp, self._to_message(tp, record)
+            else:
+                left_out.setdefault(tp, record.offset)
+        for tp, offset in left_out.items():
+            if tp in self.assignment() and await self.position(tp) > offset:
+                await self.seek(tp, offset)
+
+    def _takes(self, tp: Any) -> bool:
+        return tp in self._get_active_partitions() or tp in self._buffered_partitions
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Gaps need no account."""
