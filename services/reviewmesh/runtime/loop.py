@@ -33,7 +33,9 @@ from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, Transaction
 POLL_S = 0.02
 POLL_RECORDS = 500
 RESOLVE_TIMEOUT_S = 0.1
-REJOIN_AT_MOST_EVERY_S = 30.0
+# Two processes with one slot fence each other again and again; restarts of a broker do not.
+REJOINS_AT_MOST = 3
+REJOINS_WITHIN_S = 60.0
 ASK_BROKER_EVERY_S = 1.0
 ASK_BROKER_TIMEOUT_S = 0.2
 
@@ -64,7 +66,7 @@ class ConsumerLoop:
         self._stopping = False
         self._failure: BaseException | None = None
         self._fenced = ""
-        self._rejoined_at = float("-inf")
+        self._rejoined_at: list[float] = []
         self.heartbeat = time.monotonic()
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
@@ -121,19 +123,20 @@ class ConsumerLoop:
         )
 
     def _rejoin(self) -> None:
-        """Replace a consumer that the group has fenced, as a restarted broker may do once.
+        """Replace a consumer that the group has fenced, as a restarted broker may do.
 
-        Raises SlotTaken when it happens again so soon that another process must be behind it.
+        Raises SlotTaken when it happens so often that another process must be behind it.
         """
         reason, self._fenced = self._fenced, ""
         now = time.monotonic()
-        if now - self._rejoined_at < REJOIN_AT_MOST_EVERY_S:
+        self._rejoined_at = [at for at in self._rejoined_at if now - at < REJOINS_WITHIN_S]
+        if len(self._rejoined_at) >= REJOINS_AT_MOST:
             raise SlotTaken(
-                f"fenced twice within {REJOIN_AT_MOST_EVERY_S:g} s by slot "
+                f"fenced {REJOINS_AT_MOST + 1} times within {REJOINS_WITHIN_S:g} s by slot "
                 f"{self._settings.slot!r} of {self._group}: expected a REVIEWMESH_SLOT of its own "
                 "for every replica"
             )
-        self._rejoined_at = now
+        self._rejoined_at.append(now)
         self._log.warning("fenced by the group: joining it anew", reason=reason)
         for partition in self._owned:
             self._forget(partition)
