@@ -19,7 +19,7 @@ IDLE_COMMIT_EVERY_S = 1.0
 COMMIT_UNITS = 2_000
 # A transaction costs the same few requests and markers whatever it holds. When they take longer,
 # there is load: larger and fewer of them leave the machine to the work itself.
-SHARE_OF_TIME_IN_TRANSACTIONS = 0.12
+SHARE_OF_TIME_IN_TRANSACTIONS = 0.1
 
 
 class Outbox:
