@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 
 from reviewmesh_worker import logs
 from reviewmesh_worker.engines.interface import (
+    Answer,
     EngineLoad,
-    ItemFailure,
     TaskDescription,
-    TaskOutput,
 )
 from reviewmesh_worker.server import serve
 from reviewmesh_worker.settings import Settings
@@ -50,14 +49,17 @@ class TimedEngine:
     async def start(self) -> None:
         """Nothing to load."""
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
         self._running += len(texts)
         try:
             if self._slow:
                 await asyncio.sleep(max(draw_s() for _ in texts))
-            return [answer(task, text) for text in texts]
+            return [Answer(answer(task, text)) for text in texts]
         finally:
             self._running -= len(texts)
+
+    def check(self) -> None:
+        """It cannot die."""
 
     def load(self) -> EngineLoad:
         return EngineLoad(self._running, 0, 0.0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from reviewmesh_worker.batching import Batcher
 from reviewmesh_worker.engines.interface import (
+    Answer,
     EngineLoad,
     Entity,
     ItemFailure,
@@ -76,10 +77,15 @@ class ScriptedEngine:
             time.sleep(delay / 1000)
         return texts
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
         assert self._batcher is not None
         read = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
-        return [text if isinstance(text, ItemFailure) else answer(task, text) for text in read]
+        return [
+            Answer(text if isinstance(text, ItemFailure) else answer(task, text)) for text in read
+        ]
+
+    def check(self) -> None:
+        """It dies with its process only."""
 
     def load(self) -> EngineLoad:
         if self._batcher is None:

@@ -18,12 +18,14 @@ from reviewmesh_worker import metrics
 from reviewmesh_worker.admission import Admission, Full
 from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.interface import (
+    Answer,
     Engine,
+    EngineDead,
     ItemFailure,
     NerOutput,
     TaskDescription,
-    TaskOutput,
     TopicOutput,
+    Usage,
 )
 from reviewmesh_worker.ready import as_ready
 from reviewmesh_worker.settings import Settings
@@ -32,6 +34,7 @@ Request = inference_pb2.InferRequest | inference_pb2.InferStreamRequest
 MAX_ITEMS_PER_CALL = 256
 MAX_TEXT_CODE_POINTS = 100_000
 LAST_ANSWERS_S = 1.0
+CHECK_EVERY_S = 1.0
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -52,6 +55,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._log = log
         self.admission = Admission(max_in_flight)
         self.state = "loading"
+        self.died = asyncio.Event()
 
     async def Infer(
         self, request: inference_pb2.InferRequest, context: Any
@@ -62,6 +66,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 return await self._infer(request, description)
         except Full as full:
             await refuse_for_now(context, full)
+        except EngineDead as dead:
+            await self._refuse_dead(context, dead)
 
     async def InferStream(
         self, request: inference_pb2.InferStreamRequest, context: Any
@@ -74,6 +80,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     yield response
         except Full as full:
             await refuse_for_now(context, full)
+        except EngineDead as dead:
+            await self._refuse_dead(context, dead)
+
+    async def _refuse_dead(self, context: Any, dead: EngineDead) -> NoReturn:
+        self.died.set()
+        await refuse(context, grpc.StatusCode.UNAVAILABLE, f"the engine died: {dead}")
 
     async def _check(self, request: Request, context: Any) -> TaskDescription:
         if self.state != "serving":
@@ -98,9 +110,9 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.InferRequest, description: TaskDescription
     ) -> inference_pb2.InferResponse:
         started = time.monotonic()
-        outcomes = await self._engine.infer(request.task, [item.text for item in request.items])
+        answers = await self._engine.infer(request.task, [item.text for item in request.items])
         self._measure(request, description, started)
-        answered = list(zip(request.items, outcomes, strict=True))
+        answered = list(zip(request.items, answers, strict=True))
         return inference_pb2.InferResponse(
             **self._response(request.task, description, started, answered)
         )
@@ -111,7 +123,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         started = time.monotonic()
         one_by_one = [self._engine.infer(request.task, [item.text]) for item in request.items]
         async for group in as_ready(one_by_one):
-            answered = [(request.items[position], outcome) for position, (outcome,) in group]
+            answered = [(request.items[position], answer) for position, (answer,) in group]
             yield inference_pb2.InferStreamResponse(
                 **self._response(request.task, description, started, answered)
             )
@@ -128,11 +140,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         task: str,
         description: TaskDescription,
         started: float,
-        answered: Sequence[tuple[inference_pb2.Item, TaskOutput | ItemFailure]],
+        answered: Sequence[tuple[inference_pb2.Item, Answer]],
     ) -> dict[str, Any]:
-        usage = inference_pb2.Usage(inference_ms=int((time.monotonic() - started) * 1000))
+        so_far_ms = int((time.monotonic() - started) * 1000)
         failed = 0
-        for item, outcome in answered:
+        for item, answer in answered:
+            outcome = answer.outcome
             if isinstance(outcome, ItemFailure):
                 failed += 1
                 self._log.warning(
@@ -146,7 +159,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         metrics.ITEMS.labels(task, version, "failed").inc(failed)
         metrics.ITEMS.labels(task, version, "ok").inc(len(answered) - failed)
         return {
-            "results": [to_result(item.id, outcome, usage) for item, outcome in answered],
+            "results": [to_result(item.id, answer, so_far_ms) for item, answer in answered],
             "lineage": lineage_of(description),
             "load": self._load(),
         }
@@ -202,13 +215,24 @@ def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
         model=task.model,
         model_version=task.model_version,
         model_digest=task.model_digest,
+        prompt_version=task.prompt_version,
     )
 
 
-def to_result(
-    item_id: str, outcome: TaskOutput | ItemFailure, usage: inference_pb2.Usage
-) -> inference_pb2.Result:
-    result = inference_pb2.Result(id=item_id, usage=usage)
+def to_usage(usage: Usage, so_far_ms: int) -> inference_pb2.Usage:
+    """An engine that measures no time of its own took as long as the call."""
+    return inference_pb2.Usage(
+        queue_ms=usage.queue_ms,
+        inference_ms=so_far_ms if usage.inference_ms is None else usage.inference_ms,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
+def to_result(item_id: str, answer: Answer, so_far_ms: int) -> inference_pb2.Result:
+    outcome = answer.outcome
+    result = inference_pb2.Result(id=item_id, usage=to_usage(answer.usage, so_far_ms))
     if isinstance(outcome, ItemFailure):
         result.error.code = outcome.code
         result.error.message = outcome.message
@@ -235,7 +259,10 @@ def to_result(
 
 
 async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises EngineLoadError, or OSError for a port."""
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises EngineLoadError, OSError for a port, and EngineDead when the engine died while serving.
+    """
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -267,7 +294,7 @@ async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundL
             servicer.state = "serving"
             await set_health(health_servicer, services, SERVING)
             log.info("serving", port=port)
-            await stopping.wait()
+            await stopped_or_dead(servicer, engine, stopping)
         servicer.state = "draining"
         log.info("draining", in_flight=servicer.admission.items)
         await set_health(health_servicer, services, NOT_SERVING)
@@ -277,7 +304,24 @@ async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundL
         await server.stop(LAST_ANSWERS_S)
         endpoints.stop()
     await engine.close()
+    if servicer.died.is_set():
+        raise EngineDead("the engine died; start this worker anew")
     log.info("stopped")
+
+
+async def stopped_or_dead(
+    servicer: InferenceServicer, engine: Engine, stopping: asyncio.Event
+) -> None:
+    """Wait for a signal, or for the engine's death, which a call or a check may find."""
+    while not stopping.is_set() and not servicer.died.is_set():
+        try:
+            engine.check()
+        except EngineDead:
+            servicer.died.set()
+        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, servicer.died)]
+        await asyncio.wait(waits, timeout=CHECK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
 
 async def started(engine: Engine, stopping: asyncio.Event) -> bool:

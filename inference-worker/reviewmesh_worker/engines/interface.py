@@ -1,8 +1,8 @@
 """What a worker's server needs of an engine, and nothing about any one engine.
 
 An engine answers one or more tasks (`ner`, `topic`, `sentiment`). Offsets are code points of the
-text exactly as it was handed in. An outcome is an output or an `ItemFailure`: one bad text fails
-alone and never takes the texts beside it along.
+text exactly as it was handed in. An answer's outcome is an output or an `ItemFailure`: one bad text
+fails alone and never takes the texts beside it along.
 """
 
 from __future__ import annotations
@@ -63,6 +63,23 @@ class ItemFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one text cost; None is what the engine does not measure."""
+
+    queue_ms: int | None = None
+    inference_ms: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    outcome: TaskOutput | ItemFailure
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
 class TaskDescription:
     """What answers a task; it becomes the lineage of every result."""
 
@@ -72,6 +89,8 @@ class TaskDescription:
     model: str
     model_version: str
     model_digest: str
+    prompt_version: str = ""
+    """Version of the task that the model was trained and is asked for; empty without a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +106,10 @@ class EngineLoadError(RuntimeError):
     """An engine cannot start; the message says what was expected, what is off, what to do."""
 
 
+class EngineDead(RuntimeError):
+    """An engine can answer no more: its process must be started anew."""
+
+
 class Engine(Protocol):
     @property
     def tasks(self) -> Mapping[str, TaskDescription]:
@@ -97,8 +120,15 @@ class Engine(Protocol):
         """Load and warm up; raises EngineLoadError saying what is off."""
         ...
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
-        """One outcome per text, in order; cancelling the call withdraws its texts."""
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+        """One answer per text, in order; cancelling the call withdraws its texts.
+
+        Raises EngineDead.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raises EngineDead when the engine died while nobody asked it anything."""
         ...
 
     def load(self) -> EngineLoad:

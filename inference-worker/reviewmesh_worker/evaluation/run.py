@@ -28,7 +28,7 @@ from reviewmesh_worker.evaluation.scores import (
     topic_counts,
     total,
 )
-from reviewmesh_worker.tasks import NER, POLARITIES, SENTIMENT, SENTIMENT_LABELS, TOPIC, TOPIC_IDS
+from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 
 REVIEWS_FILE: Final = "reviews_dev.jsonl"
 ENTITIES_FILE: Final = "ner_dev.jsonl"
@@ -77,8 +77,8 @@ async def _evaluate(folder: Path, dev: DevRows) -> Scores:
     return {
         "model": {"version": about.model_version, "digest": about.model_digest},
         "rows": {"reviews": len(dev.reviews), "entities": len(dev.entities)},
-        "sentiment": _sentiment_scores(dev.reviews, sentiments),
-        "topics": _topic_scores(dev.reviews, topics),
+        "sentiment": _sentiment_scores(dev.reviews, sentiments, about.labels),
+        "topics": _topic_scores(dev.reviews, topics, engine.tasks[TOPIC].labels),
         "polarity": _polarity_scores(folder, dev.reviews),
         "entities": _entity_scores(dev.entities, entities),
         "languages": _language_scores(foreign, abroad),
@@ -90,17 +90,20 @@ async def _infer(
 ) -> list[Output]:
     outputs: list[Output] = []
     for at in range(0, len(texts), _AT_ONCE):
-        for outcome in await engine.infer(task, texts[at : at + _AT_ONCE]):
+        for answer in await engine.infer(task, texts[at : at + _AT_ONCE]):
+            outcome = answer.outcome
             if isinstance(outcome, ItemFailure) or not isinstance(outcome, kind):
                 raise RuntimeError(f"expected an answer of task {task}, got {outcome}")
             outputs.append(outcome)
     return outputs
 
 
-def _sentiment_scores(rows: Sequence[Row], outputs: Sequence[SentimentOutput]) -> Scores:
+def _sentiment_scores(
+    rows: Sequence[Row], outputs: Sequence[SentimentOutput], labels: Sequence[str]
+) -> Scores:
     gold = [row["sentiment"] for row in rows]
     said = [output.label for output in outputs]
-    counts = label_counts(gold, said, SENTIMENT_LABELS)
+    counts = label_counts(gold, said, labels)
     return {
         "accuracy": accuracy(gold, said),
         "macro_f1": macro_f1(counts),
@@ -109,20 +112,23 @@ def _sentiment_scores(rows: Sequence[Row], outputs: Sequence[SentimentOutput]) -
     }
 
 
-def _topic_scores(rows: Sequence[Row], outputs: Sequence[TopicOutput]) -> Scores:
+def _topic_scores(
+    rows: Sequence[Row], outputs: Sequence[TopicOutput], labels: Sequence[str]
+) -> Scores:
     counts = topic_counts(rows, outputs)
     overall = total(counts.values())
     return {
         "micro_f1": overall.f1,
         "precision": overall.precision,
         "recall": overall.recall,
-        "labels": {topic: _as_scores(counts.get(topic, Counts())) for topic in TOPIC_IDS},
+        "labels": {topic: _as_scores(counts.get(topic, Counts())) for topic in labels},
     }
 
 
 def _polarity_scores(folder: Path, rows: Sequence[Row]) -> Scores:
     """On gold topics, whether or not the model finds the topic: it has an opinion of each."""
     reader = OnnxReader(folder, _THREADS)
+    labels = reader.labels
     gold: list[str] = []
     said: list[str] = []
     for at in range(0, len(rows), _AT_ONCE):
@@ -131,10 +137,10 @@ def _polarity_scores(folder: Path, rows: Sequence[Row]) -> Scores:
         for row, text in zip(some, logits, strict=True):
             surest = text.topics.argmax(0)
             for topic in row["topics"]:
-                index = TOPIC_IDS.index(topic["topic"])
+                index = labels.topics.index(topic["topic"])
                 gold.append(topic["polarity"])
-                said.append(POLARITIES[int(text.polarities[surest[index], index].argmax())])
-    counts = label_counts(gold, said, POLARITIES)
+                said.append(labels.polarities[int(text.polarities[surest[index], index].argmax())])
+    counts = label_counts(gold, said, labels.polarities)
     return {"accuracy_on_gold_topics": accuracy(gold, said), "macro_f1": macro_f1(counts)}
 
 

@@ -1,11 +1,13 @@
-"""The tasks a worker answers and the labels that each of them may give.
+"""Tasks as data: what a worker is asked, which answers it may give, and how answers are read.
 
-The order of a tuple is the order of a model head's outputs: it is stored with the weights and
-compared when they are loaded.
+A task is a folder: `task.yaml` (version, labels, kind of answer), `prompt.txt`, `golden.jsonl`. One
+definition serves training, evaluation and serving. `definition` reads the folder, `prompt` writes
+what a model is shown, `answers` is the form of what it says.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 NER: Final = "ner"
@@ -13,26 +15,5 @@ TOPIC: Final = "topic"
 SENTIMENT: Final = "sentiment"
 TASKS: Final = (NER, TOPIC, SENTIMENT)
 
-ENTITY_LABELS: Final = ("person", "location", "organization", "product", "creative_work")
-OUTSIDE: Final = "O"
-TAGS: Final = (OUTSIDE, *(f"{mark}-{label}" for label in ENTITY_LABELS for mark in "BI"))
-
-SENTIMENT_LABELS: Final = ("positive", "negative", "neutral", "mixed")
-POLARITIES: Final = ("positive", "negative", "neutral")
-
-TOPIC_IDS: Final = (
-    "account-management.account-access",
-    "company-brand.competitor",
-    "company-brand.general-satisfaction",
-    "company-brand.reviews",
-    "logistics-rides.speed",
-    "online-experience.app-website",
-    "purchase-booking-experience.ease-of-use",
-    "staff-support.attitude-of-staff",
-    "staff-support.email",
-    "staff-support.phone",
-    "value.discounts-promotions",
-    "value.price-value-for-money",
-)
-
-LABELS_OF_TASK: Final = {NER: ENTITY_LABELS, TOPIC: TOPIC_IDS, SENTIMENT: SENTIMENT_LABELS}
+BUNDLED_TASKS: Final = Path(__file__).parent / "bundled"
+"""The tasks that come with the project, a folder each."""

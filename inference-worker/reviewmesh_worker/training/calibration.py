@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.onnx.config import NEUTRAL_CALIBRATION, Calibration
+from reviewmesh_worker.engines.onnx.config import Calibration, neutral_calibration
 from reviewmesh_worker.engines.onnx.decoding import (
     TextLogits,
     read_entities,
@@ -30,7 +30,7 @@ from reviewmesh_worker.evaluation.scores import (
     macro_f1,
     total,
 )
-from reviewmesh_worker.tasks import SENTIMENT_LABELS, TOPIC_IDS
+from reviewmesh_worker.tasks.labels import HeadLabels
 from reviewmesh_worker.training.dataset import SECOND_STYLE_SOURCE
 
 _TEMPERATURES: Final = np.linspace(0.6, 2.0, 57)
@@ -51,17 +51,18 @@ class HeldOut:
     rows: Sequence[Row]
     encoded: Sequence[EncodedText]
     logits: Sequence[TextLogits]
+    labels: HeadLabels
 
 
 def read_held_out(reader: OnnxReader, rows: Sequence[Row]) -> HeldOut:
     encoded = [reader.encode(row["text"]) for row in rows]
-    return HeldOut(rows, encoded, reader.logits(encoded))
+    return HeldOut(rows, encoded, reader.logits(encoded), reader.labels)
 
 
 def fit(reviews: HeldOut, entities: HeldOut) -> Calibration:
-    start = NEUTRAL_CALIBRATION
+    start = neutral_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
-    scores, gold = _topic_scores(reviews), _gold_topics(reviews.rows)
+    scores, gold = _topic_scores(reviews), _gold_topics(reviews)
     thresholds = _fit_thresholds(scores, gold)
     return replace(
         biased,
@@ -87,10 +88,11 @@ def _fit_sentiment_bias(reviews: HeldOut) -> tuple[float, ...]:
 
 
 def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
-    trial = replace(NEUTRAL_CALIBRATION, sentiment_bias=(0.0, 0.0, neutral, mixed))
-    said = [read_sentiment(logits, trial).label for logits in reviews.logits]
+    trial = replace(neutral_calibration(reviews.labels), sentiment_bias=(0.0, 0.0, neutral, mixed))
+    said = [read_sentiment(logits, reviews.labels, trial).label for logits in reviews.logits]
     gold = [row["sentiment"] for row in reviews.rows]
-    return accuracy(gold, said) + 0.5 * macro_f1(label_counts(gold, said, SENTIMENT_LABELS))
+    counts = label_counts(gold, said, reviews.labels.sentiments)
+    return accuracy(gold, said) + 0.5 * macro_f1(counts)
 
 
 def _smooth(grid: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,7 +114,7 @@ def _fit_temperature(reviews: HeldOut, biased: Calibration) -> float:
     def surprise(temperature: float) -> float:
         trial = replace(biased, sentiment_temperature=temperature)
         stated = [
-            read_sentiment(logits, trial).scores[label]
+            read_sentiment(logits, reviews.labels, trial).scores[label]
             for logits, label in zip(reviews.logits, gold, strict=True)
         ]
         return float(-np.log(np.maximum(stated, 1e-9)).mean())
@@ -124,9 +126,9 @@ def _topic_scores(reviews: HeldOut) -> NDArray[np.float32]:
     return sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
 
 
-def _gold_topics(rows: Sequence[Row]) -> NDArray[np.bool_]:
-    said = [{topic["topic"] for topic in row["topics"]} for row in rows]
-    return np.array([[topic in topics for topic in TOPIC_IDS] for topics in said])
+def _gold_topics(reviews: HeldOut) -> NDArray[np.bool_]:
+    said = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
+    return np.array([[topic in topics for topic in reviews.labels.topics] for topics in said])
 
 
 def _f1(
@@ -146,8 +148,8 @@ def _fit_thresholds(
     what maximises F1, and it is steadier than the top of a flat curve.
     """
     common = max(_f1(scores >= threshold, gold) for threshold in _THRESHOLDS) / 2
-    thresholds = np.full(len(TOPIC_IDS), common)
-    for index in range(len(TOPIC_IDS)):
+    thresholds = np.full(scores.shape[1], common)
+    for index in range(scores.shape[1]):
         own = scores[:, index], gold[:, index]
         best = max(_THRESHOLDS, key=lambda threshold: _f1(own[0] >= threshold, own[1]))
         rows = own[1].sum()
@@ -161,7 +163,7 @@ def _fit_floor(
     thresholds: NDArray[np.float64],
 ) -> float:
     chosen = scores >= thresholds
-    likeliest = np.eye(len(TOPIC_IDS), dtype=np.bool_)[scores.argmax(1)]
+    likeliest = np.eye(scores.shape[1], dtype=np.bool_)[scores.argmax(1)]
     silent = ~chosen.any(1, keepdims=True)
 
     def goal(floor: float) -> float:
@@ -179,11 +181,12 @@ def _fit_outside_bias(entities: HeldOut) -> float:
         if row["source"] != SECOND_STYLE_SOURCE or "@" not in row["text"]
     ]
     rows = [entities.rows[at] for at in kept]
+    labels = entities.labels
 
     def goal(bias: float) -> float:
-        trial = replace(NEUTRAL_CALIBRATION, outside_bias=bias)
+        trial = replace(neutral_calibration(labels), outside_bias=bias)
         outputs = [
-            read_entities(row["text"], entities.encoded[at], entities.logits[at], trial)
+            read_entities(row["text"], entities.encoded[at], entities.logits[at], labels, trial)
             for row, at in zip(rows, kept, strict=True)
         ]
         return total(entity_counts(rows, outputs).values()).f1

@@ -16,14 +16,8 @@ from numpy.typing import NDArray
 
 from reviewmesh_worker.engines.onnx.encoding import CLS_ID, SEP_ID, TextEncoder, word_starts
 from reviewmesh_worker.evaluation.rows import Row
-from reviewmesh_worker.tasks import (
-    ENTITY_LABELS,
-    OUTSIDE,
-    POLARITIES,
-    SENTIMENT_LABELS,
-    TAGS,
-    TOPIC_IDS,
-)
+from reviewmesh_worker.tasks.definition import OUTSIDE
+from reviewmesh_worker.tasks.labels import HeadLabels
 
 MAX_TOKENS: Final = 128
 _HELD_OUT_PERCENT: Final = 8
@@ -63,48 +57,49 @@ def split_held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     return learn, held
 
 
-def review_example(row: Row, encoder: TextEncoder) -> ReviewExample:
+def review_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> ReviewExample:
     encoded = encoder.encode(row["text"])
     ids, shapes = with_specials(encoded.ids, encoded.shapes)
-    polarities = np.zeros((len(TOPIC_IDS), len(POLARITIES)), dtype=np.float32)
+    polarities = np.zeros((len(labels.topics), len(labels.polarities)), dtype=np.float32)
     for topic in row["topics"]:
-        polarities[TOPIC_IDS.index(topic["topic"]), POLARITIES.index(topic["polarity"])] = 1
+        about, polarity = topic["topic"], topic["polarity"]
+        polarities[labels.topics.index(about), labels.polarities.index(polarity)] = 1
     count = polarities.sum(1, keepdims=True)
     return ReviewExample(
         ids=ids,
         shapes=shapes,
-        sentiment=SENTIMENT_LABELS.index(row["sentiment"]),
+        sentiment=labels.sentiments.index(row["sentiment"]),
         topics=(count[:, 0] > 0).astype(np.float32),
         polarities=polarities / np.maximum(count, 1),
     )
 
 
-def tag_example(row: Row, encoder: TextEncoder) -> TagExample:
+def tag_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> TagExample:
     """Tags at the first piece of each word; nothing is asked of the other pieces."""
     text = row["text"]
     encoded = encoder.encode(text)
-    allowed = np.zeros((len(encoded), len(TAGS)), dtype=np.bool_)
-    outside = _tags_of_outside(row["labels_annotated"])
+    allowed = np.zeros((len(encoded), len(labels.tags)), dtype=np.bool_)
+    outside = _tags_of_outside(row["labels_annotated"], labels)
     foreign = row["source"] == SECOND_STYLE_SOURCE
     for index in np.flatnonzero(word_starts(encoded.words)).tolist():
         start, end = int(encoded.starts[index]), int(encoded.ends[index])
         if foreign and _names_an_account(text, start):
             continue
-        entity = _entity_at(row["entities"], start, end)
+        entity = _entity_at(row["entities"], start, end, labels)
         if entity is None:
             allowed[index] = outside
         else:
             mark = "B" if start <= entity["start"] else "I"
-            allowed[index, TAGS.index(f"{mark}-{entity['label']}")] = True
+            allowed[index, labels.tags.index(f"{mark}-{entity['label']}")] = True
     ids, shapes = with_specials(encoded.ids, encoded.shapes)
-    padded = np.zeros((len(ids), len(TAGS)), dtype=np.bool_)
+    padded = np.zeros((len(ids), len(labels.tags)), dtype=np.bool_)
     padded[1:-1] = allowed[: len(ids) - 2]
     return TagExample(ids=ids, shapes=shapes, allowed=padded, style=int(foreign))
 
 
-def _tags_of_outside(annotated: Sequence[str]) -> NDArray[np.bool_]:
+def _tags_of_outside(annotated: Sequence[str], labels: HeadLabels) -> NDArray[np.bool_]:
     """An unmarked word may still be what the source never marks."""
-    tags = np.array([tag == OUTSIDE or tag[2:] not in annotated for tag in TAGS])
+    tags = np.array([tag == OUTSIDE or tag[2:] not in annotated for tag in labels.tags])
     return tags
 
 
@@ -112,9 +107,9 @@ def _names_an_account(text: str, start: int) -> bool:
     return text[start] == "@" or text[:start].rstrip().endswith("@")
 
 
-def _entity_at(entities: Iterable[Row], start: int, end: int) -> Row | None:
+def _entity_at(entities: Iterable[Row], start: int, end: int, labels: HeadLabels) -> Row | None:
     for entity in entities:
-        if entity["label"] in ENTITY_LABELS and entity["start"] < end and start < entity["end"]:
+        if entity["label"] in labels.entities and entity["start"] < end and start < entity["end"]:
             return entity
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +14,15 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from reviewmesh_worker.engines.onnx.config import (
-    NEUTRAL_CALIBRATION,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelConfig,
+    neutral_calibration,
     write_config,
 )
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.evaluation.rows import Row
+from reviewmesh_worker.tasks.labels import HeadLabels
 from reviewmesh_worker.training.calibration import fit, read_held_out
 from reviewmesh_worker.training.dataset import MAX_TOKENS
 from reviewmesh_worker.training.network import ReviewNetwork
@@ -37,6 +39,7 @@ def export(
     held_out: tuple[list[Row], list[Row]],
     folder: Path,
     version: str,
+    labels: HeadLabels,
 ) -> None:
     """Write the model, then fit its settings on the int8 weights as they will serve.
 
@@ -46,11 +49,13 @@ def export(
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
     _write_weights(network, folder / WEIGHTS_FILE)
     window = MAX_TOKENS - 2
-    unfitted = ModelConfig(MODEL_NAME, version, window, window - _OVERLAP, NEUTRAL_CALIBRATION)
+    unfitted = ModelConfig(
+        MODEL_NAME, version, window, window - _OVERLAP, labels, neutral_calibration(labels)
+    )
     write_config(folder, unfitted)
     reader = OnnxReader(folder, threads=torch.get_num_threads())
     fitted = fit(*(read_held_out(reader, rows) for rows in held_out))
-    write_config(folder, ModelConfig(MODEL_NAME, version, unfitted.window, unfitted.stride, fitted))
+    write_config(folder, replace(unfitted, calibration=fitted))
 
 
 def _write_weights(network: ReviewNetwork, file: Path) -> None:

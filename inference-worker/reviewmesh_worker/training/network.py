@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reviewmesh_worker.engines.onnx.encoding import SHAPE_COUNT
-from reviewmesh_worker.tasks import POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+from reviewmesh_worker.tasks.labels import HeadLabels
 
 HIDDEN: Final = 384
 _LAYERS: Final = 6
@@ -93,16 +93,16 @@ class _Encoder(nn.Module):
 class _TopicHead(nn.Module):
     """For every topic: is it there, and what polarity has it?"""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, labels: HeadLabels, dropout: float) -> None:
         super().__init__()
-        topics = len(TOPIC_IDS)
+        topics, polarities = len(labels.topics), len(labels.polarities)
         self.dropout = nn.Dropout(dropout)
         self.queries = nn.Linear(HIDDEN, topics, bias=False)
         nn.init.zeros_(self.queries.weight)
         self.present = nn.Parameter(torch.randn(topics, HIDDEN) * 0.02)
         self.present_overall = nn.Linear(HIDDEN, topics)
-        self.polar = nn.Parameter(torch.randn(topics, HIDDEN, len(POLARITIES)) * 0.02)
-        self.polar_overall = nn.Linear(HIDDEN, len(POLARITIES))
+        self.polar = nn.Parameter(torch.randn(topics, HIDDEN, polarities) * 0.02)
+        self.polar_overall = nn.Linear(HIDDEN, polarities)
 
     def forward(self, hidden: Tensor, pooled: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         weights = (self.queries(hidden).transpose(1, 2) + bias).softmax(-1)
@@ -115,14 +115,14 @@ class _TopicHead(nn.Module):
 class _TagHead(nn.Module):
     """BIO tags; a token sees its neighbours, and its letter case once more."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, labels: HeadLabels, dropout: float) -> None:
         super().__init__()
         self.shapes = nn.Embedding(SHAPE_COUNT, _SHAPE_FEATURES)
         self.styles = nn.Embedding(ANNOTATION_STYLES, _TAG_HIDDEN)
         nn.init.zeros_(self.styles.weight)
         self.neighbours = nn.Linear(3 * (HIDDEN + _SHAPE_FEATURES), _TAG_HIDDEN)
         self.dropout = nn.Dropout(dropout)
-        self.tags = nn.Linear(_TAG_HIDDEN, len(TAGS))
+        self.tags = nn.Linear(_TAG_HIDDEN, len(labels.tags))
 
     def forward(self, hidden: Tensor, shapes: Tensor, mask: Tensor, style: int) -> Tensor:
         own = torch.cat((hidden, self.shapes(shapes)), -1) * mask[:, :, None]
@@ -136,13 +136,13 @@ class _TagHead(nn.Module):
 class ReviewNetwork(nn.Module):
     """All tasks of one encoder."""
 
-    def __init__(self, dropout: float = 0.1) -> None:
+    def __init__(self, labels: HeadLabels, dropout: float = 0.1) -> None:
         super().__init__()
         self.encoder = _Encoder(dropout)
-        labels = len(SENTIMENT_LABELS)
-        self.sentiment = nn.Sequential(nn.Dropout(dropout), nn.Linear(HIDDEN, labels))
-        self.topics = _TopicHead(dropout)
-        self.tags = _TagHead(dropout)
+        sentiments = len(labels.sentiments)
+        self.sentiment = nn.Sequential(nn.Dropout(dropout), nn.Linear(HIDDEN, sentiments))
+        self.topics = _TopicHead(labels, dropout)
+        self.tags = _TagHead(labels, dropout)
 
     def encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
         hidden: Tensor = self.encoder(ids, shapes, mask)

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
 from reviewmesh_worker.engines.onnx.encoding import TextEncoder
 from reviewmesh_worker.evaluation.rows import Row, read_rows
+from reviewmesh_worker.tasks.definition import load_tasks
+from reviewmesh_worker.tasks.labels import head_labels
 from reviewmesh_worker.training.dataset import (
     review_example,
     split_held_out,
@@ -33,16 +35,17 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
     torch.set_num_threads(_THREADS)
     torch.manual_seed(schedule.seed)
     output.mkdir(parents=True, exist_ok=True)
+    labels = head_labels(load_tasks())
     encoder = TextEncoder(_base_folder() / TOKENIZER_FILE)
     reviews, _ = _reviews(data)
     entities, _ = _entities(data)
     report(f"{len(reviews)} reviews and {len(entities)} entity rows to learn from")
-    network = ReviewNetwork()
+    network = ReviewNetwork(labels)
     load_pretrained(network, load_file(str(_base_folder() / "model.safetensors")))
     trainer = Trainer(
         network,
-        [review_example(row, encoder) for row in reviews],
-        [tag_example(row, encoder) for row in entities],
+        [review_example(row, encoder, labels) for row in reviews],
+        [tag_example(row, encoder, labels) for row in entities],
         schedule,
         report,
     )
@@ -54,11 +57,13 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
 def export_checkpoint(checkpoint: Path, data: Path, output: Path, version: str) -> None:
     """Export the weights of a checkpoint; the held-out rows of `data` fit its settings."""
     torch.set_num_threads(_THREADS)
-    network = ReviewNetwork()
+    labels = head_labels(load_tasks())
+    network = ReviewNetwork(labels)
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     _, reviews = _reviews(data)
     _, entities = _entities(data)
-    export(network, _base_folder() / TOKENIZER_FILE, (reviews, entities), output, version)
+    tokenizer = _base_folder() / TOKENIZER_FILE
+    export(network, tokenizer, (reviews, entities), output, version, labels)
 
 
 def _reviews(data: Path) -> tuple[list[Row], list[Row]]:

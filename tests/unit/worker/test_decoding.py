@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reviewmesh_worker.engines.onnx.config import NEUTRAL_CALIBRATION
+from reviewmesh_worker.engines.onnx.config import neutral_calibration
 from reviewmesh_worker.engines.onnx.decoding import (
     TextLogits,
     best_tags,
@@ -18,17 +18,22 @@ from reviewmesh_worker.engines.onnx.decoding import (
 )
 from reviewmesh_worker.engines.onnx.encoding import EncodedText
 from reviewmesh_worker.engines.onnx.reader import chunks_of, windows_of
-from reviewmesh_worker.tasks import POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+from reviewmesh_worker.tasks.definition import load_tasks
+from reviewmesh_worker.tasks.labels import head_labels
 
 _SURE = 8.0
+LABELS = head_labels(load_tasks())
+NEUTRAL = neutral_calibration(LABELS)
 
 
 def _logits(windows: int = 1, sizes: tuple[int, ...] = (10,), tokens: int = 0) -> TextLogits:
     return TextLogits(
-        sentiment=np.zeros((windows, len(SENTIMENT_LABELS)), dtype=np.float32),
-        topics=np.full((windows, len(TOPIC_IDS)), -_SURE, dtype=np.float32),
-        polarities=np.zeros((windows, len(TOPIC_IDS), len(POLARITIES)), dtype=np.float32),
-        tags=np.zeros((tokens, len(TAGS)), dtype=np.float32),
+        sentiment=np.zeros((windows, len(LABELS.sentiments)), dtype=np.float32),
+        topics=np.full((windows, len(LABELS.topics)), -_SURE, dtype=np.float32),
+        polarities=np.zeros(
+            (windows, len(LABELS.topics), len(LABELS.polarities)), dtype=np.float32
+        ),
+        tags=np.zeros((tokens, len(LABELS.tags)), dtype=np.float32),
         sizes=np.array(sizes, dtype=np.int64),
     )
 
@@ -51,14 +56,14 @@ def _words(text: str) -> EncodedText:
 def _tagged(*tags: str) -> TextLogits:
     logits = _logits(tokens=len(tags))
     for row, tag in enumerate(tags):
-        logits.tags[row, TAGS.index(tag)] = _SURE
+        logits.tags[row, LABELS.tags.index(tag)] = _SURE
     return logits
 
 
 def test_spans_are_whole_words_and_quote_the_text() -> None:
     text = "in New York with Tim"
     logits = _tagged("O", "B-location", "I-location", "O", "B-person", "O")
-    entities = read_entities(text, _words(text), logits, NEUTRAL_CALIBRATION).entities
+    entities = read_entities(text, _words(text), logits, LABELS, NEUTRAL).entities
     assert [(e.text, e.label) for e in entities] == [("New York", "location"), ("Tim", "person")]
     assert all(text[e.start : e.end] == e.text for e in entities)
     assert all(e.score > 0.9 for e in entities)
@@ -67,15 +72,15 @@ def test_spans_are_whole_words_and_quote_the_text() -> None:
 def test_two_names_side_by_side_stay_two() -> None:
     text = "Anna Ben Cleo"
     logits = _tagged("B-person", "B-person", "I-person", "O")
-    entities = read_entities(text, _words(text), logits, NEUTRAL_CALIBRATION).entities
+    entities = read_entities(text, _words(text), logits, LABELS, NEUTRAL).entities
     assert [entity.text for entity in entities] == ["Anna", "Ben Cleo"]
 
 
 def test_an_inside_tag_never_follows_another_label() -> None:
     random = np.random.default_rng(3)
     for _ in range(50):
-        tags = best_tags(random.normal(size=(12, len(TAGS))).astype(np.float32))
-        names = ["O", *(TAGS[tag] for tag in tags)]
+        tags = best_tags(random.normal(size=(12, len(LABELS.tags))).astype(np.float32))
+        names = ["O", *(LABELS.tags[tag] for tag in tags)]
         for before, after in itertools.pairwise(names):
             if after.startswith("I-"):
                 assert before[2:] == after[2:]
@@ -83,21 +88,21 @@ def test_an_inside_tag_never_follows_another_label() -> None:
 
 def test_the_outside_bias_finds_more() -> None:
     logits = _logits(tokens=2)
-    logits.tags[0, TAGS.index("O")] = 2.0
-    logits.tags[0, TAGS.index("B-product")] = 1.5
-    logits.tags[1, TAGS.index("O")] = _SURE
+    logits.tags[0, LABELS.tags.index("O")] = 2.0
+    logits.tags[0, LABELS.tags.index("B-product")] = 1.5
+    logits.tags[1, LABELS.tags.index("O")] = _SURE
     text = "ab"
     encoded = _words(text)
-    biased = replace(NEUTRAL_CALIBRATION, outside_bias=1.0)
-    assert not read_entities(text, encoded, logits, NEUTRAL_CALIBRATION).entities
-    assert len(read_entities(text, encoded, logits, biased).entities) == 1
+    biased = replace(NEUTRAL, outside_bias=1.0)
+    assert not read_entities(text, encoded, logits, LABELS, NEUTRAL).entities
+    assert len(read_entities(text, encoded, logits, LABELS, biased).entities) == 1
 
 
 def test_windows_speak_in_proportion_to_their_tokens() -> None:
     logits = _logits(windows=2, sizes=(90, 10))
-    logits.sentiment[0, SENTIMENT_LABELS.index("negative")] = _SURE
-    logits.sentiment[1, SENTIMENT_LABELS.index("positive")] = _SURE
-    said = read_sentiment(logits, NEUTRAL_CALIBRATION)
+    logits.sentiment[0, LABELS.sentiments.index("negative")] = _SURE
+    logits.sentiment[1, LABELS.sentiments.index("positive")] = _SURE
+    said = read_sentiment(logits, LABELS, NEUTRAL)
     assert said.label == "negative"
     assert said.scores["negative"] == pytest.approx(0.9, abs=0.01)
     assert sum(said.scores.values()) == pytest.approx(1)
@@ -106,9 +111,9 @@ def test_windows_speak_in_proportion_to_their_tokens() -> None:
 def test_a_temperature_softens_and_a_bias_shifts() -> None:
     logits = _logits()
     logits.sentiment[0] = [2.0, 0.0, 1.5, 0.0]
-    plain = read_sentiment(logits, NEUTRAL_CALIBRATION)
-    soft = read_sentiment(logits, replace(NEUTRAL_CALIBRATION, sentiment_temperature=2.0))
-    shifted = read_sentiment(logits, replace(NEUTRAL_CALIBRATION, sentiment_bias=(0, 0, 1, 0)))
+    plain = read_sentiment(logits, LABELS, NEUTRAL)
+    soft = read_sentiment(logits, LABELS, replace(NEUTRAL, sentiment_temperature=2.0))
+    shifted = read_sentiment(logits, LABELS, replace(NEUTRAL, sentiment_bias=(0, 0, 1, 0)))
     assert soft.scores["positive"] < plain.scores["positive"]
     assert (plain.label, shifted.label) == ("positive", "neutral")
 
@@ -116,19 +121,19 @@ def test_a_temperature_softens_and_a_bias_shifts() -> None:
 def test_a_topic_of_any_window_counts_with_that_windows_polarity() -> None:
     logits = _logits(windows=2, sizes=(90, 10))
     logits.topics[1, 3] = _SURE
-    logits.polarities[0, 3, POLARITIES.index("positive")] = _SURE
-    logits.polarities[1, 3, POLARITIES.index("negative")] = _SURE
-    topics = read_topics(logits, NEUTRAL_CALIBRATION).topics
-    assert [(topic.id, topic.polarity) for topic in topics] == [(TOPIC_IDS[3], "negative")]
+    logits.polarities[0, 3, LABELS.polarities.index("positive")] = _SURE
+    logits.polarities[1, 3, LABELS.polarities.index("negative")] = _SURE
+    topics = read_topics(logits, LABELS, NEUTRAL).topics
+    assert [(topic.id, topic.polarity) for topic in topics] == [(LABELS.topics[3], "negative")]
 
 
 def test_below_every_threshold_the_likeliest_topic_stands_from_the_floor_up() -> None:
     logits = _logits()
     logits.topics[0, 5] = -0.5  # a score of 0.38
-    low = replace(NEUTRAL_CALIBRATION, topic_floor=0.3)
-    high = replace(NEUTRAL_CALIBRATION, topic_floor=0.4)
-    assert [topic.id for topic in read_topics(logits, low).topics] == [TOPIC_IDS[5]]
-    assert read_topics(logits, high).topics == ()
+    low = replace(NEUTRAL, topic_floor=0.3)
+    high = replace(NEUTRAL, topic_floor=0.4)
+    assert [topic.id for topic in read_topics(logits, LABELS, low).topics] == [LABELS.topics[5]]
+    assert read_topics(logits, LABELS, high).topics == ()
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 126, 127, 222, 223, 1000, 25_000])

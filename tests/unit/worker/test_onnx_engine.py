@@ -23,10 +23,12 @@ from reviewmesh_worker.engines.onnx.config import CONFIG_FILE, TOKENIZER_FILE, W
 from reviewmesh_worker.engines.onnx.engine import OnnxEngine
 from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
 from reviewmesh_worker.models import BUNDLED_MODEL
-from reviewmesh_worker.tasks import ENTITY_LABELS, LABELS_OF_TASK, SENTIMENT_LABELS, TASKS
+from reviewmesh_worker.tasks import TASKS
+from reviewmesh_worker.tasks.definition import load_tasks
 
 T = TypeVar("T")
 _DEADLINE_S = 60.0
+DEFINED = load_tasks()
 
 ODD_TEXTS = {
     "empty": "",
@@ -62,12 +64,12 @@ def with_engine(scenario: Callable[[OnnxEngine], Awaitable[T]]) -> T:
 def assert_sound(text: str, reading: Reading) -> None:
     for entity in reading.ner.entities:
         assert entity.text and text[entity.start : entity.end] == entity.text
-        assert entity.label in ENTITY_LABELS
+        assert entity.label in DEFINED["ner"].label_ids
         assert 0 <= entity.score <= 1
     ends = [entity.end for entity in reading.ner.entities]
     starts = [entity.start for entity in reading.ner.entities]
     assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
-    assert set(reading.sentiment.scores) == set(SENTIMENT_LABELS)
+    assert set(reading.sentiment.scores) == set(DEFINED["sentiment"].label_ids)
     assert sum(reading.sentiment.scores.values()) == pytest.approx(1, abs=1e-3)
 
 
@@ -128,8 +130,8 @@ def test_every_task_answers_with_its_own_output() -> None:
     async def scenario(engine: OnnxEngine) -> None:
         kinds = {"ner": NerOutput, "topic": TopicOutput, "sentiment": SentimentOutput}
         for task, kind in kinds.items():
-            outcomes = await engine.infer(task, ["Great app", "", "Bad app"])
-            assert [type(outcome) for outcome in outcomes] == [kind] * 3
+            answers = await engine.infer(task, ["Great app", "", "Bad app"])
+            assert [type(answer.outcome) for answer in answers] == [kind] * 3
 
     with_engine(scenario)
 
@@ -156,13 +158,13 @@ def test_an_engine_tells_its_tasks_before_it_starts() -> None:
     engine: Engine = OnnxEngine(BUNDLED_MODEL)
     assert set(engine.tasks) == set(TASKS)
     for task, about in engine.tasks.items():
-        assert (about.task, about.labels, about.engine) == (task, LABELS_OF_TASK[task], "onnx")
+        assert (about.task, about.labels, about.engine) == (task, DEFINED[task].label_ids, "onnx")
         assert about.model_digest.startswith("sha256:")
     assert engine.load().waiting == 0
 
 
 def test_an_engine_that_has_not_started_fails_as_retryable() -> None:
-    outcome = asyncio.run(OnnxEngine(BUNDLED_MODEL).infer("ner", ["text"]))[0]
+    outcome = asyncio.run(OnnxEngine(BUNDLED_MODEL).infer("ner", ["text"]))[0].outcome
     assert isinstance(outcome, ItemFailure) and outcome.retryable
 
 

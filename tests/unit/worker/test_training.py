@@ -8,7 +8,8 @@ import pytest
 from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
 from reviewmesh_worker.engines.onnx.encoding import TextEncoder
 from reviewmesh_worker.models import BUNDLED_MODEL
-from reviewmesh_worker.tasks import SENTIMENT_LABELS, TAGS, TOPIC_IDS
+from reviewmesh_worker.tasks.definition import load_tasks
+from reviewmesh_worker.tasks.labels import head_labels
 from reviewmesh_worker.training.dataset import (
     MAX_TOKENS,
     batches,
@@ -17,6 +18,8 @@ from reviewmesh_worker.training.dataset import (
     split_held_out,
     tag_example,
 )
+
+LABELS = head_labels(load_tasks())
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +34,12 @@ def _row(text: str, name: str, label: str, source: str, annotated: list[str]) ->
 
 
 def _allowed(example_row: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> set[str]:
-    return {TAGS[index] for index in np.flatnonzero(example_row)}
+    return {LABELS.tags[index] for index in np.flatnonzero(example_row)}
 
 
 def test_tags_stand_at_the_words_of_the_entity(encoder: TextEncoder) -> None:
     row = _row("in New York now", "New York", "location", "wnut17", ["location"])
-    allowed = tag_example(row, encoder).allowed
+    allowed = tag_example(row, encoder, LABELS).allowed
     assert _allowed(allowed[2]) == {"B-location"}
     assert _allowed(allowed[3]) == {"I-location"}
     assert not allowed[0].any() and not allowed[-1].any()
@@ -44,7 +47,7 @@ def test_tags_stand_at_the_words_of_the_entity(encoder: TextEncoder) -> None:
 
 def test_an_unmarked_word_may_be_what_the_source_never_marks(encoder: TextEncoder) -> None:
     row = _row("Ana likes Fanta", "Ana", "person", "btc", ["person", "location", "organization"])
-    allowed = tag_example(row, encoder).allowed
+    allowed = tag_example(row, encoder, LABELS).allowed
     assert _allowed(allowed[1]) == {"B-person"}
     assert _allowed(allowed[3]) >= {"O", "B-product", "I-creative_work"}
     assert not _allowed(allowed[3]) & {"B-person", "I-location"}
@@ -52,8 +55,8 @@ def test_an_unmarked_word_may_be_what_the_source_never_marks(encoder: TextEncode
 
 def test_account_names_of_the_other_annotation_style_teach_nothing(encoder: TextEncoder) -> None:
     text = "@ anna hi"
-    other = tag_example(_row(text, "anna", "person", "btc", ["person"]), encoder)
-    own = tag_example(_row(text, "anna", "person", "wnut17", ["person"]), encoder)
+    other = tag_example(_row(text, "anna", "person", "btc", ["person"]), encoder, LABELS)
+    own = tag_example(_row(text, "anna", "person", "wnut17", ["person"]), encoder, LABELS)
     assert not other.allowed[1].any() and not other.allowed[2].any()
     assert _allowed(own.allowed[2]) == {"B-person"}
 
@@ -61,13 +64,13 @@ def test_account_names_of_the_other_annotation_style_teach_nothing(encoder: Text
 def test_a_review_with_both_polarities_of_a_topic_learns_half_of_each(
     encoder: TextEncoder,
 ) -> None:
-    topic = TOPIC_IDS[2]
+    topic = LABELS.topics[2]
     said = [{"topic": topic, "polarity": polarity} for polarity in ("positive", "negative")]
     row = {"text": "good and bad " * 100, "topics": said, "sentiment": "mixed"}
-    example = review_example(row, encoder)
+    example = review_example(row, encoder, LABELS)
     assert example.polarities[2].tolist() == [0.5, 0.5, 0.0]
     assert example.topics.sum() == 1
-    assert example.sentiment == SENTIMENT_LABELS.index("mixed")
+    assert example.sentiment == LABELS.sentiments.index("mixed")
     assert len(example.ids) == MAX_TOKENS
 
 

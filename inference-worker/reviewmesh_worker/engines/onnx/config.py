@@ -10,18 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from reviewmesh_worker.engines.interface import EngineLoadError
-from reviewmesh_worker.tasks import POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+from reviewmesh_worker.tasks.labels import HeadLabels
 
 WEIGHTS_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
 CONFIG_FILE: Final = "config.json"
-
-_LABELS: Final = {
-    "tags": list(TAGS),
-    "topics": list(TOPIC_IDS),
-    "polarities": list(POLARITIES),
-    "sentiments": list(SENTIMENT_LABELS),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +31,14 @@ class Calibration:
     """Taken from the logit of the tag O: more entities are found, and more are wrong."""
 
 
-NEUTRAL_CALIBRATION: Final = Calibration(
-    sentiment_temperature=1.0,
-    sentiment_bias=(0.0,) * len(SENTIMENT_LABELS),
-    topic_thresholds=(0.5,) * len(TOPIC_IDS),
-    topic_floor=1.0,
-    outside_bias=0.0,
-)
+def neutral_calibration(labels: HeadLabels) -> Calibration:
+    return Calibration(
+        sentiment_temperature=1.0,
+        sentiment_bias=(0.0,) * len(labels.sentiments),
+        topic_thresholds=(0.5,) * len(labels.topics),
+        topic_floor=1.0,
+        outside_bias=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +49,17 @@ class ModelConfig:
     """Tokens that the encoder reads at once, without the two special ones."""
     stride: int
     """Tokens from the start of one window to the start of the next."""
+    labels: HeadLabels
     calibration: Calibration
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
-    content = asdict(config) | {"labels": _LABELS}
-    text = json.dumps(content, indent=2) + "\n"
+    text = json.dumps(asdict(config), indent=2) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def read_config(folder: Path) -> ModelConfig:
     content = _read_json(folder / CONFIG_FILE)
-    if content.get("labels") != _LABELS:
-        raise EngineLoadError(
-            f"{folder / CONFIG_FILE}: the model's labels are not this worker's; "
-            "use a model that was trained by this version"
-        )
     try:
         config = _parse(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -110,10 +99,17 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _parse(content: Mapping[str, Any]) -> ModelConfig:
     fitted = content["calibration"]
+    said = content["labels"]
+    labels = HeadLabels(
+        entities=_names(said["entities"]),
+        topics=_names(said["topics"]),
+        polarities=_names(said["polarities"]),
+        sentiments=_names(said["sentiments"]),
+    )
     calibration = Calibration(
         sentiment_temperature=float(fitted["sentiment_temperature"]),
-        sentiment_bias=_numbers(fitted["sentiment_bias"], len(SENTIMENT_LABELS)),
-        topic_thresholds=_numbers(fitted["topic_thresholds"], len(TOPIC_IDS)),
+        sentiment_bias=_numbers(fitted["sentiment_bias"], len(labels.sentiments)),
+        topic_thresholds=_numbers(fitted["topic_thresholds"], len(labels.topics)),
         topic_floor=float(fitted["topic_floor"]),
         outside_bias=float(fitted["outside_bias"]),
     )
@@ -122,8 +118,15 @@ def _parse(content: Mapping[str, Any]) -> ModelConfig:
         version=str(content["version"]),
         window=int(content["window"]),
         stride=int(content["stride"]),
+        labels=labels,
         calibration=calibration,
     )
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("expected the labels of a head, found none")
+    return tuple(str(value) for value in values)
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from reviewmesh_worker.engines.interface import (
 )
 from reviewmesh_worker.engines.onnx.config import Calibration
 from reviewmesh_worker.engines.onnx.encoding import EncodedText, word_starts
-from reviewmesh_worker.tasks import ENTITY_LABELS, POLARITIES, SENTIMENT_LABELS, TAGS, TOPIC_IDS
+from reviewmesh_worker.tasks.labels import HeadLabels
 
 Floats = NDArray[np.float32]
 
@@ -40,17 +41,19 @@ class TextLogits:
     """(windows,) tokens in each window"""
 
 
-def read_sentiment(logits: TextLogits, calibration: Calibration) -> SentimentOutput:
+def read_sentiment(
+    logits: TextLogits, labels: HeadLabels, calibration: Calibration
+) -> SentimentOutput:
     """Windows speak in proportion to the tokens they hold."""
     biased = logits.sentiment + np.array(calibration.sentiment_bias, dtype=np.float32)
     per_window = softmax(biased / calibration.sentiment_temperature)
     weights = np.maximum(logits.sizes, 1)
     mean = np.average(per_window, axis=0, weights=weights)
-    scores = {label: float(p) for label, p in zip(SENTIMENT_LABELS, mean, strict=True)}
-    return SentimentOutput(label=SENTIMENT_LABELS[int(mean.argmax())], scores=scores)
+    scores = {label: float(p) for label, p in zip(labels.sentiments, mean, strict=True)}
+    return SentimentOutput(label=labels.sentiments[int(mean.argmax())], scores=scores)
 
 
-def read_topics(logits: TextLogits, calibration: Calibration) -> TopicOutput:
+def read_topics(logits: TextLogits, labels: HeadLabels, calibration: Calibration) -> TopicOutput:
     """A topic is there if any window speaks of it; its polarity is that of the surest window."""
     surest = logits.topics.argmax(0)
     scores = sigmoid(logits.topics.max(0))
@@ -59,9 +62,9 @@ def read_topics(logits: TextLogits, calibration: Calibration) -> TopicOutput:
         chosen[scores.argmax()] = scores.max() >= calibration.topic_floor
     topics = [
         Topic(
-            id=TOPIC_IDS[index],
+            id=labels.topics[index],
             score=float(scores[index]),
-            polarity=POLARITIES[int(logits.polarities[surest[index], index].argmax())],
+            polarity=labels.polarities[int(logits.polarities[surest[index], index].argmax())],
         )
         for index in np.flatnonzero(chosen).tolist()
     ]
@@ -69,7 +72,11 @@ def read_topics(logits: TextLogits, calibration: Calibration) -> TopicOutput:
 
 
 def read_entities(
-    text: str, encoded: EncodedText, logits: TextLogits, calibration: Calibration
+    text: str,
+    encoded: EncodedText,
+    logits: TextLogits,
+    labels: HeadLabels,
+    calibration: Calibration,
 ) -> NerOutput:
     """Spans of whole words, by the likeliest sequence of tags that is a lawful BIO sequence."""
     if not len(encoded):
@@ -86,26 +93,31 @@ def read_entities(
                 text,
                 int(encoded.starts[first[begin]]),
                 int(encoded.ends[last[end - 1]]),
-                label,
                 probabilities[begin:end],
+                labels.entities[label],
+                label,
             )
             for begin, end, label in spans
         )
     )
 
 
-def _entity(text: str, start: int, end: int, label: int, probabilities: Floats) -> Entity:
-    score = float((probabilities[:, 1 + 2 * label] + probabilities[:, 2 + 2 * label]).mean())
-    return Entity(start, end, text[start:end], ENTITY_LABELS[label], score)
+def _entity(
+    text: str, start: int, end: int, probabilities: Floats, label: str, index: int
+) -> Entity:
+    score = float((probabilities[:, 1 + 2 * index] + probabilities[:, 2 + 2 * index]).mean())
+    return Entity(start, end, text[start:end], label, score)
 
 
 def best_tags(log_probabilities: Floats) -> list[int]:
     """Viterbi: the likeliest tags where I-x follows only B-x or I-x."""
     count = len(log_probabilities)
-    best = log_probabilities[0] + _OPENING
-    came_from = np.zeros((count, len(TAGS)), dtype=np.int64)
+    transitions = _transitions(log_probabilities.shape[1])
+    # What may follow O may stand first.
+    best = log_probabilities[0] + transitions[0]
+    came_from = np.zeros(log_probabilities.shape, dtype=np.int64)
     for index in range(1, count):
-        paths = best[:, None] + _TRANSITIONS
+        paths = best[:, None] + transitions
         came_from[index] = paths.argmax(0)
         best = paths.max(0) + log_probabilities[index]
     tags = [int(best.argmax())]
@@ -126,16 +138,13 @@ def _spans(tags: list[int]) -> list[tuple[int, int, int]]:
     return spans
 
 
-def _transitions() -> NDArray[np.float32]:
-    allowed = np.zeros((len(TAGS), len(TAGS)), dtype=np.float32)
-    for inside in range(2, len(TAGS), 2):
+@cache
+def _transitions(tags: int) -> NDArray[np.float32]:
+    allowed = np.zeros((tags, tags), dtype=np.float32)
+    for inside in range(2, tags, 2):
         allowed[:, inside] = _FORBIDDEN
         allowed[[inside - 1, inside], inside] = 0
     return allowed
-
-
-_TRANSITIONS: Final = _transitions()
-_OPENING: Final = _TRANSITIONS[0]
 
 
 def softmax(logits: Floats) -> Floats:

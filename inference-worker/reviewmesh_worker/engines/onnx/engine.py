@@ -9,14 +9,18 @@ from typing import Final
 
 from reviewmesh_worker.batching import Batcher
 from reviewmesh_worker.engines.interface import (
+    Answer,
     EngineLoad,
+    EngineLoadError,
     ItemFailure,
     TaskDescription,
     TaskOutput,
 )
 from reviewmesh_worker.engines.onnx.config import model_digest, read_config
 from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
-from reviewmesh_worker.tasks import LABELS_OF_TASK, NER, TOPIC
+from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
+from reviewmesh_worker.tasks.definition import load_tasks
+from reviewmesh_worker.tasks.labels import head_labels
 
 ENGINE_NAME: Final = "onnx"
 _THREADS: Final = 2
@@ -31,13 +35,22 @@ class OnnxEngine:
 
     def __init__(self, folder: Path, threads: int = _THREADS) -> None:
         config = read_config(folder)
+        if config.labels != head_labels(load_tasks()):
+            raise EngineLoadError(
+                f"{folder}: the model's labels are not those of this worker's tasks; "
+                "train a model for them"
+            )
         digest = model_digest(folder)
         self._folder = folder
         self._threads = threads
         self._batcher: Batcher[Reading] | None = None
         self._tasks = {
             task: TaskDescription(task, labels, ENGINE_NAME, config.model, config.version, digest)
-            for task, labels in LABELS_OF_TASK.items()
+            for task, labels in (
+                (NER, config.labels.entities),
+                (TOPIC, config.labels.topics),
+                (SENTIMENT, config.labels.sentiments),
+            )
         }
 
     @property
@@ -49,14 +62,17 @@ class OnnxEngine:
         await asyncio.to_thread(reader.read, _WARM_UP)
         self._batcher = Batcher(reader.read)
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[TaskOutput | ItemFailure]:
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._batcher is None:
             failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
-            return [failure] * len(texts)
+            return [Answer(failure)] * len(texts)
         readings = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
-        return [_output(task, reading) for reading in readings]
+        return [Answer(_output(task, reading)) for reading in readings]
+
+    def check(self) -> None:
+        """It lives in this process: where that is well, the engine is."""
 
     def load(self) -> EngineLoad:
         if self._batcher is None:

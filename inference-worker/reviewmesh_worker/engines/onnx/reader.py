@@ -41,7 +41,7 @@ from reviewmesh_worker.engines.onnx.encoding import (
     EncodedText,
     TextEncoder,
 )
-from reviewmesh_worker.tasks import TAGS
+from reviewmesh_worker.tasks.labels import HeadLabels
 
 _WINDOWS_AT_ONCE: Final = 32
 _SPREAD: Final = 1.25
@@ -73,12 +73,16 @@ class OnnxReader:
         self._encoder = _load_encoder(folder / TOKENIZER_FILE)
         self._session = _load_session(folder / WEIGHTS_FILE, threads)
 
+    @property
+    def labels(self) -> HeadLabels:
+        return self._config.labels
+
     def read(self, texts: Sequence[str]) -> list[Reading]:
         encoded = [self._encoder.encode(text) for text in texts]
         logits = self.logits(encoded)
-        fitted = self._config.calibration
+        config = self._config
         return [
-            judge(text, tokens, said, fitted)
+            judge(text, tokens, said, config.labels, config.calibration)
             for text, tokens, said in zip(texts, encoded, logits, strict=True)
         ]
 
@@ -115,11 +119,17 @@ class OnnxReader:
         return outputs
 
 
-def judge(text: str, encoded: EncodedText, logits: TextLogits, calibration: Calibration) -> Reading:
+def judge(
+    text: str,
+    encoded: EncodedText,
+    logits: TextLogits,
+    labels: HeadLabels,
+    calibration: Calibration,
+) -> Reading:
     return Reading(
-        ner=read_entities(text, encoded, logits, calibration),
-        topic=read_topics(logits, calibration),
-        sentiment=read_sentiment(logits, calibration),
+        ner=read_entities(text, encoded, logits, labels, calibration),
+        topic=read_topics(logits, labels, calibration),
+        sentiment=read_sentiment(logits, labels, calibration),
     )
 
 
@@ -165,7 +175,7 @@ def _gather(
 
 def _stitch(tokens: int, parts: Sequence[tuple[_Window, Floats]]) -> Floats:
     """Each token's tags from the window in which it stands farthest from a cut edge."""
-    tags = np.zeros((tokens, len(TAGS)), dtype=np.float32)
+    tags = np.zeros((tokens, parts[0][1].shape[-1]), dtype=np.float32)
     margin = np.full(tokens, -1, dtype=np.int64)
     for window, logits in parts:
         here = np.arange(window.begin, window.end)

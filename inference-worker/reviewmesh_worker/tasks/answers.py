@@ -1,0 +1,105 @@
+"""The form of a chat model's answer, in training and in serving.
+
+`label`: one word. `polarity_per_label`: one word for each label, in the order of the task. `spans`:
+a JSON list of `{"label", "text"}` in the order of the text. A word is one token of the model's
+vocabulary when a space stands before it, so that its probability is that of the answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from reviewmesh_worker.tasks.definition import NO_POLARITY, POLARITIES, Task
+
+MAX_SPANS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`text[start:end]` in code points, and which of the answer's names it is."""
+
+    start: int
+    end: int
+    label: str
+    position: int
+
+
+def words_of(task: Task) -> tuple[str, ...]:
+    """The words that an answer is made of; none for spans."""
+    if task.answer == "label":
+        return task.label_ids
+    return (NO_POLARITY, *POLARITIES) if task.answer == "polarity_per_label" else ()
+
+
+def words_in_answer(task: Task) -> int:
+    """How many words an answer has."""
+    return len(task.labels) if task.answer == "polarity_per_label" else 1
+
+
+def answer_of(task: Task, row: Mapping[str, Any]) -> str:
+    """What a model should have said of a labelled row, beginning with a space."""
+    if task.answer == "label":
+        return f" {row['sentiment']}"
+    if task.answer == "polarity_per_label":
+        said = {topic["topic"]: topic["polarity"] for topic in row["topics"]}
+        return "".join(f" {said.get(label, NO_POLARITY)}" for label in task.label_ids)
+    names = sorted(row["entities"], key=lambda entity: int(entity["start"]))
+    spans = [{"label": name["label"], "text": name["text"]} for name in names]
+    return " " + json.dumps(spans[:MAX_SPANS], ensure_ascii=False)
+
+
+def spans_schema(task: Task) -> dict[str, Any]:
+    """The JSON schema that a model's answer is held to while it is written."""
+    return {
+        "type": "array",
+        "maxItems": MAX_SPANS,
+        "items": {
+            "type": "object",
+            "properties": {
+                "label": {"enum": list(task.label_ids)},
+                "text": {"type": "string", "minLength": 1, "maxLength": 200},
+            },
+            "required": ["label", "text"],
+            "additionalProperties": False,
+        },
+    }
+
+
+def read_spans(task: Task, answer: str, text: str) -> list[Span]:
+    """The names of an answer where they stand in the text; what is not in it is left out.
+
+    Names come in the order of the text: each is looked for after the one before it, then anywhere
+    that no other name took. Raises ValueError when the answer is no list of names.
+    """
+    spans: list[Span] = []
+    after = 0
+    for position, name in enumerate(_names(answer)):
+        label, words = str(name["label"]), str(name["text"])
+        start = _find(text, words, after, spans)
+        if start is None or label not in task.label_ids:
+            continue
+        spans.append(Span(start, start + len(words), label, position))
+        after = start + len(words)
+    return sorted(spans, key=lambda span: span.start)
+
+
+def _names(answer: str) -> Sequence[Mapping[str, Any]]:
+    names = json.loads(answer)
+    if not isinstance(names, list) or not all(
+        isinstance(name, dict) and {"label", "text"} <= name.keys() for name in names
+    ):
+        raise ValueError(f"expected a list of names with label and text, got {answer[:80]!r}")
+    return names
+
+
+def _find(text: str, words: str, after: int, taken: Sequence[Span]) -> int | None:
+    for begin in (after, 0):
+        at = text.find(words, begin) if words.strip() else -1
+        while at >= 0:
+            if not any(span.start < at + len(words) and at < span.end for span in taken):
+                return at
+            at = text.find(words, at + 1)
+    return None
