@@ -178,7 +178,7 @@ class InferenceClient:
             worker = self._pool.least_loaded()
             if worker is None:
                 return
-            batch = self._next_batch()
+            batch = self._next_batch(worker.standing.room())
             if not batch:
                 return
             worker.standing.started(len(batch))
@@ -187,9 +187,9 @@ class InferenceClient:
             self._calls[call] = unanswered
             call.add_done_callback(partial(self._ended, worker))
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self, room: int) -> list[Job]:
         batch: list[Job] = []
-        size, limit = 0, self._batch_items
+        size, limit = 0, min(self._batch_items, room)
         while self._queue:
             job = self._queue[0]
             if job.withdrawn:
@@ -274,7 +274,8 @@ class InferenceClient:
             if kind is not None and (job := unanswered.pop(result.id, None)) is not None:
                 self._answered(job, result, kind, response.lineage)
         answered -= len(unanswered)
-        worker.standing.answered(response.load.running + response.load.waiting, answered)
+        load = response.load
+        worker.standing.answered(load.running + load.waiting, answered, load.max)
         worker.standing.done(answered)
         self._dispatch()
 

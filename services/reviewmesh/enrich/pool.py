@@ -105,7 +105,7 @@ class WorkerPool:
         return f"no worker for task {self._task} reachable at {where}"
 
     def least_loaded(self) -> Worker | None:
-        free = [worker for worker in self._workers.values() if worker.standing.takes_a_call()]
+        free = [worker for worker in self._workers.values() if worker.standing.room()]
         return min(free, key=lambda worker: worker.standing.load(), default=None)
 
     # -- what calls tell ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ LONGEST_PAUSE_S = 2.0
 FAILURES_BEFORE_EJECTION = 5
 SNAPSHOT_HOLDS_S = 5.0
 CALLS_PER_WORKER = 8
+# Until a worker tells its own.
 ITEMS_PER_WORKER = 256
 # Fewer free places than this are no call: it costs both sides the same whatever it holds.
 SMALLEST_ROOM = 16
@@ -52,6 +53,7 @@ class Standing:
         self.state = State.EJECTED
         self.calls = 0
         self.items = 0
+        self._most = ITEMS_PER_WORKER
         self._call_s = 0.0
         self._not_before = 0.0
         self._others = 0
@@ -62,14 +64,16 @@ class Standing:
 
     # -- choosing ----------------------------------------------------------------------------
 
-    def takes_a_call(self) -> bool:
+    def room(self) -> int:
+        """How many items a call may hold now; none while the worker is to be left alone."""
         if self.state is State.EJECTED or self._not_before > self._clock():
-            return False
+            return 0
         if self.state is State.HALF_OPEN:
-            return not self.calls
-        if self.is_slow():
-            return ITEMS_PER_WORKER - self.items >= SMALLEST_ROOM
-        return self.calls < CALLS_PER_WORKER
+            return 0 if self.calls else self._most
+        if self.calls >= CALLS_PER_WORKER and not self.is_slow():
+            return 0
+        free = self._most - self.items
+        return free if free >= min(SMALLEST_ROOM, self._most) else 0
 
     def is_slow(self) -> bool:
         """Whether calls take so long that their results are better streamed."""
@@ -99,8 +103,13 @@ class Standing:
         """How long an answered call took."""
         self._call_s += CALL_SECONDS_SMOOTHING * (seconds - self._call_s)
 
-    def answered(self, busy: int | None = None, own: int = 0) -> None:
-        """The worker did its part; `busy` is its snapshot, taken when `own` items were done."""
+    def answered(self, busy: int | None = None, own: int = 0, most: int = 0) -> None:
+        """The worker did its part; `busy` is its snapshot, taken when `own` items were done.
+
+        `most` is how many items it holds at once, where it told that.
+        """
+        if most > 0:
+            self._most = most
         if self.state is State.HALF_OPEN:
             self.state = State.SERVING
         self._failures = 0

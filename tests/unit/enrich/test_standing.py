@@ -44,7 +44,7 @@ def on_trial(clock: SimulatedClock) -> Standing:
 
 
 def call(standing: Standing, items: int = 1) -> None:
-    assert standing.takes_a_call()
+    assert standing.room()
     standing.started(items)
 
 
@@ -62,11 +62,11 @@ def test_backoff_is_spread() -> None:
 
 def test_a_new_worker_takes_nothing_before_its_health_check() -> None:
     standing = Standing(SimulatedClock())
-    assert not standing.takes_a_call()
+    assert not standing.room()
     assert standing.healthy()
     for _ in range(CALLS_PER_WORKER):
         call(standing)
-    assert not standing.takes_a_call()
+    assert not standing.room()
 
 
 def test_one_that_only_went_away_comes_back_in_full() -> None:
@@ -81,12 +81,12 @@ def test_half_open_lets_one_call_through_until_it_is_answered() -> None:
     standing.eject(over_calls=False)
     standing.healthy()
     call(standing)
-    assert not standing.takes_a_call()
+    assert not standing.room()
     standing.answered()
     assert standing.state is State.SERVING
     for _ in range(CALLS_PER_WORKER - 1):
         call(standing)
-    assert not standing.takes_a_call()
+    assert not standing.room()
 
 
 def test_a_failed_trial_ejects_at_once_and_a_failure_in_traffic_does_not() -> None:
@@ -125,9 +125,9 @@ def test_a_full_worker_is_left_alone_as_long_as_it_said() -> None:
     standing.hold_off(2.0)
     standing.hold_off(0.5)
     clock.now += 1.9
-    assert not standing.takes_a_call()
+    assert not standing.room()
     clock.now += 0.1
-    assert standing.takes_a_call()
+    assert standing.room()
 
 
 def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
@@ -151,12 +151,29 @@ def test_the_room_of_a_slow_worker_is_filled_again_as_results_come() -> None:
     for _ in range(ITEMS_PER_WORKER // 32):
         call(standing, 32)
     standing.done(SMALLEST_ROOM - 1)
-    assert not standing.takes_a_call()
+    assert not standing.room()
     standing.done(1)
-    assert standing.takes_a_call()
+    assert standing.room()
     for _ in range(50):
         standing.took(0.001)
     assert not standing.is_slow()
+
+
+def test_no_call_is_larger_than_the_room_that_the_worker_told_of() -> None:
+    standing = serving(SimulatedClock())
+    call(standing, 32)
+    standing.answered(most=48)
+    assert standing.room() == 16
+    standing.answered(most=40)
+    assert not standing.room()
+    standing.ended(32)
+    assert standing.room() == 40
+
+
+def test_a_worker_with_less_room_than_the_smallest_call_is_used_all_the_same() -> None:
+    standing = serving(SimulatedClock())
+    standing.answered(most=SMALLEST_ROOM // 4)
+    assert standing.room() == SMALLEST_ROOM // 4
 
 
 class Life(RuleBasedStateMachine):
@@ -168,6 +185,7 @@ class Life(RuleBasedStateMachine):
         self.standing = Standing(self.clock, draw=lambda: 0.5)
         self.open: list[int] = []
         self.held_until = 0.0
+        self.most = ITEMS_PER_WORKER
 
     @rule()
     def check_is_good(self) -> None:
@@ -177,21 +195,25 @@ class Life(RuleBasedStateMachine):
     @rule(over_calls=st.booleans())
     def goes(self, over_calls: bool) -> None:
         assert 0 < self.standing.eject(over_calls) <= LONGEST_PAUSE_S
-        assert not self.standing.takes_a_call()
+        assert not self.standing.room()
 
-    @precondition(lambda self: self.standing.takes_a_call())
-    @rule(items=st.integers(1, 32))
-    def send(self, items: int) -> None:
+    @precondition(lambda self: self.standing.room())
+    @rule(wanted=st.integers(1, 300))
+    def send(self, wanted: int) -> None:
+        items = min(wanted, self.standing.room())
         assert self.standing.state is not State.EJECTED
         assert self.clock.now >= self.held_until
+        assert self.standing.items + items <= self.most
         self.standing.started(items)
         self.open.append(items)
 
     @precondition(lambda self: self.open)
-    @rule(busy=st.integers(0, 500))
-    def answer(self, busy: int) -> None:
+    @rule(busy=st.integers(0, 500), most=st.integers(0, 500))
+    def answer(self, busy: int, most: int) -> None:
         before = self.standing.state
-        self.standing.answered(busy, self.open[0])
+        self.standing.answered(busy, self.open[0], most)
+        # A worker of an older version tells nothing.
+        self.most = most or self.most
         self.standing.ended(self.open.pop(0))
         # Only a health check brings an ejected worker back.
         assert (self.standing.state is State.EJECTED) == (before is State.EJECTED)
