@@ -290,16 +290,18 @@ class PartitionJoin:
     # -- backpressure ------------------------------------------------------------------------
 
     def blocks(self, topic: str) -> bool:
-        """Whether this input ran ahead. What the oldest review lacks is never blocked."""
+        """Whether this input ran ahead. What the oldest review lacks is never blocked.
+
+        A review that waits long for one result must not stop the others: they come out and leave
+        nothing here. What fills the memory is reviews that wait and results of reviews not read.
+        """
         if topic == ACCEPTED:
             return len(self._pending) >= MAX_PENDING
         task = RESULT_TOPICS[topic]
         oldest = next(iter(self._pending.values()), None)
-        if oldest is None:
-            return self._progress[task].furthest - self._position() >= MAX_RUN_AHEAD
-        if task not in oldest.results:
+        if oldest is not None and task not in oldest.results:
             return False
-        return self._progress[task].furthest - oldest.offset >= MAX_RUN_AHEAD
+        return self._progress[task].furthest - self._position() >= MAX_RUN_AHEAD
 
     @property
     def open_partials(self) -> int:

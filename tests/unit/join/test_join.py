@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, TASKS
-from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Emission, PartitionJoin, Windows
+from reviewmesh.join.pipeline import (
+    ACCEPTED,
+    MAX_PENDING,
+    MAX_RUN_AHEAD,
+    TOPIC_OF,
+    Emission,
+    PartitionJoin,
+    Windows,
+)
 from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
 
 HOUR = 3600.0
@@ -114,6 +122,15 @@ class Partition:
         for topic in self.topics:
             while self.read[topic] < len(self.topics[topic]):
                 self.step(topic)
+
+    def read_unblocked(self) -> None:
+        """Read as the loop does, until nothing is left or every input is blocked."""
+        before = None
+        while before != self.read:
+            before = dict(self.read)
+            for topic in self.topics:
+                while self.read[topic] < len(self.topics[topic]) and not self.join.blocks(topic):
+                    self.step(topic)
 
     def add(self, review_id: str, content: str) -> int:
         self.topics[ACCEPTED].append(accepted(review_id, content, self.now))
@@ -361,24 +378,38 @@ def test_late_results_of_a_version_that_was_followed_are_dropped() -> None:
     assert partition.partials == {}
 
 
-def test_the_input_that_the_oldest_review_lacks_is_never_blocked() -> None:
+def test_a_review_that_waits_long_for_one_task_stops_no_other() -> None:
     partition = Partition()
-    for number in range(4_000):
+    for number in range(3 * MAX_RUN_AHEAD):
+        offset = partition.add(f"r{number}", "text")
+        for task in TASKS:
+            if number or task != "topic":
+                partition.answer(task, offset)
+    partition.read_unblocked()
+    partition.commit()
+    assert len(partition.out) == 3 * MAX_RUN_AHEAD - 1
+    partition.answer("topic", 0)
+    partition.read_unblocked()
+    partition.commit()
+    assert len(partition.out) == 3 * MAX_RUN_AHEAD
+
+
+def test_a_task_that_is_behind_bounds_what_the_others_leave_here() -> None:
+    partition = Partition()
+    for number in range(3 * MAX_RUN_AHEAD):
         offset = partition.add(f"r{number}", "text")
         partition.answer("ner", offset)
-        if number:
-            partition.answer("topic", offset)
-            partition.answer("sentiment", offset)
-    partition.answer("sentiment", 0)
-    partition.read_all()
-    assert partition.join.blocks(ACCEPTED) is False
-    for number in range(4_000, 8_100):
-        offset = partition.add(f"r{number}", "text")
-        partition.answer("ner", offset)
-    partition.read_all()
-    assert partition.join.blocks(ACCEPTED)
+        partition.answer("sentiment", offset)
+    partition.read_unblocked()
+    assert partition.read[ACCEPTED] == MAX_PENDING
+    assert partition.read["reviews.ner"] <= MAX_PENDING + MAX_RUN_AHEAD
     assert partition.join.blocks("reviews.ner")
     assert not partition.join.blocks("reviews.topic")
+    for offset in range(3 * MAX_RUN_AHEAD):
+        partition.answer("topic", offset)
+    partition.read_unblocked()
+    partition.commit()
+    assert len(partition.out) == 3 * MAX_RUN_AHEAD
 
 
 def timed_out(partition: Partition) -> int:
