@@ -402,7 +402,7 @@ def test_a_task_that_is_behind_bounds_what_the_others_leave_here() -> None:
         partition.answer("sentiment", offset)
     partition.read_unblocked()
     assert partition.read[ACCEPTED] == MAX_PENDING
-    assert partition.read["reviews.ner"] <= MAX_PENDING + MAX_RUN_AHEAD
+    assert partition.read["reviews.ner"] <= MAX_PENDING + MAX_RUN_AHEAD + 1
     assert partition.join.blocks("reviews.ner")
     assert not partition.join.blocks("reviews.topic")
     for offset in range(3 * MAX_RUN_AHEAD):
