@@ -20,8 +20,6 @@ ACCEPTED = "reviews.accepted"
 RESULT_TOPICS = {f"reviews.{task}": task for task in TASKS}
 TOPIC_OF = {task: topic for topic, task in RESULT_TOPICS.items()}
 
-MAX_PENDING = 2_000
-MAX_RUN_AHEAD = 2_000
 MAX_PARTIALS = 50_000
 REMEMBERED_REVISIONS = 20_000
 
@@ -289,19 +287,21 @@ class PartitionJoin:
 
     # -- backpressure ------------------------------------------------------------------------
 
-    def blocks(self, topic: str) -> bool:
+    def blocks(self, topic: str, room: int) -> bool:
         """Whether this input ran ahead. What the oldest review lacks is never blocked.
+
+        `room` is how many reviews may wait here, and how far results may be ahead of them.
 
         A review that waits long for one result must not stop the others: they come out and leave
         nothing here. What fills the memory is reviews that wait and results of reviews not read.
         """
         if topic == ACCEPTED:
-            return len(self._pending) >= MAX_PENDING
+            return len(self._pending) >= room
         task = RESULT_TOPICS[topic]
         oldest = next(iter(self._pending.values()), None)
         if oldest is not None and task not in oldest.results:
             return False
-        return self._progress[task].furthest - self._position() >= MAX_RUN_AHEAD
+        return self._progress[task].furthest - self._position() >= room
 
     @property
     def open_partials(self) -> int:

@@ -38,6 +38,8 @@ from reviewmesh.runtime.stage import Ledgers
 ENRICHED = "reviews.enriched"
 PARTIAL = "reviews.partial"
 TICK_S = 0.5
+# Reviews that wait in a process, however many partitions it has: some 100 MB with their results.
+ROOM_IN_ALL = 6_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
 
@@ -162,7 +164,7 @@ class JoinStage:
         self._emit(partition, emissions)
 
     def blocks(self, topic: str, partition: int) -> bool:
-        return self._joins[partition].blocks(topic)
+        return self._joins[partition].blocks(topic, ROOM_IN_ALL // len(self._joins))
 
     def waiting_for(self) -> str:
         return ""

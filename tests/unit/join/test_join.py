@@ -12,8 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, TASKS
 from reviewmesh.join.pipeline import (
     ACCEPTED,
-    MAX_PENDING,
-    MAX_RUN_AHEAD,
     TOPIC_OF,
     Emission,
     PartitionJoin,
@@ -22,6 +20,7 @@ from reviewmesh.join.pipeline import (
 from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
 
 HOUR = 3600.0
+ROOM = 500
 WINDOWS = Windows(max_wait_s=6 * HOUR, straggler_s=60, late_window_s=24 * HOUR)
 
 
@@ -129,7 +128,7 @@ class Partition:
         while before != self.read:
             before = dict(self.read)
             for topic in self.topics:
-                while self.read[topic] < len(self.topics[topic]) and not self.join.blocks(topic):
+                while self.read[topic] < len(self.topics[topic]) and not self.join.blocks(topic, ROOM):
                     self.step(topic)
 
     def add(self, review_id: str, content: str) -> int:
@@ -380,36 +379,36 @@ def test_late_results_of_a_version_that_was_followed_are_dropped() -> None:
 
 def test_a_review_that_waits_long_for_one_task_stops_no_other() -> None:
     partition = Partition()
-    for number in range(3 * MAX_RUN_AHEAD):
+    for number in range(3 * ROOM):
         offset = partition.add(f"r{number}", "text")
         for task in TASKS:
             if number or task != "topic":
                 partition.answer(task, offset)
     partition.read_unblocked()
     partition.commit()
-    assert len(partition.out) == 3 * MAX_RUN_AHEAD - 1
+    assert len(partition.out) == 3 * ROOM - 1
     partition.answer("topic", 0)
     partition.read_unblocked()
     partition.commit()
-    assert len(partition.out) == 3 * MAX_RUN_AHEAD
+    assert len(partition.out) == 3 * ROOM
 
 
 def test_a_task_that_is_behind_bounds_what_the_others_leave_here() -> None:
     partition = Partition()
-    for number in range(3 * MAX_RUN_AHEAD):
+    for number in range(3 * ROOM):
         offset = partition.add(f"r{number}", "text")
         partition.answer("ner", offset)
         partition.answer("sentiment", offset)
     partition.read_unblocked()
-    assert partition.read[ACCEPTED] == MAX_PENDING
-    assert partition.read["reviews.ner"] <= MAX_PENDING + MAX_RUN_AHEAD + 1
-    assert partition.join.blocks("reviews.ner")
-    assert not partition.join.blocks("reviews.topic")
-    for offset in range(3 * MAX_RUN_AHEAD):
+    assert partition.read[ACCEPTED] == ROOM
+    assert partition.read["reviews.ner"] <= 2 * ROOM + 1
+    assert partition.join.blocks("reviews.ner", ROOM)
+    assert not partition.join.blocks("reviews.topic", ROOM)
+    for offset in range(3 * ROOM):
         partition.answer("topic", offset)
     partition.read_unblocked()
     partition.commit()
-    assert len(partition.out) == 3 * MAX_RUN_AHEAD
+    assert len(partition.out) == 3 * ROOM
 
 
 def timed_out(partition: Partition) -> int:
