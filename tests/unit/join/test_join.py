@@ -128,8 +128,10 @@ class Partition:
         while before != self.read:
             before = dict(self.read)
             for topic in self.topics:
-                while self.read[topic] < len(self.topics[topic]) and not self.join.blocks(topic, ROOM):
+                left = len(self.topics[topic]) - self.read[topic]
+                while left and not self.join.blocks(topic, ROOM):
                     self.step(topic)
+                    left -= 1
 
     def add(self, review_id: str, content: str) -> int:
         self.topics[ACCEPTED].append(accepted(review_id, content, self.now))
