@@ -52,6 +52,8 @@ class Generator:
         self._topic = topic
         self._payloads = payloads
         self._failed: list[str] = []
+        # Runs go on where the last one ended: a worker that remembers texts must not know them.
+        self._texts = 0
         self._producer: Any = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -89,7 +91,8 @@ class Generator:
         connection.send((sent, failure))
 
     def _produce(self, schedule: Schedule, sequence: int) -> None:
-        key, value = self._payloads.record(schedule.tag, sequence)
+        key, value = self._payloads.record(schedule.tag, sequence, self._texts)
+        self._texts += 1
         due_ms = int((schedule.start + sequence / schedule.rate) * 1000)
         while True:
             try:

@@ -98,10 +98,10 @@ class Payloads:
         self._header = encoded[0][: HEADER.size]
         self._rests = [value[HEADER.size + 1 :] for value in encoded]
 
-    def record(self, tag: str, sequence: int) -> tuple[bytes, bytes]:
-        """Key and value of the review at this place of the schedule."""
+    def record(self, tag: str, sequence: int, text: int) -> tuple[bytes, bytes]:
+        """Key and value of a schedule's review; `text` counts through the reviews, over and over."""
         key = b"%s%09d" % (tag.encode(), sequence)
         assert len(key) <= LONGEST_ID
-        rest = self._rests[sequence % len(self._rests)]
+        rest = self._rests[text % len(self._rests)]
         # Avro writes a short length as one byte, twice the number.
         return key, b"%s%c%s%s" % (self._header, len(key) * 2, key, rest)

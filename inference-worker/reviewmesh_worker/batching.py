@@ -23,7 +23,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 MAX_BATCH: Final = 32
 MAX_WAITING: Final = 4096
-MAX_REMEMBERED: Final = 4096
+# The tasks of a backlog drift apart: one that asks for a text later still finds it remembered.
+MAX_REMEMBERED: Final = 32_768
 MAX_BATCH_CODE_POINTS: Final = 32_000
 """A batch of long texts is cut short, so that a short text never waits for minutes behind it."""
 

@@ -97,7 +97,7 @@ def test_a_record_of_any_place_reads_as_the_review_with_that_id(
     reviews = load(50)
     payloads = Payloads(codec, reviews)
     for sequence in (0, 1, 49, 50, 99_999_999):
-        key, value = payloads.record("r001-", sequence)
+        key, value = payloads.record("r001-", sequence, sequence)
         read = codec.decode(value)
         assert read["review_id"] == key.decode() == f"r001-{sequence:09d}"
         assert read["text"] == reviews[sequence % 50]["text"]
