@@ -99,7 +99,7 @@ class Payloads:
         self._rests = [value[HEADER.size + 1 :] for value in encoded]
 
     def record(self, tag: str, sequence: int, text: int) -> tuple[bytes, bytes]:
-        """Key and value of a schedule's review; `text` counts through the reviews, over and over."""
+        """Key and value; `text` counts through the reviews, over and over."""
         key = b"%s%09d" % (tag.encode(), sequence)
         assert len(key) <= LONGEST_ID
         rest = self._rests[text % len(self._rests)]

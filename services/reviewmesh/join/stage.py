@@ -38,7 +38,7 @@ from reviewmesh.runtime.stage import Ledgers
 ENRICHED = "reviews.enriched"
 PARTIAL = "reviews.partial"
 TICK_S = 0.5
-# Reviews that wait in a process, however many partitions it has: some 10 KB each with their results.
+# Reviews that wait in a process, however many partitions: some 10 KB each with their results.
 ROOM_IN_ALL = 4_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
