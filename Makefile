@@ -20,7 +20,7 @@ demo: setup
 insights: $(INSIGHTS)/insights.stamp
 
 test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
