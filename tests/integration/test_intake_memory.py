@@ -16,9 +16,9 @@ from reviewmesh.runtime import logs
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.inputs import Inputs
 from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import REPLAY, Headers, Output, Record
+from reviewmesh.runtime.record import REPLAY, Headers, Output, Record, Unavailable
 from reviewmesh.runtime.settings import IntakeSettings, KafkaSettings, RegistrySettings, Settings
-from tests.broker import TestStack
+from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, review
 
 PARTITION = 2
@@ -47,7 +47,15 @@ class Intake:
         """As on an assignment: all that it knew is gone."""
         log = logs.configure(self.settings.log, "intake")
         self.stage = build(self.settings, Contracts(self.settings), log)
-        self.stage.open(PARTITION, Inputs())
+        wait_until(self._opens, 30, "the partition can be read")
+
+    def _opens(self) -> bool:
+        """The loop, too, tries again: a topic made a moment ago may be without a leader."""
+        try:
+            self.stage.open(PARTITION, Inputs())
+        except Unavailable:
+            return False
+        return True
 
     def take(self, review_id: str, text: str, headers: Headers = ()) -> list[int]:
         """The acceptances that come of it: none when it is a duplicate."""
