@@ -1,22 +1,17 @@
-"""`reviewmesh-models`: train, export and evaluate the embedded model.
+"""`reviewmesh-models`: train, export and evaluate models.
 
-`train` and `export` need the extra `training`; `evaluate` runs with what serves.
+`train` and `export` need the extra `training`; the others run with what serves.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from reviewmesh_worker.engines.interface import EngineLoadError
-from reviewmesh_worker.evaluation.run import evaluate as evaluate_model
-from reviewmesh_worker.evaluation.run import read_dev_rows
-from reviewmesh_worker.evaluation.table import print_scores
-from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.evaluation import commands
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -67,22 +62,8 @@ def export(
     Console().print(f"written to {output}")
 
 
-@app.command()
-def evaluate(
-    data: Data,
-    model: Annotated[Path, typer.Option(help="Folder of the model.")] = BUNDLED_MODEL,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File to write the scores to as well.")
-    ] = None,
-) -> None:
-    """Score a model on the dev rows, through the engine that serves it."""
-    try:
-        scores = evaluate_model(model, read_dev_rows(data))
-    except (FileNotFoundError, EngineLoadError) as error:
-        raise _fail(str(error)) from error
-    print_scores(scores, Console())
-    if json_file is not None:
-        json_file.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+for command in (commands.evaluate, commands.gate, commands.compare):
+    app.command()(command)
 
 
 def _training() -> ModuleType:

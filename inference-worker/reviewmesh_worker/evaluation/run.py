@@ -1,184 +1,255 @@
-"""Drives the serving engine over labelled rows and gathers its scores."""
+"""A package on labelled rows, hostile texts and golden rows, through the engine that serves it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import Final
 
-from reviewmesh_worker.engines.interface import (
-    ItemFailure,
-    NerOutput,
-    SentimentOutput,
-    TopicOutput,
+import numpy as np
+
+from reviewmesh_worker.engines.interface import Engine
+from reviewmesh_worker.evaluation.asking import IN_FLIGHT, Asked, Asker, Outcome, Step
+from reviewmesh_worker.evaluation.attack import FLIPPED_TASKS, attack, families_of, flips_of
+from reviewmesh_worker.evaluation.bootstrap import difference_of, percentile_of, score_of
+from reviewmesh_worker.evaluation.golden import golden_texts, judge_golden
+from reviewmesh_worker.evaluation.measures import (
+    Outcomes,
+    baselines_of,
+    bins_of,
+    confusion_of,
+    label_parts_of,
+    labels_said,
+    measures_of,
+    rows_of,
+    stated_of,
 )
-from reviewmesh_worker.engines.onnx.engine import OnnxEngine
-from reviewmesh_worker.engines.onnx.reader import OnnxReader
-from reviewmesh_worker.evaluation.rows import Row, parse_rows, read_rows
-from reviewmesh_worker.evaluation.scores import (
-    Counts,
-    accuracy,
-    calibration_error,
-    entity_counts,
-    label_counts,
-    macro_f1,
-    topic_counts,
-    total,
+from reviewmesh_worker.evaluation.report import (
+    Against,
+    Data,
+    Golden,
+    LabelScores,
+    PackageName,
+    Report,
+    Score,
+    Speed,
+    TaskMade,
 )
-from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
+from reviewmesh_worker.evaluation.rows import ENTITIES_FILE, DevRows, Row, language_rows
+from reviewmesh_worker.evaluation.scores import Measure, counts_of, hits, micro_f1, share
+from reviewmesh_worker.evaluation.slices import slices_of
+from reviewmesh_worker.tasks import NER, SENTIMENT
+from reviewmesh_worker.tasks.definition import Task
 
-REVIEWS_FILE: Final = "reviews_dev.jsonl"
-ENTITIES_FILE: Final = "ner_dev.jsonl"
-_AT_ONCE: Final = 512
-_THREADS: Final = 2
-
-Output = TypeVar("Output", NerOutput, TopicOutput, SentimentOutput)
-Scores = dict[str, Any]
+_LATENCY_TEXTS: Final = 100
+_ANSWERS_A_SAMPLE: Final = 32
+"""The time that so many answers take is one sample of the speed."""
 
 
 @dataclass(frozen=True, slots=True)
-class DevRows:
-    reviews: list[Row]
-    entities: list[Row]
+class Heard:
+    """What a package says of the rows."""
+
+    package: PackageName
+    texts: Sequence[str]
+    """The reviews; the entity rows' texts where no task is scored on reviews."""
+    asked: Asked
+    """Every task of each of these texts."""
+    outcomes: Outcomes
+    """Of the rows that each task is scored on."""
 
 
-def read_dev_rows(data: Path) -> DevRows:
-    return DevRows(read_rows(data / REVIEWS_FILE), read_rows(data / ENTITIES_FILE))
+def evaluate(
+    engine: Engine,
+    rows: DevRows,
+    tasks: Mapping[str, Task],
+    command: str,
+    step: Step,
+    against: Sequence[Engine] = (),
+) -> Report:
+    """All there is to say of the package behind an engine that has not started.
+
+    `tasks` are all that there are; scored are those that the engine answers. `against` are
+    engines of other packages, for the same rows. Raises EngineLoadError and EngineDead.
+    """
+    return asyncio.run(_evaluate(engine, rows, tasks, command, step, against))
 
 
-def language_rows() -> list[Row]:
-    """Short reviews in other languages, written for this project."""
-    file = resources.files("reviewmesh_worker.evaluation") / "languages.jsonl"
-    return parse_rows(file.read_text(encoding="utf-8"))
+def name_of(engine: Engine) -> PackageName:
+    """The package behind an engine, by the lineage of its answers."""
+    about = next(iter(engine.tasks.values()))
+    return PackageName(
+        name=about.model,
+        version=about.model_version,
+        digest=about.model_digest,
+        engine=about.engine,
+    )
 
 
-def evaluate(folder: Path, dev: DevRows) -> Scores:
-    """All scores of the model in a folder, by the engine that serves it."""
-    return asyncio.run(_evaluate(folder, dev))
-
-
-async def _evaluate(folder: Path, dev: DevRows) -> Scores:
-    engine = OnnxEngine(folder)
+async def _hear_once(engine: Engine, rows: DevRows, step: Step) -> Heard:
+    """What the package behind an engine that has not started says of the rows."""
     await engine.start()
     try:
-        texts = [row["text"] for row in dev.reviews]
-        sentiments = await _infer(engine, SENTIMENT, texts, SentimentOutput)
-        topics = await _infer(engine, TOPIC, texts, TopicOutput)
-        named = [row["text"] for row in dev.entities]
-        entities = await _infer(engine, NER, named, NerOutput)
-        foreign = language_rows()
-        abroad = await _infer(engine, SENTIMENT, [row["text"] for row in foreign], SentimentOutput)
+        return await _hear(engine, Asker(engine, step), rows)
     finally:
         await engine.close()
-    about = engine.tasks[SENTIMENT]
-    return {
-        "model": {"version": about.model_version, "digest": about.model_digest},
-        "rows": {"reviews": len(dev.reviews), "entities": len(dev.entities)},
-        "sentiment": _sentiment_scores(dev.reviews, sentiments, about.labels),
-        "topics": _topic_scores(dev.reviews, topics, engine.tasks[TOPIC].labels),
-        "polarity": _polarity_scores(folder, dev.reviews),
-        "entities": _entity_scores(dev.entities, entities),
-        "languages": _language_scores(foreign, abroad),
-    }
 
 
-async def _infer(
-    engine: OnnxEngine, task: str, texts: Sequence[str], kind: type[Output]
-) -> list[Output]:
-    outputs: list[Output] = []
-    for at in range(0, len(texts), _AT_ONCE):
-        for answer in await engine.infer(task, texts[at : at + _AT_ONCE]):
-            outcome = answer.outcome
-            if isinstance(outcome, ItemFailure) or not isinstance(outcome, kind):
-                raise RuntimeError(f"expected an answer of task {task}, got {outcome}")
-            outputs.append(outcome)
-    return outputs
-
-
-def _sentiment_scores(
-    rows: Sequence[Row], outputs: Sequence[SentimentOutput], labels: Sequence[str]
-) -> Scores:
-    gold = [row["sentiment"] for row in rows]
-    said = [output.label for output in outputs]
-    counts = label_counts(gold, said, labels)
-    return {
-        "accuracy": accuracy(gold, said),
-        "macro_f1": macro_f1(counts),
-        "expected_calibration_error": calibration_error(gold, outputs),
-        "labels": {label: _as_scores(count) for label, count in counts.items()},
-    }
-
-
-def _topic_scores(
-    rows: Sequence[Row], outputs: Sequence[TopicOutput], labels: Sequence[str]
-) -> Scores:
-    counts = topic_counts(rows, outputs)
-    overall = total(counts.values())
-    return {
-        "micro_f1": overall.f1,
-        "precision": overall.precision,
-        "recall": overall.recall,
-        "labels": {topic: _as_scores(counts.get(topic, Counts())) for topic in labels},
-    }
-
-
-def _polarity_scores(folder: Path, rows: Sequence[Row]) -> Scores:
-    """On gold topics, whether or not the model finds the topic: it has an opinion of each."""
-    reader = OnnxReader(folder, _THREADS)
-    labels = reader.labels
-    gold: list[str] = []
-    said: list[str] = []
-    for at in range(0, len(rows), _AT_ONCE):
-        some = rows[at : at + _AT_ONCE]
-        logits = reader.logits([reader.encode(row["text"]) for row in some])
-        for row, text in zip(some, logits, strict=True):
-            surest = text.topics.argmax(0)
-            for topic in row["topics"]:
-                index = labels.topics.index(topic["topic"])
-                gold.append(topic["polarity"])
-                said.append(labels.polarities[int(text.polarities[surest[index], index].argmax())])
-    counts = label_counts(gold, said, labels.polarities)
-    return {"accuracy_on_gold_topics": accuracy(gold, said), "macro_f1": macro_f1(counts)}
-
-
-def _entity_scores(rows: Sequence[Row], outputs: Sequence[NerOutput]) -> Scores:
-    counts = entity_counts(rows, outputs)
-    overall = total(counts.values())
-    labels = sorted({label for _, label in counts})
-    sources = sorted({source for source, _ in counts})
-    return {
-        "span_f1": overall.f1,
-        "precision": overall.precision,
-        "recall": overall.recall,
-        "labels": {
-            label: _as_scores(total(c for (_, own), c in counts.items() if own == label))
-            for label in labels
+async def _evaluate(
+    engine: Engine,
+    rows: DevRows,
+    all_tasks: Mapping[str, Task],
+    command: str,
+    step: Step,
+    against: Sequence[Engine],
+) -> Report:
+    started = time.monotonic()
+    tasks = {name: task for name, task in all_tasks.items() if name in engine.tasks}
+    await engine.start()
+    try:
+        asker = Asker(engine, step)
+        heard = await _hear(engine, asker, rows)
+        attacked = await attack(asker, heard.texts, heard.asked.outcomes, all_tasks)
+        golden = {name: await _ask_golden(asker, task) for name, task in tasks.items()}
+        languages = await _ask_languages(asker) if SENTIMENT in tasks else {}
+        speed = await _time(asker, heard, list(tasks))
+    finally:
+        await engine.close()
+    measures = measures_of(rows, heard.outcomes, tasks)
+    for task in FLIPPED_TASKS:
+        if task in tasks:
+            measures[f"{task}.flip_rate"] = flips_of(attacked, task)
+    others = [await _hear_once(other, rows, step) for other in against]
+    return Report(
+        package=heard.package,
+        tasks={
+            name: TaskMade(version=task.version, digest=task.digest) for name, task in tasks.items()
         },
-        "sources": {
-            source: _as_scores(total(c for (own, _), c in counts.items() if own == source))
-            for source in sources
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        data={
+            file: Data(
+                digest=digest, rows=len(rows.entities if file == ENTITIES_FILE else rows.reviews)
+            )
+            for file, digest in rows.digests.items()
         },
-    }
+        scores={name: score_of(measure) for name, measure in measures.items()},
+        baselines=baselines_of(rows, tasks),
+        labels={
+            name: _labels(task, rows_of(name, rows), heard.outcomes[name])
+            for name, task in tasks.items()
+        },
+        confusion=confusion_of(rows.reviews, heard.outcomes[SENTIMENT], tasks[SENTIMENT])
+        if SENTIMENT in tasks
+        else None,
+        calibration={
+            name: bins_of(stated_of(name, rows_of(name, rows), heard.outcomes[name]))
+            for name in tasks
+        },
+        slices=_slices(rows, heard.outcomes, tasks) | languages,
+        hostile=families_of(attacked),
+        golden=golden,
+        speed=speed,
+        against=[_against(other, rows, tasks, measures) for other in others],
+        seconds=round(time.monotonic() - started, 1),
+    )
 
 
-def _language_scores(rows: Sequence[Row], outputs: Sequence[SentimentOutput]) -> Scores:
-    right: dict[str, list[bool]] = {}
-    for row, output in zip(rows, outputs, strict=True):
-        right.setdefault(row["language"], []).append(output.label == row["sentiment"])
+async def _hear(engine: Engine, asker: Asker, rows: DevRows) -> Heard:
+    tasks = list(engine.tasks)
+    texts = [row["text"] for row in rows.reviews or rows.entities]
+    asked = await asker.ask("reviews", tasks, texts)
+    outcomes = dict(asked.outcomes)
+    if NER in tasks and rows.reviews:
+        named = await asker.ask("entity rows", [NER], [row["text"] for row in rows.entities])
+        outcomes |= named.outcomes
+    return Heard(name_of(engine), texts, asked, outcomes)
+
+
+async def _ask_golden(asker: Asker, task: Task) -> Golden:
+    asked = await asker.ask(f"golden rows of {task.name}", [task.name], golden_texts(task))
+    return judge_golden(task, asked.outcomes[task.name])
+
+
+async def _ask_languages(asker: Asker) -> dict[str, dict[str, dict[str, Score]]]:
+    rows = language_rows()
+    asked = await asker.ask("other languages", [SENTIMENT], [row["text"] for row in rows])
+    right = share(hits([row["sentiment"] for row in rows], labels_said(asked.outcomes[SENTIMENT])))
+    languages = slices_of(rows)["language"]
     return {
-        language: {"sentiment_accuracy": sum(hits) / len(hits), "rows": len(hits)}
-        for language, hits in sorted(right.items())
+        "own short reviews": {
+            name: {"sentiment.accuracy": score_of(right.of_rows(chosen))}
+            for name, chosen in languages.items()
+        }
     }
 
 
-def _as_scores(counts: Counts) -> Scores:
+async def _time(asker: Asker, heard: Heard, tasks: Sequence[str]) -> Speed:
+    count = min(len(heard.texts), _LATENCY_TEXTS)
+    # A blank before it makes it another text to whatever an engine remembers, and says the same.
+    texts = [f" {heard.texts[at * len(heard.texts) // count]}" for at in range(count)]
+    took = np.array(await asker.time("one by one", tasks, texts)) * 1000
+    return Speed(
+        reviews_per_s=score_of(_speed(heard.asked)),
+        in_flight=IN_FLIGHT,
+        latency_p50_ms=percentile_of(took, 50),
+        latency_p95_ms=percentile_of(took, 95),
+    )
+
+
+def _speed(asked: Asked) -> Measure:
+    """Answers by seconds, a row per so many answers in the order in which they came."""
+    ends = [*range(_ANSWERS_A_SAMPLE, len(asked.finished_s), _ANSWERS_A_SAMPLE)]
+    ends.append(len(asked.finished_s))
+    at = asked.finished_s[np.array(ends) - 1]
+    parts = np.column_stack([np.diff(ends, prepend=0), np.diff(at, prepend=0.0)])
+    return Measure(parts.astype(float), lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1e-9))
+
+
+def _labels(task: Task, rows: Sequence[Row], said: Sequence[Outcome]) -> dict[str, LabelScores]:
+    parts = label_parts_of(task, rows, said)
     return {
-        "f1": counts.f1,
-        "precision": counts.precision,
-        "recall": counts.recall,
-        "gold": counts.right + counts.missed,
-        "said": counts.right + counts.wrong,
+        label: LabelScores(
+            f1=score_of(micro_f1(parts[:, [at]])),
+            precision=counts.precision,
+            recall=counts.recall,
+            gold=counts.right + counts.missed,
+            said=counts.right + counts.wrong,
+        )
+        for at, (label, counts) in enumerate(zip(task.label_ids, counts_of(parts), strict=True))
     }
+
+
+def _slices(
+    rows: DevRows, outcomes: Outcomes, tasks: Mapping[str, Task]
+) -> dict[str, dict[str, dict[str, Score]]]:
+    """The first two scores of each task, on the rows of each slice."""
+    found: dict[str, dict[str, dict[str, Score]]] = {}
+    for name, task in tasks.items():
+        measures = measures_of(rows, {name: outcomes[name]}, {name: task})
+        for kind, slices in slices_of(rows_of(name, rows)).items():
+            for place, chosen in slices.items():
+                into = found.setdefault(kind, {}).setdefault(place, {})
+                for score in list(measures)[:2]:
+                    into[score] = score_of(measures[score].of_rows(chosen))
+    return found
+
+
+def _against(
+    other: Heard,
+    rows: DevRows,
+    tasks: Mapping[str, Task],
+    measures: Mapping[str, Measure],
+) -> Against:
+    both = {name: task for name, task in tasks.items() if name in other.outcomes}
+    theirs = measures_of(rows, {name: other.outcomes[name] for name in both}, both)
+    return Against(
+        package=other.package,
+        scores={name: score_of(measure) for name, measure in theirs.items()},
+        differences={
+            name: difference_of(measures[name], measure) for name, measure in theirs.items()
+        },
+    )

@@ -24,11 +24,12 @@ from reviewmesh_worker.engines.onnx.encoding import EncodedText
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.evaluation.scores import (
-    accuracy,
-    entity_counts,
-    label_counts,
+    entity_parts,
+    hits,
+    label_parts,
     macro_f1,
-    total,
+    micro_f1,
+    share,
 )
 from reviewmesh_worker.tasks.labels import HeadLabels
 from reviewmesh_worker.training.dataset import SECOND_STYLE_SOURCE
@@ -91,8 +92,8 @@ def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
     trial = replace(neutral_calibration(reviews.labels), sentiment_bias=(0.0, 0.0, neutral, mixed))
     said = [read_sentiment(logits, reviews.labels, trial).label for logits in reviews.logits]
     gold = [row["sentiment"] for row in reviews.rows]
-    counts = label_counts(gold, said, reviews.labels.sentiments)
-    return accuracy(gold, said) + 0.5 * macro_f1(counts)
+    counts = label_parts(gold, said, reviews.labels.sentiments)
+    return share(hits(gold, said)).value + 0.5 * macro_f1(counts).value
 
 
 def _smooth(grid: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,7 +190,7 @@ def _fit_outside_bias(entities: HeldOut) -> float:
             read_entities(row["text"], entities.encoded[at], entities.logits[at], labels, trial)
             for row, at in zip(rows, kept, strict=True)
         ]
-        return total(entity_counts(rows, outputs).values()).f1
+        return micro_f1(entity_parts(rows, outputs, labels.entities)).value
 
     smooth = _smooth(np.array([[goal(float(bias)) for bias in _OUTSIDE_BIASES]]))
     worth = smooth[0] - _COST_OF_BIAS * np.abs(_OUTSIDE_BIASES)

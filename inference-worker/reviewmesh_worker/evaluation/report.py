@@ -1,0 +1,170 @@
+"""What an evaluation found, as the file `evaluation.json` holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+REPORT_FILE: Final = "evaluation.json"
+PAGE_FILE: Final = "evaluation.html"
+
+
+class ReportError(ValueError):
+    """No report, or not one of this version; the message says what to do."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(_Part):
+    """A score with its 95 % interval, and how many rows it is of."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+class Difference(_Part):
+    """Of two packages on the same rows, ours less theirs, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class PackageName(_Part):
+    """Which package was asked, through which engine."""
+
+    name: str
+    version: str
+    digest: str
+    engine: str
+
+
+class TaskMade(_Part):
+    """Which version of a task it was evaluated for."""
+
+    version: str
+    digest: str
+
+
+class Data(_Part):
+    digest: str
+    rows: int
+
+
+class LabelScores(_Part):
+    f1: Score
+    precision: float
+    recall: float
+    gold: int
+    said: int
+
+
+class Bin(_Part):
+    """Answers that were stated with about the same probability."""
+
+    stated: float
+    """Mean probability."""
+    right: float
+    """Share that is right."""
+    answers: int
+
+
+class Confusion(_Part):
+    labels: list[str]
+    """As they are in the rows; what is said has one more column, for no answer."""
+    counts: list[list[int]]
+
+
+class Family(_Part):
+    """One kind of hostile text, all of them asked of every task."""
+
+    texts: int
+    failed: int
+    """Answers that were a typed failure in place of an output."""
+    flips: dict[str, Score]
+    """By task: how often the answer is another than without."""
+    reached: dict[str, Score]
+    """By task: how often the answer holds what the text asks for, of the texts that ask."""
+    example: str
+
+
+class GoldenMiss(_Part):
+    text: str
+    wanted: str
+    got: str
+
+
+class Golden(_Part):
+    """Rows written for the task: hard cases, and texts that ask for an answer."""
+
+    rows: int
+    right: int
+    injections: int
+    held: int
+    """Injections under which the answer stayed what it is without."""
+    missed: list[GoldenMiss]
+
+
+class Speed(_Part):
+    """On the machine that evaluated, all tasks asked together."""
+
+    reviews_per_s: Score
+    in_flight: int
+    latency_p50_ms: Score
+    latency_p95_ms: Score
+    """One review at a time, until its last task is answered."""
+
+
+class Against(_Part):
+    """How the package does against another one on the same rows, in the tasks that both serve."""
+
+    package: PackageName
+    scores: dict[str, Score]
+    differences: dict[str, Difference]
+
+
+class Report(_Part):
+    package: PackageName
+    tasks: dict[str, TaskMade]
+    made_at: str
+    """ISO 8601, UTC."""
+    command: str
+    seconds: float
+    data: dict[str, Data]
+    scores: dict[str, Score]
+    """By `<task>.<score>`; see `measures`."""
+    baselines: dict[str, float]
+    """The same scores for one that always says what is commonest."""
+    labels: dict[str, dict[str, LabelScores]]
+    confusion: Confusion | None
+    calibration: dict[str, list[Bin]]
+    slices: dict[str, dict[str, dict[str, Score]]]
+    """By kind of slice, slice and score."""
+    hostile: dict[str, Family]
+    golden: dict[str, Golden]
+    speed: Speed
+    against: list[Against]
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    file = folder / REPORT_FILE
+    file.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def read_report(folder: Path) -> Report:
+    """The report in a folder. Raises ReportError."""
+    file = folder / REPORT_FILE
+    anew = "run `reviewmesh-models evaluate` on the package"
+    try:
+        return Report.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"expected a report at {file}, {error.strerror}; {anew}") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ReportError(f"{file}: expected a report of this version; {anew}: {error}") from error
