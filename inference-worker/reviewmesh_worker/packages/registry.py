@@ -1,0 +1,345 @@
+"""A folder of packages, and for each task which of them serves, may serve next, served before.
+
+    packages/<name>@<version>/   the packages
+    aliases/<task>.json          serving, candidate, previous
+    history.jsonl                every promotion and rollback
+    gate.yaml                    what a package must reach to serve
+
+Aliases are replaced whole, so readers need no lock: a worker that polls a registry, mounted read
+only, sees the state before a change or after it. Who changes it holds a lock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from reviewmesh_worker.packages.files import (
+    LockTimeout,
+    append_line,
+    copied,
+    locked,
+    replace_file,
+    sync_folder,
+)
+from reviewmesh_worker.packages.manifest import Digest, Package, PackageError
+from reviewmesh_worker.tasks.definition import Task
+
+LOCK_TIMEOUT_S: Final = 30.0
+
+Gate = Literal["passed", "forced"]
+Check = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
+"""(candidate, what serves, tasks) → why the candidate may not serve them; nothing when it may."""
+
+
+class RegistryError(ValueError):
+    """A registry cannot do what was asked; the message says why and what to do."""
+
+
+class NotPassed(RegistryError):
+    """A package may not serve: it did not pass its gate."""
+
+
+class Entry(BaseModel):
+    """A package under an alias, as it was when it was put there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    package: str
+    digest: Digest
+    gate: Gate | None
+    """How it came to serve; None for a candidate that has not served."""
+    at: AwareDatetime
+
+
+class Aliases(BaseModel):
+    """What `aliases/<task>.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    serving: Entry | None = None
+    candidate: Entry | None = None
+    previous: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The package that an alias names, its manifest read and its digest that of the alias."""
+
+    package: Package
+    entry: Entry
+
+
+class Registry:
+    """Raises RegistryError and PackageError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def gate_file(self) -> Path:
+        return self.folder / "gate.yaml"
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def ids(self) -> list[str]:
+        """Of every package, whether or not it can be read."""
+        packages = self.folder / "packages"
+        if not packages.is_dir():
+            raise RegistryError(
+                f"expected a registry of packages at {self.folder}, found no folder {packages}; "
+                "`reviewmesh-models add` makes one"
+            )
+        found = (path.name for path in packages.iterdir() if path.is_dir())
+        return sorted(name for name in found if not name.startswith("."))
+
+    def package(self, id: str) -> Package:
+        """By `name@version`."""
+        if id not in self.ids():
+            raise RegistryError(
+                f"{self.folder} has no package {id!r}; it has: {', '.join(self.ids()) or 'none'}"
+            )
+        package = Package.open(self._folder_of(id))
+        if package.id != id:
+            raise PackageError(
+                f"{package.folder}: the manifest says {package.id}; copy the package anew"
+            )
+        return package
+
+    def tasks(self) -> list[str]:
+        """Those that have aliases."""
+        return sorted(file.stem for file in (self.folder / "aliases").glob("*.json"))
+
+    def aliases(self, task: str) -> Aliases:
+        file = self._alias_file(task)
+        try:
+            return Aliases.model_validate_json(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Aliases()
+        except OSError as error:
+            raise RegistryError(f"{file}: cannot be read, {error.strerror}") from error
+        except ValueError as error:
+            raise RegistryError(
+                f"{file}: expected aliases as this registry writes them; take the file away and "
+                f"promote a package anew: {_told(error)}"
+            ) from error
+
+    def resolve(self, task: str) -> Served:
+        """What serves a task. The files of the package are not looked at."""
+        entry = self.aliases(task).serving
+        if entry is None:
+            raise RegistryError(
+                f"no package of {self.folder} serves the task {task}; promote one that does: "
+                "reviewmesh-models promote"
+            )
+        if entry.gate is None:
+            raise RegistryError(
+                f"{self._alias_file(task)}: {entry.package} stands as serving without having "
+                "passed a gate; promote it: reviewmesh-models promote"
+            )
+        return self._served(task, entry)
+
+    def history(self) -> list[dict[str, object]]:
+        """Oldest first."""
+        file = self.folder / "history.jsonl"
+        if not file.is_file():
+            return []
+        lines = file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line.strip()]
+
+    # -- changing ----------------------------------------------------------------------------
+
+    def add(self, source: Path, tasks: Mapping[str, Task]) -> Package:
+        """Copy a package in; it becomes the candidate of the tasks that it serves.
+
+        `tasks` are the definitions that it must have been made for.
+        """
+        package = Package.open(source)
+        with copied(source, self.folder / "packages") as copy:
+            # The copy, so that what was read is what stays.
+            Package(copy, package.manifest).verify(tasks)
+            with self._lock():
+                target = self._folder_of(package.id)
+                if target.exists():
+                    raise RegistryError(
+                        f"{self.folder} has a package {package.id} already; make the package "
+                        "under another version"
+                    )
+                copy.rename(target)
+                sync_folder(target.parent)
+                self._put_candidate(package)
+        return self.package(package.id)
+
+    def promote(
+        self,
+        id: str,
+        tasks: Mapping[str, Task],
+        check: Check,
+        only: Collection[str] = (),
+        forced_because: str = "",
+    ) -> list[str]:
+        """Let a package serve its tasks, or `only` some; returns those that it did not before.
+
+        It must pass `check`, unless a reason to force it is given, which the history keeps.
+        """
+        with self._lock():
+            package = self.package(id)
+            package.verify(tasks)
+            before = {task: self.aliases(task) for task in self._wanted(package, only)}
+            now = {task: was for task, was in before.items() if not _is(was.serving, package)}
+            if not now:
+                raise RegistryError(f"{id} serves {', '.join(before)} already")
+            failures = self._failures(package, now, check)
+            if failures and not forced_because:
+                raise NotPassed(f"{id} may not serve: {'; '.join(failures)}")
+            gate: Gate = "forced" if failures else "passed"
+            entry = Entry(package=id, digest=package.digest, gate=gate, at=_now())
+            self._record("promote", now, entry, forced_because, failures)
+            for task, was in now.items():
+                candidate = None if _is(was.candidate, package) else was.candidate
+                aliases = Aliases(serving=entry, candidate=candidate, previous=was.serving)
+                self._write(task, aliases)
+        return sorted(now)
+
+    def rollback(
+        self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Take a package out of service: its tasks go back to what served before.
+
+        Returns by task what serves again.
+        """
+        with self._lock():
+            serving = {
+                task: aliases
+                for task in self.tasks()
+                if (aliases := self.aliases(task)).serving is not None
+                and aliases.serving.package == id
+            }
+            wanted = {task: was for task, was in serving.items() if not only or task in only}
+            if not wanted or set(only) - wanted.keys():
+                raise RegistryError(
+                    f"{id} serves {', '.join(serving) or 'no task'}"
+                    + (f", not {', '.join(sorted(set(only) - serving.keys()))}" if only else "")
+                )
+            again: dict[str, Entry] = {}
+            for task, was in wanted.items():
+                if was.previous is None:
+                    raise RegistryError(
+                        f"nothing served {task} before {id}; promote another package"
+                    )
+                self._served(task, was.previous).package.verify(tasks)
+                again[task] = was.previous.model_copy(update={"at": _now()})
+            for task, entry in again.items():
+                self._record("rollback", {task: wanted[task]}, entry)
+                was = wanted[task]
+                self._write(
+                    task, was.model_copy(update={"serving": entry, "previous": was.serving})
+                )
+        return {task: entry.package for task, entry in again.items()}
+
+    # -- parts -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.ids()
+        try:
+            with locked(self.folder / ".lock", LOCK_TIMEOUT_S):
+                yield
+        except LockTimeout as error:
+            raise RegistryError(
+                f"another process changes {self.folder}, {error}; try again when it is done"
+            ) from error
+
+    def _served(self, task: str, entry: Entry) -> Served:
+        package = self.package(entry.package)
+        if package.digest != entry.digest:
+            raise RegistryError(
+                f"{self._alias_file(task)}: {entry.package} was put there with the digest "
+                f"{entry.digest} and is {package.digest} now: it was changed; copy the package "
+                "anew from where it was made, or promote another version"
+            )
+        return Served(package, entry)
+
+    def _wanted(self, package: Package, only: Collection[str]) -> list[str]:
+        own = package.manifest.tasks
+        if foreign := set(only) - own.keys():
+            raise RegistryError(
+                f"{package.id} serves {', '.join(sorted(own))}, not {', '.join(sorted(foreign))}"
+            )
+        return sorted(only or own)
+
+    def _failures(self, package: Package, tasks: Mapping[str, Aliases], check: Check) -> list[str]:
+        """Against each package that serves some of the tasks now."""
+        rivals: dict[str | None, list[str]] = {}
+        for task, was in tasks.items():
+            rival = None if was.serving is None else was.serving.package
+            rivals.setdefault(rival, []).append(task)
+        failures: list[str] = []
+        for rival, contested in rivals.items():
+            try:
+                serving = None if rival is None else self.package(rival)
+            except PackageError as error:
+                failures.append(f"what serves {', '.join(contested)} cannot be compared: {error}")
+            else:
+                failures += check(package, serving, contested)
+        return failures
+
+    def _put_candidate(self, package: Package) -> None:
+        entry = Entry(package=package.id, digest=package.digest, gate=None, at=_now())
+        for task in package.manifest.tasks:
+            self._write(task, self.aliases(task).model_copy(update={"candidate": entry}))
+
+    def _record(
+        self,
+        action: Literal["promote", "rollback"],
+        tasks: Mapping[str, Aliases],
+        entry: Entry,
+        forced_because: str = "",
+        failures: Sequence[str] = (),
+    ) -> None:
+        """Before the aliases change: a change that nobody recorded cannot be."""
+        line: dict[str, object] = {
+            "at": entry.at.isoformat(),
+            "action": action,
+            "tasks": {task: _id_of(was.serving) for task, was in tasks.items()},
+            "package": entry.package,
+            "digest": entry.digest,
+            "gate": entry.gate,
+        }
+        if failures:
+            line |= {"not_passed": list(failures), "forced_because": forced_because}
+        append_line(self.folder / "history.jsonl", json.dumps(line, ensure_ascii=False))
+
+    def _write(self, task: str, aliases: Aliases) -> None:
+        replace_file(self._alias_file(task), aliases.model_dump_json(indent=2) + "\n")
+
+    def _folder_of(self, id: str) -> Path:
+        return self.folder / "packages" / id
+
+    def _alias_file(self, task: str) -> Path:
+        return self.folder / "aliases" / f"{task}.json"
+
+
+def _is(entry: Entry | None, package: Package) -> bool:
+    return entry is not None and (entry.package, entry.digest) == (package.id, package.digest)
+
+
+def _id_of(entry: Entry | None) -> str | None:
+    return None if entry is None else entry.package
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _told(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
