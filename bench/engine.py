@@ -13,15 +13,14 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 
-from reviewmesh_worker import logs
 from reviewmesh_worker.engines.interface import (
     Answer,
     EngineLoad,
     TaskDescription,
 )
-from reviewmesh_worker.server import serve
 from reviewmesh_worker.settings import Settings
 from tests.scripted_engine import MOODS, TASKS, answer
+from tests.scripted_worker import serve_engine
 
 MEDIAN_S = 0.05
 P99_S = 2.0
@@ -92,5 +91,4 @@ if __name__ == "__main__":
         sys.exit(f"expected one of {ENGINES}, got {sys.argv[1:]}")
     settings = Settings()
     settings.worker.max_in_flight = CAPACITY + QUEUE
-    engine = TimedEngine(slow=sys.argv[1] == "lognormal")
-    asyncio.run(serve(engine, settings, logs.configure(settings.log)))
+    serve_engine(TimedEngine(slow=sys.argv[1] == "lognormal"), settings)

@@ -7,11 +7,20 @@ import sys
 from pathlib import Path
 
 from reviewmesh_worker import logs
+from reviewmesh_worker.choice import choice_of
+from reviewmesh_worker.deployment import Deployment
+from reviewmesh_worker.engines.interface import Engine
 from reviewmesh_worker.server import serve
 from reviewmesh_worker.settings import Settings
 from tests.scripted_engine import ScriptedEngine
 
+
+def serve_engine(engine: Engine, settings: Settings) -> None:
+    """The bundled package names the tasks; what answers them is the engine."""
+    log = logs.configure(settings.log)
+    deployment = Deployment(choice_of(settings.worker), lambda package, tasks: engine, log)
+    asyncio.run(serve(deployment, settings, log))
+
+
 if __name__ == "__main__":
-    settings = Settings()
-    engine = ScriptedEngine(Path(sys.argv[1]))
-    asyncio.run(serve(engine, settings, logs.configure(settings.log)))
+    serve_engine(ScriptedEngine(Path(sys.argv[1])), Settings())

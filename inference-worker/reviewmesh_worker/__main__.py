@@ -1,27 +1,51 @@
-"""`python -m reviewmesh_worker`: serves the embedded encoder."""
+"""`python -m reviewmesh_worker`: serves a package, or what a registry's aliases name."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
+from pydantic import ValidationError
+
 from reviewmesh_worker import logs
-from reviewmesh_worker.engines.interface import EngineLoadError
-from reviewmesh_worker.engines.onnx.engine import OnnxEngine
+from reviewmesh_worker.choice import choice_of
+from reviewmesh_worker.deployment import Deployment
+from reviewmesh_worker.engines.factory import open_engine
+from reviewmesh_worker.engines.interface import EngineDead, EngineLoadError
 from reviewmesh_worker.server import serve
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.settings import Settings, problems
 
 
 def main() -> int:
-    """Returns 0 after a drain, 1 when the engine cannot load or the port is taken."""
-    settings = Settings()
+    """Returns 0 after a drain, 1 when nothing can be served, 2 on a wrong setting."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        print("\n".join(problems(error)), file=sys.stderr)
+        return 2
     log = logs.configure(settings.log)
     try:
-        asyncio.run(serve(OnnxEngine(settings.worker.model), settings, log))
-    except (EngineLoadError, OSError, RuntimeError) as error:
+        deployment = Deployment(
+            choice_of(settings.worker),
+            lambda package, tasks: open_engine(package, tasks, settings),
+            log,
+            drain=settings.worker.swap == "drain",
+            grace_s=settings.worker.grace_s,
+        )
+    except EngineLoadError as error:
         log.error("cannot serve", reason=str(error))
         return 1
-    return 0
+    code = 0
+    try:
+        asyncio.run(serve(deployment, settings, log))
+    except (EngineLoadError, EngineDead, OSError, RuntimeError) as error:
+        log.error("cannot serve", reason=str(error))
+        code = 1
+    if deployment.stuck:
+        # Its thread would keep the process for ever.
+        os._exit(1)
+    return code
 
 
 if __name__ == "__main__":

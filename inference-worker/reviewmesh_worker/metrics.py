@@ -24,3 +24,24 @@ ENGINE_SECONDS = Histogram(
 REFUSED = Counter("reviewmesh_worker_refused_total", "Calls refused, by status code.", ["code"])
 IN_FLIGHT = Gauge("reviewmesh_worker_in_flight_items", "Items admitted and not answered.")
 WAITING = Gauge("reviewmesh_worker_waiting_items", "Items in the engine's queue.")
+MODEL = Gauge(
+    "reviewmesh_worker_model_info",
+    "1 for the model that a task is served by now.",
+    ["task", "engine", "model", "model_version", "model_digest"],
+)
+SWAP_OUTCOMES = ("beside", "drained", "refused", "failed")
+SWAPS = Counter(
+    "reviewmesh_worker_swaps_total",
+    "Changes of the registry that reached this worker: done while the old model served (beside) "
+    "or after it was let go of (drained), refused before a load, failed in it. The last two leave "
+    "the old model serving.",
+    ["outcome"],
+)
+for _outcome in SWAP_OUTCOMES:
+    # What may rise is there from the start.
+    SWAPS.labels(_outcome)
+LOAD_SECONDS = Histogram(
+    "reviewmesh_worker_load_seconds",
+    "Seconds to load a package and warm it up.",
+    buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+)

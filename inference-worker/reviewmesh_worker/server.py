@@ -16,10 +16,10 @@ from grpc_reflection.v1alpha import reflection
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_worker import metrics
 from reviewmesh_worker.admission import Admission, Full
+from reviewmesh_worker.deployment import Copy, Deployment, NotServing
 from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.interface import (
     Answer,
-    Engine,
     EngineDead,
     ItemFailure,
     NerOutput,
@@ -49,51 +49,57 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     """Answers calls while `state` is serving; loading and draining say so."""
 
     def __init__(
-        self, engine: Engine, max_in_flight: int, log: structlog.stdlib.BoundLogger
+        self, deployment: Deployment, max_in_flight: int, log: structlog.stdlib.BoundLogger
     ) -> None:
-        self._engine = engine
+        self._deployment = deployment
         self._log = log
         self.admission = Admission(max_in_flight)
         self.state = "loading"
-        self.died = asyncio.Event()
+        self.alarm = asyncio.Event()
+        """An engine died in a call: see whether it is one in service."""
 
     async def Infer(
         self, request: inference_pb2.InferRequest, context: Any
     ) -> inference_pb2.InferResponse:
-        description = await self._check(request, context)
+        await self._check(request, context)
         try:
-            with self.admission.admit(len(request.items)):
-                return await self._infer(request, description)
-        except Full as full:
-            await refuse_for_now(context, full)
-        except EngineDead as dead:
-            await self._refuse_dead(context, dead)
+            with (
+                self._deployment.lease(request.task) as copy,
+                self.admission.admit(len(request.items)),
+            ):
+                return await self._infer(request, copy)
+        except (NotServing, Full, EngineDead) as error:
+            await self._refuse(context, error)
 
     async def InferStream(
         self, request: inference_pb2.InferStreamRequest, context: Any
     ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
-        description = await self._check(request, context)
+        await self._check(request, context)
         try:
-            with self.admission.admit(len(request.items)) as free:
-                async for response in self._infer_stream(request, description):
+            with (
+                self._deployment.lease(request.task) as copy,
+                self.admission.admit(len(request.items)) as free,
+            ):
+                async for response in self._infer_stream(request, copy):
                     free(len(response.results))
                     yield response
-        except Full as full:
-            await refuse_for_now(context, full)
-        except EngineDead as dead:
-            await self._refuse_dead(context, dead)
+        except (NotServing, Full, EngineDead) as error:
+            await self._refuse(context, error)
 
-    async def _refuse_dead(self, context: Any, dead: EngineDead) -> NoReturn:
-        self.died.set()
-        await refuse(context, grpc.StatusCode.UNAVAILABLE, f"the engine died: {dead}")
+    async def _refuse(self, context: Any, error: NotServing | Full | EngineDead) -> NoReturn:
+        if isinstance(error, Full):
+            await refuse_for_now(context, error)
+        if isinstance(error, EngineDead):
+            self.alarm.set()
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, f"the engine died: {error}")
+        await refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
 
-    async def _check(self, request: Request, context: Any) -> TaskDescription:
+    async def _check(self, request: Request, context: Any) -> None:
         if self.state != "serving":
             await refuse(context, grpc.StatusCode.UNAVAILABLE, f"{self.state}; try another worker")
-        description = self._engine.tasks.get(request.task)
         problem = ""
-        if description is None:
-            problem = f"expected a task of {sorted(self._engine.tasks)}, got {request.task!r}"
+        if request.task not in self._deployment.tasks:
+            problem = f"expected a task of {sorted(self._deployment.tasks)}, got {request.task!r}"
         elif not 1 <= len(request.items) <= MAX_ITEMS_PER_CALL:
             problem = f"expected 1 to {MAX_ITEMS_PER_CALL} items, got {len(request.items)}"
         else:
@@ -102,32 +108,29 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 problem = (
                     f"expected texts of at most {MAX_TEXT_CODE_POINTS} code points, got {longest}"
                 )
-        if problem or description is None:
+        if problem:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
-        return description
 
     async def _infer(
-        self, request: inference_pb2.InferRequest, description: TaskDescription
+        self, request: inference_pb2.InferRequest, copy: Copy
     ) -> inference_pb2.InferResponse:
         started = time.monotonic()
-        answers = await self._engine.infer(request.task, [item.text for item in request.items])
-        self._measure(request, description, started)
+        answers = await copy.engine.infer(request.task, [item.text for item in request.items])
+        self._measure(request, copy.engine.tasks[request.task], started)
         answered = list(zip(request.items, answers, strict=True))
-        return inference_pb2.InferResponse(
-            **self._response(request.task, description, started, answered)
-        )
+        return inference_pb2.InferResponse(**self._response(request.task, copy, started, answered))
 
     async def _infer_stream(
-        self, request: inference_pb2.InferStreamRequest, description: TaskDescription
+        self, request: inference_pb2.InferStreamRequest, copy: Copy
     ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         started = time.monotonic()
-        one_by_one = [self._engine.infer(request.task, [item.text]) for item in request.items]
+        one_by_one = [copy.engine.infer(request.task, [item.text]) for item in request.items]
         async for group in as_ready(one_by_one):
             answered = [(request.items[position], answer) for position, (answer,) in group]
             yield inference_pb2.InferStreamResponse(
-                **self._response(request.task, description, started, answered)
+                **self._response(request.task, copy, started, answered)
             )
-        self._measure(request, description, started)
+        self._measure(request, copy.engine.tasks[request.task], started)
 
     def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
@@ -138,7 +141,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     def _response(
         self,
         task: str,
-        description: TaskDescription,
+        copy: Copy,
         started: float,
         answered: Sequence[tuple[inference_pb2.Item, Answer]],
     ) -> dict[str, Any]:
@@ -155,17 +158,18 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     reason=outcome.message,
                     traceparent=item.traceparent,
                 )
+        description = copy.engine.tasks[task]
         version = description.model_version
         metrics.ITEMS.labels(task, version, "failed").inc(failed)
         metrics.ITEMS.labels(task, version, "ok").inc(len(answered) - failed)
         return {
             "results": [to_result(item.id, answer, so_far_ms) for item, answer in answered],
             "lineage": lineage_of(description),
-            "load": self._load(),
+            "load": self._load(copy),
         }
 
-    def _load(self) -> inference_pb2.Load:
-        load = self._engine.load()
+    def _load(self, copy: Copy) -> inference_pb2.Load:
+        load = copy.engine.load()
         return inference_pb2.Load(
             running=load.running,
             waiting=load.waiting,
@@ -186,7 +190,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     model_version=task.model_version,
                     model_digest=task.model_digest,
                 )
-                for task in self._engine.tasks.values()
+                for task in self._deployment.descriptions()
             ],
             limits=inference_pb2.Limits(
                 max_items_per_call=MAX_ITEMS_PER_CALL,
@@ -258,7 +262,9 @@ def to_result(item_id: str, answer: Answer, so_far_ms: int) -> inference_pb2.Res
     return result
 
 
-async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
+async def serve(
+    deployment: Deployment, settings: Settings, log: structlog.stdlib.BoundLogger
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
     Raises EngineLoadError, OSError for a port, and EngineDead when the engine died while serving.
@@ -270,63 +276,98 @@ async def serve(engine: Engine, settings: Settings, log: structlog.stdlib.BoundL
             ("grpc.so_reuseport", 0),
         )
     )
-    servicer = InferenceServicer(engine, settings.worker.max_in_flight, log)
-    health_servicer = health.aio.HealthServicer()
+    servicer = InferenceServicer(deployment, settings.worker.max_in_flight, log)
+    checks = Health(servicer, deployment)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks.servicer, server)
     reflection.enable_server_reflection(SERVICE_NAMES, server)
     address = f"{settings.worker.host}:{settings.worker.port}"
     port = server.add_insecure_port(address)
     metrics.IN_FLIGHT.set_function(lambda: servicer.admission.items)
-    metrics.WAITING.set_function(lambda: engine.load().waiting)
-    endpoints = Endpoints(settings.http, lambda: servicer.state)
+    metrics.WAITING.set_function(deployment.waiting)
+    endpoints = Endpoints(settings.http, checks.state)
     endpoints.start()
-    services = ("", SERVICE_NAMES[0], *engine.tasks)
-    await set_health(health_servicer, services, NOT_SERVING)
+    await checks.tell()
     await server.start()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    log.info("loading", port=port, tasks=sorted(engine.tasks))
+    log.info("starting", port=port, tasks=sorted(deployment.tasks))
+    dead: EngineDead | None = None
     try:
-        if await started(engine, stopping):
+        if await started(deployment, stopping):
             servicer.state = "serving"
-            await set_health(health_servicer, services, SERVING)
+            await checks.tell()
             log.info("serving", port=port)
-            await stopped_or_dead(servicer, engine, stopping)
+            dead = await stopped_or_dead(servicer, deployment, checks, stopping)
         servicer.state = "draining"
         log.info("draining", in_flight=servicer.admission.items)
-        await set_health(health_servicer, services, NOT_SERVING)
+        await checks.tell()
         # The port stays open meanwhile: who asks is told that the worker drains.
         await servicer.admission.emptied(settings.worker.grace_s)
     finally:
         await server.stop(LAST_ANSWERS_S)
         endpoints.stop()
-    await engine.close()
-    if servicer.died.is_set():
-        raise EngineDead("the engine died; start this worker anew")
+        await deployment.close()
+    if dead is not None:
+        raise dead
     log.info("stopped")
 
 
+class Health:
+    """What grpc.health.v1 and /readyz say: SERVING is a task that a call may be for now."""
+
+    def __init__(self, servicer: InferenceServicer, deployment: Deployment) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._inference = servicer
+        self._deployment = deployment
+
+    def state(self) -> str:
+        """loading, serving or draining; draining too while every task changes its model."""
+        if self._inference.state == "serving" and not any(self._serving().values()):
+            return "draining"
+        return self._inference.state
+
+    async def tell(self) -> None:
+        overall = self.state() == "serving"
+        services = {"": overall, SERVICE_NAMES[0]: overall} | self._serving()
+        for service, serving in services.items():
+            await self.servicer.set(service, SERVING if serving else NOT_SERVING)
+
+    def _serving(self) -> dict[str, bool]:
+        on = self._inference.state == "serving"
+        return {task: on and self._deployment.is_serving(task) for task in self._deployment.tasks}
+
+
 async def stopped_or_dead(
-    servicer: InferenceServicer, engine: Engine, stopping: asyncio.Event
-) -> None:
-    """Wait for a signal, or for the engine's death, which a call or a check may find."""
-    while not stopping.is_set() and not servicer.died.is_set():
-        try:
-            engine.check()
-        except EngineDead:
-            servicer.died.set()
-        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, servicer.died)]
-        await asyncio.wait(waits, timeout=CHECK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+    servicer: InferenceServicer, deployment: Deployment, checks: Health, stopping: asyncio.Event
+) -> EngineDead | None:
+    """Follow the choice until a signal, or until an engine is found dead, in a call or a check."""
+    watching = asyncio.create_task(deployment.watch(checks.tell))
+    try:
+        while not stopping.is_set():
+            servicer.alarm.clear()
+            try:
+                deployment.check()
+            except EngineDead as dead:
+                return dead
+            if watching.done():
+                # It ends by an error only, which nothing here foresaw.
+                return EngineDead(f"the aliases are no longer watched: {watching.exception()!r}")
+            waits = [asyncio.ensure_future(event.wait()) for event in (stopping, servicer.alarm)]
+            await asyncio.wait(waits, timeout=CHECK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        return None
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching], timeout=LAST_ANSWERS_S)
 
 
-async def started(engine: Engine, stopping: asyncio.Event) -> bool:
+async def started(deployment: Deployment, stopping: asyncio.Event) -> bool:
     """Loading may take minutes; False when a signal ended it. Raises EngineLoadError."""
-    loading = asyncio.create_task(engine.start())
+    loading = asyncio.create_task(deployment.start())
     signalled = asyncio.create_task(stopping.wait())
     await asyncio.wait((loading, signalled), return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
@@ -336,8 +377,3 @@ async def started(engine: Engine, stopping: asyncio.Event) -> bool:
     loading.cancel()
     await asyncio.wait((loading,), timeout=LAST_ANSWERS_S)
     return False
-
-
-async def set_health(servicer: Any, services: tuple[str, ...], status: Any) -> None:
-    for service in services:
-        await servicer.set(service, status)

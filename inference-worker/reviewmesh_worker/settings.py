@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.tasks import BUNDLED_TASKS
+
+ENV_PREFIX = "REVIEWMESH_"
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""In the environment a JSON list, or separated by commas."""
 
 
 class WorkerSettings(BaseModel):
     """Where the gRPC service listens, what it serves and how much at once."""
 
+    model_config = ConfigDict(extra="forbid")
+
     host: str = "127.0.0.1"
     port: int = 50051
-    model: Path = BUNDLED_MODEL
+    model: Path = Field(default=BUNDLED_MODEL, description="Folder of the package to serve.")
+    model_registry: Path | None = Field(
+        default=None,
+        description="Folder of a registry: what its aliases name is served, in place of `model`.",
+    )
+    tasks: Names = Field(
+        default=(), description="Tasks to serve; all that there are where none is named."
+    )
+    task_definitions: Path = Field(default=BUNDLED_TASKS, description="Folder of tasks.")
+    engine: Literal["auto", "onnx", "vllm"] = Field(
+        default="auto", description="auto: onnx for an encoder, vllm for a chat model."
+    )
+    swap: Literal["beside", "drain"] = Field(
+        default="beside",
+        description="beside: a promoted package is loaded while the old one serves, where memory "
+        "allows; drain: the old one is let go of first.",
+    )
     max_in_flight: int = Field(default=256, gt=0, description="Items admitted at once.")
-    grace_s: float = Field(default=20, gt=0, description="Time to finish calls after SIGTERM.")
+    grace_s: float = Field(
+        default=20, gt=0, description="Time to finish calls after SIGTERM or before a drain's end."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.model_registry is not None and "model" in self.model_fields_set:
+            raise ValueError(
+                "expected a package (REVIEWMESH_WORKER__MODEL) or a registry "
+                "(REVIEWMESH_WORKER__MODEL_REGISTRY), got both"
+            )
+        return self
 
 
 class HttpSettings(BaseModel):
@@ -37,3 +82,14 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+
+
+def problems(error: ValidationError) -> list[str]:
+    """A line for each setting that is wrong, under its name."""
+    return [
+        ENV_PREFIX
+        + "__".join(str(part).upper() for part in one["loc"])
+        + ": "
+        + one["msg"].removeprefix("Value error, ")
+        for one in error.errors()
+    ]

@@ -106,6 +106,10 @@ class EngineLoadError(RuntimeError):
     """An engine cannot start; the message says what was expected, what is off, what to do."""
 
 
+class EngineMemoryError(EngineLoadError):
+    """An engine cannot start for want of memory: it may, once another one has let go of its own."""
+
+
 class EngineDead(RuntimeError):
     """An engine can answer no more: its process must be started anew."""
 

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadError
-from reviewmesh_worker.engines.onnx.engine import OnnxEngine
 from reviewmesh_worker.evaluation.asking import Answered, Step
 from reviewmesh_worker.evaluation.compare import compare as compare_engines
 from reviewmesh_worker.evaluation.gate import GateError, check, read_gate
@@ -23,6 +23,8 @@ from reviewmesh_worker.evaluation.report import ReportError, TaskMade, read_repo
 from reviewmesh_worker.evaluation.rows import REVIEWS_FILE, RowsError, read_dev_rows, read_rows
 from reviewmesh_worker.evaluation.run import evaluate as evaluate_engine
 from reviewmesh_worker.evaluation.table import print_comparison, print_gate, print_report
+from reviewmesh_worker.packages import manifest as packages
+from reviewmesh_worker.settings import Settings
 from reviewmesh_worker.tasks.definition import load_tasks
 
 FAILED: Final = 1
@@ -73,7 +75,7 @@ def gate(
         made_for = {
             name: TaskMade(version=task.version, digest=task.digest)
             for name, task in load_tasks().items()
-            if name in _engine(package).tasks
+            if name in packages.Package.open(package).manifest.tasks
         }
         serving = _digest(against) if against is not None else None
         result = check(report, _digest(package), made_for, rules, serving)
@@ -102,12 +104,17 @@ def compare(
         console.print(f"written to {output}", soft_wrap=True)
 
 
-def _engine(package: Path) -> Engine:
-    return OnnxEngine(package)
+def _engine(folder: Path) -> Engine:
+    """The engine that a worker with this environment's settings serves the package by."""
+    settings = Settings()
+    tasks = load_tasks(settings.worker.task_definitions)
+    package = packages.Package.open(folder)
+    package.verify(tasks)
+    return open_engine(package, package.fitting(tasks), settings)
 
 
-def _digest(package: Path) -> str:
-    return next(iter(_engine(package).tasks.values())).model_digest
+def _digest(folder: Path) -> str:
+    return packages.Package.open(folder).digest
 
 
 def _command() -> str:
@@ -120,7 +127,14 @@ def _refusing() -> Iterator[None]:
     errors = Console(stderr=True)
     try:
         yield
-    except (FileNotFoundError, RowsError, EngineLoadError, GateError, ReportError) as error:
+    except (
+        FileNotFoundError,
+        RowsError,
+        EngineLoadError,
+        packages.PackageError,
+        GateError,
+        ReportError,
+    ) as error:
         errors.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(WRONG_USAGE) from error
     except EngineDead as error:

@@ -1,7 +1,7 @@
 """A package of a model: its manifest, and whether the folder holds what the manifest says.
 
-The manifest names the digest of every other file. Reports of an evaluation lie beside them and are
-no part of it: a package is what it is before anyone has judged it.
+The manifest names the digest of every other file. What an evaluation found, and the card that tells
+of it, lie beside them and are no part of it: a package is the same before and after it was judged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 EVALUATION_FILE: Final = "evaluation.json"
 EVALUATION_PAGE: Final = "evaluation.html"
-NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE})
+CARD_FILE: Final = "MODEL_CARD.md"
+NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE, CARD_FILE})
 
 Kind = Literal["encoder", "causal"]
 
@@ -130,6 +131,15 @@ class Package:
         """Every file, and those of its tasks that are among `tasks`. Raises PackageError."""
         self.verify_tasks(tasks)
         self.verify_files()
+
+    def fitting(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
+        """Those that it was made for, with just these definitions."""
+        return {
+            name: task
+            for name, task in tasks.items()
+            if self.manifest.tasks.get(name)
+            == TaskVersion(version=task.version, digest=task.digest)
+        }
 
     def verify_tasks(self, tasks: Mapping[str, Task]) -> None:
         """As `verify`, without reading the files."""

@@ -131,6 +131,13 @@ class Registry:
                 f"promote a package anew: {_told(error)}"
             ) from error
 
+    def raw_aliases(self, task: str) -> bytes | None:
+        """What the file holds, to see cheaply whether it changed. Raises OSError."""
+        try:
+            return self._alias_file(task).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def resolve(self, task: str) -> Served:
         """What serves a task. The files of the package are not looked at."""
         entry = self.aliases(task).serving

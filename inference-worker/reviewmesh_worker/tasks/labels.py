@@ -23,6 +23,9 @@ class HeadLabels:
         """BIO: B-x opens an entity of label x and stands at an odd index, I-x follows it."""
         return (OUTSIDE, *(f"{mark}-{label}" for label in self.entities for mark in "BI"))
 
+    def by_task(self) -> dict[str, tuple[str, ...]]:
+        return {NER: self.entities, TOPIC: self.topics, SENTIMENT: self.sentiments}
+
 
 def head_labels(tasks: Mapping[str, Task]) -> HeadLabels:
     return HeadLabels(

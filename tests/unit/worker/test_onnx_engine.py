@@ -19,16 +19,18 @@ from reviewmesh_worker.engines.interface import (
     SentimentOutput,
     TopicOutput,
 )
-from reviewmesh_worker.engines.onnx.config import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from reviewmesh_worker.engines.onnx.config import HEADS_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from reviewmesh_worker.engines.onnx.engine import OnnxEngine
 from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
 from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.packages.manifest import Package, write_manifest
 from reviewmesh_worker.tasks import TASKS
 from reviewmesh_worker.tasks.definition import load_tasks
 
 T = TypeVar("T")
 _DEADLINE_S = 60.0
 DEFINED = load_tasks()
+BUNDLED = Package.open(BUNDLED_MODEL)
 
 ODD_TEXTS = {
     "empty": "",
@@ -51,7 +53,7 @@ def reader() -> OnnxReader:
 
 def with_engine(scenario: Callable[[OnnxEngine], Awaitable[T]]) -> T:
     async def bounded() -> T:
-        engine = OnnxEngine(BUNDLED_MODEL)
+        engine = OnnxEngine(BUNDLED, DEFINED)
         await engine.start()
         try:
             return await asyncio.wait_for(scenario(engine), _DEADLINE_S)
@@ -155,7 +157,7 @@ def test_a_text_is_encoded_once_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_engine_tells_its_tasks_before_it_starts() -> None:
-    engine: Engine = OnnxEngine(BUNDLED_MODEL)
+    engine: Engine = OnnxEngine(BUNDLED, DEFINED)
     assert set(engine.tasks) == set(TASKS)
     for task, about in engine.tasks.items():
         assert (about.task, about.labels, about.engine) == (task, DEFINED[task].label_ids, "onnx")
@@ -164,7 +166,7 @@ def test_an_engine_tells_its_tasks_before_it_starts() -> None:
 
 
 def test_an_engine_that_has_not_started_fails_as_retryable() -> None:
-    outcome = asyncio.run(OnnxEngine(BUNDLED_MODEL).infer("ner", ["text"]))[0].outcome
+    outcome = asyncio.run(OnnxEngine(BUNDLED, DEFINED).infer("ner", ["text"]))[0].outcome
     assert isinstance(outcome, ItemFailure) and outcome.retryable
 
 
@@ -176,30 +178,66 @@ def test_an_unknown_task_is_refused() -> None:
     with_engine(scenario)
 
 
-@pytest.mark.parametrize("missing", [CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE])
-def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
-    _copy_small_files(tmp_path)
-    (tmp_path / missing).unlink()
-    with pytest.raises(EngineLoadError, match=missing):
-        OnnxEngine(tmp_path)
+def test_an_engine_answers_only_the_tasks_that_it_is_given() -> None:
+    engine = OnnxEngine(BUNDLED, {"topic": DEFINED["topic"]})
+    assert set(engine.tasks) == {"topic"}
+    with pytest.raises(ValueError, match="expected one of"):
+        asyncio.run(engine.infer("ner", ["text"]))
+
+
+def test_a_lineage_is_that_of_the_package() -> None:
+    about = OnnxEngine(BUNDLED, DEFINED).tasks["ner"]
+    assert (about.model, about.model_version, about.model_digest, about.prompt_version) == (
+        BUNDLED.manifest.name,
+        BUNDLED.manifest.version,
+        BUNDLED.digest,
+        DEFINED["ner"].version,
+    )
+
+
+def test_missing_heads_are_named(tmp_path: Path) -> None:
+    package = _copy_small_files(tmp_path)
+    (tmp_path / HEADS_FILE).unlink()
+    with pytest.raises(EngineLoadError, match=HEADS_FILE):
+        OnnxEngine(package, DEFINED)
+
+
+def test_a_missing_tokenizer_is_named_at_the_start(tmp_path: Path) -> None:
+    package = _copy_small_files(tmp_path)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    with pytest.raises(EngineLoadError, match=TOKENIZER_FILE):
+        asyncio.run(OnnxEngine(package, DEFINED).start())
 
 
 def test_broken_weights_are_named_at_the_start(tmp_path: Path) -> None:
-    _copy_small_files(tmp_path)
+    package = _copy_small_files(tmp_path)
     with pytest.raises(EngineLoadError, match=WEIGHTS_FILE):
-        asyncio.run(OnnxEngine(tmp_path).start())
+        asyncio.run(OnnxEngine(package, DEFINED).start())
 
 
 def test_foreign_labels_are_refused(tmp_path: Path) -> None:
-    _copy_small_files(tmp_path)
-    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    package = _copy_small_files(tmp_path)
+    config = json.loads((tmp_path / HEADS_FILE).read_text())
     config["labels"]["sentiments"].reverse()
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
-    with pytest.raises(EngineLoadError, match="labels"):
-        OnnxEngine(tmp_path)
+    (tmp_path / HEADS_FILE).write_text(json.dumps(config))
+    with pytest.raises(EngineLoadError, match="the labels of small@1 for sentiment"):
+        OnnxEngine(package, DEFINED)
+    assert OnnxEngine(package, {"ner": DEFINED["ner"]}).tasks.keys() == {"ner"}
 
 
-def _copy_small_files(folder: Path) -> None:
-    for name in (CONFIG_FILE, TOKENIZER_FILE):
+def _copy_small_files(folder: Path) -> Package:
+    for name in (HEADS_FILE, TOKENIZER_FILE):
         shutil.copyfile(BUNDLED_MODEL / name, folder / name)
     (folder / WEIGHTS_FILE).write_bytes(b"no weights")
+    write_manifest(
+        folder,
+        name="small",
+        version="1",
+        kind="encoder",
+        tasks=DEFINED,
+        base=None,
+        license="Apache-2.0",
+        data=[],
+        training={},
+    )
+    return Package.open(folder)

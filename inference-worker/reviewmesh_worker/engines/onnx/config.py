@@ -1,8 +1,7 @@
-"""The `config.json` beside the weights: what the heads mean and how their outputs are judged."""
+"""The `heads.json` beside the weights: what the heads mean and how their outputs are judged."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,8 @@ from reviewmesh_worker.tasks.labels import HeadLabels
 
 WEIGHTS_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
-CONFIG_FILE: Final = "config.json"
+HEADS_FILE: Final = "heads.json"
+"""Not `config.json`: one of Hugging Face's form may stand beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,6 @@ def neutral_calibration(labels: HeadLabels) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    model: str
-    version: str
     window: int
     """Tokens that the encoder reads at once, without the two special ones."""
     stride: int
@@ -55,41 +53,32 @@ class ModelConfig:
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     text = json.dumps(asdict(config), indent=2) + "\n"
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    (folder / HEADS_FILE).write_text(text, encoding="utf-8")
 
 
 def read_config(folder: Path) -> ModelConfig:
-    content = _read_json(folder / CONFIG_FILE)
+    content = _read_json(folder / HEADS_FILE)
     try:
         config = _parse(content)
     except (KeyError, TypeError, ValueError) as error:
         raise EngineLoadError(
-            f"{folder / CONFIG_FILE}: expected a model's settings, {error!r}; export the model anew"
+            f"{folder / HEADS_FILE}: expected a model's settings, {error!r}; export the model anew"
         ) from error
     if not 0 < config.stride <= config.window:
         raise EngineLoadError(
-            f"{folder / CONFIG_FILE}: expected 0 < stride <= window, "
+            f"{folder / HEADS_FILE}: expected 0 < stride <= window, "
             f"found stride {config.stride}, window {config.window}"
         )
     return config
-
-
-def model_digest(folder: Path) -> str:
-    """One digest over everything that decides an output."""
-    digest = hashlib.sha256()
-    for name in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE):
-        try:
-            digest.update((folder / name).read_bytes())
-        except OSError as error:
-            raise EngineLoadError(_missing(folder / name, error)) from error
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EngineLoadError(_missing(file, error)) from error
+        raise EngineLoadError(
+            f"expected a model file at {file}, {error.strerror}; name the folder of a package"
+        ) from error
     except ValueError as error:
         raise EngineLoadError(f"{file}: expected JSON, {error}; export the model anew") from error
     if not isinstance(content, dict):
@@ -114,8 +103,6 @@ def _parse(content: Mapping[str, Any]) -> ModelConfig:
         outside_bias=float(fitted["outside_bias"]),
     )
     return ModelConfig(
-        model=str(content["model"]),
-        version=str(content["version"]),
         window=int(content["window"]),
         stride=int(content["stride"]),
         labels=labels,
@@ -133,7 +120,3 @@ def _numbers(values: Any, count: int) -> tuple[float, ...]:
     if len(values) != count:
         raise ValueError(f"expected {count} numbers, found {len(values)}")
     return tuple(float(value) for value in values)
-
-
-def _missing(file: Path, error: OSError) -> str:
-    return f"expected a model file at {file}, {error.strerror}; name a folder that export wrote"

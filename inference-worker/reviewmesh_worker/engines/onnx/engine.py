@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from reviewmesh_worker.batching import Batcher
+from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.interface import (
     Answer,
     EngineLoad,
-    EngineLoadError,
     ItemFailure,
     TaskDescription,
     TaskOutput,
 )
-from reviewmesh_worker.engines.onnx.config import model_digest, read_config
+from reviewmesh_worker.engines.onnx.config import read_config
 from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
-from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
-from reviewmesh_worker.tasks.definition import load_tasks
-from reviewmesh_worker.tasks.labels import head_labels
+from reviewmesh_worker.packages.manifest import Package
+from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.tasks import NER, TOPIC
+from reviewmesh_worker.tasks.definition import Task
 
 ENGINE_NAME: Final = "onnx"
 _THREADS: Final = 2
@@ -30,28 +30,17 @@ _WARM_UP: Final = ("Warm", "Warm words of about the length that a review has, tw
 class OnnxEngine:
     """One encoder pass answers every task; see `Batcher` for how calls share it.
 
-    The folder's settings are read at once, the weights by `start`.
+    The package's settings are read at once, the weights by `start`.
     """
 
-    def __init__(self, folder: Path, threads: int = _THREADS) -> None:
-        config = read_config(folder)
-        if config.labels != head_labels(load_tasks()):
-            raise EngineLoadError(
-                f"{folder}: the model's labels are not those of this worker's tasks; "
-                "train a model for them"
-            )
-        digest = model_digest(folder)
-        self._folder = folder
+    def __init__(
+        self, package: Package, tasks: Mapping[str, Task], threads: int = _THREADS
+    ) -> None:
+        labels = read_config(package.folder).labels.by_task()
+        self._tasks = describe(package, tasks, labels, ENGINE_NAME)
+        self._folder = package.folder
         self._threads = threads
         self._batcher: Batcher[Reading] | None = None
-        self._tasks = {
-            task: TaskDescription(task, labels, ENGINE_NAME, config.model, config.version, digest)
-            for task, labels in (
-                (NER, config.labels.entities),
-                (TOPIC, config.labels.topics),
-                (SENTIMENT, config.labels.sentiments),
-            )
-        }
 
     @property
     def tasks(self) -> Mapping[str, TaskDescription]:
@@ -82,6 +71,10 @@ class OnnxEngine:
     async def close(self) -> None:
         if self._batcher is not None:
             await self._batcher.close()
+
+
+def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> OnnxEngine:
+    return OnnxEngine(package, tasks)
 
 
 def _output(task: str, reading: Reading | ItemFailure) -> TaskOutput | ItemFailure:

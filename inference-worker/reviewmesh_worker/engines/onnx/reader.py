@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from reviewmesh_worker.engines.interface import (
     EngineLoadError,
+    EngineMemoryError,
     NerOutput,
     SentimentOutput,
     TopicOutput,
@@ -205,6 +206,8 @@ def _load_session(file: Path, threads: int) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        if "bad_alloc" in str(error):
+            raise EngineMemoryError(f"no memory for {file}") from error
         raise EngineLoadError(
             f"expected ONNX weights at {file}: {error}; export the model anew"
         ) from error

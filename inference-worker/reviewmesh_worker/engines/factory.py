@@ -1,0 +1,43 @@
+"""Which engine serves a package, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final, cast
+
+from reviewmesh_worker.engines.interface import Engine, EngineLoadError
+from reviewmesh_worker.packages.manifest import Package
+from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.tasks.definition import Task
+
+Open = Callable[[Package, Mapping[str, Task], Settings], Engine]
+"""A module's `open_engine`: for the tasks given, which the package serves. It loads nothing yet."""
+
+# Imported when asked for: what one of them needs, an environment for another may lack.
+_MODULES: Final = {
+    "onnx": "reviewmesh_worker.engines.onnx.engine",
+}
+_SERVES: Final = {"encoder": ("onnx", "vllm"), "causal": ("vllm",)}
+"""By kind of package, the first being what `auto` takes."""
+
+
+def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> Engine:
+    """Raises EngineLoadError."""
+    kind, wanted = package.manifest.kind, settings.worker.engine
+    name = _SERVES[kind][0] if wanted == "auto" else wanted
+    if name not in _SERVES[kind]:
+        raise EngineLoadError(
+            f"{package.id} is of the kind {kind}, which {' or '.join(_SERVES[kind])} serves, not "
+            f"{name}: set REVIEWMESH_WORKER__ENGINE, or name another package"
+        )
+    if name not in _MODULES:
+        raise EngineLoadError(f"this worker has no engine {name}, which {package.id} needs")
+    try:
+        module = import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        raise EngineLoadError(
+            f"the engine {name} needs the package {error.name}, which is not installed here; see "
+            "requirements/"
+        ) from error
+    return cast(Open, module.open_engine)(package, tasks, settings)
