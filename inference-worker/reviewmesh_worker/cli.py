@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from reviewmesh_worker.evaluation import commands
+from reviewmesh_worker.packages import commands as packages
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -64,6 +65,11 @@ def export(
 
 for command in (commands.evaluate, commands.gate, commands.compare):
     app.command()(command)
+app.command("list")(packages.list_packages)
+app.command()(packages.show)
+app.command()(packages.add)
+app.command()(packages.promote)
+app.command()(packages.rollback)
 
 
 def _training() -> ModuleType:

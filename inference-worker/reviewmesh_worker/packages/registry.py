@@ -11,7 +11,6 @@ only, sees the state before a change or after it. Who changes it holds a lock.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +66,24 @@ class Aliases(BaseModel):
     serving: Entry | None = None
     candidate: Entry | None = None
     previous: Entry | None = None
+
+
+class Change(BaseModel):
+    """A line of `history.jsonl`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: AwareDatetime
+    action: Literal["promote", "rollback"]
+    package: str
+    digest: Digest
+    gate: Gate | None
+    tasks: dict[str, str | None]
+    """By task, what served before."""
+    not_passed: list[str] = []
+    """What of its gate a package did not pass that was promoted nevertheless,"""
+    forced_because: str = ""
+    """and the reason given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +170,16 @@ class Registry:
             )
         return self._served(task, entry)
 
-    def history(self) -> list[dict[str, object]]:
+    def history(self) -> list[Change]:
         """Oldest first."""
         file = self.folder / "history.jsonl"
-        if not file.is_file():
-            return []
-        lines = file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line.strip()]
+        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+        try:
+            return [Change.model_validate_json(line) for line in lines if line.strip()]
+        except ValidationError as error:
+            raise RegistryError(
+                f"{file}: expected a change on each line; mend the line: {_told(error)}"
+            ) from error
 
     # -- changing ----------------------------------------------------------------------------
 
@@ -312,17 +332,17 @@ class Registry:
         failures: Sequence[str] = (),
     ) -> None:
         """Before the aliases change: a change that nobody recorded cannot be."""
-        line: dict[str, object] = {
-            "at": entry.at.isoformat(),
-            "action": action,
-            "tasks": {task: _id_of(was.serving) for task, was in tasks.items()},
-            "package": entry.package,
-            "digest": entry.digest,
-            "gate": entry.gate,
-        }
-        if failures:
-            line |= {"not_passed": list(failures), "forced_because": forced_because}
-        append_line(self.folder / "history.jsonl", json.dumps(line, ensure_ascii=False))
+        change = Change(
+            at=entry.at,
+            action=action,
+            package=entry.package,
+            digest=entry.digest,
+            gate=entry.gate,
+            tasks={task: _id_of(was.serving) for task, was in tasks.items()},
+            not_passed=list(failures),
+            forced_because=forced_because if failures else "",
+        )
+        append_line(self.folder / "history.jsonl", change.model_dump_json())
 
     def _write(self, task: str, aliases: Aliases) -> None:
         replace_file(self._alias_file(task), aliases.model_dump_json(indent=2) + "\n")
@@ -343,7 +363,7 @@ def _id_of(entry: Entry | None) -> str | None:
 
 
 def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
+    return datetime.now(UTC)
 
 
 def _told(error: ValueError) -> str:

@@ -1,0 +1,34 @@
+"""A package's report against the gate of a registry, as `Registry.promote` asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from reviewmesh_worker.evaluation.gate import GateError, check, read_gate
+from reviewmesh_worker.evaluation.report import ReportError, TaskMade, read_report
+from reviewmesh_worker.packages.manifest import Package
+from reviewmesh_worker.packages.registry import Check
+
+
+def gate_of(gate_file: Path) -> Check:
+    """The rules of a file, or those of the project where there is no such file."""
+
+    def failures(candidate: Package, serving: Package | None, tasks: Collection[str]) -> list[str]:
+        made_for = candidate.manifest.tasks
+        try:
+            result = check(
+                read_report(candidate.folder),
+                candidate.digest,
+                {
+                    name: TaskMade(version=made_for[name].version, digest=made_for[name].digest)
+                    for name in tasks
+                },
+                read_gate(gate_file if gate_file.is_file() else None),
+                None if serving is None else serving.digest,
+            )
+        except (ReportError, GateError) as error:
+            return [str(error)]
+        return result.failures
+
+    return failures
