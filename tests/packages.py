@@ -1,0 +1,69 @@
+"""Packages of models for tests: small ones of any content, and copies of the bundled encoder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.packages.manifest import NOT_HASHED, Package, write_manifest
+from reviewmesh_worker.packages.registry import Registry, RegistryError
+from reviewmesh_worker.tasks.definition import Task, load_tasks
+
+DEFINED = load_tasks()
+FILES = {"weights.bin": b"weights " * 100, "tokenizer/vocab.txt": b"a\nb\n"}
+
+
+def small_package(
+    folder: Path,
+    version: str = "1",
+    tasks: Mapping[str, Task] = DEFINED,
+    files: Mapping[str, bytes] = FILES,
+    **more: Any,
+) -> Package:
+    """A package that no engine can serve."""
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    facts: dict[str, Any] = {
+        "name": "small",
+        "kind": "encoder",
+        "base": None,
+        "license": "Apache-2.0",
+        "data": [],
+        "training": {"seed": 7},
+    }
+    write_manifest(folder, version=version, tasks=tasks, **(facts | more))
+    return Package.open(folder)
+
+
+def encoder_copy(folder: Path, version: str, tasks: Mapping[str, Task] = DEFINED) -> Package:
+    """The bundled encoder under another version."""
+    folder.mkdir(parents=True)
+    for file in BUNDLED_MODEL.iterdir():
+        if file.name not in NOT_HASHED:
+            shutil.copyfile(file, folder / file.name)
+    return small_package(folder, version, tasks, {}, name="minilm-reviews")
+
+
+def tampered(file: Path) -> None:
+    """One bit of the file is another than it was."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def promote_in_turn(folder: Path, id: str, times: int) -> None:
+    """For a process of its own: promotes again and again what another takes out of service."""
+    for _ in range(times):
+        try:
+            Registry(folder).promote(id, DEFINED, lambda candidate, serving, tasks: [])
+        except RegistryError as error:
+            if "already" not in str(error):
+                raise

@@ -1,0 +1,183 @@
+"""A package is refused when it is not, byte for byte, what its manifest says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.packages.manifest import (
+    CARD_FILE,
+    EVALUATION_FILE,
+    EVALUATION_PAGE,
+    MANIFEST_FILE,
+    NOT_HASHED,
+    Base,
+    Data,
+    Package,
+    PackageError,
+)
+from tests.packages import DEFINED, FILES, small_package
+
+PATHS = st.sampled_from(sorted(FILES))
+
+
+def edit(package: Package, **fields: Any) -> Path:
+    file = package.folder / MANIFEST_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    return package.folder
+
+
+def refusal(package: Package) -> str:
+    with pytest.raises(PackageError) as caught:
+        package.verify(DEFINED)
+    return str(caught.value)
+
+
+def refusal_to_open(folder: Path) -> str:
+    with pytest.raises(PackageError) as caught:
+        Package.open(folder)
+    return str(caught.value)
+
+
+def test_the_bundled_model_is_a_package_that_verifies() -> None:
+    package = Package.open(BUNDLED_MODEL)
+    package.verify(DEFINED)
+    assert package.manifest.tasks.keys() == DEFINED.keys()
+    assert package.manifest.files.keys() | NOT_HASHED >= {
+        file.name for file in BUNDLED_MODEL.iterdir()
+    }
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    base = Base(name="base", source="where", licence="MIT")
+    data = Data(name="rows.jsonl", sha256="0" * 64, rows=3, licence="CC BY 4.0")
+    package = small_package(tmp_path, base=base, data=[data], scores={"accuracy": 0.9})
+    package.verify(DEFINED)
+    about = package.manifest
+    assert (about.base, about.data, about.scores) == (base, [data], {"accuracy": 0.9})
+    assert about.training == {"seed": 7}
+    assert about.files.keys() == FILES.keys()
+    assert package.id == "small@1"
+
+
+def test_a_digest_is_of_what_decides_an_answer(tmp_path: Path) -> None:
+    first = small_package(tmp_path / "first")
+    scored = small_package(tmp_path / "scored", scores={"accuracy": 0.9})
+    assert first.digest == scored.digest
+    others = [
+        small_package(tmp_path / "version", version="2"),
+        small_package(tmp_path / "training", training={"seed": 8}),
+        small_package(tmp_path / "files", files=FILES | {"weights.bin": b"others"}),
+        small_package(tmp_path / "tasks", tasks={"ner": DEFINED["ner"]}),
+        small_package(tmp_path / "kind", kind="causal"),
+    ]
+    assert len({package.digest for package in [first, *others]}) == 1 + len(others)
+
+
+def test_what_an_evaluation_writes_is_no_part_of_a_package(tmp_path: Path) -> None:
+    package = small_package(tmp_path)
+    for name in (EVALUATION_FILE, EVALUATION_PAGE, CARD_FILE):
+        (tmp_path / name).write_text("found")
+    package.verify(DEFINED)
+    assert Package.open(tmp_path).digest == package.digest
+
+
+@given(path=PATHS, data=st.data())
+def test_a_file_of_other_bytes_is_named(path: str, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        package = small_package(Path(folder))
+        content = bytearray(FILES[path])
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        (package.folder / path).write_bytes(bytes(content))
+        message = refusal(package)
+        assert path in message and "copy the package anew" in message
+
+
+@given(path=PATHS, data=st.data())
+def test_a_file_cut_short_is_named(path: str, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        package = small_package(Path(folder))
+        kept = data.draw(st.integers(0, len(FILES[path]) - 1))
+        (package.folder / path).write_bytes(FILES[path][:kept])
+        message = refusal(package)
+        assert path in message and "cut short" in message
+
+
+def test_a_missing_and_an_extra_file_are_named(tmp_path: Path) -> None:
+    package = small_package(tmp_path)
+    (tmp_path / "tokenizer/vocab.txt").rename(tmp_path / "tokenizer/other.txt")
+    assert "names tokenizer/vocab.txt, which the folder has not" in refusal(package)
+    (tmp_path / "tokenizer/vocab.txt").write_bytes(FILES["tokenizer/vocab.txt"])
+    assert "does not name tokenizer/other.txt" in refusal(package)
+
+
+def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
+    package = small_package(tmp_path / "package")
+    (tmp_path / "elsewhere").mkdir()
+    (package.folder / "more").symlink_to(tmp_path / "elsewhere")
+    assert "a link to a folder" in refusal(package)
+
+
+def test_a_package_for_another_version_of_a_task_is_refused(tmp_path: Path) -> None:
+    other = dataclasses.replace(DEFINED["topic"], version="2")
+    package = small_package(tmp_path, tasks=DEFINED | {"topic": other})
+    message = refusal(package)
+    assert "made for version 2 of the task topic" in message and "is of version 1" in message
+    package.verify({"ner": DEFINED["ner"]})
+    assert package.fitting(DEFINED).keys() == {"ner", "sentiment"}
+
+
+def test_a_task_that_changed_under_the_same_version_is_refused(tmp_path: Path) -> None:
+    other = dataclasses.replace(DEFINED["ner"], digest="sha256:" + "0" * 64)
+    message = refusal(small_package(tmp_path, tasks=DEFINED | {"ner": other}))
+    assert "task ner" in message and "raise its version" in message
+
+
+def test_a_package_for_none_of_the_tasks_is_refused(tmp_path: Path) -> None:
+    package = small_package(tmp_path, tasks={"ner": DEFINED["ner"]})
+    package.verify(DEFINED)
+    with pytest.raises(PackageError, match="serves ner, and what is wanted is topic"):
+        package.verify({"topic": DEFINED["topic"]})
+
+
+def test_a_folder_that_is_no_package_is_named(tmp_path: Path) -> None:
+    assert "expected the manifest of a package at" in refusal_to_open(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_text("{")
+    assert "expected JSON" in refusal_to_open(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_text("[]")
+    assert "expected the format 1, found None" in refusal_to_open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"format": 2}, "expected the format 1, found 2"),
+        ({"kind": "diffusion"}, "kind: "),
+        ({"name": "../../elsewhere"}, "name: "),
+        ({"version": "1@2"}, "version: "),
+        ({"tasks": {}}, "tasks: "),
+        ({"files": {"../outside": "0" * 64}}, "inside the package, found '../outside'"),
+        ({"files": {"/etc/passwd": "0" * 64}}, "inside the package, found '/etc/passwd'"),
+        ({"files": {"weights.bin": "sha256:0"}}, "files.weights.bin: "),
+        ({"surprise": 1}, "surprise: "),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(
+    tmp_path: Path, fields: dict[str, Any], expected: str
+) -> None:
+    message = refusal_to_open(edit(small_package(tmp_path), **fields))
+    assert expected in message and str(tmp_path / MANIFEST_FILE) in message
+
+
+def test_a_package_that_cannot_be_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="name: "):
+        small_package(tmp_path, name="No Such Name")
+    assert not (tmp_path / MANIFEST_FILE).exists()
