@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,38 +23,39 @@ SOON_S = 15.0
 
 
 @dataclass
-class ScriptedWorker:
-    """The worker's own server with the scripted engine, in a process of its own."""
+class WorkerProcess:
+    """A worker as a process of its own, with the settings given."""
 
     folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
     max_in_flight: int = 256
     host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.control = self.folder / "control.json"
         self.log = self.folder / "worker.log"
         http_port = free_port()
-        environment = os.environ | {
+        environment = {
+            **os.environ,
             "REVIEWMESH_WORKER__HOST": self.host,
             "REVIEWMESH_WORKER__PORT": str(self.port),
             "REVIEWMESH_WORKER__MAX_IN_FLIGHT": str(self.max_in_flight),
             "REVIEWMESH_HTTP__PORT": str(http_port),
+            **self.settings,
         }
-        command = [sys.executable, "-m", "tests.scripted_worker", str(self.control)]
+        command = [sys.executable, "-m", *self.module()]
         self.process = Process("worker", command, environment, self.log, http_port)
         self.channel = grpc.insecure_channel(self.address)
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
 
+    def module(self) -> list[str]:
+        """What `python -m` runs."""
+        return ["reviewmesh_worker"]
+
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
-
-    def script(self, **script: object) -> None:
-        draft = self.control.with_suffix(".new")
-        draft.write_text(json.dumps(script))
-        draft.replace(self.control)
 
     def start(self) -> None:
         self.process.start()
@@ -66,8 +67,8 @@ class ScriptedWorker:
         if self.process.popen is not None and self.process.popen.poll() is None:
             self.process.kill()
 
-    def health(self) -> str:
-        request = health_pb2.HealthCheckRequest(service=TASK)
+    def health(self, task: str = TASK) -> str:
+        request = health_pb2.HealthCheckRequest(service=task)
         answer = health_pb2_grpc.HealthStub(self.channel).Check(request, timeout=5)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
@@ -83,6 +84,20 @@ class ScriptedWorker:
 
     def refused(self, code: str) -> float:
         return self.metric(f'reviewmesh_worker_refused_total{{code="{code}"}}')
+
+
+@dataclass
+class ScriptedWorker(WorkerProcess):
+    """The worker's own server with the scripted engine."""
+
+    def module(self) -> list[str]:
+        self.control = self.folder / "control.json"
+        return ["tests.scripted_worker", str(self.control)]
+
+    def script(self, **script: object) -> None:
+        draft = self.control.with_suffix(".new")
+        draft.write_text(json.dumps(script))
+        draft.replace(self.control)
 
 
 class Driver:

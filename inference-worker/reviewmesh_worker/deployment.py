@@ -163,7 +163,8 @@ class Deployment:
             retiring.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         copies = self._in_service()
-        self._serving = dict.fromkeys(self._serving)
+        for task in self._serving:
+            self._put(task, None)
         for copy in copies:
             await self._close(copy.engine)
 
