@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def cut_short(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def promote_in_turn(folder: Path, id: str, times: int) -> None:
+def promote_in_turn(folder: Path, id: str, times: int, together: Barrier) -> None:
     """For a process of its own: promotes again and again what another takes out of service."""
+    together.wait(60)
     for _ in range(times):
         try:
             Registry(folder).promote(id, DEFINED, lambda candidate, serving, tasks: [])

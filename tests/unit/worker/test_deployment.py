@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ class ScriptedEngine:
             self._machine.loaded.remove(self._version)
 
 
+class SlowAliases(Aliases):
+    """Files are written while it is asked, one each time."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.writes: list[Callable[[], None]] = []
+
+    def state(self) -> object:
+        if self.writes:
+            self.writes.pop(0)()
+        return super().state()
+
+
 class World:
     """A registry with small@1 serving and small@2 and small@3 beside it, and a deployment."""
 
@@ -100,8 +114,9 @@ class World:
         for version in "123":
             self.registry.add(small_package(folder / version, version).folder, DEFINED)
         self.promote("1")
+        self.aliases = SlowAliases(self.registry.folder, DEFINED, ())
         self.deployment = Deployment(
-            Aliases(self.registry.folder, DEFINED, ()),
+            self.aliases,
             machine.open,
             structlog.get_logger(),
             **options,
@@ -136,7 +151,7 @@ class World:
 
     async def seen(self) -> None:
         """Until what the aliases say now was followed or refused."""
-        state = self.deployment._choice.state()
+        state = self.aliases.state()
         await self.until(lambda: self.deployment._seen == state)
 
 
@@ -254,6 +269,16 @@ def test_draining_lets_go_of_the_old_one_first(tmp_path: Path) -> None:
     play(tmp_path, scenario, drain=True)
 
 
+def test_a_promotion_that_is_being_written_is_followed_as_one(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.machine.room = 1
+        world.aliases.writes = [partial(forge, world.registry, task, "") for task in TASKS]
+        await world.until(lambda: world.serves("2"))
+        assert world.machine.story == ["load 1", "close 1", "load 2"]
+
+    play(tmp_path, scenario, drain=True)
+
+
 def test_draining_waits_for_calls_no_longer_than_the_grace_time(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         with world.deployment.lease("ner"):
@@ -346,7 +371,7 @@ def test_what_is_off_in_the_registry_is_refused_before_anything_is_let_go_of(
 
 
 def forge(registry: Registry, task: str, damage: str) -> None:
-    """An alias that nobody promoted to, written by hand."""
+    """An alias that nobody promoted to, written by hand, and what is off with it."""
     file = registry.folder / "aliases" / f"{task}.json"
     if damage == "file":
         file.write_text("{")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewmesh_worker.models import BUNDLED_MODEL
@@ -90,6 +90,7 @@ def test_what_an_evaluation_writes_is_no_part_of_a_package(tmp_path: Path) -> No
     assert Package.open(tmp_path).digest == package.digest
 
 
+@settings(deadline=None, derandomize=True)
 @given(path=PATHS, data=st.data())
 def test_a_file_of_other_bytes_is_named(path: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -101,6 +102,7 @@ def test_a_file_of_other_bytes_is_named(path: str, data: st.DataObject) -> None:
         assert path in message and "copy the package anew" in message
 
 
+@settings(deadline=None, derandomize=True)
 @given(path=PATHS, data=st.data())
 def test_a_file_cut_short_is_named(path: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -270,8 +270,9 @@ def test_a_manifest_changed_in_the_registry_is_refused(registry: Registry) -> No
 
 def test_promotions_of_two_processes_leave_one_serving_everything(registry: Registry) -> None:
     context = multiprocessing.get_context("spawn")
+    together = context.Barrier(2)
     processes = [
-        context.Process(target=promote_in_turn, args=(registry.folder, id, 20))
+        context.Process(target=promote_in_turn, args=(registry.folder, id, 30, together))
         for id in ("small@1", "small@2")
     ]
     for process in processes:
