@@ -1,7 +1,8 @@
 """An engine for tests: answers at once, slowly, or fails on command.
 
 It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
-`delay_ms`, `load_ms` for its start, and `poison`: substrings whose texts make a whole batch raise.
+`delay_ms`, `load_ms` for its start, `poison`: substrings whose texts make a whole batch raise, and
+`dead`: whether the engine has died.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from reviewmesh_worker.batching import Batcher
 from reviewmesh_worker.engines.interface import (
     Answer,
+    EngineDead,
     EngineLoad,
     Entity,
     ItemFailure,
@@ -79,13 +81,15 @@ class ScriptedEngine:
 
     async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
         assert self._batcher is not None
+        self.check()
         read = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
         return [
             Answer(text if isinstance(text, ItemFailure) else answer(task, text)) for text in read
         ]
 
     def check(self) -> None:
-        """It dies with its process only."""
+        if self._script().get("dead"):
+            raise EngineDead("as the script says")
 
     def load(self) -> EngineLoad:
         if self._batcher is None:

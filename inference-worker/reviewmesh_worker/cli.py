@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from reviewmesh_worker import registry_commands as registry
 from reviewmesh_worker.evaluation import commands
-from reviewmesh_worker.packages import commands as packages
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -65,11 +65,11 @@ def export(
 
 for command in (commands.evaluate, commands.gate, commands.compare):
     app.command()(command)
-app.command("list")(packages.list_packages)
-app.command()(packages.show)
-app.command()(packages.add)
-app.command()(packages.promote)
-app.command()(packages.rollback)
+app.command("list")(registry.list_packages)
+app.command()(registry.show)
+app.command()(registry.add)
+app.command()(registry.promote)
+app.command()(registry.rollback)
 
 
 def _training() -> ModuleType:

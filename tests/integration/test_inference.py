@@ -271,6 +271,18 @@ def test_a_draining_worker_finishes_its_calls_and_another_takes_over(
     assert leaving.process.wait(10) == 0
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_worker_whose_engine_died_ends_and_is_missed(
+    own_worker: ScriptedWorker, asked: bool
+) -> None:
+    worker = own_worker
+    worker.script(dead=True)
+    if asked:
+        refused = refusal(lambda: worker.stub.Infer(infer(["x"]), timeout=5))
+        assert refused.code() is grpc.StatusCode.UNAVAILABLE
+    assert worker.process.wait(10) == 1
+
+
 def test_a_killed_worker_is_waited_for_by_name_and_used_again(
     own_worker: ScriptedWorker, drive: DriverFactory
 ) -> None:

@@ -428,6 +428,22 @@ def test_a_check_finds_an_engine_that_died_unasked(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("drain", [False, True])
+def test_who_is_stopped_in_the_midst_of_a_load_lets_go_of_all(tmp_path: Path, drain: bool) -> None:
+    async def scenario(world: World) -> None:
+        world.machine.may_load.clear()
+        world.promote("2")
+        await world.until(lambda: world.machine.story[-1] == "load 2")
+
+    async def run() -> None:
+        world = World(tmp_path, Machine(), drain=drain)
+        async with watched(world):
+            await scenario(world)
+        assert sorted(world.machine.story) == ["close 1", "close 2", "load 1", "load 2"]
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
 def test_an_engine_that_does_not_close_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

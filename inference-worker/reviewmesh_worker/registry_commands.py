@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from reviewmesh_worker.packages.gating import gate_of
+from reviewmesh_worker.evaluation.promotion import gate_of
 from reviewmesh_worker.packages.manifest import PackageError
 from reviewmesh_worker.packages.registry import (
     Aliases,
