@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from reviewmesh_worker.batching import Batcher
+from reviewmesh_worker.engines.encoder.config import model_digest, read_config
+from reviewmesh_worker.engines.encoder.windows import Reading
 from reviewmesh_worker.engines.interface import (
     Answer,
     EngineLoad,
@@ -16,8 +18,7 @@ from reviewmesh_worker.engines.interface import (
     TaskDescription,
     TaskOutput,
 )
-from reviewmesh_worker.engines.onnx.config import model_digest, read_config
-from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
+from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
