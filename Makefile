@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSIGHTS := .venv-insights
+VLLM := .venv-vllm
 UV := $(BIN)/uv
 TESTS ?= tests
+VLLM_TESTS ?= tests/vllm tests/training
 PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test faults bench lint format lock proto proto-baseline clean
+.PHONY: setup demo insights test test-vllm faults bench bench-vllm lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -22,12 +24,20 @@ insights: $(INSIGHTS)/insights.stamp
 test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
+# Real vLLM on CPU, and what needs torch. 5 GB: torch brings the CUDA libraries along.
+test-vllm: $(VLLM)/vllm.stamp
+	$(VLLM)/bin/python -m pytest --timeout 900 $(VLLM_TESTS)
+
 faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
 
 # PARTS="instant" measures less; see bench/parts.py.
 bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp
 	$(BIN)/python -m bench $(PARTS)
+
+# The gRPC worker against offline vLLM; writes build/reports/bench_vllm.json.
+bench-vllm: $(VLLM)/vllm.stamp
+	$(VLLM)/bin/python -m bench.vllm
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -63,9 +73,12 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training --extra vllm \
+	  pyproject.toml requirements/vllm.in --overrides requirements/vllm-overrides.txt \
+	  -o requirements/vllm.txt
 
 clean:
-	rm -rf $(VENV) $(INSIGHTS) .venv-bench build dist
+	rm -rf $(VENV) $(INSIGHTS) $(VLLM) .venv-bench build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -87,6 +100,15 @@ $(INSIGHTS)/insights.stamp: $(VENV)/bootstrap.stamp requirements/insights.txt py
 	$(UV) pip install --quiet --python $(INSIGHTS)/bin/python --require-hashes \
 	  -r requirements/bootstrap.txt -r requirements/insights.txt
 	$(UV) pip install --quiet --python $(INSIGHTS)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+# Models: training and vLLM. They need an older numpy than the mesh, and a hundred packages more.
+# No resolving here: the lock holds everything, and requirements/vllm-overrides.txt left some out.
+$(VLLM)/vllm.stamp: $(VENV)/bootstrap.stamp requirements/vllm.txt pyproject.toml
+	test -x $(VLLM)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(VLLM)
+	$(UV) pip install --quiet --python $(VLLM)/bin/python --require-hashes --no-deps \
+	  -r requirements/bootstrap.txt -r requirements/vllm.txt
+	$(UV) pip install --quiet --python $(VLLM)/bin/python --no-deps --no-build-isolation -e .
 	touch $@
 
 # The peers of the benchmark need an older confluent-kafka than the mesh.

@@ -156,7 +156,7 @@ class Batcher(Generic[T]):
         return self._run_bisecting(texts[:half]) + self._run_bisecting(texts[half:])
 
     def _recall(self, text: str) -> T | None:
-        digest = _digest(text)
+        digest = digest_of(text)
         if digest not in self._remembered:
             return None
         self._remembered.move_to_end(digest)
@@ -166,12 +166,13 @@ class Batcher(Generic[T]):
         # Failures are not remembered: their cause may be mended.
         if isinstance(outcome, ItemFailure):
             return
-        self._remembered[_digest(text)] = outcome
+        self._remembered[digest_of(text)] = outcome
         if len(self._remembered) > self._max_remembered:
             self._remembered.popitem(last=False)
 
 
-def _digest(text: str) -> bytes:
+def digest_of(text: str) -> bytes:
+    """What a text is remembered by."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -78,7 +78,7 @@ def _training() -> ModuleType:
     except ModuleNotFoundError as error:
         raise _fail(
             f"training needs the package {error.name}, which is not installed here: "
-            "install requirements/models.txt"
+            "install requirements/vllm.txt"
         ) from error
     return run
 

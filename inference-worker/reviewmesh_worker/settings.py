@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.tasks import BUNDLED_TASKS
 
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REVIEWMESH_", env_nested_delimiter="__")
 
     worker: WorkerSettings = WorkerSettings()
+    vllm: VllmSettings = VllmSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

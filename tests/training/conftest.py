@@ -1,8 +1,7 @@
 """Tests that need torch.
 
-They belong to the training environment (requirements/models.txt, pytest beside it), which is not
-the mesh's: there `python -m pytest --noconftest tests/training` runs them; elsewhere there is
-nothing here to run.
+They belong to the models' environment, which is not the mesh's: `make test-vllm` runs them there;
+elsewhere there is nothing here to run.
 """
 
 from __future__ import annotations

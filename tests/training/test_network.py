@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.training.loop import partial_label_loss, rate_at
-from reviewmesh_worker.training.network import ReviewNetwork
 
 
 def test_the_loss_is_of_all_allowed_tags_together() -> None:

@@ -17,6 +17,7 @@ Open = Callable[[Package, Mapping[str, Task], Settings], Engine]
 # Imported when asked for: what one of them needs, an environment for another may lack.
 _MODULES: Final = {
     "onnx": "reviewmesh_worker.engines.onnx.engine",
+    "vllm": "reviewmesh_worker.engines.vllm.engine",
 }
 _SERVES: Final = {"encoder": ("onnx", "vllm"), "causal": ("vllm",)}
 """By kind of package, the first being what `auto` takes."""
@@ -31,8 +32,6 @@ def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings)
             f"{package.id} is of the kind {kind}, which {' or '.join(_SERVES[kind])} serves, not "
             f"{name}: set REVIEWMESH_WORKER__ENGINE, or name another package"
         )
-    if name not in _MODULES:
-        raise EngineLoadError(f"this worker has no engine {name}, which {package.id} needs")
     try:
         module = import_module(_MODULES[name])
     except ModuleNotFoundError as error:

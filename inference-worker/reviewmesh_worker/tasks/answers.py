@@ -40,7 +40,7 @@ def words_in_answer(task: Task) -> int:
 
 
 def answer_of(task: Task, row: Mapping[str, Any]) -> str:
-    """What a model should have said of a labelled row, beginning with a space."""
+    """What a model should have said of a row; words begin with a space, JSON does not."""
     if task.answer == "label":
         return f" {row['sentiment']}"
     if task.answer == "polarity_per_label":
@@ -48,7 +48,7 @@ def answer_of(task: Task, row: Mapping[str, Any]) -> str:
         return "".join(f" {said.get(label, NO_POLARITY)}" for label in task.label_ids)
     names = sorted(row["entities"], key=lambda entity: int(entity["start"]))
     spans = [{"label": name["label"], "text": name["text"]} for name in names]
-    return " " + json.dumps(spans[:MAX_SPANS], ensure_ascii=False)
+    return json.dumps(spans[:MAX_SPANS], ensure_ascii=False)
 
 
 def spans_schema(task: Task) -> dict[str, Any]:

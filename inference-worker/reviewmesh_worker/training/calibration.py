@@ -13,14 +13,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.onnx.config import Calibration, neutral_calibration
-from reviewmesh_worker.engines.onnx.decoding import (
+from reviewmesh_worker.engines.encoder.config import Calibration, neutral_calibration
+from reviewmesh_worker.engines.encoder.decoding import (
     TextLogits,
     read_entities,
     read_sentiment,
     sigmoid,
 )
-from reviewmesh_worker.engines.onnx.encoding import EncodedText
+from reviewmesh_worker.engines.encoder.encoding import EncodedText
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.evaluation.scores import (

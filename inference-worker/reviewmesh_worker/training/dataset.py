@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.onnx.encoding import CLS_ID, SEP_ID, TextEncoder, word_starts
+from reviewmesh_worker.engines.encoder.encoding import CLS_ID, SEP_ID, TextEncoder, word_starts
 from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.tasks.definition import OUTSIDE
 from reviewmesh_worker.tasks.labels import HeadLabels

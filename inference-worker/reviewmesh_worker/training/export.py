@@ -13,19 +13,19 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from reviewmesh_worker.engines.onnx.config import (
+from reviewmesh_worker.engines.encoder.config import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelConfig,
     neutral_calibration,
     write_config,
 )
+from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.tasks.labels import HeadLabels
 from reviewmesh_worker.training.calibration import fit, read_held_out
 from reviewmesh_worker.training.dataset import MAX_TOKENS
-from reviewmesh_worker.training.network import ReviewNetwork
 
 _OPSET: Final = 17
 _OVERLAP: Final = 30

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.training.dataset import ReviewExample, TagExample, batches, pad
-from reviewmesh_worker.training.network import ReviewNetwork
 
 _BATCH_SIZE: Final = 32
 _ENCODER_RATE: Final = 1e-4

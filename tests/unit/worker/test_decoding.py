@@ -8,16 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reviewmesh_worker.engines.onnx.config import neutral_calibration
-from reviewmesh_worker.engines.onnx.decoding import (
+from reviewmesh_worker.engines.encoder.config import neutral_calibration
+from reviewmesh_worker.engines.encoder.decoding import (
     TextLogits,
     best_tags,
     read_entities,
     read_sentiment,
     read_topics,
 )
-from reviewmesh_worker.engines.onnx.encoding import EncodedText
-from reviewmesh_worker.engines.onnx.reader import chunks_of, windows_of
+from reviewmesh_worker.engines.encoder.encoding import EncodedText
+from reviewmesh_worker.engines.encoder.windows import windows_of
+from reviewmesh_worker.engines.onnx.reader import chunks_of
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
-from reviewmesh_worker.engines.onnx.encoding import TextEncoder, case_class, word_starts
+from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
+from reviewmesh_worker.engines.encoder.encoding import TextEncoder, case_class, word_starts
 from reviewmesh_worker.models import BUNDLED_MODEL
 
 

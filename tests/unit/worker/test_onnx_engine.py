@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import pytest
 
+from reviewmesh_worker.engines.encoder.config import HEADS_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from reviewmesh_worker.engines.encoder.windows import Reading
 from reviewmesh_worker.engines.interface import (
     Engine,
     EngineLoadError,
@@ -19,9 +21,8 @@ from reviewmesh_worker.engines.interface import (
     SentimentOutput,
     TopicOutput,
 )
-from reviewmesh_worker.engines.onnx.config import HEADS_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from reviewmesh_worker.engines.onnx.engine import OnnxEngine
-from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
+from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import Package, write_manifest
 from reviewmesh_worker.tasks import TASKS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reviewmesh_worker.engines.onnx.config import TOKENIZER_FILE
-from reviewmesh_worker.engines.onnx.encoding import TextEncoder
+from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
+from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels

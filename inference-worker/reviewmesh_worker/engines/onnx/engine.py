@@ -8,6 +8,8 @@ from typing import Final
 
 from reviewmesh_worker.batching import Batcher
 from reviewmesh_worker.engines.description import describe
+from reviewmesh_worker.engines.encoder.config import read_config
+from reviewmesh_worker.engines.encoder.windows import Reading
 from reviewmesh_worker.engines.interface import (
     Answer,
     EngineLoad,
@@ -15,8 +17,7 @@ from reviewmesh_worker.engines.interface import (
     TaskDescription,
     TaskOutput,
 )
-from reviewmesh_worker.engines.onnx.config import read_config
-from reviewmesh_worker.engines.onnx.reader import OnnxReader, Reading
+from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.settings import Settings
 from reviewmesh_worker.tasks import NER, TOPIC

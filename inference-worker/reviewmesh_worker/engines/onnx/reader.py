@@ -1,47 +1,25 @@
-"""The model as a function: texts in, all heads' logits out, whatever the length of a text.
-
-A text longer than the window is read in overlapping windows, and its tokens' tags are put together
-again before anything is decided, so that a window's edge never cuts an entity.
-"""
+"""The model as a function: texts in, all heads' logits out, whatever the length of a text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.interface import (
-    EngineLoadError,
-    EngineMemoryError,
-    NerOutput,
-    SentimentOutput,
-    TopicOutput,
-)
-from reviewmesh_worker.engines.onnx.config import (
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    Calibration,
-    read_config,
-)
-from reviewmesh_worker.engines.onnx.decoding import (
-    Floats,
-    TextLogits,
-    read_entities,
-    read_sentiment,
-    read_topics,
-)
-from reviewmesh_worker.engines.onnx.encoding import (
+from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, WEIGHTS_FILE, read_config
+from reviewmesh_worker.engines.encoder.decoding import Floats, TextLogits
+from reviewmesh_worker.engines.encoder.encoding import (
     CLS_ID,
     PAD_ID,
     SEP_ID,
     EncodedText,
-    TextEncoder,
+    load_encoder,
 )
+from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
+from reviewmesh_worker.engines.interface import EngineLoadError, EngineMemoryError
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 _WINDOWS_AT_ONCE: Final = 32
@@ -50,28 +28,12 @@ _SLACK: Final = 4
 """Windows go together up to `_SPREAD` times the tokens of the shortest, and a few more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Every task's output for one text, from one pass."""
-
-    ner: NerOutput
-    topic: TopicOutput
-    sentiment: SentimentOutput
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    text: int
-    begin: int
-    end: int
-
-
 class OnnxReader:
     """Reads texts with one session; not to be called from two threads at once."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._config = read_config(folder)
-        self._encoder = _load_encoder(folder / TOKENIZER_FILE)
+        self._encoder = load_encoder(folder / TOKENIZER_FILE)
         self._session = _load_session(folder / WEIGHTS_FILE, threads)
 
     @property
@@ -91,25 +53,21 @@ class OnnxReader:
         return self._encoder.encode(text)
 
     def logits(self, encoded: Sequence[EncodedText]) -> list[TextLogits]:
-        windows = [
-            _Window(number, begin, end)
-            for number, text in enumerate(encoded)
-            for begin, end in windows_of(len(text), self._config.window, self._config.stride)
-        ]
+        windows = cut(encoded, self._config)
         said: list[tuple[Floats, ...]] = [()] * len(windows)
-        for chunk in chunks_of([window.end - window.begin for window in windows]):
+        for chunk in chunks_of([len(window) for window in windows]):
             outputs = self._run([(encoded[windows[at].text], windows[at]) for at in chunk])
             for row, at in enumerate(chunk):
                 said[at] = tuple(output[row] for output in outputs)
-        return _gather(encoded, windows, said)
+        return gather(encoded, windows, said)
 
-    def _run(self, batch: Sequence[tuple[EncodedText, _Window]]) -> list[Floats]:
-        width = 2 + max(window.end - window.begin for _, window in batch)
+    def _run(self, batch: Sequence[tuple[EncodedText, Window]]) -> list[Floats]:
+        width = 2 + max(len(window) for _, window in batch)
         ids = np.full((len(batch), width), PAD_ID, dtype=np.int64)
         shapes = np.zeros((len(batch), width), dtype=np.int64)
         mask = np.zeros((len(batch), width), dtype=np.int64)
         for row, (text, window) in enumerate(batch):
-            size = window.end - window.begin
+            size = len(window)
             ids[row, 0], ids[row, size + 1] = CLS_ID, SEP_ID
             ids[row, 1 : size + 1] = text.ids[window.begin : window.end]
             shapes[row, 1 : size + 1] = text.shapes[window.begin : window.end]
@@ -118,27 +76,6 @@ class OnnxReader:
             None, {"ids": ids, "shapes": shapes, "mask": mask}
         )
         return outputs
-
-
-def judge(
-    text: str,
-    encoded: EncodedText,
-    logits: TextLogits,
-    labels: HeadLabels,
-    calibration: Calibration,
-) -> Reading:
-    return Reading(
-        ner=read_entities(text, encoded, logits, labels, calibration),
-        topic=read_topics(logits, labels, calibration),
-        sentiment=read_sentiment(logits, labels, calibration),
-    )
-
-
-def windows_of(tokens: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Overlapping ranges that cover all tokens; an empty text has one empty window."""
-    begins = range(0, max(tokens - window, 0) + stride, stride)
-    ranges = [(begin, min(begin + window, tokens)) for begin in begins]
-    return [r for at, r in enumerate(ranges) if at == 0 or ranges[at - 1][1] < tokens]
 
 
 def chunks_of(sizes: Sequence[int]) -> Iterator[list[int]]:
@@ -152,50 +89,6 @@ def chunks_of(sizes: Sequence[int]) -> Iterator[list[int]]:
         chunk.append(at)
     if chunk:
         yield chunk
-
-
-def _gather(
-    encoded: Sequence[EncodedText],
-    windows: Sequence[_Window],
-    said: Sequence[tuple[Floats, ...]],
-) -> list[TextLogits]:
-    of_text: list[list[int]] = [[] for _ in encoded]
-    for at, window in enumerate(windows):
-        of_text[window.text].append(at)
-    return [
-        TextLogits(
-            sentiment=np.stack([said[at][0] for at in own]),
-            topics=np.stack([said[at][1] for at in own]),
-            polarities=np.stack([said[at][2] for at in own]),
-            tags=_stitch(len(text), [(windows[at], said[at][3]) for at in own]),
-            sizes=np.array([windows[at].end - windows[at].begin for at in own], dtype=np.int64),
-        )
-        for text, own in zip(encoded, of_text, strict=True)
-    ]
-
-
-def _stitch(tokens: int, parts: Sequence[tuple[_Window, Floats]]) -> Floats:
-    """Each token's tags from the window in which it stands farthest from a cut edge."""
-    tags = np.zeros((tokens, parts[0][1].shape[-1]), dtype=np.float32)
-    margin = np.full(tokens, -1, dtype=np.int64)
-    for window, logits in parts:
-        here = np.arange(window.begin, window.end)
-        own = np.minimum(
-            here - window.begin if window.begin else np.full(len(here), tokens),
-            window.end - 1 - here if window.end < tokens else np.full(len(here), tokens),
-        )
-        better: NDArray[np.bool_] = own > margin[here]
-        tags[here[better]] = logits[1 : len(here) + 1][better]
-        margin[here[better]] = own[better]
-    return tags
-
-
-def _load_encoder(file: Path) -> TextEncoder:
-    try:
-        return TextEncoder(file)
-    # The tokenizers package raises plain Exception for a missing or broken file.
-    except Exception as error:
-        raise EngineLoadError(f"expected a tokenizer at {file}: {error}") from error
 
 
 def _load_session(file: Path, threads: int) -> ort.InferenceSession:

@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from reviewmesh_worker.engines.interface import EngineLoadError
+
 Int64Array = NDArray[np.int64]
 
+VOCABULARY: Final = 30522
 PAD_ID: Final = 0
 CLS_ID: Final = 101
 SEP_ID: Final = 102
@@ -67,6 +70,15 @@ class TextEncoder:
             ends=ends,
             words=words,
         )
+
+
+def load_encoder(file: Path) -> TextEncoder:
+    """Raises EngineLoadError."""
+    try:
+        return TextEncoder(file)
+    # The tokenizers package raises plain Exception for a missing or broken file.
+    except Exception as error:
+        raise EngineLoadError(f"expected a tokenizer at {file}: {error}") from error
 
 
 def word_starts(words: Int64Array) -> NDArray[np.bool_]:

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reviewmesh_worker.engines.onnx.encoding import SHAPE_COUNT
+from reviewmesh_worker.engines.encoder.encoding import SHAPE_COUNT, VOCABULARY
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 HIDDEN: Final = 384
-_LAYERS: Final = 6
-_ATTENTION_HEADS: Final = 12
-_INNER: Final = 1536
-_POSITIONS: Final = 512
-_VOCABULARY: Final = 30522
-_NORM_EPSILON: Final = 1e-12
+LAYERS: Final = 6
+ATTENTION_HEADS: Final = 12
+INNER: Final = 1536
+POSITIONS: Final = 512
+NORM_EPSILON: Final = 1e-12
 _TAG_HIDDEN: Final = 192
 _SHAPE_FEATURES: Final = 24
 ANNOTATION_STYLES: Final = 2
@@ -49,15 +48,15 @@ class _Layer(nn.Module):
         super().__init__()
         self.query_key_value = nn.Linear(HIDDEN, 3 * HIDDEN)
         self.attended = nn.Linear(HIDDEN, HIDDEN)
-        self.attention_norm = nn.LayerNorm(HIDDEN, eps=_NORM_EPSILON)
-        self.inner = nn.Linear(HIDDEN, _INNER)
-        self.outer = nn.Linear(_INNER, HIDDEN)
-        self.output_norm = nn.LayerNorm(HIDDEN, eps=_NORM_EPSILON)
+        self.attention_norm = nn.LayerNorm(HIDDEN, eps=NORM_EPSILON)
+        self.inner = nn.Linear(HIDDEN, INNER)
+        self.outer = nn.Linear(INNER, HIDDEN)
+        self.output_norm = nn.LayerNorm(HIDDEN, eps=NORM_EPSILON)
         self.dropout = _RowDropout(dropout)
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         query, key, value = (
-            part.unflatten(2, (_ATTENTION_HEADS, -1)).transpose(1, 2)
+            part.unflatten(2, (ATTENTION_HEADS, -1)).transpose(1, 2)
             for part in self.query_key_value(hidden).chunk(3, -1)
         )
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
@@ -71,14 +70,14 @@ class _Layer(nn.Module):
 class _Encoder(nn.Module):
     def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.words = nn.Embedding(_VOCABULARY, HIDDEN)
-        self.positions = nn.Embedding(_POSITIONS, HIDDEN)
+        self.words = nn.Embedding(VOCABULARY, HIDDEN)
+        self.positions = nn.Embedding(POSITIONS, HIDDEN)
         self.shapes = nn.Embedding(SHAPE_COUNT, HIDDEN)
         # Zero at first: the pretrained encoder starts out undisturbed and learns to see case.
         nn.init.zeros_(self.shapes.weight)
-        self.norm = nn.LayerNorm(HIDDEN, eps=_NORM_EPSILON)
+        self.norm = nn.LayerNorm(HIDDEN, eps=NORM_EPSILON)
         self.dropout = _RowDropout(dropout)
-        self.layers = nn.ModuleList(_Layer(dropout) for _ in range(_LAYERS))
+        self.layers = nn.ModuleList(_Layer(dropout) for _ in range(LAYERS))
 
     def forward(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
         positions = self.positions.weight[: ids.shape[1]]
@@ -133,20 +132,15 @@ class _TagHead(nn.Module):
         return tags
 
 
-class ReviewNetwork(nn.Module):
-    """All tasks of one encoder."""
+class ReviewHeads(nn.Module):
+    """What reads every task from the encoder's states."""
 
     def __init__(self, labels: HeadLabels, dropout: float = 0.1) -> None:
         super().__init__()
-        self.encoder = _Encoder(dropout)
         sentiments = len(labels.sentiments)
         self.sentiment = nn.Sequential(nn.Dropout(dropout), nn.Linear(HIDDEN, sentiments))
         self.topics = _TopicHead(labels, dropout)
         self.tags = _TagHead(labels, dropout)
-
-    def encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
-        hidden: Tensor = self.encoder(ids, shapes, mask)
-        return hidden
 
     def read_review(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of sentiment, topics and the polarity of each topic."""
@@ -158,11 +152,27 @@ class ReviewNetwork(nn.Module):
         tags: Tensor = self.tags(hidden, shapes, mask, style)
         return tags
 
+    def read(self, hidden: Tensor, shapes: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What is served: (sentiment, topics, polarities, tags) as logits."""
+        tags = self.read_tags(hidden, shapes, mask, SERVED_STYLE)
+        return (*self.read_review(hidden, mask), tags)
+
+
+class ReviewNetwork(ReviewHeads):
+    """All tasks of one encoder."""
+
+    def __init__(self, labels: HeadLabels, dropout: float = 0.1) -> None:
+        super().__init__(labels, dropout)
+        self.encoder = _Encoder(dropout)
+
+    def encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
+        hidden: Tensor = self.encoder(ids, shapes, mask)
+        return hidden
+
     def forward(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """What is served: (sentiment, topics, polarities, tags) as logits."""
         real = mask.to(self.encoder.words.weight.dtype)
-        hidden = self.encode(ids, shapes, real)
-        return (*self.read_review(hidden, real), self.read_tags(hidden, shapes, real, SERVED_STYLE))
+        return self.read(self.encode(ids, shapes, real), shapes, real)
 
 
 def load_pretrained(network: ReviewNetwork, weights: Mapping[str, Tensor]) -> None:
@@ -177,15 +187,15 @@ def load_pretrained(network: ReviewNetwork, weights: Mapping[str, Tensor]) -> No
     )
     for kind in ("weight", "bias"):
         state[f"norm.{kind}"] = weights[f"embeddings.LayerNorm.{kind}"]
-        for number in range(_LAYERS):
-            for ours, theirs in _LAYER_NAMES.items():
+        for number in range(LAYERS):
+            for ours, theirs in LAYER_NAMES.items():
                 state[f"layers.{number}.{ours}.{kind}"] = torch.cat(
                     [weights[f"encoder.layer.{number}.{name}.{kind}"] for name in theirs]
                 )
     encoder.load_state_dict(state)
 
 
-_LAYER_NAMES: Final = {
+LAYER_NAMES: Final = {
     "query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
     "attended": ("attention.output.dense",),
     "attention_norm": ("attention.output.LayerNorm",),

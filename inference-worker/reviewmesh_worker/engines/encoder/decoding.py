@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reviewmesh_worker.engines.encoder.config import Calibration
+from reviewmesh_worker.engines.encoder.encoding import EncodedText, word_starts
 from reviewmesh_worker.engines.interface import (
     Entity,
     NerOutput,
@@ -16,8 +18,6 @@ from reviewmesh_worker.engines.interface import (
     Topic,
     TopicOutput,
 )
-from reviewmesh_worker.engines.onnx.config import Calibration
-from reviewmesh_worker.engines.onnx.encoding import EncodedText, word_starts
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 Floats = NDArray[np.float32]
@@ -111,6 +111,10 @@ def _entity(
 
 def best_tags(log_probabilities: Floats) -> list[int]:
     """Viterbi: the likeliest tags where I-x follows only B-x or I-x."""
+    likeliest = log_probabilities.argmax(1)
+    if _is_lawful(likeliest):
+        # No lawful sequence can be likelier; most texts end here.
+        return [int(tag) for tag in likeliest]
     count = len(log_probabilities)
     transitions = _transitions(log_probabilities.shape[1])
     # What may follow O may stand first.
@@ -124,6 +128,12 @@ def best_tags(log_probabilities: Floats) -> list[int]:
     for index in range(count - 1, 0, -1):
         tags.append(int(came_from[index, tags[-1]]))
     return tags[::-1]
+
+
+def _is_lawful(tags: NDArray[np.int64]) -> bool:
+    before = np.concatenate(([0], tags[:-1]))
+    inside = (tags > 0) & (tags % 2 == 0)
+    return bool((~inside | (before == tags) | (before == tags - 1)).all())
 
 
 def _spans(tags: list[int]) -> list[tuple[int, int, int]]:

@@ -1,0 +1,1 @@
+"""The gRPC worker on vLLM against vLLM alone: what the way through the worker costs."""

@@ -1,0 +1,315 @@
+"""Chat models on vLLM: one request per review and task, with scores from the model itself.
+
+Sentiment is one token out of the labels, its scores their probabilities. Topics are one token for
+each topic, out of none and the polarities, in one request. Names are a JSON list that a grammar
+holds to its form. What is generated is greedy; probabilities are taken after the mask or grammar,
+so that they are of what may be said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from reviewmesh_worker.engines.description import describe
+from reviewmesh_worker.engines.interface import (
+    Answer,
+    EngineLoad,
+    EngineLoadError,
+    Entity,
+    ItemFailure,
+    NerOutput,
+    SentimentOutput,
+    TaskDescription,
+    TaskOutput,
+    Topic,
+    TopicOutput,
+    Usage,
+)
+from reviewmesh_worker.engines.vllm import ENGINE_NAME
+from reviewmesh_worker.engines.vllm.core import Core
+from reviewmesh_worker.engines.vllm.settings import VllmSettings
+from reviewmesh_worker.packages.manifest import Package
+from reviewmesh_worker.sharing import Shared
+from reviewmesh_worker.tasks import SENTIMENT, TOPIC
+from reviewmesh_worker.tasks.answers import read_spans, spans_schema, words_in_answer, words_of
+from reviewmesh_worker.tasks.calibration import Calibration, CalibrationError, read_calibration
+from reviewmesh_worker.tasks.chat import ChatError, ChatPrompts
+from reviewmesh_worker.tasks.definition import Task
+
+_LONG: Final = 4_000
+"""Code points from which a prompt is written in a thread, where it delays nobody."""
+_WARM_UP: Final = "Warm words of about the length that a review has."
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One task as this model is asked it."""
+
+    prompts: ChatPrompts
+    sampling: Any
+    shared: Shared[Answer]
+
+
+class VllmChatEngine:
+    """One chat model that answers one or more tasks.
+
+    The package's calibration is read at once, the weights by `start`.
+    """
+
+    def __init__(self, package: Package, tasks: Mapping[str, Task], settings: VllmSettings) -> None:
+        # A chat model answers with the words that its prompt names: what labels it was trained on,
+        # the digest of the task's definition in its manifest says.
+        labels = {name: task.label_ids for name, task in tasks.items()}
+        self._tasks = describe(package, tasks, labels, ENGINE_NAME)
+        self._package = package
+        try:
+            self._calibration = read_calibration(
+                package.folder, labels.get(SENTIMENT, ()), labels.get(TOPIC, ())
+            )
+        except CalibrationError as error:
+            raise EngineLoadError(str(error)) from error
+        self._settings = settings
+        self._definitions = tasks
+        self._core: Core | None = None
+        self._asked: dict[str, _Asked] = {}
+
+    @property
+    def tasks(self) -> Mapping[str, TaskDescription]:
+        return self._tasks
+
+    async def start(self) -> None:
+        package = self._package
+        core = Core(
+            str(package.folder),
+            self._settings,
+            encoder=False,
+            labels={
+                "task": ",".join(sorted(self._tasks)),
+                "model_version": package.manifest.version,
+            },
+            more=chat_arguments(self._definitions)
+            | {
+                "served_model_name": package.manifest.name,
+                "max_model_len": context_of(package.folder, self._settings.max_model_len),
+            },
+        )
+        await core.start()
+        self._core = core
+        tokenizer = await asyncio.to_thread(load_tokenizer, package.folder)
+        context = int(core.llm.model_config.max_model_len)
+        self._asked = {
+            name: self._ask(task, tokenizer, context) for name, task in self._definitions.items()
+        }
+        for asked in self._asked.values():
+            # Grammars are compiled and prompts cached; what an untrained model says is no matter.
+            await self._generate(asked, _WARM_UP)
+
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+        if task not in self._tasks:
+            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        asked = self._asked.get(task)
+        if asked is None:
+            failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
+            return [Answer(failure)] * len(texts)
+        outcomes = await asyncio.gather(*(asked.shared.ask(text) for text in texts))
+        return [one if isinstance(one, Answer) else Answer(one) for one in outcomes]
+
+    def check(self) -> None:
+        if self._core is not None:
+            self._core.check()
+
+    def load(self) -> EngineLoad:
+        return self._core.load() if self._core else EngineLoad(0, 0, 0.0)
+
+    async def close(self) -> None:
+        if self._core is not None:
+            await self._core.close()
+
+    def _ask(self, task: Task, tokenizer: Any, context: int) -> _Asked:
+        try:
+            prompts = ChatPrompts(tokenizer, task, context)
+            # Too short a context is told of now, not by the first long review.
+            assert prompts.room
+        except ChatError as error:
+            raise EngineLoadError(f"{self._package.folder}: {error}") from error
+
+        async def run(text: str) -> Answer | ItemFailure:
+            return await self._generate(self._asked[task.name], text)
+
+        return _Asked(prompts, sampling_of(prompts), Shared(run))
+
+    async def _generate(self, asked: _Asked, text: str) -> Answer | ItemFailure:
+        assert self._core is not None
+        if len(text) < _LONG:
+            (ids,) = asked.prompts.prompts([text])
+        else:
+            (ids,) = await asyncio.to_thread(asked.prompts.prompts, [text])
+        began = time.monotonic()
+        output = await self._core.generate(ids, asked.sampling)
+        if isinstance(output, ItemFailure):
+            return output
+        outcome = self._read(asked.prompts, text, output.outputs[0])
+        if isinstance(outcome, ItemFailure):
+            return outcome
+        return Answer(outcome, _usage(output, time.monotonic() - began))
+
+    def _read(self, prompts: ChatPrompts, text: str, said: Any) -> TaskOutput | ItemFailure:
+        task, calibration = prompts.task, self._calibration
+        if task.answer == "spans":
+            return read_names(task, text, said)
+        words = list(zip(prompts.words, prompts.word_ids, strict=True))
+        steps = [{word: step[id].logprob for word, id in words} for step in said.logprobs]
+        if task.answer == "label":
+            scores = calibration.sentiment_scores(steps[0])
+            return SentimentOutput(max(scores, key=lambda label: scores[label]), scores)
+        return read_topics(task, steps, calibration)
+
+
+def chat_arguments(tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """Engine arguments that the answers of these tasks need."""
+    return {
+        # What one request of a batch asks for must not change what another gets: of vLLM's ways to
+        # ask for probabilities, only this one holds in a batch of several tasks.
+        "logprobs_mode": "processed_logprobs",
+        "max_logprobs": max(len(words_of(task)) for task in tasks.values()),
+        "structured_outputs_config": {
+            "backend": "xgrammar",
+            # A model that is lost would write spaces until its tokens run out.
+            "disable_any_whitespace": True,
+        },
+    }
+
+
+def context_of(folder: Path, wanted: int) -> int:
+    """Tokens that the model reads and writes at most. Raises EngineLoadError."""
+    file = folder / "config.json"
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+        return min(wanted, int(described["max_position_embeddings"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineLoadError(
+            f"expected a chat model in Hugging Face form with max_position_embeddings at {file}, "
+            f"{error!r}"
+        ) from error
+
+
+def sampling_of(prompts: ChatPrompts) -> Any:
+    """vLLM's parameters for an answer of a task."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    task = prompts.task
+    common: dict[str, Any] = {"temperature": 0.0, "output_kind": RequestOutputKind.FINAL_ONLY}
+    if task.answer == "spans":
+        return SamplingParams(
+            max_tokens=prompts.answer_tokens,
+            stop_token_ids=[prompts.end],
+            logprobs=0,
+            structured_outputs=StructuredOutputsParams(json=spans_schema(task)),
+            **common,
+        )
+    return SamplingParams(
+        max_tokens=words_in_answer(task),
+        allowed_token_ids=list(prompts.word_ids),
+        logprobs=len(prompts.words),
+        detokenize=False,
+        **common,
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a chat model. Raises EngineLoadError."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    # transformers raises whatever broke: JSON, missing files, unknown classes.
+    except Exception as error:
+        raise EngineLoadError(f"expected a tokenizer in {folder}: {error}") from error
+
+
+def read_topics(
+    task: Task, steps: Sequence[Mapping[str, float]], calibration: Calibration
+) -> TopicOutput:
+    """Topics by falling score, from the log-probabilities of the words at each topic's place.
+
+    Where a threshold is not that of the likelier word, what comes after was still written as if the
+    likelier had been meant.
+    """
+    topics = []
+    for topic, logprobs in zip(task.label_ids, steps, strict=True):
+        score, polarity = calibration.topic_score(logprobs)
+        if score >= calibration.topic_thresholds[topic]:
+            topics.append(Topic(topic, score, polarity))
+    return TopicOutput(tuple(sorted(topics, key=lambda topic: -topic.score)))
+
+
+def read_names(task: Task, text: str, said: Any) -> NerOutput | ItemFailure:
+    """Names that stand in the text; a name's score is the mean probability of its tokens."""
+    try:
+        spans = read_spans(task, said.text, text)
+        scores = name_scores(said)
+    except ValueError as error:
+        ended = f"{said.finish_reason} after {len(said.token_ids)} tokens"
+        message = f"expected a list of names, {error} (ended by {ended})"
+        return ItemFailure("INVALID_ANSWER", message, retryable=False)
+    return NerOutput(
+        tuple(
+            Entity(
+                span.start,
+                span.end,
+                text[span.start : span.end],
+                span.label,
+                scores[span.position],
+            )
+            for span in spans
+        )
+    )
+
+
+def name_scores(said: Any) -> list[float]:
+    """Of each object in the list: exp of the mean log-probability of the tokens it is written in.
+
+    Read along the tokens as they were decoded one by one: where a character is made of several
+    tokens they stand for it together, and the braces are in the same order as in the answer.
+    """
+    pieces = [
+        (step[token].decoded_token or "", step[token].logprob)
+        for token, step in zip(said.token_ids, said.logprobs, strict=True)
+    ]
+    written = "".join(piece for piece, _ in pieces)
+    ends: list[int] = []
+    for piece, _ in pieces:
+        ends.append((ends[-1] if ends else 0) + len(piece))
+    scores: list[float] = []
+    at = written.find("{")
+    decoder = json.JSONDecoder(strict=False)
+    while at >= 0:
+        _, end = decoder.raw_decode(written, at)
+        inside = [
+            logprob
+            for (piece, logprob), stop in zip(pieces, ends, strict=True)
+            if stop > at and stop - len(piece) < end
+        ]
+        scores.append(math.exp(sum(inside) / len(inside)))
+        at = written.find("{", end)
+    return scores
+
+
+def _usage(output: Any, seconds: float) -> Usage:
+    timed = output.metrics
+    queued = max(timed.scheduled_ts - timed.queued_ts, 0.0) if timed else 0.0
+    return Usage(
+        queue_ms=int(queued * 1000),
+        inference_ms=int((seconds - queued) * 1000),
+        prompt_tokens=len(output.prompt_token_ids),
+        cached_tokens=output.num_cached_tokens,
+        completion_tokens=len(output.outputs[0].token_ids),
+    )

@@ -1,0 +1,208 @@
+"""vLLM itself: an `AsyncLLM` with its engine in a process of its own, and what it says of itself.
+
+The only module that starts vLLM. Everything of vLLM is imported late: it takes seconds, and reads
+its environment while it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
+
+from prometheus_client import CollectorRegistry
+
+from reviewmesh_worker.engines.interface import (
+    EngineDead,
+    EngineLoad,
+    EngineLoadError,
+    ItemFailure,
+)
+from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
+from reviewmesh_worker.engines.vllm.stats import ENGINE_METRICS, EngineStats, stat_logger
+
+T = TypeVar("T")
+
+_ENVIRONMENT: Final = {
+    # Nothing is fetched from a hub and nothing is reported: a model is a folder on this machine.
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    # This process has threads (gRPC's) that do not survive a fork.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+_CPU_ENVIRONMENT: Final = {
+    # The first request with logprobs would compile for 12 to 18 s.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
+
+class Core:
+    """One model in vLLM. To be used from one event loop."""
+
+    def __init__(
+        self,
+        model: str,
+        settings: VllmSettings,
+        *,
+        encoder: bool,
+        labels: Mapping[str, str],
+        more: Mapping[str, Any],
+    ) -> None:
+        """`labels` are put on vLLM's metrics, `more` are further engine arguments."""
+        self._model = model
+        self._settings = settings
+        self._encoder = encoder
+        self._more = more
+        self._llm: Any = None
+        self._numbers = itertools.count()
+        self._stats = EngineStats()
+        self._registry = CollectorRegistry()
+        self._labels = labels
+
+    @property
+    def llm(self) -> Any:
+        """The `AsyncLLM`. Raises EngineDead before `start`."""
+        if self._llm is None:
+            raise EngineDead("the engine has not started")
+        return self._llm
+
+    async def start(self) -> None:
+        """Raises EngineLoadError."""
+        try:
+            self._llm = await _in_daemon_thread(self._build)
+        # Whatever goes wrong in another process, a broken file or too little memory, comes as
+        # whatever vLLM makes of it.
+        except Exception as error:
+            raise EngineLoadError(
+                f"vLLM cannot load {self._model}: {type(error).__name__}: {error}; its log above "
+                "says more"
+            ) from error
+        ENGINE_METRICS.add(self._registry, self._labels)
+
+    def _build(self) -> Any:
+        arguments = prepare(self._settings, self._encoder) | dict(self._more)
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=self._model,
+                max_num_queued_reqs=self._settings.max_waiting,
+                **arguments,
+            ),
+            stat_loggers=[stat_logger(self._registry, self._stats)],
+        )
+
+    async def pool(self, ids: Sequence[int], task: str) -> Any:
+        """The pooled output of one sequence, a tensor on the CPU, or ItemFailure.
+
+        Raises EngineDead; cancelling it aborts the request.
+        """
+        from vllm import PoolingParams
+
+        prompt = {"prompt_token_ids": list(ids)}
+        output = await _last(self.llm.encode(prompt, PoolingParams(task=task), self._next_id()))
+        return output if isinstance(output, ItemFailure) else output.outputs.data
+
+    async def generate(self, ids: Sequence[int], sampling: Any) -> Any:
+        """vLLM's `RequestOutput` of one prompt, or ItemFailure.
+
+        Raises EngineDead; cancelling it aborts the request.
+        """
+        prompt = {"prompt_token_ids": list(ids)}
+        return await _last(self.llm.generate(prompt, sampling, self._next_id()))
+
+    def check(self) -> None:
+        if self._llm is not None and self._llm.errored:
+            raise EngineDead("vLLM's engine process ended; see its log above")
+
+    def load(self) -> EngineLoad:
+        return self._stats.load
+
+    async def close(self) -> None:
+        ENGINE_METRICS.remove(self._registry)
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown)
+
+    def _next_id(self) -> str:
+        return str(next(self._numbers))
+
+
+async def _in_daemon_thread(run: Callable[[], T]) -> T:
+    """As `asyncio.to_thread`, but a process that is told to end need not wait for it."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(cast(T, result))
+
+    def work() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = run()
+        except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
+            error = raised
+        # The loop is closed when nobody waits any more.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name="vllm-loading", daemon=True).start()
+    return await outcome
+
+
+def prepare(settings: VllmSettings, encoder: bool) -> dict[str, Any]:
+    """Set this process's environment up for vLLM; gives the engine arguments for its machine.
+
+    Raises EngineLoadError.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError as error:
+        raise EngineLoadError(
+            f"the vllm engine needs the package {error.name}: install requirements/vllm.txt"
+        ) from error
+    device = device_of(current_platform) if settings.device == "auto" else settings.device
+    if device == "cpu":
+        for name, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    return engine_arguments(settings, device, encoder)
+
+
+async def _last(outputs: AsyncIterator[Any]) -> Any:
+    """The final output of a request, or ItemFailure. Raises EngineDead."""
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    try:
+        return [output async for output in outputs][-1]
+    except EngineDeadError as error:
+        raise EngineDead("vLLM's engine process ended; see its log above") from error
+    except VLLMClientError as error:
+        return ItemFailure("INVALID_ARGUMENT", str(error), retryable=False)
+    except GracefulHTTPError as error:
+        # The queue is full.
+        return ItemFailure("RESOURCE_EXHAUSTED", str(error), retryable=True)
+    except EngineGenerateError as error:
+        return ItemFailure("INTERNAL", f"{error}: {error.__cause__}", retryable=True)
+
+
+def device_of(platform: Any) -> str:
+    """The defaults to take for the machine that vLLM found."""
+    if platform.is_cpu():
+        return "cpu"
+    name = str(platform.get_device_name()).lower()
+    return next((known for known in ("h200", "h100", "a100", "l4") if known in name), "a100")

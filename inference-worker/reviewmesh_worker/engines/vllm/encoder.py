@@ -1,0 +1,209 @@
+"""The bundled encoder on vLLM: pooling gives every window's logits, then all is as with `onnx`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reviewmesh_worker.engines.description import describe
+from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, ModelConfig, read_config
+from reviewmesh_worker.engines.encoder.decoding import Floats, TextLogits
+from reviewmesh_worker.engines.encoder.encoding import (
+    CLS_ID,
+    SEP_ID,
+    VOCABULARY,
+    EncodedText,
+    TextEncoder,
+    load_encoder,
+)
+from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
+from reviewmesh_worker.engines.interface import (
+    Answer,
+    EngineLoad,
+    EngineLoadError,
+    ItemFailure,
+    TaskDescription,
+    TaskOutput,
+    Usage,
+)
+from reviewmesh_worker.engines.vllm import ENGINE_NAME
+from reviewmesh_worker.engines.vllm.core import Core
+from reviewmesh_worker.engines.vllm.settings import VllmSettings
+from reviewmesh_worker.packages.manifest import Package
+from reviewmesh_worker.sharing import Shared
+from reviewmesh_worker.tasks import NER, TOPIC
+from reviewmesh_worker.tasks.definition import Task
+from reviewmesh_worker.tasks.labels import HeadLabels
+
+_WINDOWS_AT_ONCE: Final = 16
+"""Windows of one text in the engine: the windows of a long text let short texts pass."""
+_LONG: Final = 4_000
+"""Code points from which a text is cut and judged in a thread, where it delays nobody."""
+_WARM_UP: Final = ("Warm", "Warm words of about the length that a review has, twice over.")
+_POOLING: Final = "token_classify"
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    reading: Reading
+    usage: Usage
+
+
+class VllmEncoderEngine:
+    """One pooling request per window answers every task.
+
+    The package's settings are read at once, the weights by `start`.
+    """
+
+    def __init__(self, package: Package, tasks: Mapping[str, Task], settings: VllmSettings) -> None:
+        config = read_config(package.folder)
+        self._tasks = describe(package, tasks, config.labels.by_task(), ENGINE_NAME)
+        self._package = package
+        self._settings = settings
+        self._config = config
+        self._encoder: TextEncoder | None = None
+        self._core: Core | None = None
+        self._shared: Shared[_Read] = Shared(self._read)
+
+    @property
+    def tasks(self) -> Mapping[str, TaskDescription]:
+        return self._tasks
+
+    async def start(self) -> None:
+        package = self._package
+        self._encoder = load_encoder(package.folder / TOKENIZER_FILE)
+        form = await asyncio.to_thread(_form_of, package)
+        core = Core(
+            str(form),
+            self._settings,
+            encoder=True,
+            labels={
+                "task": ",".join(sorted(self._tasks)),
+                "model_version": package.manifest.version,
+            },
+            more={
+                "max_model_len": self._config.window + 2,
+                "served_model_name": package.manifest.name,
+            },
+        )
+        await core.start()
+        self._core = core
+        for text in _WARM_UP:
+            outcome = await self._read(text)
+            if isinstance(outcome, ItemFailure):
+                raise EngineLoadError(f"{package.folder}: the warm-up failed, {outcome.message}")
+
+    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+        if task not in self._tasks:
+            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        if self._core is None:
+            failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
+            return [Answer(failure)] * len(texts)
+        outcomes = await asyncio.gather(*(self._shared.ask(text) for text in texts))
+        return [_answer(task, outcome) for outcome in outcomes]
+
+    def check(self) -> None:
+        if self._core is not None:
+            self._core.check()
+
+    def load(self) -> EngineLoad:
+        return self._core.load() if self._core else EngineLoad(0, 0, 0.0)
+
+    async def close(self) -> None:
+        if self._core is not None:
+            await self._core.close()
+
+    async def _read(self, text: str) -> _Read | ItemFailure:
+        assert self._encoder is not None
+        began = time.monotonic()
+        if len(text) < _LONG:
+            encoded = self._encoder.encode(text)
+        else:
+            encoded = await asyncio.to_thread(self._encoder.encode, text)
+        windows = cut([encoded], self._config)
+        rows = await self._pool(encoded, windows)
+        if isinstance(rows, ItemFailure):
+            return rows
+        labels = self._config.labels
+        said = [split(row, labels) for row in rows]
+        (logits,) = gather([encoded], windows, said)
+        if len(text) < _LONG:
+            reading = _judge(text, encoded, logits, self._config)
+        else:
+            reading = await asyncio.to_thread(_judge, text, encoded, logits, self._config)
+        usage = Usage(
+            inference_ms=int((time.monotonic() - began) * 1000),
+            prompt_tokens=sum(len(window) + 2 for window in windows),
+        )
+        return _Read(reading, usage)
+
+    async def _pool(
+        self, encoded: EncodedText, windows: Sequence[Window]
+    ) -> list[Floats] | ItemFailure:
+        assert self._core is not None
+        core, room = self._core, asyncio.Semaphore(_WINDOWS_AT_ONCE)
+
+        async def pool(window: Window) -> Floats | ItemFailure:
+            async with room:
+                row = await core.pool(packed(encoded, window), _POOLING)
+                return row if isinstance(row, ItemFailure) else row.numpy()
+
+        rows: list[Floats] = []
+        for row in await asyncio.gather(*(pool(window) for window in windows)):
+            if isinstance(row, ItemFailure):
+                return row
+            rows.append(row)
+        return rows
+
+
+def packed(encoded: EncodedText, window: Window) -> list[int]:
+    """A window between its special tokens; a token's shape is part of its id."""
+    here = slice(window.begin, window.end)
+    ids = encoded.ids[here] + VOCABULARY * encoded.shapes[here]
+    return [CLS_ID, *ids.tolist(), SEP_ID]
+
+
+def split(row: NDArray[np.float32], labels: HeadLabels) -> tuple[Floats, ...]:
+    """The heads' logits from one pooled row, see `review_encoder.HeadsPooler`."""
+    topics, polarities = len(labels.topics), len(labels.polarities)
+    sizes = (len(labels.sentiments), topics, topics * polarities)
+    sentiment, present, polar, tags = np.split(row, np.cumsum(sizes))
+    return (
+        sentiment,
+        present,
+        polar.reshape(topics, polarities),
+        tags.reshape(-1, len(labels.tags)),
+    )
+
+
+def _judge(text: str, encoded: EncodedText, logits: TextLogits, config: ModelConfig) -> Reading:
+    return judge(text, encoded, logits, config.labels, config.calibration)
+
+
+def _answer(task: str, outcome: _Read | ItemFailure) -> Answer:
+    if isinstance(outcome, ItemFailure):
+        return Answer(outcome)
+    return Answer(_output(task, outcome.reading), outcome.usage)
+
+
+def _output(task: str, reading: Reading) -> TaskOutput:
+    if task == NER:
+        return reading.ner
+    return reading.topic if task == TOPIC else reading.sentiment
+
+
+def _form_of(package: Package) -> Path:
+    try:
+        from reviewmesh_worker.engines.vllm.derived import huggingface_form
+    except ModuleNotFoundError as error:
+        raise EngineLoadError(
+            f"the vllm engine needs the package {error.name}: install requirements/vllm.txt"
+        ) from error
+    return huggingface_form(package)
