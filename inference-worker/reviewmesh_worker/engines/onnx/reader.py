@@ -71,7 +71,7 @@ class OnnxReader:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._config = read_config(folder)
-        self._encoder = _load_encoder(folder / TOKENIZER_FILE)
+        self._encoder = _load_encoder(folder / TOKENIZER_FILE, self._config.labels)
         self._session = _load_session(folder / WEIGHTS_FILE, threads)
 
     @property
@@ -190,9 +190,9 @@ def _stitch(tokens: int, parts: Sequence[tuple[_Window, Floats]]) -> Floats:
     return tags
 
 
-def _load_encoder(file: Path) -> TextEncoder:
+def _load_encoder(file: Path, labels: HeadLabels) -> TextEncoder:
     try:
-        return TextEncoder(file)
+        return TextEncoder(file, labels)
     # The tokenizers package raises plain Exception for a missing or broken file.
     except Exception as error:
         raise EngineLoadError(f"expected a tokenizer at {file}: {error}") from error
