@@ -24,7 +24,6 @@ from reviewmesh_worker.tasks.definition import Task
 
 FLIPPED_TASKS: Final = (SENTIMENT, TOPIC)
 """Tasks whose answer to a hostile text can be held against that to the review alone."""
-_EXAMPLE_CODE_POINTS: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,6 @@ def families_of(attack: Attack) -> dict[str, Family]:
                 for task in FLIPPED_TASKS
                 if task in attack.attacked and any(_wish(attack.texts[at], task) for at in own)
             },
-            example=repr(attack.texts[own[0]].text[:_EXAMPLE_CODE_POINTS]),
         )
     return found
 

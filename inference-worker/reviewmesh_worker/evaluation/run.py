@@ -180,7 +180,7 @@ async def _ask_languages(asker: Asker) -> dict[str, dict[str, dict[str, Score]]]
     right = share(hits([row["sentiment"] for row in rows], labels_said(asked.outcomes[SENTIMENT])))
     languages = slices_of(rows)["language"]
     return {
-        "own short reviews": {
+        "language, own short reviews": {
             name: {"sentiment.accuracy": score_of(right.of_rows(chosen))}
             for name, chosen in languages.items()
         }

@@ -103,7 +103,7 @@ def test_every_task_is_scored(report: Report) -> None:
     assert report.labels["ner"]["person"].gold == 1
     assert report.confusion is not None and sum(map(sum, report.confusion.counts)) == 2
     assert report.slices["source"]["elsewhere"]["sentiment.accuracy"].rows == 1
-    assert set(report.slices) == {"source", "length", "own short reviews"}
+    assert set(report.slices) == {"source", "length", "language, own short reviews"}
     assert report.speed.reviews_per_s.value > 0
 
 
