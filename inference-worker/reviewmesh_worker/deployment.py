@@ -319,11 +319,14 @@ class Deployment:
         )
 
     def _put(self, task: str, copy: Copy | None) -> None:
-        old = self._serving[task]
-        if old is not None:
-            metrics.MODEL.remove(*_model_labels(old, task))
-        if copy is not None:
-            metrics.MODEL.labels(*_model_labels(copy, task)).set(1)
+        for engine, value in ((self._serving[task], 0), (copy, 1)):
+            if engine is not None:
+                about = engine.engine.tasks[task]
+                labels = (task, about.engine, about.model, about.model_version, about.model_digest)
+                if value:
+                    metrics.MODEL.labels(*labels).set(1)
+                else:
+                    metrics.MODEL.remove(*labels)
         self._serving[task] = copy
 
     async def _retire(self, copy: Copy, timeout_s: float) -> None:
@@ -360,11 +363,6 @@ class Deployment:
     async def _changed(self) -> None:
         if self._on_change is not None:
             await self._on_change()
-
-
-def _model_labels(copy: Copy, task: str) -> tuple[str, ...]:
-    about = copy.engine.tasks[task]
-    return (task, about.engine, about.model, about.model_version, about.model_digest)
 
 
 def _grouped(wanted: Iterable[tuple[Package, str]]) -> list[_Change]:

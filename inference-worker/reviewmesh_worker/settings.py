@@ -28,6 +28,9 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """In the environment a JSON list, or separated by commas."""
 
 
+EngineChoice = Literal["auto", "onnx", "vllm"]
+
+
 class WorkerSettings(BaseModel):
     """Where the gRPC service listens, what it serves and how much at once."""
 
@@ -44,7 +47,7 @@ class WorkerSettings(BaseModel):
         default=(), description="Tasks to serve; all that there are where none is named."
     )
     task_definitions: Path = Field(default=BUNDLED_TASKS, description="Folder of tasks.")
-    engine: Literal["auto", "onnx", "vllm"] = Field(
+    engine: EngineChoice = Field(
         default="auto", description="auto: onnx for an encoder, vllm for a chat model."
     )
     swap: Literal["beside", "drain"] = Field(

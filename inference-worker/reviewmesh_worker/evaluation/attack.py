@@ -11,7 +11,12 @@ import numpy as np
 from reviewmesh_worker.engines.interface import ItemFailure, SentimentOutput, TopicOutput
 from reviewmesh_worker.evaluation.asking import Asker, Outcome
 from reviewmesh_worker.evaluation.bootstrap import score_of
-from reviewmesh_worker.evaluation.hostile import HostileText, hostile_texts, positions
+from reviewmesh_worker.evaluation.hostile import (
+    NOTHING_ADDED,
+    HostileText,
+    hostile_texts,
+    positions,
+)
 from reviewmesh_worker.evaluation.report import Family
 from reviewmesh_worker.evaluation.scores import Measure, share
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
@@ -19,7 +24,6 @@ from reviewmesh_worker.tasks.definition import Task
 
 FLIPPED_TASKS: Final = (SENTIMENT, TOPIC)
 """Tasks whose answer to a hostile text can be held against that to the review alone."""
-_EXAMPLE_CODE_POINTS: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,14 @@ async def attack(
 def flips_of(attack: Attack, task: str, family: str | None = None) -> Measure:
     """How often an answer is another one than to the review alone; failures are not answers.
 
-    A row per review, since its texts flip together.
+    Of a family, or of all texts that something was added to. A row per review, since its texts flip
+    together.
     """
     parts = np.zeros((attack.reviews, 2))
     for text, said in zip(attack.texts, attack.attacked[task], strict=True):
         alone = attack.alone[task][text.review]
-        if family in (None, text.family) and not _failed(said) and not _failed(alone):
+        counted = text.family == family if family else text.family != NOTHING_ADDED
+        if counted and not _failed(said) and not _failed(alone):
             parts[text.review] += (_answer(said) != _answer(alone), 1)
     return share(parts)
 
@@ -79,7 +85,6 @@ def families_of(attack: Attack) -> dict[str, Family]:
                 for task in FLIPPED_TASKS
                 if task in attack.attacked and any(_wish(attack.texts[at], task) for at in own)
             },
-            example=repr(attack.texts[own[0]].text[:_EXAMPLE_CODE_POINTS]),
         )
     return found
 

@@ -143,7 +143,9 @@ def _margin(against: Against | None, serving: str, name: str, margin: float) -> 
     label = f"{name} against what serves"
     wanted = f"surely not more than {margin:g} lower"
     if against is None:
-        return Rule(label, wanted, f"no comparison with {serving}: evaluate against it", False)
+        return Rule(
+            label, wanted, f"no comparison with {serving[:19]}…: evaluate against it", False
+        )
     difference = against.differences.get(name)
     if difference is None:
         return Rule(label, wanted, "no such score of both", False)

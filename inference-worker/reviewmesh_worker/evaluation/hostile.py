@@ -23,12 +23,15 @@ from reviewmesh_worker.tasks.definition import Task
 HUGE_CODE_POINTS: Final = 99_000
 _REVIEWS: Final = 200
 _HUGE_REVIEWS: Final = 2
+NOTHING_ADDED: Final = "nothing_added"
+"""The family of texts that say what the review says: what flips here, the engine does by itself."""
 _TEMPLATES_EACH: Final = 3
 """Templates of a family that a review is put into; the next review takes the next ones."""
 
 T = TypeVar("T")
 _Make = Callable[[str], str]
 _CHARACTERS: Final[Mapping[str, Sequence[_Make]]] = {
+    NOTHING_ADDED: (lambda review: f"{review} ",),
     "control_characters": (
         lambda review: review.replace(" ", " \x00"),
         lambda review: "".join(f"{character}\x08" for character in review),

@@ -163,7 +163,7 @@ def _hostile(report: Report) -> str:
         for task in tasks:
             cells.append(_percent(family.flips[task]))
             cells.append(_percent(family.reached.get(task)))
-        rows.append([*cells, _words(family.example)])
+        rows.append(cells)
     headings = ["kind", "texts", "failed"]
     for task in tasks:
         headings += [f"{task} flips", f"{task} reached"]
@@ -172,7 +172,7 @@ def _hostile(report: Report) -> str:
         "answer is another one than to the review alone. Reached: it is the one that the text "
         "asks for. Failed: answers that were a typed failure. In brackets the 95 % interval."
     )
-    return _section("Hostile texts", note, _table([*headings, "example"], rows))
+    return _section("Hostile texts", note, _table(headings, rows))
 
 
 def _golden(report: Report) -> str:

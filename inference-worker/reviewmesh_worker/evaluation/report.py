@@ -91,7 +91,6 @@ class Family(_Part):
     """By task: how often the answer is another than without."""
     reached: dict[str, Score]
     """By task: how often the answer holds what the text asks for, of the texts that ask."""
-    example: str
 
 
 class GoldenMiss(_Part):

@@ -180,7 +180,7 @@ async def _ask_languages(asker: Asker) -> dict[str, dict[str, dict[str, Score]]]
     right = share(hits([row["sentiment"] for row in rows], labels_said(asked.outcomes[SENTIMENT])))
     languages = slices_of(rows)["language"]
     return {
-        "own short reviews": {
+        "language, own short reviews": {
             name: {"sentiment.accuracy": score_of(right.of_rows(chosen))}
             for name, chosen in languages.items()
         }
@@ -226,15 +226,18 @@ def _labels(task: Task, rows: Sequence[Row], said: Sequence[Outcome]) -> dict[st
 def _slices(
     rows: DevRows, outcomes: Outcomes, tasks: Mapping[str, Task]
 ) -> dict[str, dict[str, dict[str, Score]]]:
-    """The first two scores of each task, on the rows of each slice."""
+    """The first score of each task on the rows of each slice.
+
+    No means over labels: a slice lacks some of them.
+    """
     found: dict[str, dict[str, dict[str, Score]]] = {}
     for name, task in tasks.items():
         measures = measures_of(rows, {name: outcomes[name]}, {name: task})
+        first = next(iter(measures))
         for kind, slices in slices_of(rows_of(name, rows)).items():
             for place, chosen in slices.items():
-                into = found.setdefault(kind, {}).setdefault(place, {})
-                for score in list(measures)[:2]:
-                    into[score] = score_of(measures[score].of_rows(chosen))
+                score = score_of(measures[first].of_rows(chosen))
+                found.setdefault(kind, {}).setdefault(place, {})[first] = score
     return found
 
 

@@ -18,7 +18,7 @@ Chosen = NDArray[np.bool_]
 
 
 def slices_of(rows: Sequence[Row]) -> dict[str, dict[str, Chosen]]:
-    """By kind of slice and name, which rows are in it."""
+    """By kind of slice and name, which rows are in it; no kind that the rows tell nothing of."""
     names: Mapping[str, Sequence[str]] = {
         "source": [str(row.get("source") or _UNSTATED) for row in rows],
         "language": [str(row.get("language") or _UNSTATED) for row in rows],
@@ -33,6 +33,7 @@ def slices_of(rows: Sequence[Row]) -> dict[str, dict[str, Chosen]]:
             )
         }
         for kind, own in names.items()
+        if set(own) != {_UNSTATED}
     }
 
 

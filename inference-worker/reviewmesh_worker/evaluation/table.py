@@ -29,8 +29,8 @@ def print_report(report: Report, console: Console) -> None:
     )
 
 
-def print_gate(result: GateResult, console: Console) -> None:
-    table = _table("gate", "rule", "wanted", "got", "")
+def print_gate(result: GateResult, title: str, console: Console) -> None:
+    table = _table(title, "rule", "wanted", "got", "")
     for rule in result.rules:
         table.add_row(rule.name, rule.wanted, rule.got, "passed" if rule.passed else "NOT PASSED")
     console.print(table)
@@ -123,7 +123,7 @@ def _golden(report: Report) -> Table:
 def _table(title: str, *headings: str) -> Table:
     table = Table(title=title)
     for heading in headings:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     return table
 
 

