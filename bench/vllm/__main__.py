@@ -63,7 +63,7 @@ def main() -> None:
 
 def _encoder(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
     config = read_config(BUNDLED_MODEL)
-    encoder = load_encoder(BUNDLED_MODEL / TOKENIZER_FILE)
+    encoder = load_encoder(BUNDLED_MODEL / TOKENIZER_FILE, config.labels)
 
     def prompts(some: Sequence[str]) -> Prompts:
         encoded = [encoder.encode(text) for text in some]

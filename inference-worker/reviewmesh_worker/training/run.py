@@ -44,7 +44,7 @@ def train(data: Path, output: Path, version: str, schedule: Schedule, report: Re
     torch.manual_seed(schedule.seed)
     output.mkdir(parents=True, exist_ok=True)
     labels = head_labels(load_tasks())
-    encoder = TextEncoder(_base_folder() / TOKENIZER_FILE)
+    encoder = TextEncoder(_base_folder() / TOKENIZER_FILE, labels)
     reviews, _ = _reviews(data)
     entities, _ = _entities(data)
     report(f"{len(reviews)} reviews and {len(entities)} entity rows to learn from")

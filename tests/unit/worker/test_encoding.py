@@ -11,7 +11,7 @@ from reviewmesh_worker.models import BUNDLED_MODEL
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE)
+    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ LABELS = head_labels(load_tasks())
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE)
+    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()))
 
 
 def _row(text: str, name: str, label: str, source: str, annotated: list[str]) -> dict[str, object]:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reviewmesh_worker.engines.interface import EngineLoadError
+from reviewmesh_worker.tasks.instructions import without_instructions
+from reviewmesh_worker.tasks.labels import HeadLabels
 
 Int64Array = NDArray[np.int64]
 
@@ -30,8 +32,10 @@ _LOWER, _TITLE, _UPPER, _INITIAL, _MIXED, _DIGIT, _ALNUM, _PUNCT, _OTHER = range
 SHAPE_COUNT: Final = 40
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
-# Control and format characters: the tokenizer drops them, and a word looks the same without.
+# Terminal escapes, then control and format characters: the tokenizer drops these, and a word looks
+# the same without.
 _UNSEEN: Final = re.compile(
+    "\x1b\\[[0-?]{0,16}[ -/]{0,4}[@-~]|"
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
     "\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000110bd"
     "\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
@@ -58,16 +62,17 @@ class EncodedText:
 class TextEncoder:
     """Tokenizes texts of any length; nothing is cut off."""
 
-    def __init__(self, tokenizer_file: Path) -> None:
+    def __init__(self, tokenizer_file: Path, labels: HeadLabels) -> None:
+        self._labels = labels
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
     def encode(self, text: str) -> EncodedText:
-        """What nobody sees is not read; offsets are the text's."""
+        """What is meant for a model and what nobody sees is not read; offsets are the text's."""
         seen, places = _seen(text)
         # Half a surrogate pair is no text to the tokenizer; its stand-in keeps the offsets.
-        whole = _SURROGATES.sub("\ufffd", seen)
+        whole = without_instructions(_SURROGATES.sub("\ufffd", seen), self._labels)
         encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         words = np.array(encoding.word_ids, dtype=np.int64)
@@ -86,14 +91,14 @@ def _seen(text: str) -> tuple[str, Int64Array | None]:
     if _UNSEEN.search(text) is None:
         return text, None
     seen = _UNSEEN.sub("", text)
-    gone = [match.start() for match in _UNSEEN.finditer(text)]
+    gone = [place for match in _UNSEEN.finditer(text) for place in range(*match.span())]
     return seen, np.delete(np.arange(len(text), dtype=np.int64), gone)
 
 
-def load_encoder(file: Path) -> TextEncoder:
+def load_encoder(file: Path, labels: HeadLabels) -> TextEncoder:
     """Raises EngineLoadError."""
     try:
-        return TextEncoder(file)
+        return TextEncoder(file, labels)
     # The tokenizers package raises plain Exception for a missing or broken file.
     except Exception as error:
         raise EngineLoadError(f"expected a tokenizer at {file}: {error}") from error

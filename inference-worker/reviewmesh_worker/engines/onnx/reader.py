@@ -33,7 +33,7 @@ class OnnxReader:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._config = read_config(folder)
-        self._encoder = load_encoder(folder / TOKENIZER_FILE)
+        self._encoder = load_encoder(folder / TOKENIZER_FILE, self._config.labels)
         self._session = _load_session(folder / WEIGHTS_FILE, threads)
 
     @property

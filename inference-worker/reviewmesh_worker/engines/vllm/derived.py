@@ -2,7 +2,7 @@
 
 The repository holds the weights once, as ONNX. vLLM reads `config.json` and safetensors, so these
 are written to the user's cache, under the digest of what they are derived from. The weights are the
-int8 ones times their scales: the same network, without the rounding of activations.
+int8 ones times their scales, as the ONNX model takes them: both engines compute the same.
 """
 
 from __future__ import annotations
@@ -131,12 +131,12 @@ def _parameters(graph: Any) -> dict[str, Array]:
     for node in graph.node:
         path = ".".join(node.name.strip("/").split("/")[:-1])
         for name in node.input[:2]:
-            plain = name.removesuffix("_quantized")
-            if node.op_type in ("MatMul", "MatMulInteger") and name in stored:
-                weight = f"{path}.weight" if plain.startswith("onnx::") else plain
+            held = name if name in stored else f"{name}_quantized"
+            if node.op_type == "MatMul" and held in stored:
+                weight = f"{path}.weight" if name.startswith("onnx::") else name
                 if weight.endswith(".weight"):
                     # ONNX multiplies by (in, out); a linear layer holds (out, in).
-                    called[weight] = np.ascontiguousarray(_floats(stored, name).T)
+                    called[weight] = np.ascontiguousarray(_floats(stored, held).T)
             elif node.op_type == "Add" and path == "tags" and name.startswith("onnx::Add"):
                 called["tags.served_style"] = _floats(stored, name)
     return called

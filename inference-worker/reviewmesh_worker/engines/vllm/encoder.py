@@ -78,7 +78,7 @@ class VllmEncoderEngine:
 
     async def start(self) -> None:
         package = self._package
-        self._encoder = load_encoder(package.folder / TOKENIZER_FILE)
+        self._encoder = load_encoder(package.folder / TOKENIZER_FILE, self._config.labels)
         form = await asyncio.to_thread(_form_of, package)
         core = Core(
             str(form),
