@@ -1,13 +1,13 @@
-"""`reviewmesh-models`: train, export and evaluate the embedded model.
+"""`reviewmesh-models`: train and evaluate models.
 
-`train` and `export` need the extra `training`; `evaluate` runs with what serves.
+`train` needs the extra `training`; `evaluate` runs with what serves.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,54 +17,16 @@ from reviewmesh_worker.evaluation.run import evaluate as evaluate_model
 from reviewmesh_worker.evaluation.run import read_dev_rows
 from reviewmesh_worker.evaluation.table import print_scores
 from reviewmesh_worker.models import BUNDLED_MODEL
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from reviewmesh_worker.training.command import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 Data = Annotated[Path, typer.Option(help="Folder with the labelled rows, JSON lines.")]
-Output = Annotated[Path, typer.Option(help="Folder to write the model to.")]
-Version = Annotated[str, typer.Option(help="Version that results will carry in their lineage.")]
 
 _WRONG_USAGE = 2
 
 
-@app.command()
-def train(
-    data: Data,
-    output: Output,
-    version: Version = "1",
-    epochs: Annotated[int, typer.Option(min=1)] = 4,
-    minutes: Annotated[
-        float, typer.Option(help="The learning rate runs out by then if the epochs do not.")
-    ] = 120.0,
-    seed: int = 7,
-) -> None:
-    """Fine-tune the encoder, quantize it, fit its thresholds on held-out rows."""
-    training = _training()
-    console = Console()
-    schedule = training.Schedule(epochs, minutes, seed)
-    try:
-        training.train(data, output, version, schedule, console.print)
-    except FileNotFoundError as error:
-        raise _fail(str(error)) from error
-    console.print(f"written to {output}")
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that `train` left behind.")],
-    data: Data,
-    output: Output,
-    version: Version = "1",
-) -> None:
-    """Write a checkpoint as the int8 model that serves."""
-    try:
-        _training().export_checkpoint(checkpoint, data, output, version)
-    except FileNotFoundError as error:
-        raise _fail(str(error)) from error
-    Console().print(f"written to {output}")
+app.command()(train)
 
 
 @app.command()
@@ -83,17 +45,6 @@ def evaluate(
     print_scores(scores, Console())
     if json_file is not None:
         json_file.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-
-
-def _training() -> ModuleType:
-    try:
-        from reviewmesh_worker.training import run
-    except ModuleNotFoundError as error:
-        raise _fail(
-            f"training needs the package {error.name}, which is not installed here: "
-            "install requirements/vllm.txt"
-        ) from error
-    return run
 
 
 def _fail(message: str) -> typer.Exit:

@@ -24,10 +24,9 @@ from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.tasks.labels import HeadLabels
-from reviewmesh_worker.training.calibration import fit, read_held_out
-from reviewmesh_worker.training.dataset import MAX_TOKENS
+from reviewmesh_worker.training.encoder.calibration import fit, read_held_out
+from reviewmesh_worker.training.encoder.dataset import MAX_TOKENS
 
-MODEL_NAME: Final = "minilm-reviews"
 _OPSET: Final = 17
 _OVERLAP: Final = 30
 _OUTPUTS: Final = ("sentiment", "topics", "polarities", "tags")
@@ -38,6 +37,7 @@ def export(
     tokenizer_file: Path,
     held_out: tuple[list[Row], list[Row]],
     folder: Path,
+    name: str,
     version: str,
     labels: HeadLabels,
 ) -> None:
@@ -45,12 +45,11 @@ def export(
 
     `held_out` is reviews and entity rows that were not trained on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
     _write_weights(network, folder / WEIGHTS_FILE)
     window = MAX_TOKENS - 2
     unfitted = ModelConfig(
-        MODEL_NAME, version, window, window - _OVERLAP, labels, neutral_calibration(labels)
+        name, version, window, window - _OVERLAP, labels, neutral_calibration(labels)
     )
     write_config(folder, unfitted)
     reader = OnnxReader(folder, threads=torch.get_num_threads())

@@ -1,0 +1,286 @@
+"""A package of a model: its manifest, and whether the folder holds what the manifest says.
+
+The manifest names the digest of every other file. What an evaluation found, and the card that tells
+of it, lie beside them and are no part of it: a package is the same before and after it was judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from reviewmesh_worker.tasks.definition import Task
+
+FORMAT: Final = 1
+MANIFEST_FILE: Final = "manifest.json"
+EVALUATION_FILE: Final = "evaluation.json"
+EVALUATION_PAGE: Final = "evaluation.html"
+CARD_FILE: Final = "MODEL_CARD.md"
+NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE, CARD_FILE})
+
+Kind = Literal["encoder", "causal"]
+
+_COPY_ANEW: Final = "copy the package anew from where it was made, or make it anew"
+
+
+class PackageError(ValueError):
+    """A folder is no package that can be used; the message says what is off and what to do."""
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path)
+    if not path or parts.is_absolute() or ".." in parts.parts or str(parts) != path:
+        raise ValueError(f"expected the path of a file inside the package, found {path!r}")
+    return path
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,79}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""As `sha256sum` prints it."""
+_FilePath = Annotated[str, AfterValidator(_inside)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskVersion(_Part):
+    """The definition of a task that a model was made for."""
+
+    version: Version
+    digest: Digest
+
+
+class Base(_Part):
+    """What a model was fine-tuned from."""
+
+    name: str
+    source: str
+    licence: str
+
+
+class Data(_Part):
+    """A file of labelled rows that a model was made with."""
+
+    name: str
+    sha256: Sha256
+    rows: int
+    licence: str
+
+
+class Manifest(_Part):
+    format: Literal[1] = FORMAT
+    name: Name
+    version: Version
+    kind: Kind
+    """What the weights are; with the machine it decides which engine serves them."""
+    tasks: dict[Name, TaskVersion] = Field(min_length=1)
+    base: Base | None
+    """None where a model was trained from nothing."""
+    license: str
+    data: list[Data]
+    training: dict[str, Any]
+    """The settings as trained."""
+    scores: dict[str, Any] | None = None
+    files: dict[_FilePath, Sha256] = Field(min_length=1)
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Package:
+    """A folder whose manifest was read; `verify` looks at everything else."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Package:
+        """Read a folder's manifest. Raises PackageError."""
+        return cls(folder, _read(folder / MANIFEST_FILE))
+
+    @property
+    def id(self) -> str:
+        return f"{self.manifest.name}@{self.manifest.version}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Over all that decides an answer: the manifest without its scores and its date."""
+        decisive = self.manifest.model_dump(mode="json", exclude={"scores", "created_at"})
+        canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+    def verify(self, tasks: Mapping[str, Task]) -> None:
+        """Every file, and those of its tasks that are among `tasks`. Raises PackageError."""
+        self.verify_tasks(tasks)
+        self.verify_files()
+
+    def fitting(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
+        """Those that it was made for, with just these definitions."""
+        return {
+            name: task
+            for name, task in tasks.items()
+            if self.manifest.tasks.get(name)
+            == TaskVersion(version=task.version, digest=task.digest)
+        }
+
+    def verify_tasks(self, tasks: Mapping[str, Task]) -> None:
+        """As `verify`, without reading the files."""
+        made_for = self.manifest.tasks
+        shared = [task for name, task in tasks.items() if name in made_for]
+        if not shared:
+            raise PackageError(
+                f"{self.id} serves {_listed(made_for)}, and what is wanted is {_listed(tasks)}; "
+                "name another package"
+            )
+        for task in shared:
+            _check_task(self.id, task, made_for[task.name])
+
+    def verify_files(self) -> None:
+        """The files are those of the manifest, byte for byte. Raises PackageError."""
+        there = set(_files_in(self.folder))
+        named = self.manifest.files
+        if missing := named.keys() - there:
+            raise PackageError(
+                f"{self.folder}: the manifest names {_listed(missing)}, which the folder has not; "
+                f"{_COPY_ANEW}"
+            )
+        if extra := there - named.keys():
+            raise PackageError(
+                f"{self.folder}: the manifest does not name {_listed(extra)}; take what does not "
+                "belong there out of the folder, or make the package anew"
+            )
+        for path, expected in named.items():
+            found = _sha256(self.folder / path)
+            if found != expected:
+                raise PackageError(
+                    f"{self.folder / path}: expected the SHA-256 {expected}, found {found}: the "
+                    f"file was cut short or changed; {_COPY_ANEW}"
+                )
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    kind: Kind,
+    tasks: Mapping[str, Task],
+    base: Base | None,
+    license: str,
+    data: Iterable[Data],
+    training: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Make a package of what lies in the folder. Raises PackageError."""
+    try:
+        manifest = Manifest(
+            name=name,
+            version=version,
+            kind=kind,
+            tasks={
+                task.name: TaskVersion(version=task.version, digest=task.digest)
+                for task in tasks.values()
+            },
+            base=base,
+            license=license,
+            data=list(data),
+            training=dict(training),
+            scores=None if scores is None else dict(scores),
+            files={path: _sha256(folder / path) for path in sorted(_files_in(folder))},
+            created_at=datetime.now(UTC).replace(microsecond=0),
+        )
+    except ValidationError as error:
+        raise PackageError(f"{folder}: {_problems(error)}") from error
+    content = manifest.model_dump(mode="json")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    return manifest
+
+
+def _read(file: Path) -> Manifest:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PackageError(
+            f"expected the manifest of a package at {file}, {error.strerror}; name the folder of a "
+            "package"
+        ) from error
+    except ValueError as error:
+        raise PackageError(f"{file}: expected JSON, {error}; {_COPY_ANEW}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise PackageError(
+            f"{file}: expected the format {FORMAT}, found {found!r}; use the reviewmesh that made "
+            "the package, or make it anew with this one"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise PackageError(f"{file}: {_problems(error)}; {_COPY_ANEW}") from error
+
+
+def _check_task(package: str, task: Task, made_for: TaskVersion) -> None:
+    if task.version != made_for.version:
+        raise PackageError(
+            f"{package} was made for version {made_for.version} of the task {task.name}, and the "
+            f"task here is of version {task.version}; name a package for that version, or use the "
+            "task's definition of the package's version"
+        )
+    if task.digest != made_for.digest:
+        raise PackageError(
+            f"{package} was made for version {made_for.version} of the task {task.name} with the "
+            f"digest {made_for.digest}, and the task here has the same version and the digest "
+            f"{task.digest}: its definition was edited; raise its version and make a package for "
+            "it, or undo the edit"
+        )
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """What belongs to a package, relative and with forward slashes."""
+    for parent, folders, files in os.walk(folder):
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                raise PackageError(
+                    f"{Path(parent) / name}: a package may not hold a link to a folder; copy what "
+                    "it leads to"
+                )
+        for name in files:
+            path = (Path(parent) / name).relative_to(folder).as_posix()
+            if path not in NOT_HASHED:
+                yield path
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise PackageError(f"{file}: cannot be read, {error.strerror}") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+    )
