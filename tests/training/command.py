@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {
         "key_value_heads": 1,
         "head": 32,
         "inner": 128,
-        "copying_steps": 0,
+        "copying_steps": 10,
     },
     "context": 640,
     "packs_per_step": 1,
