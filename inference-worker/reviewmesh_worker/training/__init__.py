@@ -1,5 +1,5 @@
-"""Fine-tuning of the embedded encoder: labelled rows in, a served model folder out.
+"""Training: a config and labelled rows in, a package out. Needs the extra `training`.
 
-`dataset` reads rows, `network` is the encoder with its heads, `loop` trains it, `calibration` fits
-what is decided after training, `export` writes the int8 model. Needs the extra `training`.
+`config` is the schema of every training, `rows` reads and checks the data, `train` is the whole of
+it; `encoder` and `causal` are the two kinds of models, `fitting` fits what is decided afterwards.
 """

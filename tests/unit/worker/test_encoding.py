@@ -7,6 +7,8 @@ import pytest
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder, case_class, word_starts
 from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.tasks.definition import load_tasks
+from reviewmesh_worker.tasks.labels import head_labels
 
 
 @pytest.fixture(scope="module")

@@ -162,8 +162,10 @@ class ReviewNetwork(ReviewHeads):
     """All tasks of one encoder."""
 
     def __init__(self, labels: HeadLabels, dropout: float = 0.1) -> None:
+        # Before the heads: the bundled model's random weights were drawn in this order.
+        encoder = _Encoder(dropout)
         super().__init__(labels, dropout)
-        self.encoder = _Encoder(dropout)
+        self.encoder = encoder
 
     def encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
         hidden: Tensor = self.encoder(ids, shapes, mask)

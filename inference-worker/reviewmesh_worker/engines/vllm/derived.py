@@ -146,7 +146,8 @@ def _floats(stored: Mapping[str, Array], name: str) -> Array:
     plain = name.removesuffix("_quantized")
     if plain == name:
         return stored[name].astype(np.float32)
-    shifted = stored[name].astype(np.int32) - stored[f"{plain}_zero_point"].astype(np.int32)
+    zero_point = stored.get(f"{plain}_zero_point", np.zeros(1, np.int8))
+    shifted = stored[name].astype(np.int32) - zero_point.astype(np.int32)
     return (shifted * stored[f"{plain}_scale"]).astype(np.float32)
 
 

@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from reviewmesh_worker.engines.encoder.config import (
@@ -24,8 +22,9 @@ from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.evaluation.rows import Row
 from reviewmesh_worker.tasks.labels import HeadLabels
-from reviewmesh_worker.training.calibration import fit, read_held_out
-from reviewmesh_worker.training.dataset import MAX_TOKENS
+from reviewmesh_worker.training.encoder.calibration import fit, read_held_out
+from reviewmesh_worker.training.encoder.dataset import MAX_TOKENS
+from reviewmesh_worker.training.encoder.storage import store_as_int8
 
 _OPSET: Final = 17
 _OVERLAP: Final = 30
@@ -43,7 +42,6 @@ def export(
 
     `held_out` is reviews and entity rows that were not trained on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
     _write_weights(network, folder / WEIGHTS_FILE)
     window = MAX_TOKENS - 2
@@ -60,19 +58,7 @@ def _write_weights(network: ReviewNetwork, file: Path) -> None:
         prepared = Path(folder) / "prepared.onnx"
         _write_exact(network, exact)
         quant_pre_process(exact, prepared, skip_symbolic_shape=True)
-        quantize_dynamic(
-            prepared,
-            file,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            nodes_to_exclude=_head_nodes(prepared),
-        )
-
-
-def _head_nodes(file: Path) -> list[str]:
-    """The heads stay exact: they are small, and rounding costs most where a decision is made."""
-    nodes = onnx.load(file, load_external_data=False).graph.node
-    return [node.name for node in nodes if not node.name.startswith("/encoder/")]
+        store_as_int8(prepared, file)
 
 
 def _write_exact(network: ReviewNetwork, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the trainer learns from: rows, the tags that are allowed, the held-out split."""
+"""What the encoder learns from: examples of rows, the tags that are allowed, batches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
-from reviewmesh_worker.training.dataset import (
+from reviewmesh_worker.training.encoder.dataset import (
     MAX_TOKENS,
     batches,
     pad,
     review_example,
-    split_held_out,
     tag_example,
 )
 
@@ -72,15 +71,6 @@ def test_a_review_with_both_polarities_of_a_topic_learns_half_of_each(
     assert example.topics.sum() == 1
     assert example.sentiment == LABELS.sentiments.index("mixed")
     assert len(example.ids) == MAX_TOKENS
-
-
-def test_held_out_rows_are_always_the_same_and_never_learned_from() -> None:
-    rows = [{"text": f"review number {number}"} for number in range(2000)]
-    learn, held = split_held_out(rows)
-    again = split_held_out(reversed(rows))[1]
-    assert {row["text"] for row in held} == {row["text"] for row in again}
-    assert len(learn) + len(held) == 2000
-    assert 0.06 < len(held) / 2000 < 0.10
 
 
 def test_batches_hold_every_example_once_and_are_of_similar_length() -> None:

@@ -1,13 +1,18 @@
-"""The training loop: review batches and entity batches in turn, one optimizer, averaged weights."""
+"""The training loop: review batches and entity batches in turn, one optimizer, averaged weights.
+
+What it needs to go on after it was stopped is in its checkpoint: a resumed training makes the very
+steps that it would have made.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,11 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
-from reviewmesh_worker.training.dataset import ReviewExample, TagExample, batches, pad
+from reviewmesh_worker.training.config import EncoderConfig
+from reviewmesh_worker.training.curves import Curves
+from reviewmesh_worker.training.encoder.dataset import ReviewExample, TagExample, batches, pad
+from reviewmesh_worker.training.progress import Progress
 
-_BATCH_SIZE: Final = 32
-_ENCODER_RATE: Final = 1e-4
-_HEAD_RATE: Final = 1e-3
+CHECKPOINT_FILE: Final = "checkpoint.pt"
+_CURVE_POINT_EVERY: Final = 20
 _WARMUP: Final = 0.06
 _AVERAGE_EVERY: Final = 4
 _AVERAGE_DECAY: Final = 0.98
@@ -40,7 +47,6 @@ _SHARE_OF_SECOND_STYLE: Final = 0.4
 @dataclass(frozen=True, slots=True)
 class _ReviewBatch:
     examples: list[ReviewExample]
-    kind: str = "review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +54,10 @@ class _TagBatch:
     """Examples of one annotation style."""
 
     examples: list[TagExample]
-    kind: str = "tags"
 
 
 Batch = _ReviewBatch | _TagBatch
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long to train: so many epochs, or so many minutes if those are over first."""
-
-    epochs: int
-    minutes: float
-    seed: int
+_KINDS: Final = {_ReviewBatch: "reviews", _TagBatch: "entities"}
 
 
 class Trainer:
@@ -71,43 +68,79 @@ class Trainer:
         network: ReviewNetwork,
         reviews: Sequence[ReviewExample],
         tagged: Sequence[TagExample],
-        schedule: Schedule,
-        report: Callable[[str], None],
+        config: EncoderConfig,
+        progress: Progress,
     ) -> None:
         self.averaged = copy.deepcopy(network).requires_grad_(False)
         self._network = network
         self._reviews = reviews
         self._tagged = tagged
-        self._schedule = schedule
-        self._report = report
-        self._random = np.random.default_rng(schedule.seed)
+        self._config = config
+        self._progress = progress
+        self._random = np.random.default_rng(config.seed)
         self._weights = torch.tensor(_SENTIMENT_WEIGHTS)
         # Rare words would move far on few examples; the pretrained word vectors stay as they are.
         network.encoder.words.requires_grad_(False)
-        self._optimizer = _optimizer(network)
+        self._optimizer = _optimizer(network, config)
         self._steps = 0
+        self._epoch = 0
+        self._done_in_epoch = 0
+        self._before_epoch: Mapping[str, Any] = {}
+        self._losses: dict[str, list[tuple[int, float]]] = {k: [] for k in _KINDS.values()}
 
-    def run(self, after_epoch: Callable[[ReviewNetwork], None]) -> None:
-        torch.manual_seed(self._schedule.seed)
-        started = time.monotonic()
-        for epoch in range(self._schedule.epochs):
-            plan = self._plan_epoch()
+    def run(self, checkpoints: Path) -> Curves:
+        """Train to the end, from the checkpoint in the folder where there is one."""
+        torch.manual_seed(self._config.seed)
+        file = checkpoints / CHECKPOINT_FILE
+        plan = self._restore(file) if file.is_file() else self._plan_epoch()
+        # Epochs differ by a batch or so; the bar takes the first one's length for all of them.
+        self._progress.begin("training", len(plan) * self._config.epochs, self._steps)
+        while self._epoch < self._config.epochs:
             self._network.train()
-            losses: dict[str, list[float]] = {"review": [], "tags": []}
-            for index, batch in enumerate(plan):
-                done = (epoch + index / len(plan)) / self._schedule.epochs
-                spent = (time.monotonic() - started) / 60 / self._schedule.minutes
-                if spent >= 1:
-                    self._report(f"out of time in epoch {epoch + 1}")
-                    after_epoch(self.averaged)
-                    return
-                kind, loss = self._step(batch, max(done, spent))
-                losses[kind].append(loss)
-                if index % 50 == 49:
-                    self._report(_progress(epoch, index, len(plan), started, losses))
-            after_epoch(self.averaged)
+            for index in range(self._done_in_epoch, len(plan)):
+                self._step(plan[index], (self._epoch + index / len(plan)) / self._config.epochs)
+                self._done_in_epoch = index + 1
+                if self._steps % self._config.checkpoint_steps == 0:
+                    self._save(file)
+            self._epoch, self._done_in_epoch = self._epoch + 1, 0
+            plan = self._plan_epoch()
+        return Curves({kind: _means(points) for kind, points in self._losses.items()})
+
+    def _save(self, file: Path) -> None:
+        state = {
+            "network": self._network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "steps": self._steps,
+            "epoch": self._epoch,
+            "done_in_epoch": self._done_in_epoch,
+            "before_epoch": self._before_epoch,
+            "random": self._random.bit_generator.state,
+            "torch_random": torch.get_rng_state(),
+            "losses": self._losses,
+        }
+        written = file.with_suffix(".new")
+        torch.save(state, written)
+        # Whole or not at all, whenever the process is killed.
+        os.replace(written, file)
+
+    def _restore(self, file: Path) -> list[Batch]:
+        """What is left and what is done of the epoch that was interrupted."""
+        state = torch.load(file, weights_only=True)
+        self._network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._steps, self._epoch = state["steps"], state["epoch"]
+        self._done_in_epoch, self._losses = state["done_in_epoch"], state["losses"]
+        self._random.bit_generator.state = state["before_epoch"]
+        plan = self._plan_epoch()
+        self._random.bit_generator.state = state["random"]
+        torch.set_rng_state(state["torch_random"])
+        return plan
 
     def _plan_epoch(self) -> list[Batch]:
+        self._before_epoch = self._random.bit_generator.state
+        size = self._config.batch_size
         tagged = [
             example
             for example in self._tagged
@@ -116,20 +149,18 @@ class Trainer:
         plan: list[Batch] = []
         lengths = [len(example.ids) for example in self._reviews]
         plan += [
-            _ReviewBatch(batch)
-            for batch in batches(self._reviews, lengths, _BATCH_SIZE, self._random)
+            _ReviewBatch(batch) for batch in batches(self._reviews, lengths, size, self._random)
         ]
         for style in (0, 1):
             own = [example for example in tagged if example.style == style]
             lengths = [len(example.ids) for example in own]
-            cut = batches(own, lengths, _BATCH_SIZE, self._random)
+            cut = batches(own, lengths, size, self._random)
             plan += [_TagBatch(batch) for batch in cut]
         return [plan[index] for index in self._random.permutation(len(plan))]
 
-    def _step(self, batch: Batch, progress: float) -> tuple[str, float]:
+    def _step(self, batch: Batch, done: float) -> None:
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * rate_at(progress)
-        kind = batch.kind
+            group["lr"] = group["peak"] * rate_at(done)
         if isinstance(batch, _ReviewBatch):
             loss = self._review_loss(batch.examples)
         else:
@@ -139,7 +170,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
         self._optimizer.step()
         self._average()
-        return kind, loss.item()
+        self._losses[_KINDS[type(batch)]].append((self._steps, loss.item()))
+        self._progress.step(self._steps, loss.item())
 
     def _review_loss(self, batch: list[ReviewExample]) -> Tensor:
         ids, shapes, mask = _inputs([e.ids for e in batch], [e.shapes for e in batch])
@@ -198,7 +230,7 @@ def rate_at(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP) / (1 - _WARMUP)))
 
 
-def _optimizer(network: ReviewNetwork) -> torch.optim.AdamW:
+def _optimizer(network: ReviewNetwork, config: EncoderConfig) -> torch.optim.AdamW:
     new = {id(p) for p in network.encoder.shapes.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -209,12 +241,12 @@ def _optimizer(network: ReviewNetwork) -> torch.optim.AdamW:
         [
             {
                 "params": parameters,
-                "peak": _HEAD_RATE if head else _ENCODER_RATE,
+                "peak": config.head_learning_rate if head else config.learning_rate,
                 "weight_decay": 0.01 if matrix else 0.0,
             }
             for (head, matrix), parameters in groups.items()
         ],
-        lr=_ENCODER_RATE,
+        lr=config.learning_rate,
         fused=True,
     )
 
@@ -227,11 +259,7 @@ def _inputs(
     return torch.from_numpy(pad(ids)), torch.from_numpy(pad(shapes)), torch.from_numpy(mask)
 
 
-def _progress(
-    epoch: int, index: int, total: int, started: float, losses: dict[str, list[float]]
-) -> str:
-    means = "  ".join(
-        f"{kind} {np.mean(values[-60:]):.3f}" for kind, values in losses.items() if values
-    )
-    minutes = (time.monotonic() - started) / 60
-    return f"epoch {epoch + 1}  batch {index + 1}/{total}  {minutes:.1f} min  {means}"
+def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """A point for every few steps: single batches differ more than the curve moves."""
+    cut = [points[at : at + _CURVE_POINT_EVERY] for at in range(0, len(points), _CURVE_POINT_EVERY)]
+    return [(some[-1][0], float(np.mean([loss for _, loss in some]))) for some in cut]

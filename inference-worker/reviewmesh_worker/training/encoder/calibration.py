@@ -1,8 +1,4 @@
-"""What is decided after training, on held-out rows and on the very weights that will serve.
-
-The held-out rows are few, so every setting is drawn towards what holds without them: a bias of
-nothing, and one threshold for all topics.
-"""
+"""What is decided after training, on held-out rows and on the very weights that will serve."""
 
 from __future__ import annotations
 
@@ -32,17 +28,19 @@ from reviewmesh_worker.evaluation.scores import (
     share,
 )
 from reviewmesh_worker.tasks.labels import HeadLabels
-from reviewmesh_worker.training.dataset import SECOND_STYLE_SOURCE
+from reviewmesh_worker.training.encoder.dataset import SECOND_STYLE_SOURCE
+from reviewmesh_worker.training.fitting import (
+    BIASES,
+    COST_OF_BIAS,
+    TEMPERATURES,
+    best_bias,
+    f1,
+    fit_thresholds,
+    smooth,
+)
 
-_TEMPERATURES: Final = np.linspace(0.6, 2.0, 57)
-_RARE_BIASES: Final = np.linspace(-0.6, 0.9, 16)
-_THRESHOLDS: Final = np.linspace(0.2, 0.7, 51)
 _FLOORS: Final = np.linspace(0.1, 0.4, 16)
 _OUTSIDE_BIASES: Final = np.linspace(-0.5, 3.5, 33)
-_COST_OF_BIAS: Final = 0.01
-"""What a bias of one must gain in score to be worth more than none."""
-_TOPIC_PRIOR: Final = 300.0
-"""A topic with so many held-out rows goes half way from the common threshold to its own best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ def fit(reviews: HeldOut, entities: HeldOut) -> Calibration:
     start = neutral_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
     scores, gold = _topic_scores(reviews), _gold_topics(reviews)
-    thresholds = _fit_thresholds(scores, gold)
+    thresholds = fit_thresholds(scores, gold)
     return replace(
         biased,
         sentiment_temperature=_fit_temperature(reviews, biased),
@@ -77,15 +75,12 @@ def fit(reviews: HeldOut, entities: HeldOut) -> Calibration:
 def _fit_sentiment_bias(reviews: HeldOut) -> tuple[float, ...]:
     """Biases of `neutral` and `mixed`: a gain must hold at the neighbouring settings as well."""
     grid = np.array(
-        [
-            [_sentiment_goal(reviews, neutral, mixed) for mixed in _RARE_BIASES]
-            for neutral in _RARE_BIASES
-        ]
+        [[_sentiment_goal(reviews, neutral, mixed) for mixed in BIASES] for neutral in BIASES]
     )
-    cost = _COST_OF_BIAS * np.abs(_RARE_BIASES)
-    worth = _smooth(grid) - cost[:, None] - cost[None, :]
+    cost = COST_OF_BIAS * np.abs(BIASES)
+    worth = smooth(grid) - cost[:, None] - cost[None, :]
     neutral, mixed = np.unravel_index(worth.argmax(), grid.shape)
-    return (0.0, 0.0, *(round(float(_RARE_BIASES[at]), 3) for at in (neutral, mixed)))
+    return (0.0, 0.0, *(round(float(BIASES[at]), 3) for at in (neutral, mixed)))
 
 
 def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
@@ -94,19 +89,6 @@ def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
     gold = [row["sentiment"] for row in reviews.rows]
     counts = label_parts(gold, said, reviews.labels.sentiments)
     return share(hits(gold, said)).value + 0.5 * macro_f1(counts).value
-
-
-def _smooth(grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over each cell and its neighbours."""
-    padded = np.pad(grid, 2, mode="edge")
-    rows, columns = grid.shape
-    shifted = [
-        padded[down : down + rows, right : right + columns]
-        for down in range(5)
-        for right in range(5)
-    ]
-    out: NDArray[np.float64] = np.mean(shifted, axis=0)
-    return out
 
 
 def _fit_temperature(reviews: HeldOut, biased: Calibration) -> float:
@@ -120,7 +102,7 @@ def _fit_temperature(reviews: HeldOut, biased: Calibration) -> float:
         ]
         return float(-np.log(np.maximum(stated, 1e-9)).mean())
 
-    return min((float(t) for t in _TEMPERATURES), key=surprise)
+    return min((float(t) for t in TEMPERATURES), key=surprise)
 
 
 def _topic_scores(reviews: HeldOut) -> NDArray[np.float32]:
@@ -130,32 +112,6 @@ def _topic_scores(reviews: HeldOut) -> NDArray[np.float32]:
 def _gold_topics(reviews: HeldOut) -> NDArray[np.bool_]:
     said = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
     return np.array([[topic in topics for topic in reviews.labels.topics] for topics in said])
-
-
-def _f1(
-    chosen: NDArray[np.bool_],
-    gold: NDArray[np.bool_],
-) -> float:
-    return float(2 * (chosen & gold).sum() / max(chosen.sum() + gold.sum(), 1))
-
-
-def _fit_thresholds(
-    scores: NDArray[np.float32],
-    gold: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Per topic, drawn towards a common threshold as far as its rows are few.
-
-    The common one is half of the F1 that can be reached: where scores are probabilities, that is
-    what maximises F1, and it is steadier than the top of a flat curve.
-    """
-    common = max(_f1(scores >= threshold, gold) for threshold in _THRESHOLDS) / 2
-    thresholds = np.full(scores.shape[1], common)
-    for index in range(scores.shape[1]):
-        own = scores[:, index], gold[:, index]
-        best = max(_THRESHOLDS, key=lambda threshold: _f1(own[0] >= threshold, own[1]))
-        rows = own[1].sum()
-        thresholds[index] += (best - common) * rows / (rows + _TOPIC_PRIOR)
-    return np.round(thresholds, 3)
 
 
 def _fit_floor(
@@ -168,10 +124,10 @@ def _fit_floor(
     silent = ~chosen.any(1, keepdims=True)
 
     def goal(floor: float) -> float:
-        return _f1(chosen | (likeliest & silent & (scores >= floor)), gold)
+        return f1(chosen | (likeliest & silent & (scores >= floor)), gold)
 
-    smooth = _smooth(np.array([[goal(float(floor)) for floor in _FLOORS]]))
-    return round(float(_FLOORS[smooth[0].argmax()]), 3)
+    steady = smooth(np.array([[goal(float(floor)) for floor in _FLOORS]]))
+    return round(float(_FLOORS[steady[0].argmax()]), 3)
 
 
 def _fit_outside_bias(entities: HeldOut) -> float:
@@ -192,6 +148,4 @@ def _fit_outside_bias(entities: HeldOut) -> float:
         ]
         return micro_f1(entity_parts(rows, outputs, labels.entities)).value
 
-    smooth = _smooth(np.array([[goal(float(bias)) for bias in _OUTSIDE_BIASES]]))
-    worth = smooth[0] - _COST_OF_BIAS * np.abs(_OUTSIDE_BIASES)
-    return float(_OUTSIDE_BIASES[worth.argmax()])
+    return best_bias(goal, _OUTSIDE_BIASES)

@@ -1,12 +1,7 @@
-"""Labelled rows: read, checked, tokenized, split for fitting, and cut into batches.
-
-Rows are JSON lines: reviews with `text`, `topics`, `sentiment`; entity rows with `text`,
-`entities`, `labels_annotated`, `source`.
-"""
+"""Labelled rows as the encoder learns from them: tokenized, and cut into batches."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -20,7 +15,6 @@ from reviewmesh_worker.tasks.definition import OUTSIDE
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 MAX_TOKENS: Final = 128
-_HELD_OUT_PERCENT: Final = 8
 SECOND_STYLE_SOURCE: Final = "btc"
 """The Broad Twitter Corpus: account names are persons there and it knows only three labels."""
 
@@ -45,16 +39,6 @@ class TagExample:
     allowed: NDArray[np.bool_]
     """Per token the tags that its annotation allows; a row without any is not learned from."""
     style: int
-
-
-def split_held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows to learn from and rows to fit thresholds on, by a hash of the text: always the same."""
-    learn: list[Row] = []
-    held: list[Row] = []
-    for row in rows:
-        digest = hashlib.sha256(row["text"].encode("utf-8", "surrogatepass")).digest()
-        (held if digest[0] * 100 < _HELD_OUT_PERCENT * 256 else learn).append(row)
-    return learn, held
 
 
 def review_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> ReviewExample:

@@ -1,0 +1,185 @@
+"""What is trained and how: one YAML file for every kind of model, checked before work begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+CONFIGS: Final = Path(__file__).parent / "configs"
+"""Configs that come with the project."""
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,79}$")]
+_Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
+_Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_Rate = Annotated[float, Field(gt=0, lt=1)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A config that cannot be trained from; the message says what is off."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataLicenses(_Part):
+    """Under what the labelled rows may be used, for the package's manifest."""
+
+    reviews: str | None = None
+    entities: str | None = None
+
+
+class _Training(_Part):
+    name: _Name
+    """The package's name."""
+    version: _Version
+    license: _Words
+    """Of the weights that come out: what the base and the data allow."""
+    data_licenses: DataLicenses = DataLicenses()
+    seed: int = 7
+    epochs: _Count
+    checkpoint_steps: _Count = 200
+    """Optimizer steps between two checkpoints: what a kill costs at most."""
+
+
+class EncoderConfig(_Training):
+    """The encoder with a head per task, which serves all tasks in one pass."""
+
+    kind: Literal["encoder"]
+    batch_size: _Count
+    """Rows per step."""
+    learning_rate: _Rate
+    """Peak, of the pretrained encoder."""
+    head_learning_rate: _Rate
+    """Peak, of what is new."""
+
+
+class Base(_Part):
+    """What a model is fine-tuned from."""
+
+    folder: Path
+    """In Hugging Face form, with its tokenizer and chat template; relative to where one works."""
+    name: _Words
+    source: _Words
+    license: _Words
+
+
+class Scratch(_Part):
+    """Numbers of a Gemma-2 that begins with random weights."""
+
+    vocabulary: Annotated[int, Field(ge=512, le=262_144)]
+    hidden: _Count
+    layers: _Count
+    heads: _Count
+    key_value_heads: _Count
+    head: Annotated[int, Field(ge=2, multiple_of=2)]
+    """Features of one head."""
+    inner: _Count
+    copying_steps: Annotated[int, Field(ge=0)]
+    """Steps that teach to copy random tokens, before any labelled row; see `causal.copying`."""
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Scratch:
+        if self.heads % self.key_value_heads:
+            raise ValueError("heads must be a multiple of key_value_heads")
+        return self
+
+
+class Lora(_Part):
+    """The low-rank adapter that is trained and then merged into the base."""
+
+    rank: _Count
+    alpha: _Count
+    dropout: float = Field(ge=0, lt=1)
+    targets: list[str] = Field(min_length=1)
+    """Names of the linear layers that are adapted."""
+
+
+class CausalConfig(_Training):
+    """A chat model: a base in Hugging Face form, or one from scratch."""
+
+    kind: Literal["causal"]
+    tasks: list[Literal["ner", "topic", "sentiment"]] = Field(min_length=1)
+    base: Base | None = None
+    scratch: Scratch | None = None
+    method: Literal["lora", "full"]
+    lora: Lora | None = None
+    context: Annotated[int, Field(ge=64)]
+    """Tokens of a pack of reviews, and so of the longest prompt with its answer."""
+    packs_per_step: _Count
+    learning_rate: _Rate
+    """Peak; warm-up, then half a cosine down to nothing."""
+    dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool = False
+    """Activations are computed anew on the way back instead of kept: slower, far less memory."""
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> CausalConfig:
+        if (self.base is None) == (self.scratch is None):
+            raise ValueError("expected either base or scratch")
+        if self.scratch is not None and self.method != "full":
+            raise ValueError("a model from scratch is trained whole: expected method full")
+        if (self.method == "lora") != (self.lora is not None):
+            raise ValueError(
+                "expected lora, with rank, alpha, dropout and targets, for method lora"
+            )
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("each task may stand once")
+        return self
+
+
+TrainingConfig = EncoderConfig | CausalConfig
+_SCHEMA: Final[TypeAdapter[TrainingConfig]] = TypeAdapter(
+    Annotated[TrainingConfig, Field(discriminator="kind")]
+)
+
+
+def read_config(file: Path) -> TrainingConfig:
+    """Raises ConfigError."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = _SCHEMA.validate_python(content)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"expected a training config at {file}, {error}; see those in {CONFIGS}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: expected YAML, {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {_problems(error)}") from error
+    if isinstance(config, CausalConfig) and config.base is not None:
+        _check_base(file, config.base.folder)
+    return config
+
+
+def _check_base(file: Path, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{file}: expected a model in Hugging Face form at base, found no config.json in "
+            f"{folder.absolute()}; nothing is downloaded: put the model's files there"
+        )
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in one['loc']) or 'config'}: {one['msg']}"
+        for one in error.errors()
+    )
+
+
+def as_plain(config: TrainingConfig) -> dict[str, Any]:
+    """For a manifest: what was set, in the words of the file."""
+    plain: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
+    return plain
