@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -232,6 +233,25 @@ def test_replicas_come_and_go_within_a_backlog_and_nothing_is_lost(trends: Trend
     trends.wait_equal()
     assert first.terminate() == 0
     assert second.terminate() == 0
+
+
+def test_a_batch_is_written_by_one_reader_however_the_group_changes(trends: Trends) -> None:
+    trends.mesh.apply_topics()
+    trends.publish(400)
+    trends.publish(400, abort=True)
+    trends.publish(400)
+    command = [str(PYTHON), "-m", "tests.insights_readers", "800"]
+    environment = trends.process().environment
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {
+        "written_while_it_was_ours": True,
+        "written_afterwards": False,
+        "most_often": 1,
+        "records": 800,
+    }
 
 
 def test_without_partitions_for_too_long_it_ends_and_says_why(trends: Trends) -> None:
