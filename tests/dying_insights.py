@@ -1,6 +1,6 @@
 """`python -m tests.dying_insights N`: the insights service, killed as it hands over its Nth write.
 
-Writes are slowed, so that commits of offsets fall among them. Runs in Faust's environment.
+Never with 0. Writes are slowed, so that a batch takes a second. Runs in Faust's environment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable
 
 from reviewmesh.insights import __main__ as service
 from reviewmesh.insights import app
-from reviewmesh.insights.outbox import Message
+from reviewmesh.insights.app import Message
 
 
 def die_at(last: int) -> None:

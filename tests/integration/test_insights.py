@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -36,7 +37,7 @@ class Trends:
         self.random = random.Random(prefix)
         self._producer: Producer | None = None
 
-    def process(self, slot: str = "0", dies_at_write: int = 0) -> Process:
+    def process(self, slot: str = "0", dies_at_write: int = 0, slow: bool = False) -> Process:
         name, port = f"insights-{slot}", free_port()
         dying = [str(PYTHON), "-m", "tests.dying_insights", str(dies_at_write)]
         environment = os.environ | {
@@ -46,7 +47,7 @@ class Trends:
             "REVIEWMESH_SLOT": slot,
             "REVIEWMESH_HTTP__PORT": str(port),
         }
-        command = dying if dies_at_write else COMMAND
+        command = dying if dies_at_write or slow else COMMAND
         process = Process(name, command, environment, self.mesh.folder / f"{name}.log", port)
         self.mesh.processes[name] = process
         return process
@@ -179,7 +180,7 @@ def test_killed_twice_the_insights_equal_a_recount(trends: Trends) -> None:
     time.sleep(trends.random.random() / 3)
     process.kill()
     trends.publish(1500)
-    # Within its first turn, long enough after its start for offsets to be committed meanwhile.
+    # Among the writes of its first batches.
     dying = trends.process(dies_at_write=trends.random.randrange(700, 1000))
     dying.start()
     assert dying.wait() == -signal.SIGKILL
@@ -210,6 +211,60 @@ def test_a_second_replica_takes_a_share_and_gives_it_back(trends: Trends) -> Non
     trends.publish(200)
     trends.wait_equal()
     assert first.terminate() == 0
+
+
+def test_replicas_come_and_go_within_a_backlog_and_nothing_is_lost(trends: Trends) -> None:
+    """Each change of the group finds records fetched and not yet written: writes are slow."""
+    trends.mesh.apply_topics()
+    trends.publish(4000)
+    first, second = trends.process("0", slow=True), trends.process("1", slow=True)
+    first.start()
+    wait_counted(first, 1)
+    second.start()
+    wait_counted(second, 1)
+    second.kill()
+    trends.publish(1000)
+    second.start()
+    counted = _counted(first)
+    wait_counted(first, int(counted) + 1)
+    first.kill()
+    wait_counted(second, 1)
+    first.start()
+    trends.wait_equal()
+    assert first.terminate() == 0
+    assert second.terminate() == 0
+
+
+def test_a_batch_is_written_by_one_reader_however_the_group_changes(trends: Trends) -> None:
+    trends.mesh.apply_topics()
+    trends.publish(400)
+    trends.publish(400, abort=True)
+    trends.publish(400)
+    command = [str(PYTHON), "-m", "tests.insights_readers", "800"]
+    environment = trends.process().environment
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {
+        "written_while_it_was_ours": True,
+        "written_afterwards": False,
+        "most_often": 1,
+        "records": 800,
+    }
+
+
+def test_without_partitions_for_too_long_it_ends_and_says_why(trends: Trends) -> None:
+    trends.mesh.apply_topics()
+    process = trends.process()
+    impatient = (
+        "import sys; from reviewmesh.insights import __main__, app; "
+        "app.JOIN_S = 0; sys.exit(__main__.main())"
+    )
+    process.command = [str(PYTHON), "-c", impatient]
+    process.start()
+    assert process.wait() == 1
+    assert "the group gave no partitions within 0 s" in process.log.read_text()
 
 
 @pytest.mark.parametrize(

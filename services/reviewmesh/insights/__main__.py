@@ -14,7 +14,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reviewmesh.insights.app import ENRICHED, INSIGHTS, PUBLISH_EVERY_S, Insights
+from reviewmesh.insights.app import ENRICHED, INSIGHTS, Insights, Names
 from reviewmesh.insights.broker import UnusableOption, await_topics, credentials
 from reviewmesh.runtime import health, logs
 from reviewmesh.runtime.clock import wall_clock
@@ -22,6 +22,7 @@ from reviewmesh.runtime.codec import Codec
 from reviewmesh.runtime.registry import registry_of
 from reviewmesh.runtime.settings import Settings, problems, variable
 
+CHECK_EVERY_S = 0.5
 SCHEMAS = {ENRICHED: "enriched_review", INSIGHTS: "review_insight"}
 
 
@@ -50,30 +51,30 @@ class Service:
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            await self._serve(*waiting.result())
+            await self._serve(waiting.result())
         for task in (beating, waiting, stopping):
             task.cancel()
 
-    async def _serve(self, partitions: int, brokers: int) -> None:
-        insights = self._insights = self._build(partitions, brokers)
+    async def _serve(self, partitions: int) -> None:
+        insights = self._insights = self._build(partitions)
         starting = asyncio.ensure_future(insights.app.start())
         while not (self._stopping.is_set() or insights.app.crashed or _failed(starting)):
-            await insights.turn()
+            insights.check()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), PUBLISH_EVERY_S)
+                await asyncio.wait_for(self._stopping.wait(), CHECK_EVERY_S)
         if not self._stopping.is_set():
             failure = starting.exception() if starting.done() else None
             raise insights.app.crash_reason or failure or RuntimeError("Faust ended by itself")
-        # Faust waits for every record to be acknowledged: the turns go on until it has.
-        ending = asyncio.ensure_future(insights.app.stop())
-        while not ending.done():
-            await insights.turn()
-            await asyncio.wait({ending}, timeout=0.05)
-        ending.result()
+        await insights.stop()
 
-    async def _await_topics(self) -> tuple[int, int]:
-        topics = tuple(self._settings.prefix + topic for topic in SCHEMAS)
-        return await await_topics(self._settings.kafka, topics, self._wait_for)
+    async def _await_topics(self) -> int:
+        names = Names.of(self._settings)
+        return await await_topics(
+            self._settings.kafka,
+            (names.enriched, names.insights),
+            names.own(self._settings),
+            self._wait_for,
+        )
 
     def _wait_for(self, problem: str) -> None:
         if problem and problem != self.waiting_for:
@@ -87,15 +88,13 @@ class Service:
                 self._wait_for(self._insights.state())
             await asyncio.sleep(0.2)
 
-    def _build(self, partitions: int, brokers: int) -> Insights:
+    def _build(self, partitions: int) -> Insights:
         client = registry_of(self._settings.registry)
         enriched, insight = (
             Codec(client, f"{self._settings.prefix}{topic}-value", schema)
             for topic, schema in SCHEMAS.items()
         )
-        return Insights(
-            self._settings, enriched, insight, partitions, brokers, wall_clock, self._log
-        )
+        return Insights(self._settings, enriched, insight, partitions, wall_clock, self._log)
 
 
 def _failed(starting: asyncio.Future[None]) -> bool:

@@ -1,15 +1,15 @@
-"""How Faust reaches the broker: committed records only, and librdkafka's options translated."""
+"""How the broker is reached: librdkafka's options translated; the topics that must be there."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from faust.transport.drivers import aiokafka as driver
 
 from reviewmesh.runtime.settings import KafkaSettings, variable
@@ -36,69 +36,14 @@ class UnusableOption(ValueError):
     """A setting that this service cannot follow."""
 
 
-class ReadCommittedThread(driver.AIOKafkaConsumerThread):
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        """Faust reads uncommitted records at least-once and has no setting for it."""
-        consumer = super()._create_worker_consumer(transport)
-        assert consumer._isolation_level == "read_uncommitted"
-        consumer._isolation_level = "read_committed"
-        return consumer
-
-
-class ReadCommittedConsumer(driver.Consumer):
-    """Commits up to the last record acknowledged: the outbox acknowledges in order.
-
-    Faust looks for a gapless run of offsets instead. Transaction markers and aborted records are
-    gaps, and at a partition's first offsets its account of gaps stops the commits for good.
-    """
-
-    def _new_consumer_thread(self) -> ReadCommittedThread:
-        return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
-        """Every record that was fetched is given out, or its partition is read again from it.
-
-        Faust's own lets go of what it has fetched when a partition is paused or the flow stopped
-        meanwhile, and seeks to what is committed then. After a kill that left out a run of records
-        of one partition in about half of the runs of the test.
-        """
-        records, _ = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
-            return
-        left_out: dict[Any, int] = {}
-        for tp, record in self.scheduler.iterate(records):
-            live = self.flow_active and self.app.consumer_generation_id == generation
-            if live and tp not in left_out and self._takes(tp):
-                yield tp, self._to_message(tp, record)
-            else:
-                left_out.setdefault(tp, record.offset)
-        for tp, offset in left_out.items():
-            if tp in self.assignment() and await self.position(tp) > offset:
-                await self.seek(tp, offset)
-
-    def _takes(self, tp: Any) -> bool:
-        return tp in self._get_active_partitions() or tp in self._buffered_partitions
-
-    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        """Gaps need no account."""
-
-    def _new_offset(self, tp: Any) -> int | None:
-        acknowledged = self._acked[tp]
-        if not acknowledged:
-            return None
-        offset: int = max(acknowledged) + 1
-        acknowledged.clear()
-        self._acked_index[tp].clear()
-        return offset
-
-
-class ReadCommittedTransport(driver.Transport):
-    Consumer = ReadCommittedConsumer
-
-
 def bootstrap_servers(settings: KafkaSettings) -> list[str]:
     return [server.strip() for server in settings.bootstrap_servers.split(",")]
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """Where the broker is and who asks, as arguments of aiokafka's clients."""
+    auth = driver.credentials_to_aiokafka_auth(credentials(settings))
+    return {"bootstrap_servers": bootstrap_servers(settings), **auth}
 
 
 def credentials(settings: KafkaSettings) -> faust.auth.Credentials | None:
@@ -155,38 +100,57 @@ def _variable(option: str) -> str:
 async def await_topics(
     settings: KafkaSettings,
     topics: tuple[str, ...],
+    own: Mapping[str, dict[str, str]],
     waiting_for: Callable[[str], None],
-) -> tuple[int, int]:
-    """Wait until the broker answers and has the topics; gives their partitions and the brokers.
+) -> int:
+    """Wait until the broker answers and has the topics; gives their number of partitions.
 
-    All topics must have the same number of partitions.
+    All must have the same. The `own` ones are created with these options where they are missing.
     """
     while True:
+        problem = "its own topics"
         try:
-            found, brokers = await asyncio.wait_for(_describe(settings, topics), CALL_TIMEOUT_S)
+            found = await asyncio.wait_for(_provide(settings, topics, own), CALL_TIMEOUT_S)
             missing = [topic for topic in topics if topic not in found]
             if missing:
                 problem = f"topics {', '.join(missing)}; run `reviewmesh topics apply`"
             elif len(set(found.values())) > 1:
                 problem = f"topics with equal numbers of partitions, found {found}"
-            else:
-                return found[topics[0]], brokers
+            elif len(found) == len(topics) + len(own):
+                return found[topics[0]]
         except (KafkaError, TimeoutError, OSError) as error:
-            problem = f"the broker at {settings.bootstrap_servers} ({type(error).__name__})"
+            problem = f"the broker at {settings.bootstrap_servers} ({error!r})"
         waiting_for(problem)
         await asyncio.sleep(RETRY_S)
 
 
-async def _describe(settings: KafkaSettings, topics: tuple[str, ...]) -> tuple[dict[str, int], int]:
-    auth = driver.credentials_to_aiokafka_auth(credentials(settings))
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers(settings), **auth)
+async def _provide(
+    settings: KafkaSettings, topics: tuple[str, ...], own: Mapping[str, dict[str, str]]
+) -> dict[str, int]:
+    """The partitions of those that are there; creates the own ones once all others are."""
+    admin = AIOKafkaAdminClient(**connection(settings))
     try:
         await admin.start()
-        described = await admin.describe_topics(list(topics))
-        cluster = await admin.describe_cluster()
+        found = await _partitions(admin, [*topics, *own])
+        missing = [topic for topic in own if topic not in found]
+        if missing and all(topic in found for topic in topics):
+            cluster = await admin.describe_cluster()
+            copies = min(3, len(cluster["brokers"]))
+            created = await admin.create_topics(
+                [
+                    NewTopic(name, found[topics[0]], copies, topic_configs=own[name])
+                    for name in missing
+                ]
+            )
+            for _, code, message in created.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):
+                    raise for_code(code)(message)
+            found = await _partitions(admin, [*topics, *own])
     finally:
         await admin.close()
-    counts = {
-        topic["topic"]: len(topic["partitions"]) for topic in described if topic["partitions"]
-    }
-    return counts, len(cluster["brokers"])
+    return found
+
+
+async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
+    described = await admin.describe_topics(topics)
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["partitions"]}
