@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from reviewmesh_protos.inference.v1 import inference_pb2
-from reviewmesh_worker.engines.onnx.config import WEIGHTS_FILE
+from reviewmesh_worker.engines.encoder.config import WEIGHTS_FILE
 from reviewmesh_worker.packages.registry import Registry
 from tests.inference import WorkerProcess, infer, soon
 from tests.packages import DEFINED, cut_short, encoder_copy, small_package, tampered

@@ -15,9 +15,13 @@ from reviewmesh_worker.engines.encoder.windows import cut, gather, judge
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.engines.vllm.derived import huggingface_form, network_of
 from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import TASKS
+from reviewmesh_worker.tasks.definition import load_tasks
 from tests.vllm.conftest import REVIEWS
 from tests.vllm.worker import VllmWorker
+
+BUNDLED = Package.open(BUNDLED_MODEL)
 
 
 def test_every_head_says_what_the_network_says_in_plain_torch(encoder_worker: VllmWorker) -> None:
@@ -72,7 +76,7 @@ def test_metrics_of_vllm_say_which_tasks_and_model_they_are_of(encoder_worker: V
     page = encoder_worker.process.get("/metrics")[1]
     (line,) = [one for one in page.splitlines() if one.startswith("vllm:num_requests_running{")]
     assert 'task="ner,sentiment,topic"' in line
-    assert f'model_version="{read_config(BUNDLED_MODEL).version}"' in line
+    assert f'model_version="{BUNDLED.manifest.version}"' in line
     assert "reviewmesh_worker_items_total" in page
 
 
@@ -80,9 +84,9 @@ def test_the_form_is_written_once_and_by_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REVIEWMESH_CACHE_DIR", str(tmp_path))
-    first = huggingface_form(BUNDLED_MODEL)
+    first = huggingface_form(BUNDLED)
     written = (first / "model.safetensors").stat().st_mtime_ns
-    assert huggingface_form(BUNDLED_MODEL) == first
+    assert huggingface_form(BUNDLED) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == written
     assert [folder.name for folder in (tmp_path / "models").iterdir()] == [first.name]
 
@@ -91,7 +95,7 @@ def test_asking_for_nothing_gives_nothing() -> None:
     from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
     from reviewmesh_worker.engines.vllm.settings import VllmSettings
 
-    engine = VllmEncoderEngine(BUNDLED_MODEL, VllmSettings())
+    engine = VllmEncoderEngine(BUNDLED, load_tasks(), VllmSettings())
     (answer,) = asyncio.run(engine.infer("ner", ["before it has started"]))
     assert answer.outcome.code == "UNAVAILABLE"
     assert np.isclose(engine.load().kv_usage, 0.0)
