@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reviewmesh_worker.engines.interface import Entity, NerOutput, Topic, TopicOutput
-from reviewmesh_worker.evaluation.scores import accuracy, entity_counts, topic_counts, total
+from reviewmesh_worker.evaluation.scores import entity_parts, hits, micro_f1, share, topic_parts
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import read_spans
 from reviewmesh_worker.tasks.calibration import read_calibration
@@ -48,7 +48,7 @@ def sentiment_accuracy(package: Package, rows: Sequence[dict[str, Any]]) -> floa
     for scores in word_logprobs(package.model, prompts, [row["text"] for row in rows])[:, 0]:
         calibrated = calibration.sentiment_scores(dict(zip(prompts.words, scores, strict=True)))
         said.append(max(calibrated, key=lambda label: calibrated[label]))
-    return accuracy([row["sentiment"] for row in rows], said)
+    return share(hits([row["sentiment"] for row in rows], said)).value
 
 
 def topic_f1(package: Package, rows: Sequence[dict[str, Any]]) -> float:
@@ -62,7 +62,7 @@ def topic_f1(package: Package, rows: Sequence[dict[str, Any]]) -> float:
             if score >= calibration.topic_thresholds[label]:
                 topics.append(Topic(label, score, polarity))
         outputs.append(TopicOutput(tuple(topics)))
-    return total(topic_counts(rows, outputs).values()).f1
+    return micro_f1(topic_parts(rows, outputs, prompts.task.label_ids)).value
 
 
 def entity_f1(package: Package, rows: Sequence[dict[str, Any]]) -> float:
@@ -70,7 +70,7 @@ def entity_f1(package: Package, rows: Sequence[dict[str, Any]]) -> float:
         NerOutput(tuple(_entities(package, row["text"], answer)))
         for row, answer in zip(rows, _written(package, rows), strict=True)
     ]
-    return total(entity_counts(rows, outputs).values()).f1
+    return micro_f1(entity_parts(rows, outputs, package.prompts[NER].task.label_ids)).value
 
 
 def _calibration(package: Package) -> Any:

@@ -27,6 +27,7 @@ _NUMBERS = Scratch(
     key_value_heads=1,
     head=16,
     inner=64,
+    initializer=0.1,
     copying_steps=0,
 )
 

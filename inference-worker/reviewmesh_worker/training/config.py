@@ -87,6 +87,9 @@ class Scratch(_Part):
     head: Annotated[int, Field(ge=2, multiple_of=2)]
     """Features of one head."""
     inner: _Count
+    initializer: _Rate
+    """Standard deviation of the random weights. Gemma's own, 0.02, is for models far wider: with it
+    a narrow one takes long to leave the commonest answer."""
     copying_steps: Annotated[int, Field(ge=0)]
     """Steps that teach to copy random tokens, before any labelled row; see `causal.copying`."""
 

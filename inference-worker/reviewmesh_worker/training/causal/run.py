@@ -123,9 +123,7 @@ def from_scratch(numbers: Scratch, context: int, tokenizer: Any) -> Any:
             num_key_value_heads=numbers.key_value_heads,
             head_dim=numbers.head,
             query_pre_attn_scalar=numbers.head,
-            # Of a size with the width: the default is for models a hundred times as wide, and a
-            # narrow one takes long to leave the commonest answer.
-            initializer_range=0.5 * numbers.hidden**-0.5,
+            initializer_range=numbers.initializer,
             max_position_embeddings=context,
             sliding_window=context,
             pad_token_id=tokenizer.pad_token_id,
