@@ -113,13 +113,13 @@ class Mesh:
     def apply_topics(self) -> None:
         topics.apply(self.kafka, self.registry, self.prefix, 24 * 3600)
 
-    def start(self) -> None:
+    def start(self, ready_within_s: float = 60) -> None:
         self.apply_topics()
         for name in self.worker_ports:
             self.add(name).start()
         for name in SERVICES:
             self.add(name).start()
-        self.wait_ready()
+        self.wait_ready(ready_within_s)
 
     def wait_ready(self, timeout_s: float = 60) -> None:
         wait_until(

@@ -28,7 +28,9 @@ _OFTEN: Final = 200
 """How often each word of an answer is shown to the tokenizer's training, to become one token."""
 
 
-def write(folder: Path, tasks: Mapping[str, Task], texts: Iterable[str]) -> None:
+def write(
+    folder: Path, tasks: Mapping[str, Task], texts: Iterable[str], version: str = "1"
+) -> None:
     """Write a package: random weights (seed 7), a tokenizer made of prompts and texts."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -72,11 +74,12 @@ def write(folder: Path, tasks: Mapping[str, Task], texts: Iterable[str]) -> None
         bos_token_id=2,
     )
     Gemma2ForCausalLM(config).to(torch.float32).save_pretrained(folder)
-    neutral_calibration(tasks[SENTIMENT].label_ids, tasks[TOPIC].label_ids).write(folder)
+    labels = {name: task.label_ids for name, task in tasks.items()}
+    neutral_calibration(labels.get(SENTIMENT, ()), labels.get(TOPIC, ())).write(folder)
     write_manifest(
         folder,
         name="tiny-gemma-2",
-        version="1",
+        version=version,
         kind="causal",
         tasks=tasks,
         base=None,

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
-from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reviewmesh_worker.packages.registry import Registry
 from tests.broker import TestStack
-from tests.mesh import TASKS, Mesh, assert_exactly_once, review
-from tests.packages import DEFINED, encoder_copy
+from tests.mesh import TASKS, Mesh, assert_exactly_once
+from tests.packages import DEFINED, encoder_copy, promote
+from tests.stream import Stream, longest_gap_ms
 
 EVERY_S = 0.03
+MORE = 100
 BEFORE, AFTER = "minilm-reviews@1", "minilm-reviews@2"
 WITHOUT_AN_ANSWER_AT_MOST_MS = 2_000
-
-
-class Stream:
-    """One review after the other at a steady pace, no two of them alike, until it is stopped."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.published: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Stream:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._ended.set()
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        codec, producer = self._mesh.codec("reviews.raw"), self._mesh.producer()
-        began = time.monotonic()
-        for number in count():
-            if self._ended.wait(max(0.0, began + number * EVERY_S - time.monotonic())):
-                break
-            item = review(f"r-{number}", f"Anna sold me {number} of these, and all were late.")
-            self.published.append(item)
-            producer.produce(
-                self._mesh.prefix + "reviews.raw",
-                key=item["review_id"].encode(),
-                value=codec.encode(item),
-            )
-            producer.poll(0)
-        assert producer.flush(30) == 0
 
 
 @pytest.fixture
@@ -84,40 +48,17 @@ def swapping(
         mesh.stop()
 
 
-def promote(registry: Registry, id: str) -> None:
-    registry.promote(id, DEFINED, lambda candidate, serving, tasks: [])
-
-
-def versions(record: dict[str, Any]) -> set[str]:
-    return {record["tasks"][task]["lineage"]["model_version"] for task in TASKS}
-
-
-def wait_for_more(mesh: Mesh, version: str, wanted: int = 100) -> None:
-    """Until so many more reviews were answered by that version alone."""
-
-    def answered() -> int:
-        return sum(versions(record) == {version} for record in mesh.enriched())
-
-    before = answered()
-    mesh.wait_for(lambda: answered() >= before + wanted, 60, f"version {version} answers")
-
-
-def longest_gap_ms(records: list[dict[str, Any]], task: str) -> float:
-    times = sorted(record["timings"][f"{task}_at"] for record in records)
-    return float(max(after - before for before, after in pairwise(times)))
-
-
 def test_a_promotion_and_a_rollback_under_load_fail_lose_and_repeat_nothing(
     swapping: Mesh, registry: Registry, request: pytest.FixtureRequest
 ) -> None:
     mesh, mode = swapping, request.node.callspec.params["swapping"]
-    with Stream(mesh) as stream:
-        wait_for_more(mesh, "1")
+    with Stream(mesh, EVERY_S) as stream:
+        stream.wait_for_more("1", MORE)
         promote(registry, AFTER)
-        wait_for_more(mesh, "2")
+        stream.wait_for_more("2", MORE)
         registry.rollback(AFTER, DEFINED)
-        wait_for_more(mesh, "1")
-    enriched = mesh.wait_enriched(len(stream.published))
+        stream.wait_for_more("1", MORE)
+    enriched = stream.wait_enriched()
     assert_exactly_once(stream.published, enriched)
     assert mesh.dead_letters() == []
     digests = {id.split("@")[1]: registry.package(id).digest for id in (BEFORE, AFTER)}

@@ -6,13 +6,14 @@ elsewhere there is nothing here to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.tasks.definition import Task, load_tasks
 from tests.vllm.worker import VllmWorker
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
@@ -43,12 +44,15 @@ def encoder_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmWor
 @pytest.fixture(scope="session")
 def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Gemma-2 of random weights: what it says means nothing, its form is all there."""
-    from bench.vllm import tiny_gemma
-    from reviewmesh_worker.tasks.definition import load_tasks
-
     folder = tmp_path_factory.mktemp("tiny-gemma")
-    tiny_gemma.write(folder, load_tasks(), REVIEWS * 20)
+    write_tiny_gemma(folder, load_tasks(), "1")
     return folder
+
+
+def write_tiny_gemma(folder: Path, tasks: Mapping[str, Task], version: str) -> None:
+    from bench.vllm import tiny_gemma
+
+    tiny_gemma.write(folder, tasks, REVIEWS * 20, version)
 
 
 @pytest.fixture(scope="session")

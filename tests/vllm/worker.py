@@ -55,10 +55,7 @@ class VllmWorker:
         return list(answer.results)
 
     def engine_processes(self) -> list[psutil.Process]:
-        """vLLM's own processes, which are children of the worker's."""
-        assert self.process.popen is not None
-        children = psutil.Process(self.process.popen.pid).children(recursive=True)
-        return [child for child in children if "resource_tracker" not in " ".join(cmdline(child))]
+        return vllm_processes(self.process)
 
     def metric(self, name: str) -> float:
         """The sum of the samples of this name on /metrics."""
@@ -66,6 +63,13 @@ class VllmWorker:
         found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
         assert found, f"expected {name} on /metrics"
         return sum(float(line.split()[-1]) for line in found)
+
+
+def vllm_processes(worker: Process) -> list[psutil.Process]:
+    """vLLM's own processes, which are children of the worker's."""
+    assert worker.popen is not None
+    children = psutil.Process(worker.popen.pid).children(recursive=True)
+    return [child for child in children if "resource_tracker" not in " ".join(cmdline(child))]
 
 
 def cmdline(process: psutil.Process) -> list[str]:
