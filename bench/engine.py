@@ -18,6 +18,7 @@ from reviewmesh_worker.engines.interface import (
     EngineLoad,
     TaskDescription,
 )
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.settings import Settings
 from tests.scripted_engine import MOODS, TASKS, answer
 from tests.scripted_worker import serve_engine
@@ -53,7 +54,9 @@ class TimedEngine:
     async def start(self) -> None:
         """Nothing to load."""
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         if not self._slow:
             return [Answer(answer(task, text)) for text in texts]
         self._held += len(texts)

@@ -131,10 +131,15 @@ class Driver:
         return [self.answers[str(index)][0] for index in range(self.submitted)]
 
 
-def infer(texts: Sequence[str], task: str = TASK) -> inference_pb2.InferRequest:
+def infer(
+    texts: Sequence[str],
+    task: str = TASK,
+    lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_UNSPECIFIED,
+) -> inference_pb2.InferRequest:
     return inference_pb2.InferRequest(
         task=task,
         items=[inference_pb2.Item(id=str(n), text=text) for n, text in enumerate(texts)],
+        lane=lane,
     )
 
 

@@ -28,6 +28,7 @@ from reviewmesh_worker.engines.interface import (
     Topic,
     TopicOutput,
 )
+from reviewmesh_worker.lanes import Lane
 
 TASKS = ("ner", "topic", "sentiment")
 MOODS = ("positive", "negative", "neutral", "mixed")
@@ -79,10 +80,12 @@ class ScriptedEngine:
             time.sleep(delay / 1000)
         return texts
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         assert self._batcher is not None
         self.check()
-        read = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
+        read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
             Answer(text if isinstance(text, ItemFailure) else answer(task, text)) for text in read
         ]

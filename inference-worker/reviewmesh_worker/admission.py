@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+from reviewmesh_worker.lanes import Lane
 
 SHORTEST_HINT_MS = 20
 LONGEST_HINT_MS = 5_000
+BACKFILL_SHARE: Final = 0.75
+"""Of the places: the rest is there for interactive calls, however much a backfill asks."""
 
 
 class Full(RuntimeError):
@@ -19,39 +24,52 @@ class Full(RuntimeError):
 
 
 class Admission:
-    """Counts items, in one event loop. A call larger than the limit is let in when it is alone."""
+    """Counts items, in one event loop.
+
+    A call larger than the worker is let in when it is alone, one of a backfill that is larger than
+    its share when no other of a backfill is there.
+    """
 
     def __init__(self, max_items: int) -> None:
         self.max_items = max_items
         self.items = 0
+        self._backfill = 0
+        self._max_backfill = int(max_items * BACKFILL_SHARE)
         self._seconds_per_item = 0.005
         self._empty = asyncio.Event()
         self._empty.set()
 
     @contextmanager
-    def admit(self, items: int) -> Iterator[Callable[[int], None]]:
+    def admit(self, items: int, lane: Lane = Lane.INTERACTIVE) -> Iterator[Callable[[int], None]]:
         """Gives what frees the places of items that are done before the call is. Raises Full."""
-        if self.items and self.items + items > self.max_items:
-            wait_ms = int(1000 * self._seconds_per_item * (self.items + items - self.max_items))
-            hint = min(max(wait_ms, SHORTEST_HINT_MS), LONGEST_HINT_MS)
-            raise Full(
-                hint, f"{self.items} of {self.max_items} items in flight; try again in {hint} ms"
-            )
-        self.items += items
+        backfill = lane is Lane.BACKFILL
+        self._refuse_over(self.items, items, self.max_items, "items")
+        if backfill:
+            self._refuse_over(self._backfill, items, self._max_backfill, "items of a backfill")
         self._empty.clear()
-        held = items
+        held = 0
 
-        def free(count: int) -> None:
+        def hold(count: int) -> None:
             nonlocal held
-            held -= count
-            self.items -= count
+            held += count
+            self.items += count
+            if backfill:
+                self._backfill += count
 
+        hold(items)
         try:
-            yield free
+            yield lambda count: hold(-count)
         finally:
-            self.items -= held
+            hold(-held)
             if not self.items:
                 self._empty.set()
+
+    def _refuse_over(self, held: int, items: int, limit: int, what: str) -> None:
+        if not held or held + items <= limit:
+            return
+        wait_ms = int(1000 * self._seconds_per_item * (held + items - limit))
+        hint = min(max(wait_ms, SHORTEST_HINT_MS), LONGEST_HINT_MS)
+        raise Full(hint, f"{held} of {limit} {what} in flight; try again in {hint} ms")
 
     async def emptied(self, timeout_s: float) -> bool:
         """Wait for what was admitted; False when the time was too short."""

@@ -2,7 +2,8 @@
 
 A text is inferred once, however many tasks and calls ask for it: calls that come while it is in
 line or running share its outcome, calls that come later find it remembered. A text that makes the
-engine fail fails alone: its batch is halved until it stands by itself.
+engine fail fails alone: its batch is halved until it stands by itself. Texts of interactive calls
+are taken before those of a backfill, see `lanes`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from reviewmesh_worker.engines.interface import ItemFailure
+from reviewmesh_worker.lanes import Lane, due
 
 T = TypeVar("T")
 
@@ -32,8 +35,16 @@ MAX_BATCH_CODE_POINTS: Final = 32_000
 @dataclass(slots=True)
 class _Ticket(Generic[T]):
     text: str
+    lane: Lane
+    due: float
     outcome: asyncio.Future[T | ItemFailure]
     callers: int = 0
+
+    def hurry(self) -> None:
+        """Somebody waits for what was a backfill's."""
+        if self.lane is Lane.BACKFILL:
+            self.lane = Lane.INTERACTIVE
+            self.due = min(self.due, due(self.lane, time.monotonic()))
 
 
 class Batcher(Generic[T]):
@@ -72,7 +83,7 @@ class Batcher(Generic[T]):
         """Texts in line."""
         return len(self._waiting)
 
-    async def submit(self, text: str) -> T | ItemFailure:
+    async def submit(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
         """The outcome of one text; cancelling withdraws the text if nobody else waits for it."""
         known = self._recall(text)
         if known is not None:
@@ -81,7 +92,9 @@ class Batcher(Generic[T]):
         if ticket is None:
             if (refusal := self._refusal()) is not None:
                 return refusal
-            ticket = self._enqueue(text)
+            ticket = self._enqueue(text, lane)
+        elif lane is Lane.INTERACTIVE:
+            ticket.hurry()
         ticket.callers += 1
         try:
             return await asyncio.shield(ticket.outcome)
@@ -108,9 +121,9 @@ class Batcher(Generic[T]):
             return ItemFailure("RESOURCE_EXHAUSTED", message, retryable=True)
         return None
 
-    def _enqueue(self, text: str) -> _Ticket[T]:
+    def _enqueue(self, text: str, lane: Lane) -> _Ticket[T]:
         loop = asyncio.get_running_loop()
-        ticket: _Ticket[T] = _Ticket(text, loop.create_future())
+        ticket: _Ticket[T] = _Ticket(text, lane, due(lane, time.monotonic()), loop.create_future())
         self._waiting[text] = ticket
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
@@ -129,16 +142,19 @@ class Batcher(Generic[T]):
                 ticket.outcome.set_result(outcome)
 
     def _next_batch(self) -> list[str]:
-        """The text that waits longest, with those in line that are nearest to it in length."""
-        oldest = len(next(iter(self._waiting)))
-        nearest = sorted(self._waiting, key=lambda text: abs(len(text) - oldest))
+        """The text that is due first, with those nearest to it in length, its own lane's before."""
+        first = min(self._waiting.values(), key=lambda ticket: ticket.due)
+
+        def distance(ticket: _Ticket[T]) -> tuple[bool, int]:
+            return ticket.lane is not first.lane, abs(len(ticket.text) - len(first.text))
+
         batch: list[str] = []
         room = MAX_BATCH_CODE_POINTS
-        for text in nearest[: self._max_batch]:
-            room -= len(text)
+        for ticket in sorted(self._waiting.values(), key=distance)[: self._max_batch]:
+            room -= len(ticket.text)
             if batch and room < 0:
                 break
-            batch.append(text)
+            batch.append(ticket.text)
         return batch
 
     def _run_bisecting(self, texts: list[str]) -> list[T | ItemFailure]:

@@ -27,6 +27,7 @@ from reviewmesh_worker.engines.interface import (
     TopicOutput,
     Usage,
 )
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.ready import as_ready
 from reviewmesh_worker.settings import Settings
 
@@ -65,7 +66,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         try:
             with (
                 self._deployment.lease(request.task) as copy,
-                self.admission.admit(len(request.items)),
+                self.admission.admit(len(request.items), lane_of(request)),
             ):
                 return await self._infer(request, copy)
         except (NotServing, Full, EngineDead) as error:
@@ -78,7 +79,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         try:
             with (
                 self._deployment.lease(request.task) as copy,
-                self.admission.admit(len(request.items)) as free,
+                self.admission.admit(len(request.items), lane_of(request)) as free,
             ):
                 async for response in self._infer_stream(request, copy):
                     free(len(response.results))
@@ -115,7 +116,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.InferRequest, copy: Copy
     ) -> inference_pb2.InferResponse:
         started = time.monotonic()
-        answers = await copy.engine.infer(request.task, [item.text for item in request.items])
+        texts = [item.text for item in request.items]
+        answers = await copy.engine.infer(request.task, texts, lane_of(request))
         self._measure(request, copy.engine.tasks[request.task], started)
         answered = list(zip(request.items, answers, strict=True))
         return inference_pb2.InferResponse(**self._response(request.task, copy, started, answered))
@@ -124,7 +126,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.InferStreamRequest, copy: Copy
     ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         started = time.monotonic()
-        one_by_one = [copy.engine.infer(request.task, [item.text]) for item in request.items]
+        infer, lane = copy.engine.infer, lane_of(request)
+        one_by_one = [infer(request.task, [item.text], lane) for item in request.items]
         async for group in as_ready(one_by_one):
             answered = [(request.items[position], answer) for position, (answer,) in group]
             yield inference_pb2.InferStreamResponse(
@@ -210,6 +213,12 @@ async def refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
     metrics.REFUSED.labels(code.name).inc()
     await context.abort(code, message)
     raise AssertionError("abort always raises")
+
+
+def lane_of(request: Request) -> Lane:
+    """What is not marked as a backfill may have somebody who waits for it."""
+    backfill = request.lane == inference_pb2.LANE_BACKFILL
+    return Lane.BACKFILL if backfill else Lane.INTERACTIVE
 
 
 def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:

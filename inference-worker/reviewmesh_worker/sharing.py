@@ -1,5 +1,8 @@
 """Answers shared between calls: a text is inferred once, however many tasks and calls ask for it.
 
+But for one case: what an engine has taken in for a backfill it would not hurry, so an interactive
+call that asks for the same meanwhile has it inferred again.
+
 For an engine that batches by itself; see `batching` for one that does not.
 """
 
@@ -12,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from reviewmesh_worker.batching import digest_of
 from reviewmesh_worker.engines.interface import ItemFailure
+from reviewmesh_worker.lanes import Lane
 
 T = TypeVar("T")
 
@@ -19,32 +23,36 @@ MAX_REMEMBERED: Final = 4096
 
 
 class Shared(Generic[T]):
-    """Runs `run(text)` once for calls that overlap, and remembers what it gave for later ones.
+    """Runs `run(text, lane)` once for calls that overlap; later ones find what it gave remembered.
 
     To be used from one event loop.
     """
 
     def __init__(
         self,
-        run: Callable[[str], Awaitable[T | ItemFailure]],
+        run: Callable[[str, Lane], Awaitable[T | ItemFailure]],
         *,
         max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._run = run
         self._max_remembered = max_remembered
-        self._running: dict[str, _Running[T]] = {}
+        self._running: dict[tuple[str, Lane], _Running[T]] = {}
         # Keyed by digest: the texts themselves may be large.
         self._remembered: OrderedDict[bytes, T] = OrderedDict()
 
-    async def ask(self, text: str) -> T | ItemFailure:
+    async def ask(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
         """Cancelling withdraws the text if nobody else waits for it. Raises what `run` raises."""
         digest = digest_of(text)
         if digest in self._remembered:
             self._remembered.move_to_end(digest)
             return self._remembered[digest]
-        running = self._running.get(text)
+        key = (text, Lane.INTERACTIVE)
+        if key not in self._running:
+            key = (text, lane)
+        running = self._running.get(key)
         if running is None:
-            running = self._running[text] = _Running(asyncio.ensure_future(self._run(text)))
+            running = _Running(asyncio.ensure_future(self._run(text, lane)))
+            self._running[key] = running
         running.callers += 1
         try:
             outcome = await asyncio.shield(running.task)
@@ -52,8 +60,8 @@ class Shared(Generic[T]):
             running.callers -= 1
             if running.callers == 0:
                 running.task.cancel()
-                if self._running.get(text) is running:
-                    del self._running[text]
+                if self._running.get(key) is running:
+                    del self._running[key]
         # Failures are not remembered: their cause may be mended.
         if not isinstance(outcome, ItemFailure):
             self._remembered[digest] = outcome

@@ -148,6 +148,28 @@ def test_a_full_worker_refuses_with_a_hint_and_everything_finishes(
     assert 20 <= int(dict(refused.trailing_metadata())["retry-after-ms"]) <= 5000
 
 
+def test_interactive_calls_have_places_and_their_turn_before_a_backfill(
+    make_worker: WorkerFactory,
+) -> None:
+    worker = make_worker(max_in_flight=200)
+    worker.start()
+    worker.script(delay_ms=500)
+    backfill = inference_pb2.LANE_BACKFILL
+    with ThreadPoolExecutor() as threads:
+        holding = threads.submit(
+            worker.stub.Infer, infer(texts(150), lane=backfill), timeout=SOON_S
+        )
+        soon(lambda: worker.in_flight() == 150, "the backfill has its share")
+        refused = refusal(
+            lambda: worker.stub.Infer(infer(["one more"], lane=backfill), timeout=SOON_S)
+        )
+        assert worker.stub.Infer(infer(["Anna waits"]), timeout=SOON_S).results
+        assert not holding.done() and worker.metric("reviewmesh_worker_waiting_items") > 32
+        assert len(holding.result().results) == 150
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "150 of 150 items of a backfill" in refused.details()
+
+
 def test_who_hangs_up_frees_the_workers_room(
     own_worker: ScriptedWorker, drive: DriverFactory
 ) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from reviewmesh_worker.lanes import Lane
+
 
 @dataclass(frozen=True, slots=True)
 class Entity:
@@ -124,8 +126,12 @@ class Engine(Protocol):
         """Load and warm up; raises EngineLoadError saying what is off."""
         ...
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         """One answer per text, in order; cancelling the call withdraws its texts.
+
+        Where texts wait, those of interactive calls are taken first, see `lanes`.
 
         Raises EngineDead.
         """

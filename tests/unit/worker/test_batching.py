@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from reviewmesh_worker import lanes
 from reviewmesh_worker.batching import MAX_BATCH_CODE_POINTS, Batcher
 from reviewmesh_worker.engines.interface import ItemFailure
+from reviewmesh_worker.lanes import Lane
 
 _DEADLINE_S = 5.0
 
@@ -196,5 +198,78 @@ def test_long_texts_do_not_pile_up_in_one_batch() -> None:
         long = [str(number) * MAX_BATCH_CODE_POINTS for number in range(3)]
         await asyncio.gather(*(batcher.submit(text) for text in long))
         assert [len(batch) for batch in run.batches] == [1, 1, 1]
+
+    drive(scenario)
+
+
+@pytest.mark.parametrize(
+    ("head_start_s", "expected"),
+    # One that has waited for longer than the head start keeps its place.
+    [(3600.0, ["now", "soon", "later", "last"]), (0.0, ["later", "now", "last", "soon"])],
+)
+def test_interactive_texts_overtake_a_backfill_within_the_head_start(
+    head_start_s: float, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "HEAD_START_S", head_start_s)
+
+    async def scenario() -> None:
+        run = ScriptedRun()
+        run.open.clear()
+        batcher = Batcher(run, max_batch=1)
+        calls = [asyncio.create_task(batcher.submit("head"))]
+        await until(lambda: batcher.running == 1)
+        for text, lane in (
+            ("later", Lane.BACKFILL),
+            ("now", Lane.INTERACTIVE),
+            ("last", Lane.BACKFILL),
+            ("soon", Lane.INTERACTIVE),
+        ):
+            calls.append(asyncio.create_task(batcher.submit(text, lane)))
+            await until(lambda: batcher.waiting == len(calls) - 1)
+        run.open.set()
+        await asyncio.gather(*calls)
+        assert run.seen == ["head", *expected]
+
+    drive(scenario)
+
+
+def test_a_batch_is_filled_up_from_its_own_lane_first() -> None:
+    async def scenario() -> None:
+        run = ScriptedRun()
+        run.open.clear()
+        batcher = Batcher(run, max_batch=3)
+        calls = [asyncio.create_task(batcher.submit("head"))]
+        await until(lambda: batcher.running == 1)
+        backfill = [f"backfill {number}" for number in range(3)]
+        calls += [asyncio.create_task(batcher.submit(text, Lane.BACKFILL)) for text in backfill]
+        # By their length alone the two would have others for company.
+        interactive = ["as long as it: one", "and far, far longer than that: another"]
+        calls += [asyncio.create_task(batcher.submit(text)) for text in interactive]
+        await until(lambda: batcher.waiting == 5)
+        run.open.set()
+        await asyncio.gather(*calls)
+        assert [sorted(batch) for batch in run.batches[1:]] == [
+            sorted([*interactive, backfill[0]]),
+            backfill[1:],
+        ]
+
+    drive(scenario)
+
+
+def test_a_text_of_a_backfill_that_an_interactive_call_asks_for_is_hurried() -> None:
+    async def scenario() -> None:
+        run = ScriptedRun()
+        run.open.clear()
+        batcher = Batcher(run, max_batch=1)
+        calls = [asyncio.create_task(batcher.submit("head"))]
+        await until(lambda: batcher.running == 1)
+        for text in ("one", "two"):
+            calls.append(asyncio.create_task(batcher.submit(text, Lane.BACKFILL)))
+        await until(lambda: batcher.waiting == 2)
+        calls.append(asyncio.create_task(batcher.submit("two")))
+        await asyncio.sleep(0)
+        run.open.set()
+        assert await asyncio.gather(*calls) == ["HEAD", "ONE", "TWO", "TWO"]
+        assert run.seen == ["head", "two", "one"]
 
     drive(scenario)

@@ -27,6 +27,7 @@ from reviewmesh_worker.engines.interface import (
     SentimentOutput,
     TaskDescription,
 )
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.tasks.definition import Task
@@ -74,7 +75,9 @@ class ScriptedEngine:
             raise EngineMemoryError(f"no room for {self._version}")
         machine.loaded.append(self._version)
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         return [Answer(SentimentOutput(self._version, {}))] * len(texts)
 
     def check(self) -> None:

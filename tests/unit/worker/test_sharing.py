@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from reviewmesh_worker.engines.interface import ItemFailure
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.sharing import Shared
 
 
@@ -15,12 +16,14 @@ class Asked:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.lanes: list[Lane] = []
         self.cancelled: list[str] = []
         self.go = asyncio.Event()
         self.fail = False
 
-    async def run(self, text: str) -> str | ItemFailure:
+    async def run(self, text: str, lane: Lane) -> str | ItemFailure:
         self.texts.append(text)
+        self.lanes.append(lane)
         try:
             await self.go.wait()
         except asyncio.CancelledError:
@@ -78,7 +81,7 @@ def test_failures_are_not_remembered() -> None:
 
 def test_what_a_run_raises_reaches_all_of_its_callers() -> None:
     async def run() -> None:
-        async def broken(text: str) -> str | ItemFailure:
+        async def broken(text: str, lane: Lane) -> str | ItemFailure:
             raise RuntimeError(text)
 
         shared: Shared[str] = Shared(broken)
@@ -98,5 +101,50 @@ def test_only_so_many_answers_are_remembered() -> None:
         for text in ("one", "two", "three", "two", "one"):
             await shared.ask(text)
         assert asked.texts == ["one", "two", "three", "one"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "runs"),
+    [
+        (Lane.BACKFILL, Lane.BACKFILL, [Lane.BACKFILL]),
+        (Lane.INTERACTIVE, Lane.BACKFILL, [Lane.INTERACTIVE]),
+        # Nothing hurries what an engine has taken in: who is waited for asks anew.
+        (Lane.BACKFILL, Lane.INTERACTIVE, [Lane.BACKFILL, Lane.INTERACTIVE]),
+    ],
+)
+def test_an_interactive_call_waits_for_no_backfill(
+    first: Lane, second: Lane, runs: list[Lane]
+) -> None:
+    async def run() -> None:
+        asked = Asked()
+        shared = Shared(asked.run)
+        calls = [asyncio.ensure_future(shared.ask("one", lane)) for lane in (first, second)]
+        await asyncio.sleep(0)
+        asked.go.set()
+        assert await asyncio.gather(*calls) == ["ONE"] * 2
+        assert asked.lanes == runs
+        for lane in Lane:
+            assert await shared.ask("one", lane) == "ONE"
+        assert asked.lanes == runs
+
+    asyncio.run(run())
+
+
+def test_each_lane_withdraws_its_own() -> None:
+    async def run() -> None:
+        asked = Asked()
+        shared = Shared(asked.run)
+        backfill = asyncio.ensure_future(shared.ask("one", Lane.BACKFILL))
+        await asyncio.sleep(0)
+        interactive = asyncio.ensure_future(shared.ask("one", Lane.INTERACTIVE))
+        await asyncio.sleep(0)
+        backfill.cancel()
+        await asyncio.wait([backfill])
+        await asyncio.sleep(0)
+        assert asked.cancelled == ["one"]
+        asked.go.set()
+        assert await interactive == "ONE"
 
     asyncio.run(run())

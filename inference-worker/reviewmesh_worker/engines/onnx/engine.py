@@ -18,6 +18,7 @@ from reviewmesh_worker.engines.interface import (
     TaskOutput,
 )
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.settings import Settings
 from reviewmesh_worker.tasks import NER, TOPIC
@@ -52,13 +53,15 @@ class OnnxEngine:
         await asyncio.to_thread(reader.read, _WARM_UP)
         self._batcher = Batcher(reader.read)
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._batcher is None:
             failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
             return [Answer(failure)] * len(texts)
-        readings = await asyncio.gather(*(self._batcher.submit(text) for text in texts))
+        readings = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [Answer(_output(task, reading)) for reading in readings]
 
     def check(self) -> None:

@@ -35,6 +35,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.engines.vllm import ENGINE_NAME
 from reviewmesh_worker.engines.vllm.core import Core
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.sharing import Shared
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
@@ -109,16 +110,18 @@ class VllmChatEngine:
         }
         for asked in self._asked.values():
             # Grammars are compiled and prompts cached; what an untrained model says is no matter.
-            await self._generate(asked, _WARM_UP)
+            await self._generate(asked, _WARM_UP, Lane.INTERACTIVE)
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         asked = self._asked.get(task)
         if asked is None:
             failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
             return [Answer(failure)] * len(texts)
-        outcomes = await asyncio.gather(*(asked.shared.ask(text) for text in texts))
+        outcomes = await asyncio.gather(*(asked.shared.ask(text, lane) for text in texts))
         return [one if isinstance(one, Answer) else Answer(one) for one in outcomes]
 
     def check(self) -> None:
@@ -140,19 +143,19 @@ class VllmChatEngine:
         except ChatError as error:
             raise EngineLoadError(f"{self._package.folder}: {error}") from error
 
-        async def run(text: str) -> Answer | ItemFailure:
-            return await self._generate(self._asked[task.name], text)
+        async def run(text: str, lane: Lane) -> Answer | ItemFailure:
+            return await self._generate(self._asked[task.name], text, lane)
 
         return _Asked(prompts, sampling_of(prompts), Shared(run))
 
-    async def _generate(self, asked: _Asked, text: str) -> Answer | ItemFailure:
+    async def _generate(self, asked: _Asked, text: str, lane: Lane) -> Answer | ItemFailure:
         assert self._core is not None
         if len(text) < _LONG:
             (ids,) = asked.prompts.prompts([text])
         else:
             (ids,) = await asyncio.to_thread(asked.prompts.prompts, [text])
         began = time.monotonic()
-        output = await self._core.generate(ids, asked.sampling)
+        output = await self._core.generate(ids, asked.sampling, lane)
         if isinstance(output, ItemFailure):
             return output
         outcome = self._read(asked.prompts, text, output.outputs[0])

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
@@ -24,6 +25,7 @@ from reviewmesh_worker.engines.interface import (
 )
 from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
 from reviewmesh_worker.engines.vllm.stats import ENGINE_METRICS, EngineStats, stat_logger
+from reviewmesh_worker.lanes import Lane, due
 
 T = TypeVar("T")
 
@@ -99,7 +101,7 @@ class Core:
             stat_loggers=[stat_logger(self._registry, self._stats)],
         )
 
-    async def pool(self, ids: Sequence[int], task: str) -> Any:
+    async def pool(self, ids: Sequence[int], task: str, lane: Lane) -> Any:
         """The pooled output of one sequence, a tensor on the CPU, or ItemFailure.
 
         Raises EngineDead; cancelling it aborts the request.
@@ -107,16 +109,21 @@ class Core:
         from vllm import PoolingParams
 
         prompt = {"prompt_token_ids": list(ids)}
-        output = await _last(self.llm.encode(prompt, PoolingParams(task=task), self._next_id()))
+        pooling = PoolingParams(task=task)
+        output = await _last(
+            self.llm.encode(prompt, pooling, self._next_id(), priority=self._priority(lane))
+        )
         return output if isinstance(output, ItemFailure) else output.outputs.data
 
-    async def generate(self, ids: Sequence[int], sampling: Any) -> Any:
+    async def generate(self, ids: Sequence[int], sampling: Any, lane: Lane) -> Any:
         """vLLM's `RequestOutput` of one prompt, or ItemFailure.
 
         Raises EngineDead; cancelling it aborts the request.
         """
         prompt = {"prompt_token_ids": list(ids)}
-        return await _last(self.llm.generate(prompt, sampling, self._next_id()))
+        return await _last(
+            self.llm.generate(prompt, sampling, self._next_id(), priority=self._priority(lane))
+        )
 
     def check(self) -> None:
         if self._llm is not None and self._llm.errored:
@@ -129,6 +136,12 @@ class Core:
         ENGINE_METRICS.remove(self._registry)
         if self._llm is not None:
             await asyncio.to_thread(self._llm.shutdown)
+
+    def _priority(self, lane: Lane) -> int:
+        """vLLM takes the lowest first, and any but 0 only where it schedules by it."""
+        if self._settings.scheduling_policy == "fcfs":
+            return 0
+        return int(due(lane, time.monotonic()) * 1000)
 
     def _next_id(self) -> str:
         return str(next(self._numbers))

@@ -36,6 +36,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.engines.vllm import ENGINE_NAME
 from reviewmesh_worker.engines.vllm.core import Core
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
+from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.sharing import Shared
 from reviewmesh_worker.tasks import NER, TOPIC
@@ -96,17 +97,19 @@ class VllmEncoderEngine:
         await core.start()
         self._core = core
         for text in _WARM_UP:
-            outcome = await self._read(text)
+            outcome = await self._read(text, Lane.INTERACTIVE)
             if isinstance(outcome, ItemFailure):
                 raise EngineLoadError(f"{package.folder}: the warm-up failed, {outcome.message}")
 
-    async def infer(self, task: str, texts: Sequence[str]) -> Sequence[Answer]:
+    async def infer(
+        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+    ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._core is None:
             failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
             return [Answer(failure)] * len(texts)
-        outcomes = await asyncio.gather(*(self._shared.ask(text) for text in texts))
+        outcomes = await asyncio.gather(*(self._shared.ask(text, lane) for text in texts))
         return [_answer(task, outcome) for outcome in outcomes]
 
     def check(self) -> None:
@@ -120,7 +123,7 @@ class VllmEncoderEngine:
         if self._core is not None:
             await self._core.close()
 
-    async def _read(self, text: str) -> _Read | ItemFailure:
+    async def _read(self, text: str, lane: Lane) -> _Read | ItemFailure:
         assert self._encoder is not None
         began = time.monotonic()
         if len(text) < _LONG:
@@ -128,7 +131,7 @@ class VllmEncoderEngine:
         else:
             encoded = await asyncio.to_thread(self._encoder.encode, text)
         windows = cut([encoded], self._config)
-        rows = await self._pool(encoded, windows)
+        rows = await self._pool(encoded, windows, lane)
         if isinstance(rows, ItemFailure):
             return rows
         labels = self._config.labels
@@ -145,14 +148,14 @@ class VllmEncoderEngine:
         return _Read(reading, usage)
 
     async def _pool(
-        self, encoded: EncodedText, windows: Sequence[Window]
+        self, encoded: EncodedText, windows: Sequence[Window], lane: Lane
     ) -> list[Floats] | ItemFailure:
         assert self._core is not None
         core, room = self._core, asyncio.Semaphore(_WINDOWS_AT_ONCE)
 
         async def pool(window: Window) -> Floats | ItemFailure:
             async with room:
-                row = await core.pool(packed(encoded, window), _POOLING)
+                row = await core.pool(packed(encoded, window), _POOLING, lane)
                 return row if isinstance(row, ItemFailure) else row.numpy()
 
         rows: list[Floats] = []

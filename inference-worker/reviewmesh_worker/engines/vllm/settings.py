@@ -46,7 +46,11 @@ class VllmSettings(BaseModel):
         default=None, gt=0, description="KV cache on CPU, where nothing else bounds it."
     )
     enable_prefix_caching: bool = True
-    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        default="priority",
+        description="priority: interactive calls overtake a backfill inside vLLM; fcfs: in order "
+        "of arrival, whatever the lane.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

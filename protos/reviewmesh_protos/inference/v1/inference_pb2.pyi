@@ -26,13 +26,17 @@ class _Lane:
 class _LaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lane.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LANE_UNSPECIFIED: _Lane.ValueType  # 0
+    """Counts as interactive."""
     LANE_INTERACTIVE: _Lane.ValueType  # 1
     LANE_BACKFILL: _Lane.ValueType  # 2
 
 class Lane(_Lane, metaclass=_LaneEnumTypeWrapper):
-    """Which queue of the worker a call belongs to."""
+    """Who is served first: an interactive call overtakes a backfill, for which nobody waits and which
+    gets no more than three quarters of a worker's places.
+    """
 
 LANE_UNSPECIFIED: Lane.ValueType  # 0
+"""Counts as interactive."""
 LANE_INTERACTIVE: Lane.ValueType  # 1
 LANE_BACKFILL: Lane.ValueType  # 2
 Global___Lane: _TypeAlias = Lane  # noqa: Y015
