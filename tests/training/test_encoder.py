@@ -99,7 +99,7 @@ def test_the_command_makes_a_package_that_serves(tmp_path: Path) -> None:
 
 
 async def _ask(folder: Path, text: str) -> object:
-    engine = OnnxEngine(folder)
+    engine = OnnxEngine(Package.open(folder), load_tasks())
     await engine.start()
     try:
         (answer,) = await engine.infer(SENTIMENT, [text])
