@@ -84,6 +84,8 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training \
 	  --extra vllm-gpu pyproject.toml requirements/vllm.in requirements/vllm-gpu.in \
 	  -o requirements/vllm-gpu.txt
+	$(COMPILE) --extra worker --extra vllm-gpu pyproject.toml -c requirements/vllm-gpu.txt \
+	  -o requirements/worker-vllm.txt
 
 clean:
 	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench build dist
