@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSIGHTS := .venv-insights
 VLLM := .venv-vllm
+VLLM_GPU := .venv-vllm-gpu
 UV := $(BIN)/uv
 TESTS ?= tests
 VLLM_TESTS ?= tests/vllm tests/training
@@ -11,7 +12,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm faults bench bench-vllm lint format lock proto proto-baseline clean
+.PHONY: setup demo insights test test-vllm faults bench bench-vllm bench-gpu lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -38,6 +39,10 @@ bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp
 # The gRPC worker against offline vLLM; writes build/reports/bench_vllm.json.
 bench-vllm: $(VLLM)/vllm.stamp
 	$(VLLM)/bin/python -m bench.vllm
+
+# The same for Gemma-2 9B with random weights, on a GPU; writes build/reports/bench_gpu.json.
+bench-gpu: $(VLLM_GPU)/vllm-gpu.stamp
+	$(VLLM_GPU)/bin/python -m bench.gpu
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -76,9 +81,14 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training --extra vllm \
 	  pyproject.toml requirements/vllm.in --overrides requirements/vllm-overrides.txt \
 	  -o requirements/vllm.txt
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training \
+	  --extra vllm-gpu pyproject.toml requirements/vllm.in requirements/vllm-gpu.in \
+	  -o requirements/vllm-gpu.txt
+	$(COMPILE) --extra worker --extra vllm-gpu pyproject.toml -c requirements/vllm-gpu.txt \
+	  -o requirements/worker-vllm.txt
 
 clean:
-	rm -rf $(VENV) $(INSIGHTS) $(VLLM) .venv-bench build dist
+	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -109,6 +119,14 @@ $(VLLM)/vllm.stamp: $(VENV)/bootstrap.stamp requirements/vllm.txt pyproject.toml
 	$(UV) pip install --quiet --python $(VLLM)/bin/python --require-hashes --no-deps \
 	  -r requirements/bootstrap.txt -r requirements/vllm.txt
 	$(UV) pip install --quiet --python $(VLLM)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+# The same with the vLLM for GPUs, whose wheels ask for nothing that must be left out.
+$(VLLM_GPU)/vllm-gpu.stamp: $(VENV)/bootstrap.stamp requirements/vllm-gpu.txt pyproject.toml
+	test -x $(VLLM_GPU)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(VLLM_GPU)
+	$(UV) pip install --quiet --python $(VLLM_GPU)/bin/python --require-hashes \
+	  -r requirements/bootstrap.txt -r requirements/vllm-gpu.txt
+	$(UV) pip install --quiet --python $(VLLM_GPU)/bin/python --no-deps --no-build-isolation -e .
 	touch $@
 
 # The peers of the benchmark need an older confluent-kafka than the mesh.

@@ -7,33 +7,45 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 
+from bench.vllm.deadlines import LOADING_S, RUN_S
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
+from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from tests.mesh import free_port
 
-_LOADING_S = 180.0
-_RUN_S = 300.0
 _ITEMS = 64
-_CALLS = 4
-"""Calls at once: 256 items, which is what a worker admits, keep its engine busy."""
+ITEMS_AT_ONCE = 256
+"""What a worker admits if nothing else is set."""
+_GENERATED = "vllm:generation_tokens_total{"
 
 Results = list[inference_pb2.Result]
 
 
 class Online:
-    """A worker process with the vllm engine, which serves the package in a folder."""
+    """A worker process with the vllm engine, which serves the package in a folder.
 
-    def __init__(self, package: Path, log: Path) -> None:
+    It is asked for `at_once` items in calls of 64, which keep its engine busy.
+    """
+
+    def __init__(
+        self, package: Path, log: Path, settings: VllmSettings, at_once: int = ITEMS_AT_ONCE
+    ) -> None:
         port, http_port = free_port(), free_port()
         self._address = f"127.0.0.1:{port}"
+        self._http = f"http://127.0.0.1:{http_port}"
+        self._calls = at_once // _ITEMS
+        chosen = settings.model_dump(exclude_unset=True)
         environment = os.environ | {
+            **{f"REVIEWMESH_VLLM__{name.upper()}": str(value) for name, value in chosen.items()},
             "REVIEWMESH_WORKER__PORT": str(port),
             "REVIEWMESH_WORKER__MODEL": str(package),
             "REVIEWMESH_WORKER__ENGINE": "vllm",
+            "REVIEWMESH_WORKER__MAX_IN_FLIGHT": str(at_once),
             "REVIEWMESH_HTTP__PORT": str(http_port),
         }
         self._log = log
@@ -44,13 +56,19 @@ class Online:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
 
-    def seconds(self, task: str, texts: Sequence[str]) -> tuple[float, Results]:
-        """How long all texts together take, and every result."""
-        return asyncio.run(self._ask(task, texts))
+    def ask(self, task: str, texts: Sequence[str]) -> tuple[float, int, Results]:
+        """Seconds, generated tokens and every result of all texts together."""
+        before = self._generated()
+        seconds, results = asyncio.run(self._ask(task, texts))
+        return seconds, self._generated() - before, results
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(30)
@@ -58,27 +76,29 @@ class Online:
             self._process.kill()
 
     def _wait(self) -> None:
-        request = inference_pb2.DescribeRequest()
-        deadline = time.monotonic() + _LOADING_S
-        with grpc.insecure_channel(self._address) as channel:
-            stub = inference_pb2_grpc.InferenceServiceStub(channel)
-            while True:
-                try:
-                    described = stub.Describe(request, timeout=5)
-                    task = described.tasks[0].task
-                    item = inference_pb2.Item(id="0", text="Is it there?")
-                    stub.Infer(inference_pb2.InferRequest(task=task, items=[item]), timeout=60)
-                    return
-                except grpc.RpcError as error:
-                    if self._process.poll() is not None or time.monotonic() > deadline:
-                        raise RuntimeError(
-                            f"the worker does not serve: {error}\n{self._log.read_text()[-2000:]}"
-                        ) from error
-                    time.sleep(0.2)
+        deadline = time.monotonic() + LOADING_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                last = self._log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"the worker does not serve; its log ends with\n{last}")
+            time.sleep(0.2)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._http}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def _generated(self) -> int:
+        """What the worker's engine wrote so far; an answer that failed tells of no tokens."""
+        with urllib.request.urlopen(f"{self._http}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return int(sum(float(line.split()[-1]) for line in lines if line.startswith(_GENERATED)))
 
     async def _ask(self, task: str, texts: Sequence[str]) -> tuple[float, Results]:
         calls = [texts[at : at + _ITEMS] for at in range(0, len(texts), _ITEMS)]
-        room = asyncio.Semaphore(_CALLS)
+        room = asyncio.Semaphore(self._calls)
         async with grpc.aio.insecure_channel(self._address) as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
 
@@ -89,7 +109,7 @@ class Online:
                 ]
                 request = inference_pb2.InferRequest(task=task, items=items)
                 async with room:
-                    return list((await stub.Infer(request, timeout=_RUN_S)).results)
+                    return list((await stub.Infer(request, timeout=RUN_S)).results)
 
             await channel.channel_ready()
             began = time.monotonic()

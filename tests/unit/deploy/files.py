@@ -20,10 +20,14 @@ def text(path: str) -> str:
     return (ROOT / path).read_text("utf-8")
 
 
-def pins() -> dict[str, str]:
-    """`.env`, the versions of all images."""
+def dotenv() -> dict[str, str]:
     lines = [line for line in text(".env").splitlines() if line and not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
+
+
+def pins() -> dict[str, str]:
+    """The versions of all images, from `.env`."""
+    return {name: value for name, value in dotenv().items() if name.endswith("_IMAGE")}
 
 
 def variables() -> set[str]:
@@ -34,7 +38,7 @@ def variables() -> set[str]:
 @cache
 def compose() -> dict[str, Any]:
     """docker-compose.yml with `.env` filled in; raises KeyError for a name that it lacks."""
-    values = pins()
+    values = dotenv()
     filled = VARIABLE.sub(lambda match: values[match.group(1)], text("docker-compose.yml"))
     return dict(yaml.safe_load(filled))
 
@@ -47,6 +51,16 @@ def of_image(variable: str) -> dict[str, dict[str, Any]]:
     """The services that run one image."""
     image = pins()[variable]
     return {name: service for name, service in services().items() if service["image"] == image}
+
+
+def answers_to(name: str) -> set[str]:
+    """Every service that other containers reach by a name, its own or an alias."""
+    return {
+        service
+        for service, settings in services().items()
+        if name == service
+        or name in settings.get("networks", {}).get("default", {}).get("aliases", [])
+    }
 
 
 def seconds(duration: str) -> int:

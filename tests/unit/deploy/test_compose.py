@@ -20,10 +20,14 @@ from reviewmesh.enrich.results import TASKS
 from reviewmesh.local import broker, registry
 from reviewmesh.local.ports import choose_ports
 from reviewmesh.runtime import health
+from reviewmesh_worker.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
 from reviewmesh_worker.endpoints import Endpoints
 from tests.unit.deploy.files import (
     ROOT,
+    answers_to,
     compose,
+    dockerfile,
+    dotenv,
     environment,
     of_image,
     pins,
@@ -34,12 +38,15 @@ from tests.unit.deploy.files import (
 )
 
 SERVICES = of_image("SERVICE_IMAGE")
-WORKERS = of_image("WORKER_IMAGE")
+CPU_WORKERS = of_image("WORKER_IMAGE")
+GPU_WORKERS = of_image("WORKER_VLLM_IMAGE")
+WORKERS = CPU_WORKERS | GPU_WORKERS
 MEMBERS = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
 LONG_RUNNING = {*MEMBERS, "lag", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
     **dict.fromkeys(SERVICES, (reviewmesh.runtime.settings.Settings, "service.Dockerfile")),
-    **dict.fromkeys(WORKERS, (reviewmesh_worker.settings.Settings, "worker.Dockerfile")),
+    **dict.fromkeys(CPU_WORKERS, (reviewmesh_worker.settings.Settings, "worker.Dockerfile")),
+    **dict.fromkeys(GPU_WORKERS, (reviewmesh_worker.settings.Settings, "worker-vllm.Dockerfile")),
 }
 SLOTS = "/var/lib/reviewmesh/slots"
 # One broker that clients reach by two names; everything else is as in the embedded stack.
@@ -106,7 +113,7 @@ def test_every_command_exists_in_its_image(name: str) -> None:
 
 def test_the_whole_mesh_is_there() -> None:
     assert SERVICES.keys() >= MEMBERS
-    assert {f"worker-{task}" for task in TASKS} <= WORKERS.keys()
+    assert {f"worker-{task}" for task in TASKS} == CPU_WORKERS.keys()
     for task in TASKS:
         assert SERVICES[f"enricher-{task}"]["command"][-2:] == ["--task", task]
     assert SERVICES["topics"]["command"] == ["reviewmesh", "topics", "apply"]
@@ -116,7 +123,8 @@ def test_the_whole_mesh_is_there() -> None:
 def test_every_image_is_pinned_and_every_pin_is_used() -> None:
     for image in re.findall(r"image: (.*)", text("docker-compose.yml")):
         assert re.fullmatch(r"\$\{\w+\}", image), f"{image} is not taken from .env"
-    assert variables() == pins().keys()
+    # Compose reads its own by itself.
+    assert variables() == dotenv().keys() - {"COMPOSE_PROFILES"}
     for name, image in pins().items():
         assert re.search(r":v?\d+\.\d+\.\d+(-[\w-]+)?$", image), f"{name}={image} is no version"
 
@@ -125,7 +133,8 @@ def test_versions_are_those_that_the_tests_run() -> None:
     project = tomllib.loads(text("pyproject.toml"))["project"]
     locked = text("services/reviewmesh/local/artifacts.lock.toml")
     tags = {name: image.rsplit(":", 1)[1] for name, image in pins().items()}
-    assert tags["SERVICE_IMAGE"] == tags["WORKER_IMAGE"] == project["version"]
+    for own in ("SERVICE_IMAGE", "WORKER_IMAGE", "WORKER_VLLM_IMAGE"):
+        assert tags[own] == project["version"]
     assert f"org.apache.kafka:kafka_2.13:{tags['KAFKA_IMAGE']}" in locked
     assert f"io.apicurio:apicurio-registry-app:{tags['REGISTRY_IMAGE']}" in locked
 
@@ -177,7 +186,9 @@ def test_addresses_lead_to_what_listens_there(name: str) -> None:
         if setting.startswith("REVIEWMESH_WORKERS__"):
             host, worker_port = address.split(":")
             assert host == "worker-" + setting.removeprefix("REVIEWMESH_WORKERS__").lower()
-            assert settings_of(host)["REVIEWMESH_WORKER__PORT"] == worker_port
+            assert answers_to(host)
+            for worker in answers_to(host):
+                assert settings_of(worker)["REVIEWMESH_WORKER__PORT"] == worker_port
 
 
 def test_enrichers_are_told_of_workers() -> None:
@@ -280,7 +291,7 @@ def test_replicas_have_slots_of_their_own() -> None:
 
 def mounts() -> list[tuple[str, str]]:
     return [
-        (name, volume.split(":")[0])
+        (name, volume["source"] if isinstance(volume, dict) else volume.split(":")[0])
         for name, service in services().items()
         for volume in service.get("volumes", [])
     ]
@@ -288,7 +299,8 @@ def mounts() -> list[tuple[str, str]]:
 
 def test_what_is_mounted_exists() -> None:
     for name, source in mounts():
-        if source.startswith("."):
+        # The registry is the user's.
+        if source.startswith(".") and source != dotenv()["MODEL_REGISTRY"]:
             assert (ROOT / source).exists(), f"{name} mounts {source}"
     assert {source for _, source in mounts() if not source.startswith(".")} == set(
         compose()["volumes"]
@@ -321,5 +333,86 @@ def test_prometheus_scrapes_every_process_of_the_mesh() -> None:
     jobs = scraped()
     port = {name: settings_of(name)["REVIEWMESH_HTTP__PORT"] for name in LONG_RUNNING}
     assert jobs["service"] == {f"{name}:{port[name]}" for name in MEMBERS}
-    assert jobs["worker"] == {f"{name}:{port[name]}" for name in WORKERS}
+    assert {worker for job in jobs["worker"] for worker in answers_to(job.split(":")[0])} == set(
+        WORKERS
+    )
+    for job in jobs["worker"]:
+        assert {port[worker] for worker in answers_to(job.split(":")[0])} == {job.split(":")[1]}
     assert jobs["lag"] == {f"lag:{port['lag']}"}
+
+
+def on(profile: str) -> set[str]:
+    """The services that run with a profile."""
+    return {
+        name
+        for name, service in services().items()
+        if profile in service.get("profiles", [profile])
+    }
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_with_each_profile_one_pool_answers_for_each_task(profile: str) -> None:
+    for task in TASKS:
+        assert len(answers_to(f"worker-{task}") & on(profile)) == 1
+    workers = CPU_WORKERS if profile == "cpu" else GPU_WORKERS
+    assert on(profile) & WORKERS.keys() == set(workers)
+
+
+def test_without_a_word_the_workers_on_cpu_run_and_nothing_else_depends_on_profiles() -> None:
+    assert dotenv()["COMPOSE_PROFILES"] == "cpu"
+    apart = {name for name, service in services().items() if "profiles" in service}
+    assert apart == {*WORKERS, "cli"}
+    for name, service in services().items():
+        waits_for = set(service.get("depends_on") or {})
+        assert not waits_for & apart, f"{name} would not start without {waits_for & apart}"
+
+
+@pytest.mark.parametrize("name", GPU_WORKERS)
+def test_a_worker_on_a_gpu_has_one_and_serves_one_task(name: str) -> None:
+    task = name.removeprefix("worker-gpu-")
+    [reserved] = services()[name]["deploy"]["resources"]["reservations"]["devices"]
+    # A count would give every worker the first GPU of the machine.
+    assert reserved == {
+        "driver": "nvidia",
+        "device_ids": [dotenv()[f"GPU_{task.upper()}"]],
+        "capabilities": ["gpu"],
+    }
+    assert settings_of(name)["REVIEWMESH_WORKER__TASKS"] == task
+    assert name in answers_to(f"worker-{task}")
+
+
+@pytest.mark.parametrize("name", GPU_WORKERS)
+def test_a_worker_on_a_gpu_follows_a_registry_with_vllm(name: str) -> None:
+    seen = settings_of(name)
+    assert seen["REVIEWMESH_WORKER__ENGINE"] == "vllm"
+    assert "REVIEWMESH_VLLM__LOAD_FORMAT" not in seen, "it would answer at random"
+    models, cache = services()[name]["volumes"]
+    assert models == {
+        "type": "bind",
+        "source": dotenv()["MODEL_REGISTRY"],
+        "target": seen["REVIEWMESH_WORKER__MODEL_REGISTRY"],
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+    assert cache.split(":") == ["vllm-cache", environment("worker-vllm.Dockerfile")["HOME"]]
+
+
+@pytest.mark.parametrize("name", GPU_WORKERS)
+def test_a_worker_on_a_gpu_has_time_to_load_and_to_let_go(name: str) -> None:
+    service = services()[name]
+    assert seconds(service["healthcheck"]["start_period"]) >= LOAD_TIMEOUT_S
+    grace_s = reviewmesh_worker.settings.Settings().worker.grace_s
+    assert seconds(service["stop_grace_period"]) >= grace_s + CLOSE_TIMEOUT_S + 5
+    assert service["shm_size"].endswith("gb"), "Docker gives 64 MB"
+
+
+def test_what_a_worker_on_a_gpu_compiles_lies_where_it_may_be_loaded() -> None:
+    """Docker mounts a tmpfs without leave to execute what it holds."""
+    folder = environment("worker-vllm.Dockerfile")["HOME"]
+    made = [i.arguments for i in dockerfile("worker-vllm.Dockerfile") if i.name == "RUN"]
+    assert f"install --directory --owner 10001 {folder}" in made[-1]
+    for name in GPU_WORKERS:
+        assert not any(folder.startswith(tmpfs) for tmpfs in services()[name]["tmpfs"])
+    for setting, value in environment("worker-vllm.Dockerfile").items():
+        if setting.endswith("_DIR"):
+            assert value.startswith(f"{folder}/")

