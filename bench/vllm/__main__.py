@@ -31,7 +31,7 @@ from reviewmesh_worker.tasks.definition import load_tasks
 
 REPORT = Path("build/reports/bench_vllm.json")
 ENCODER_REVIEWS = 800
-CHAT_REVIEWS = 300
+CHAT_REVIEWS = 1_200
 CONTEXT = 2048
 
 
