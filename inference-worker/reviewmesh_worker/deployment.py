@@ -237,6 +237,7 @@ class Deployment:
         await self._changed()
         for copy in leaving:
             await self._retire(copy, self._grace_s)
+        await self._retired(self._grace_s)
         for package, tasks in changes:
             try:
                 copy = await self._load(package, tasks)
@@ -337,6 +338,14 @@ class Deployment:
             self._log.warning("closed with calls", package=copy.package.id, calls=copy.calls)
         finally:
             await self._close(copy.engine)
+
+    async def _retired(self, timeout_s: float) -> None:
+        """Until what an earlier change took out of service has let go of its memory too."""
+        if self._retiring:
+            _, late = await asyncio.wait(self._retiring, timeout=timeout_s)
+            for retiring in late:
+                retiring.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _close(self, engine: Engine) -> None:
         try:

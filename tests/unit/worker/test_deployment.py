@@ -71,7 +71,7 @@ class ScriptedEngine:
         await machine.may_load.wait()
         if self._version in machine.broken:
             raise EngineLoadError(f"{self._version} is broken")
-        if len(machine.loaded) == machine.room:
+        if len(machine.loaded) >= machine.room:
             raise EngineMemoryError(f"no room for {self._version}")
         machine.loaded.append(self._version)
 
@@ -318,6 +318,22 @@ def test_where_two_do_not_fit_it_is_drained_after_all(tmp_path: Path) -> None:
         assert world.swaps() == {"drained": 1}
 
     play(tmp_path, scenario)
+
+
+def test_what_an_earlier_change_left_with_calls_is_let_go_of_too(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        with world.deployment.lease("ner"):
+            world.promote("2")
+            await world.until(lambda: world.serves("2"))
+            assert world.machine.loaded == ["1", "2"]
+            world.machine.room = 1
+            world.promote("3")
+            await world.until(lambda: world.serves("3"))
+        assert sorted(world.machine.story[-3:-1]) == ["close 1", "close 2"]
+        assert world.machine.story[-1] == "load 3"
+        assert world.swaps() == {"beside": 1, "drained": 1}
+
+    play(tmp_path, scenario, grace_s=0.05)
 
 
 @pytest.mark.parametrize("drain", [False, True])

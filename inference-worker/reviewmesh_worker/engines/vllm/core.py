@@ -21,8 +21,11 @@ from reviewmesh_worker.engines.interface import (
     EngineDead,
     EngineLoad,
     EngineLoadError,
+    EngineMemoryError,
     ItemFailure,
 )
+from reviewmesh_worker.engines.vllm import causes
+from reviewmesh_worker.engines.vllm.causes import Cause
 from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
 from reviewmesh_worker.engines.vllm.stats import ENGINE_METRICS, EngineStats, stat_logger
 from reviewmesh_worker.lanes import Lane, due
@@ -75,16 +78,19 @@ class Core:
         return self._llm
 
     async def start(self) -> None:
-        """Raises EngineLoadError."""
-        try:
-            self._llm = await _in_daemon_thread(self._build)
-        # Whatever goes wrong in another process, a broken file or too little memory, comes as
-        # whatever vLLM makes of it.
-        except Exception as error:
-            raise EngineLoadError(
-                f"vLLM cannot load {self._model}: {type(error).__name__}: {error}; its log above "
-                "says more"
-            ) from error
+        """Raises EngineLoadError, EngineMemoryError where vLLM finds too little memory free."""
+        with causes.told() as told:
+            try:
+                self._llm = await _in_daemon_thread(self._build)
+            # Whatever goes wrong in another process comes as whatever vLLM makes of it.
+            except Exception as error:
+                known = told()
+                if memory := next(filter(Cause.is_memory, known), None):
+                    raise EngineMemoryError(f"no memory for {self._model}: {memory}") from error
+                cause = known[0] if known else f"{type(error).__name__}: {error}"
+                raise EngineLoadError(
+                    f"vLLM cannot load {self._model}: {cause}; its log above says more"
+                ) from error
         ENGINE_METRICS.add(self._registry, self._labels)
 
     def _build(self) -> Any:

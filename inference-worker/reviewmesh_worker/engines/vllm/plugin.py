@@ -7,13 +7,15 @@ import os
 import threading
 import time
 
-from reviewmesh_worker.engines.vllm import ARCHITECTURE
+from reviewmesh_worker.engines.vllm import ARCHITECTURE, causes
 
 _WATCH_S = 1.0
 
 
 def register() -> None:
-    """Make the bundled encoder's model class known, and end an engine whose worker is gone."""
+    """Make the bundled encoder's model class known; in a process of vLLM, tell the worker what goes
+    wrong, and end with it.
+    """
     from vllm import ModelRegistry
 
     ModelRegistry.register_model(
@@ -21,6 +23,7 @@ def register() -> None:
     )
     parent = multiprocessing.parent_process()
     if parent is not None:
+        causes.tell()
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 

@@ -1,0 +1,81 @@
+"""Why vLLM did not start, as its own processes say it.
+
+The worker only hears that a process of vLLM failed; what was wrong stands in that process's log. So
+while a model is loaded each of them writes the exceptions that it logs into a file as well. Whether
+it was for want of memory is vLLM's own judgement then, whatever the device and who shares it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+_WHERE: Final = "REVIEWMESH_VLLM_CAUSES"
+"""In the environment of vLLM's processes: the file to write to."""
+_MEMORY_KINDS: Final = {"OutOfMemoryError", "MemoryError"}
+_MEMORY_MESSAGES: Final = (
+    # vLLM 0.32: v1/worker/utils.py (a GPU that another engine holds), v1/worker/cpu_worker.py.
+    "Free memory on device ",
+    "Available memory on node ",
+    # torch, on CPU
+    "DefaultCPUAllocator: can't allocate memory",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """An exception of one of vLLM's processes."""
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+    def is_memory(self) -> bool:
+        """Whether there was less memory free than the model is to have.
+
+        Too small a share for the model is something else: it would not fit alone either.
+        """
+        return self.kind in _MEMORY_KINDS or any(one in self.message for one in _MEMORY_MESSAGES)
+
+
+@contextmanager
+def told() -> Iterator[Callable[[], list[Cause]]]:
+    """Gives what reads the causes so far, of processes that start within; the first is the root."""
+    with tempfile.TemporaryDirectory(prefix="reviewmesh-vllm-") as folder:
+        file = Path(folder) / "causes.jsonl"
+        file.touch()
+        os.environ[_WHERE] = str(file)
+        try:
+            yield lambda: [Cause(**json.loads(line)) for line in file.open(encoding="utf-8")]
+        finally:
+            os.environ.pop(_WHERE, None)
+
+
+def tell() -> None:
+    """In a process of vLLM: from now on its exceptions are told to the worker, if it listens."""
+    if where := os.environ.get(_WHERE):
+        logging.getLogger("vllm").addHandler(_Teller(Path(where)))
+
+
+class _Teller(logging.Handler):
+    def __init__(self, file: Path) -> None:
+        super().__init__(logging.ERROR)
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return
+        cause = Cause(type(error).__name__, str(error))
+        # Once the model is loaded nobody listens any more, and the file is gone.
+        with suppress(OSError), self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(cause)) + "\n")
