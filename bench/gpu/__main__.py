@@ -121,7 +121,7 @@ def _task(
     bearable = "INVALID_ANSWER" if task.answer == "spans" else ""
     question = Question(task.name, task.name, chat.prompts, sampling_of(chat), bearable)
     taken = turns.take(question, texts, count, offline, online, tell)
-    tokens = _tokens(taken)
+    tokens = tokens_of(taken)
     tell(
         f"{task.name}: {tokens['generated_tokens_per_review']['worker']:.1f} tokens generated per "
         f"review, {tokens['generated_tokens_per_s']['worker']:.0f} a second through the worker"
@@ -129,7 +129,7 @@ def _task(
     return turns.summary(taken) | tokens | _of_task(chat, taken)
 
 
-def _tokens(taken: Sequence[Turn]) -> dict[str, Any]:
+def tokens_of(taken: Sequence[Turn]) -> dict[str, Any]:
     """Medians over the turns; a prompt's tokens count whether cached or not."""
 
     def medians(of: Callable[[Turn, Side], float]) -> dict[str, float]:

@@ -83,7 +83,7 @@ def take(
             else:
                 seconds, generated, results = online.ask(question.task, some)
                 sides[which] = Side(seconds, generated)
-        _check(question, results)
+        check(question, results)
         turn = Turn(len(some), sum(map(len, prompts)), sides["alone"], sides["through"], results)
         rates = turn.rates()
         tell(
@@ -107,7 +107,8 @@ def summary(turns: Sequence[Turn]) -> dict[str, Any]:
     }
 
 
-def _check(question: Question, results: Results) -> None:
+def check(question: Question, results: Results) -> None:
+    """Raises RuntimeError on a failed review."""
     errors = [result.error for result in results if result.WhichOneof("outcome") == "error"]
     failed = [error.message for error in errors if error.code != question.bearable]
     if failed:

@@ -117,3 +117,15 @@ def test_what_may_rise_is_there_from_the_start() -> None:
     causes = service_metrics.DEAD_LETTER_CAUSES
     assert {("reviewmesh_dead_letters_total", cause) for cause in causes} <= samples
     assert ("reviewmesh_producers_recovered_total", None) in samples
+
+
+def test_the_alert_on_models_goes_by_outcomes_that_workers_count_from_the_start() -> None:
+    [rule] = [rule for rule in rules() if "reviewmesh_worker_swaps_total" in rule["expr"]]
+    [asked] = re.findall(r'outcome=~"([^"]+)"', rule["expr"])
+    there = {
+        sample.labels["outcome"]
+        for family in worker_metrics.SWAPS.collect()
+        for sample in family.samples
+        if sample.name == "reviewmesh_worker_swaps_total"
+    }
+    assert set(asked.split("|")) < there

@@ -22,6 +22,7 @@ from reviewmesh.local.ports import choose_ports
 from reviewmesh.runtime import health
 from reviewmesh_worker.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
 from reviewmesh_worker.endpoints import Endpoints
+from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
 from tests.unit.deploy.files import (
     ROOT,
     answers_to,
@@ -395,6 +396,12 @@ def test_a_worker_on_a_gpu_follows_a_registry_with_vllm(name: str) -> None:
         "bind": {"create_host_path": False},
     }
     assert cache.split(":") == ["vllm-cache", environment("worker-vllm.Dockerfile")["HOME"]]
+
+
+@pytest.mark.parametrize("name", GPU_WORKERS)
+def test_a_worker_on_a_gpu_admits_what_the_largest_keeps_busy(name: str) -> None:
+    largest = engine_arguments(VllmSettings(), "h200", encoder=False)["max_num_seqs"]
+    assert int(settings_of(name)["REVIEWMESH_WORKER__MAX_IN_FLIGHT"]) >= 2 * largest
 
 
 @pytest.mark.parametrize("name", GPU_WORKERS)

@@ -104,6 +104,8 @@ def test_what_people_steer_by_is_there() -> None:
         "reviewmesh_records_written_total",
         "reviewmesh_worker_engine_seconds_bucket",
         "reviewmesh_worker_in_flight_items",
+        "reviewmesh_worker_model_info",
+        "reviewmesh_worker_swaps_total",
     ):
         assert wanted in asked
 
