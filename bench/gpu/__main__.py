@@ -17,7 +17,7 @@ from bench.gpu.model import GEMMA_2_9B, TINY, Form, write
 from bench.vllm import turns
 from bench.vllm.offline import Offline
 from bench.vllm.online import ITEMS_AT_ONCE, Online
-from bench.vllm.turns import ROUNDS, Question, Side, Tell, Turn
+from bench.vllm.turns import Question, Side, Tell, Turn
 from reviewmesh_worker.engines.vllm.chat import chat_arguments, load_tokenizer, sampling_of
 from reviewmesh_worker.engines.vllm.core import device_of, prepare
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
@@ -25,6 +25,8 @@ from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import load_tasks
 
 REPORT: Final = Path("build/reports/bench_gpu.json")
+ROUNDS: Final = 4
+"""Turns; the first is for warming up."""
 SHARE: Final = 0.45
 """Of the GPU's memory for each of both engines: they are loaded at the same time."""
 NOTES: Final = (
@@ -120,7 +122,7 @@ def _task(
     # A list that was cut is no list; see bench.gpu.model.
     bearable = "INVALID_ANSWER" if task.answer == "spans" else ""
     question = Question(task.name, task.name, chat.prompts, sampling_of(chat), bearable)
-    taken = turns.take(question, texts, count, offline, online, tell)
+    taken = turns.take(question, texts, ROUNDS, count, offline, online, tell)
     tokens = tokens_of(taken)
     tell(
         f"{task.name}: {tokens['generated_tokens_per_review']['worker']:.1f} tokens generated per "

@@ -15,7 +15,7 @@ from bench import reviews
 from bench.vllm import tiny_gemma, turns
 from bench.vllm.offline import Offline
 from bench.vllm.online import Online
-from bench.vllm.turns import ROUNDS, Prompts, Question, Tell
+from bench.vllm.turns import Prompts, Question, Tell
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, read_config
 from reviewmesh_worker.engines.encoder.encoding import load_encoder
 from reviewmesh_worker.engines.encoder.windows import cut
@@ -30,8 +30,11 @@ from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import load_tasks
 
 REPORT = Path("build/reports/bench_vllm.json")
-ENCODER_REVIEWS = 800
-CHAT_REVIEWS = 1_200
+ROUNDS = 9
+"""Turns; the first is for warming up. Many, for neighbours on the machine come and go."""
+# A turn's.
+ENCODER_REVIEWS = 500
+CHAT_REVIEWS = 600
 CONTEXT = 2048
 
 
@@ -71,7 +74,8 @@ def _encoder(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
         closing(Online(BUNDLED_MODEL, folder / "encoder.log", settings)) as online,
     ):
         question = Question("encoder", SENTIMENT, prompts, None)
-        return turns.summary(turns.take(question, texts, ENCODER_REVIEWS, offline, online, tell))
+        taken = turns.take(question, texts, ROUNDS, ENCODER_REVIEWS, offline, online, tell)
+        return turns.summary(taken)
 
 
 def _chat(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _chat(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
             title = f"tiny-gemma-2 {name}"
             question = Question(title, name, chat.prompts, sampling_of(chat))
             own = texts[at * ROUNDS * CHAT_REVIEWS :]
-            taken = turns.take(question, own, CHAT_REVIEWS, offline, online, tell)
+            taken = turns.take(question, own, ROUNDS, CHAT_REVIEWS, offline, online, tell)
             shared = len(chat.prefix) // BLOCK_SIZE * BLOCK_SIZE
             results = [result for turn in taken for result in turn.results]
             cached = sum(min(result.usage.cached_tokens, shared) for result in results)

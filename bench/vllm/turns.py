@@ -13,9 +13,6 @@ from typing import Any
 from bench.vllm.offline import Offline
 from bench.vllm.online import Online, Results
 
-ROUNDS = 4
-"""The first is for warming up."""
-
 Prompts = list[list[int]]
 Tell = Callable[[str], None]
 
@@ -62,6 +59,7 @@ class Turn:
 def take(
     question: Question,
     texts: Sequence[str],
+    rounds: int,
     count: int,
     offline: Offline,
     online: Online,
@@ -69,10 +67,10 @@ def take(
 ) -> list[Turn]:
     """The turns after the first, of `count` texts each. Raises RuntimeError on a failed review."""
     turns: list[Turn] = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         some = texts[number * count : (number + 1) * count]
         if len(some) < count:
-            raise RuntimeError(f"expected {ROUNDS * count} different reviews, found {len(texts)}")
+            raise RuntimeError(f"expected {rounds * count} different reviews, found {len(texts)}")
         prompts = question.prompts(some)
         sides: dict[str, Side] = {}
         results: Results = []

@@ -50,7 +50,11 @@ class ChatPrompts:
     def __init__(self, tokenizer: Any, task: Task, context: int) -> None:
         self.task = task
         self.context = context
-        self._tokenizer = tokenizer
+        # Without the wrapping of `transformers`, which makes a batch of every text and hands it to
+        # other threads: an event loop would wait for them with all its calls.
+        self._tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         before, after = _render(tokenizer, [_user(prefix_of(task) + _STAND_IN)], opened=True)
         closing = _render(tokenizer, [_user("-"), _model(_STAND_IN)], opened=False)[1]
         self.prefix: Final = tuple(self._encode([before])[0])
@@ -120,11 +124,10 @@ class ChatPrompts:
         return [*ids[: room - len(self._left_out) - end], *self._left_out, *ids[-end:]]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        if len(texts) == 1:
+            return [self._tokenizer.encode(texts[0], add_special_tokens=False).ids]
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [one.ids for one in encoded]
 
     def _word_id(self, word: str) -> int:
         ids = self._encode([f" {word}"])[0]

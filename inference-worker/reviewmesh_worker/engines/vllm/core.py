@@ -114,7 +114,7 @@ class Core:
         """
         from vllm import PoolingParams
 
-        prompt = {"prompt_token_ids": list(ids)}
+        prompt = _ready(ids)
         pooling = PoolingParams(task=task)
         output = await _last(
             self.llm.encode(prompt, pooling, self._next_id(), priority=self._priority(lane))
@@ -126,7 +126,7 @@ class Core:
 
         Raises EngineDead; cancelling it aborts the request.
         """
-        prompt = {"prompt_token_ids": list(ids)}
+        prompt = _ready(ids)
         return await _last(
             self.llm.generate(prompt, sampling, self._next_id(), priority=self._priority(lane))
         )
@@ -199,6 +199,13 @@ def prepare(settings: VllmSettings, encoder: bool) -> dict[str, Any]:
         for name, value in _CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
     return engine_arguments(settings, device, encoder)
+
+
+def _ready(ids: Sequence[int]) -> Any:
+    """Tokens as vLLM has them after its own tokenizing, for which it would take a thread."""
+    from vllm.inputs import tokens_input
+
+    return tokens_input(list(ids))
 
 
 async def _last(outputs: AsyncIterator[Any]) -> Any:
