@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import uuid
 from importlib import resources
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
 
 from reviewmesh.runtime import topics
 from reviewmesh.runtime.codec import Codec, load_schema
@@ -57,13 +63,23 @@ def test_only_identity_is_required_and_every_field_is_explained(name: str) -> No
 
 @pytest.fixture(scope="module")
 def applied(stack: TestStack) -> tuple[SchemaRegistry, str]:
-    registry, prefix = SchemaRegistry(stack.registry_url), "contract."
+    registry, prefix = SchemaRegistry(stack.registry_url), f"contract{uuid.uuid4().hex[:8]}."
     kafka = {"bootstrap.servers": stack.bootstrap_servers}
     first = topics.apply(kafka, registry, prefix, 24 * 3600)
     assert sum("created" in line for line in first) == len(TOPICS)
     again = topics.apply(kafka, registry, prefix, 24 * 3600)
     assert sum("created" in line for line in again) == 0
     return registry, prefix
+
+
+@pytest.mark.parametrize("name", sorted(TOPICS))
+def test_a_record_may_outlive_its_retention_by_hours_not_by_days(
+    applied: tuple[SchemaRegistry, str], stack: TestStack, name: str
+) -> None:
+    admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
+    resource = ConfigResource(ResourceType.TOPIC, applied[1] + name)
+    options = admin.describe_configs([resource])[resource].result(15)
+    assert int(options["segment.ms"].value) <= 6 * 3600 * 1000 < int(options["retention.ms"].value)
 
 
 @pytest.mark.parametrize("name", sorted(TOPICS))

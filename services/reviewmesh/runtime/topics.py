@@ -53,11 +53,12 @@ class Topic:
             "message.timestamp.type": self.timestamp_type,
             "max.message.bytes": str(self.max_message_bytes),
             "retention.ms": str(self.retention_hours * HOUR_S * 1000),
+            # Kafka deletes and compacts closed segments only: how much longer a record may stay.
+            "segment.ms": str(6 * HOUR_S * 1000),
         }
         if "compact" in self.cleanup_policy:
             options |= {
                 "min.cleanable.dirty.ratio": "0.1",
-                "segment.ms": str(6 * HOUR_S * 1000),
                 "delete.retention.ms": str(24 * HOUR_S * 1000),
             }
         return options
