@@ -177,7 +177,7 @@ def test_after_a_kill_of_a_service_and_of_the_workers(observer: Observer) -> Non
 def test_a_broker_that_goes_away(observer: Observer) -> None:
     mesh = observer.mesh
     ends = ends_of(mesh)
-    assert answers(ends)
+    mesh.wait_for(lambda: answers(ends), 20, "an end is known")
     mesh.processes["worker"].kill()
     observer.publish(5, "no-broker")
     wait_for_age(observer, 1, SECONDS)

@@ -52,10 +52,14 @@ def waits_for(mesh: Mesh, service: str, what: str) -> None:
         status, body = process.get("/readyz")
         return status == 503 and what in json.loads(body)["waiting_for"]
 
+    def logged() -> bool:
+        *lines, _ = process.log.read_text().split("\n")
+        return any(what in json.loads(line).get("waiting_for", "") for line in lines)
+
     mesh.wait_for(told, WITHIN_S, f"{service} waits for {what}")
     assert process.get("/healthz")[0] == 200
-    warnings = [json.loads(line) for line in process.log.read_text().splitlines()]
-    assert any(what in line.get("waiting_for", "") for line in warnings)
+    # Another thread writes the log: it may be a moment behind, and in the middle of a line.
+    mesh.wait_for(logged, WITHIN_S, f"{service} says in its log that it waits for {what}")
 
 
 @pytest.mark.parametrize("service", ["intake", "joiner"])

@@ -39,7 +39,7 @@ from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.sharing import Shared
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
-from reviewmesh_worker.tasks.answers import read_spans, spans_schema, words_in_answer, words_of
+from reviewmesh_worker.tasks.answers import read_spans, spans_grammar, words_in_answer, words_of
 from reviewmesh_worker.tasks.calibration import Calibration, CalibrationError, read_calibration
 from reviewmesh_worker.tasks.chat import ChatError, ChatPrompts
 from reviewmesh_worker.tasks.definition import Task
@@ -182,11 +182,7 @@ def chat_arguments(tasks: Mapping[str, Task]) -> dict[str, Any]:
         # ask for probabilities, only this one holds in a batch of several tasks.
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": max(len(words_of(task)) for task in tasks.values()),
-        "structured_outputs_config": {
-            "backend": "xgrammar",
-            # A model that is lost would write spaces until its tokens run out.
-            "disable_any_whitespace": True,
-        },
+        "structured_outputs_config": {"backend": "xgrammar"},
     }
 
 
@@ -215,7 +211,7 @@ def sampling_of(prompts: ChatPrompts) -> Any:
             max_tokens=prompts.answer_tokens,
             stop_token_ids=[prompts.end],
             logprobs=0,
-            structured_outputs=StructuredOutputsParams(json=spans_schema(task)),
+            structured_outputs=StructuredOutputsParams(grammar=spans_grammar(task)),
             **common,
         )
     return SamplingParams(

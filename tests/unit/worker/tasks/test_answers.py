@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reviewmesh_worker.tasks.answers import (
     answer_of,
     read_spans,
-    spans_schema,
+    spans_grammar,
     words_in_answer,
     words_of,
 )
@@ -75,4 +75,4 @@ def test_what_is_no_list_of_names_is_refused(answer: str) -> None:
 
 
 def test_the_grammar_knows_the_task_s_labels() -> None:
-    assert spans_schema(NER)["items"]["properties"]["label"]["enum"] == list(NER.label_ids)
+    assert all(f'"{label}"' in spans_grammar(NER) for label in NER.label_ids)
