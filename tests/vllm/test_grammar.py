@@ -46,7 +46,7 @@ def may_be_written(grammar: xgrammar.CompiledGrammar, answer: str) -> bool:
         ("Anna", "Rick's", "Lisbon", "The Third Man", "Galaxy S9", "Zoë"),
         ('7" Records', "AC\\DC", "a\nb", "a\tb", "a\x01b", "a\x7fb", "a/b"),
         ("東京", "Müller", "👍🏽", "\u202eabc"),
-        ("x" * 200,),
+        ("x" * 1_000,),
         ("a",) * MAX_SPANS,
     ],
 )
@@ -67,7 +67,6 @@ def test_what_is_learned_may_be_written(
         '[{"label": "person", "text": ""}]',
         '[{"label": "person", "text": "Anna"}, ]',
         '[{"label": "person", "text": "A\nB"}]',
-        answer_of(TASK, row("x" * 201)),
         answer_of(TASK, row(*("a",) * MAX_SPANS))[:-1] + ', {"label": "person", "text": "b"}]',
     ],
 )

@@ -61,8 +61,12 @@ def spans_grammar(task: Task) -> str:
     return "\n".join(
         (
             f'root ::= "[]" | "[" name (", " name){{0,{MAX_SPANS - 1}}} "]"',
-            r'name ::= "{\"label\": \"" label "\", \"text\": \"" character{1,200} "\"}"',
+            r'name ::= "{\"label\": \"" label "\", \"text\": \"" character rest "}"',
             f"label ::= {labels}",
+            # Recursive up to the closing quotation mark, so that which tokens may come is known
+            # beforehand: with a repeated class xgrammar looks at them anew for every token that is
+            # written, with a bounded one for tens of milliseconds. The answer's tokens are bounded.
+            r'rest ::= "\"" | [^\0-\x1f\"\\\r\n] rest | "\\" escape rest',
             r'character ::= [^\0-\x1f\"\\\r\n] | "\\" escape',
             r'escape ::= ["\\/bfnrt] | "u" [A-Fa-f0-9]{4}',
         )
