@@ -72,9 +72,9 @@ class Core:
 
     @property
     def llm(self) -> Any:
-        """The `AsyncLLM`. Raises EngineDead before `start` and after `close`."""
+        """The `AsyncLLM`. Raises EngineDead before `start`."""
         if self._llm is None:
-            raise EngineDead("the engine is not running")
+            raise EngineDead("the engine has not started")
         return self._llm
 
     async def start(self) -> None:
@@ -140,10 +140,8 @@ class Core:
 
     async def close(self) -> None:
         ENGINE_METRICS.remove(self._registry)
-        # Let go of now: at the interpreter's end vLLM's own finaliser finds its modules gone.
-        llm, self._llm = self._llm, None
-        if llm is not None:
-            await asyncio.to_thread(llm.shutdown)
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown)
 
     def _priority(self, lane: Lane) -> int:
         """vLLM takes the lowest first, and any but 0 only where it schedules by it."""
