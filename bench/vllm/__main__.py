@@ -34,7 +34,7 @@ ROUNDS = 9
 """Turns; the first is for warming up. Many, for neighbours on the machine come and go."""
 # A turn's.
 ENCODER_REVIEWS = 500
-CHAT_REVIEWS = 600
+CHAT_REVIEWS = 300
 CONTEXT = 2048
 
 

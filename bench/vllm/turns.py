@@ -6,6 +6,7 @@ Every turn has texts of its own, for the worker remembers answers and vLLM keeps
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,13 +72,17 @@ def take(
         some = texts[number * count : (number + 1) * count]
         if len(some) < count:
             raise RuntimeError(f"expected {rounds * count} different reviews, found {len(texts)}")
+        # Who asks vLLM itself has prompts to make as well: both begin with the texts.
+        began = time.monotonic()
         prompts = question.prompts(some)
+        making_s = time.monotonic() - began
         sides: dict[str, Side] = {}
         results: Results = []
         # Whoever is first finds the machine as the other left it: they change places.
         for which in ("alone", "through") if number % 2 else ("through", "alone"):
             if which == "alone":
-                sides[which] = Side(*offline.ask(prompts, question.sampling))
+                seconds, generated = offline.ask(prompts, question.sampling)
+                sides[which] = Side(making_s + seconds, generated)
             else:
                 seconds, generated, results = online.ask(question.task, some)
                 sides[which] = Side(seconds, generated)
