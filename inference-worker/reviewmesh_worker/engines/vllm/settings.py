@@ -69,7 +69,7 @@ class _Defaults:
 
 
 _DEFAULTS: Final[Mapping[str, _Defaults]] = {
-    # Measured here, with models of 1.5 to 23M parameters: `make bench-vllm`.
+    # Measured here, with models of 7 and 23M parameters: `make bench-vllm`.
     "cpu": _Defaults("float32", None, 64, 0.3, 1.0),
     # The rest is arithmetic, not measured: gemma-2-9b has 9.2 billion weights, 18.5 GB in bfloat16
     # and half of that in fp8, and a token of its KV cache takes 344 kB in bfloat16 (42 layers, 8
