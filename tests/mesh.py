@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,11 +13,13 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from reviewmesh.local.ports import choose_ports
 from reviewmesh.runtime import topics
 from reviewmesh.runtime.codec import Codec
 from reviewmesh.runtime.partitioning import partition_of
@@ -33,10 +34,8 @@ SCHEMAS = {topic.name: topic.schema for topic in topics.load_topics().topics}
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Not one that the kernel hands out: what it is for may be long in starting."""
+    return choose_ports(["any"], {})["any"]
 
 
 @dataclass
@@ -79,7 +78,8 @@ class Process:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError as error:
+        # A port that another program has taken may answer with anything.
+        except (OSError, HTTPException) as error:
             return 0, str(error)
 
     def is_ready(self) -> bool:

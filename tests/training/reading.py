@@ -26,6 +26,7 @@ _AT_ONCE = 16
 @dataclass
 class Package:
     model: Any
+    tokenizer: Any
     prompts: dict[str, ChatPrompts]
     folder: Path
 
@@ -36,9 +37,8 @@ def load(folder: Path, tasks: dict[str, Task]) -> Package:
         folder, dtype="float32", attn_implementation="eager", local_files_only=True
     ).eval()
     context = model.config.max_position_embeddings
-    return Package(
-        model, {name: ChatPrompts(tokenizer, task, context) for name, task in tasks.items()}, folder
-    )
+    prompts = {name: ChatPrompts(tokenizer, task, context) for name, task in tasks.items()}
+    return Package(model, tokenizer, prompts, folder)
 
 
 def sentiment_accuracy(package: Package, rows: Sequence[dict[str, Any]]) -> float:
@@ -93,7 +93,7 @@ def _entities(package: Package, text: str, answer: str) -> list[Entity]:
 @torch.no_grad()
 def _written(package: Package, rows: Sequence[dict[str, Any]]) -> list[str]:
     prompts = package.prompts[NER]
-    tokenizer = prompts._tokenizer
+    tokenizer = package.tokenizer
     encoded = prompts.prompts([row["text"] for row in rows])
     order = np.argsort([len(ids) for ids in encoded], kind="stable").tolist()
     answers = [""] * len(rows)
