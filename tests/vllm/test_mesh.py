@@ -152,7 +152,7 @@ def flood(mesh: Mesh) -> Iterator[list[int]]:
 
 
 def test_work_of_killed_enrichers_is_cancelled_in_the_engine_and_done_once(mesh: Mesh) -> None:
-    published = reviews(300, 1, "cancel")
+    published = reviews(600, 1, "cancel")
     mesh.publish(published)
     mesh.wait_for(lambda: len(enriched_of(mesh, "cancel")) > 20, 60, "output flows")
     for name in ENRICHERS:
