@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -30,12 +30,23 @@ TASKS = ("ner", "topic", "sentiment")
 ENRICHERS = tuple(f"enricher-{task}" for task in TASKS)
 SERVICES = ("intake", *ENRICHERS, "joiner")
 PARTITIONS = 6
+PORTS_TRIED = 100
 SCHEMAS = {topic.name: topic.schema for topic in topics.load_topics().topics}
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """Not one that the kernel hands out: what it is for may be long in starting."""
-    return choose_ports(["any"], {})["any"]
+    """Not one that the kernel hands out, and none twice: what it is for may be long in starting."""
+    port = next(port for port in _free_ports() if port not in _given)
+    _given.add(port)
+    return port
+
+
+def _free_ports() -> Iterator[int]:
+    for _ in range(PORTS_TRIED):
+        yield choose_ports(["any"], {})["any"]
 
 
 @dataclass
