@@ -15,7 +15,7 @@ from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from tests.broker import TestStack
 from tests.inference import infer
-from tests.mesh import ENRICHERS, TASKS, Mesh, Process, assert_exactly_once, reviews
+from tests.mesh import ENRICHERS, TASKS, Mesh, Process, assert_exactly_once, review, reviews
 from tests.packages import DEFINED, encoder_copy, promote
 from tests.stream import Stream, longest_gap_ms
 from tests.vllm.conftest import write_tiny_gemma
@@ -67,6 +67,14 @@ def mesh(
         mesh.stop()
 
 
+def distinct(count: int, tag: str) -> list[dict[str, Any]]:
+    """No text like another: what a worker has answered it remembers."""
+    return [
+        review(f"{tag}-{number}", f"For {tag} Anna sold me {number} of these, and all were late.")
+        for number in range(count)
+    ]
+
+
 def worker_of(mesh: Mesh) -> Process:
     return mesh.processes["worker"]
 
@@ -107,7 +115,7 @@ def test_every_review_is_enriched_by_both_kinds_of_models(mesh: Mesh, registry: 
 
 def test_a_flood_from_elsewhere_is_refused_with_a_hint_and_the_mesh_goes_on(mesh: Mesh) -> None:
     before = metric(mesh, 'reviewmesh_worker_refused_total{code="RESOURCE_EXHAUSTED"}')
-    published = reviews(150, 1, "flood")
+    published = distinct(150, "flood")
     with flood(mesh) as hints:
         mesh.publish(published)
         mesh.wait_for(
@@ -152,7 +160,7 @@ def flood(mesh: Mesh) -> Iterator[list[int]]:
 
 
 def test_work_of_killed_enrichers_is_cancelled_in_the_engine_and_done_once(mesh: Mesh) -> None:
-    published = reviews(600, 1, "cancel")
+    published = distinct(600, "cancel")
     mesh.publish(published)
     mesh.wait_for(lambda: len(enriched_of(mesh, "cancel")) > 20, 60, "output flows")
     for name in ENRICHERS:
@@ -213,7 +221,7 @@ def test_a_model_that_answers_nonsense_fails_its_task_alone_and_is_taken_back(
         LOADING_S,
         "the model that babbles serves",
     )
-    published = reviews(4, 1, "babble")
+    published = distinct(4, "babble")
     mesh.publish(published)
     enriched = wait_enriched(mesh, "babble", len(published))
     registry.rollback(BABBLE, DEFINED)
