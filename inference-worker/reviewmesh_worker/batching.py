@@ -9,7 +9,6 @@ are taken before those of a backfill, see `lanes`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from typing import Final, Generic, TypeVar
 
 from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.lanes import Lane, due
+from reviewmesh_worker.remembering import Remembered
 
 T = TypeVar("T")
 
@@ -64,11 +64,9 @@ class Batcher(Generic[T]):
         self._run = run
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._max_remembered = max_remembered
         self._waiting: OrderedDict[str, _Ticket[T]] = OrderedDict()
         self._running: dict[str, _Ticket[T]] = {}
-        # Keyed by digest: the texts themselves may be large.
-        self._remembered: OrderedDict[bytes, T] = OrderedDict()
+        self._remembered: Remembered[T] = Remembered(max_remembered)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -85,7 +83,7 @@ class Batcher(Generic[T]):
 
     async def submit(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
         """The outcome of one text; cancelling withdraws the text if nobody else waits for it."""
-        known = self._recall(text)
+        known = self._remembered.recall(text)
         if known is not None:
             return known
         ticket = self._running.get(text) or self._waiting.get(text)
@@ -138,7 +136,7 @@ class Batcher(Generic[T]):
             outcomes = await loop.run_in_executor(self._thread, self._run_bisecting, texts)
             finished, self._running = self._running, {}
             for ticket, outcome in zip(finished.values(), outcomes, strict=True):
-                self._remember(ticket.text, outcome)
+                self._remembered.keep(ticket.text, outcome)
                 ticket.outcome.set_result(outcome)
 
     def _next_batch(self) -> list[str]:
@@ -170,26 +168,6 @@ class Batcher(Generic[T]):
                 return [ItemFailure("INTERNAL", message, retryable=False)]
         half = len(texts) // 2
         return self._run_bisecting(texts[:half]) + self._run_bisecting(texts[half:])
-
-    def _recall(self, text: str) -> T | None:
-        digest = digest_of(text)
-        if digest not in self._remembered:
-            return None
-        self._remembered.move_to_end(digest)
-        return self._remembered[digest]
-
-    def _remember(self, text: str, outcome: T | ItemFailure) -> None:
-        # Failures are not remembered: their cause may be mended.
-        if isinstance(outcome, ItemFailure):
-            return
-        self._remembered[digest_of(text)] = outcome
-        if len(self._remembered) > self._max_remembered:
-            self._remembered.popitem(last=False)
-
-
-def digest_of(text: str) -> bytes:
-    """What a text is remembered by."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _closing() -> ItemFailure:

@@ -9,13 +9,12 @@ For an engine that batches by itself; see `batching` for one that does not.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from reviewmesh_worker.batching import digest_of
 from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.lanes import Lane
+from reviewmesh_worker.remembering import Remembered
 
 T = TypeVar("T")
 
@@ -35,17 +34,14 @@ class Shared(Generic[T]):
         max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._run = run
-        self._max_remembered = max_remembered
         self._running: dict[tuple[str, Lane], _Running[T]] = {}
-        # Keyed by digest: the texts themselves may be large.
-        self._remembered: OrderedDict[bytes, T] = OrderedDict()
+        self._remembered: Remembered[T] = Remembered(max_remembered)
 
     async def ask(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
         """Cancelling withdraws the text if nobody else waits for it. Raises what `run` raises."""
-        digest = digest_of(text)
-        if digest in self._remembered:
-            self._remembered.move_to_end(digest)
-            return self._remembered[digest]
+        known = self._remembered.recall(text)
+        if known is not None:
+            return known
         key = (text, Lane.INTERACTIVE)
         if key not in self._running:
             key = (text, lane)
@@ -62,11 +58,7 @@ class Shared(Generic[T]):
                 running.task.cancel()
                 if self._running.get(key) is running:
                     del self._running[key]
-        # Failures are not remembered: their cause may be mended.
-        if not isinstance(outcome, ItemFailure):
-            self._remembered[digest] = outcome
-            if len(self._remembered) > self._max_remembered:
-                self._remembered.popitem(last=False)
+        self._remembered.keep(text, outcome)
         return outcome
 
 
