@@ -116,6 +116,10 @@ class EngineDead(RuntimeError):
     """An engine can answer no more: its process must be started anew."""
 
 
+NOT_STARTED = Answer(ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True))
+"""What an engine says of every text until it has started."""
+
+
 class Engine(Protocol):
     @property
     def tasks(self) -> Mapping[str, TaskDescription]:

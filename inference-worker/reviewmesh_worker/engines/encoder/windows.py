@@ -21,7 +21,13 @@ from reviewmesh_worker.engines.encoder.decoding import (
     read_topics,
 )
 from reviewmesh_worker.engines.encoder.encoding import EncodedText
-from reviewmesh_worker.engines.interface import NerOutput, SentimentOutput, TopicOutput
+from reviewmesh_worker.engines.interface import (
+    NerOutput,
+    SentimentOutput,
+    TaskOutput,
+    TopicOutput,
+)
+from reviewmesh_worker.tasks import NER, TOPIC
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 
@@ -32,6 +38,11 @@ class Reading:
     ner: NerOutput
     topic: TopicOutput
     sentiment: SentimentOutput
+
+    def output(self, task: str) -> TaskOutput:
+        if task == NER:
+            return self.ner
+        return self.topic if task == TOPIC else self.sentiment
 
 
 @dataclass(frozen=True, slots=True)

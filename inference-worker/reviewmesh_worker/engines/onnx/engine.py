@@ -11,17 +11,16 @@ from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import Reading
 from reviewmesh_worker.engines.interface import (
+    NOT_STARTED,
     Answer,
     EngineLoad,
     ItemFailure,
     TaskDescription,
-    TaskOutput,
 )
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.settings import Settings
-from reviewmesh_worker.tasks import NER, TOPIC
 from reviewmesh_worker.tasks.definition import Task
 
 ENGINE_NAME: Final = "onnx"
@@ -59,10 +58,9 @@ class OnnxEngine:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._batcher is None:
-            failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
-            return [Answer(failure)] * len(texts)
+            return [NOT_STARTED] * len(texts)
         readings = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
-        return [Answer(_output(task, reading)) for reading in readings]
+        return [_answer(task, reading) for reading in readings]
 
     def check(self) -> None:
         """It lives in this process: where that is well, the engine is."""
@@ -81,9 +79,5 @@ def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings)
     return OnnxEngine(package, tasks)
 
 
-def _output(task: str, reading: Reading | ItemFailure) -> TaskOutput | ItemFailure:
-    if isinstance(reading, ItemFailure):
-        return reading
-    if task == NER:
-        return reading.ner
-    return reading.topic if task == TOPIC else reading.sentiment
+def _answer(task: str, reading: Reading | ItemFailure) -> Answer:
+    return Answer(reading if isinstance(reading, ItemFailure) else reading.output(task))

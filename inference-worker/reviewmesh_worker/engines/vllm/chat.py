@@ -17,23 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.interface import (
+    NOT_STARTED,
     Answer,
-    EngineLoad,
     EngineLoadError,
     Entity,
     ItemFailure,
     NerOutput,
     SentimentOutput,
-    TaskDescription,
     TaskOutput,
     Topic,
     TopicOutput,
     Usage,
 )
-from reviewmesh_worker.engines.vllm import ENGINE_NAME
-from reviewmesh_worker.engines.vllm.core import Core
+from reviewmesh_worker.engines.vllm.base import VllmEngine
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
@@ -58,7 +55,7 @@ class _Asked:
     shared: Shared[Answer]
 
 
-class VllmChatEngine:
+class VllmChatEngine(VllmEngine):
     """One chat model that answers one or more tasks.
 
     The package's calibration is read at once, the weights by `start`.
@@ -68,41 +65,24 @@ class VllmChatEngine:
         # A chat model answers with the words that its prompt names: what labels it was trained on,
         # the digest of the task's definition in its manifest says.
         labels = {name: task.label_ids for name, task in tasks.items()}
-        self._tasks = describe(package, tasks, labels, ENGINE_NAME)
-        self._package = package
+        super().__init__(package, tasks, labels, settings)
         try:
             self._calibration = read_calibration(
                 package.folder, labels.get(SENTIMENT, ()), labels.get(TOPIC, ())
             )
         except CalibrationError as error:
             raise EngineLoadError(str(error)) from error
-        self._settings = settings
         self._definitions = tasks
-        self._core: Core | None = None
         self._asked: dict[str, _Asked] = {}
-
-    @property
-    def tasks(self) -> Mapping[str, TaskDescription]:
-        return self._tasks
 
     async def start(self) -> None:
         package = self._package
-        core = Core(
+        core = await self._start_core(
             str(package.folder),
-            self._settings,
             encoder=False,
-            labels={
-                "task": ",".join(sorted(self._tasks)),
-                "model_version": package.manifest.version,
-            },
             more=chat_arguments(self._definitions)
-            | {
-                "served_model_name": package.manifest.name,
-                "max_model_len": context_of(package.folder, self._settings.max_model_len),
-            },
+            | {"max_model_len": context_of(package.folder, self._settings.max_model_len)},
         )
-        await core.start()
-        self._core = core
         tokenizer = await asyncio.to_thread(load_tokenizer, package.folder)
         context = int(core.llm.model_config.max_model_len)
         self._asked = {
@@ -119,21 +99,9 @@ class VllmChatEngine:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         asked = self._asked.get(task)
         if asked is None:
-            failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
-            return [Answer(failure)] * len(texts)
+            return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(asked.shared.ask(text, lane) for text in texts))
         return [one if isinstance(one, Answer) else Answer(one) for one in outcomes]
-
-    def check(self) -> None:
-        if self._core is not None:
-            self._core.check()
-
-    def load(self) -> EngineLoad:
-        return self._core.load() if self._core else EngineLoad(0, 0, 0.0)
-
-    async def close(self) -> None:
-        if self._core is not None:
-            await self._core.close()
 
     def _ask(self, task: Task, tokenizer: Any, context: int) -> _Asked:
         try:

@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, ModelConfig, read_config
 from reviewmesh_worker.engines.encoder.decoding import Floats, TextLogits
 from reviewmesh_worker.engines.encoder.encoding import (
@@ -25,21 +24,17 @@ from reviewmesh_worker.engines.encoder.encoding import (
 )
 from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
 from reviewmesh_worker.engines.interface import (
+    NOT_STARTED,
     Answer,
-    EngineLoad,
     EngineLoadError,
     ItemFailure,
-    TaskDescription,
-    TaskOutput,
     Usage,
 )
-from reviewmesh_worker.engines.vllm import ENGINE_NAME
-from reviewmesh_worker.engines.vllm.core import Core
+from reviewmesh_worker.engines.vllm.base import VllmEngine
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.sharing import Shared
-from reviewmesh_worker.tasks import NER, TOPIC
 from reviewmesh_worker.tasks.definition import Task
 from reviewmesh_worker.tasks.labels import HeadLabels
 
@@ -57,7 +52,7 @@ class _Read:
     usage: Usage
 
 
-class VllmEncoderEngine:
+class VllmEncoderEngine(VllmEngine):
     """One pooling request per window answers every task.
 
     The package's settings are read at once, the weights by `start`.
@@ -65,37 +60,18 @@ class VllmEncoderEngine:
 
     def __init__(self, package: Package, tasks: Mapping[str, Task], settings: VllmSettings) -> None:
         config = read_config(package.folder)
-        self._tasks = describe(package, tasks, config.labels.by_task(), ENGINE_NAME)
-        self._package = package
-        self._settings = settings
+        super().__init__(package, tasks, config.labels.by_task(), settings)
         self._config = config
         self._encoder: TextEncoder | None = None
-        self._core: Core | None = None
         self._shared: Shared[_Read] = Shared(self._read)
-
-    @property
-    def tasks(self) -> Mapping[str, TaskDescription]:
-        return self._tasks
 
     async def start(self) -> None:
         package = self._package
         self._encoder = load_encoder(package.folder / TOKENIZER_FILE, self._config.labels)
         form = await asyncio.to_thread(_form_of, package)
-        core = Core(
-            str(form),
-            self._settings,
-            encoder=True,
-            labels={
-                "task": ",".join(sorted(self._tasks)),
-                "model_version": package.manifest.version,
-            },
-            more={
-                "max_model_len": self._config.window + 2,
-                "served_model_name": package.manifest.name,
-            },
+        await self._start_core(
+            str(form), encoder=True, more={"max_model_len": self._config.window + 2}
         )
-        await core.start()
-        self._core = core
         for text in _WARM_UP:
             outcome = await self._read(text, Lane.INTERACTIVE)
             if isinstance(outcome, ItemFailure):
@@ -107,21 +83,9 @@ class VllmEncoderEngine:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._core is None:
-            failure = ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True)
-            return [Answer(failure)] * len(texts)
+            return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(self._shared.ask(text, lane) for text in texts))
         return [_answer(task, outcome) for outcome in outcomes]
-
-    def check(self) -> None:
-        if self._core is not None:
-            self._core.check()
-
-    def load(self) -> EngineLoad:
-        return self._core.load() if self._core else EngineLoad(0, 0, 0.0)
-
-    async def close(self) -> None:
-        if self._core is not None:
-            await self._core.close()
 
     async def _read(self, text: str, lane: Lane) -> _Read | ItemFailure:
         assert self._encoder is not None
@@ -193,13 +157,7 @@ def _judge(text: str, encoded: EncodedText, logits: TextLogits, config: ModelCon
 def _answer(task: str, outcome: _Read | ItemFailure) -> Answer:
     if isinstance(outcome, ItemFailure):
         return Answer(outcome)
-    return Answer(_output(task, outcome.reading), outcome.usage)
-
-
-def _output(task: str, reading: Reading) -> TaskOutput:
-    if task == NER:
-        return reading.ner
-    return reading.topic if task == TOPIC else reading.sentiment
+    return Answer(outcome.reading.output(task), outcome.usage)
 
 
 def _form_of(package: Package) -> Path:
