@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from reviewmesh_worker.command_line import (
+    FAILED,
+    WRONG_USAGE,
+    RegistryFolder,
+    complain,
+    ended,
+)
 from reviewmesh_worker.evaluation.promotion import gate_of
 from reviewmesh_worker.packages.manifest import PackageError
 from reviewmesh_worker.packages.registry import (
@@ -24,16 +31,6 @@ from reviewmesh_worker.packages.registry import (
 from reviewmesh_worker.settings import Settings, problems
 from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
-FAILED: Final = 1
-WRONG_USAGE: Final = 2
-
-RegistryFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--registry",
-        help="Folder of the registry; REVIEWMESH_WORKER__MODEL_REGISTRY if none.",
-    ),
-]
 Id = Annotated[str, typer.Argument(help="Package as NAME@VERSION.")]
 Tasks = Annotated[
     list[str] | None, typer.Option("--task", help="Only this task; may be given several times.")
@@ -149,7 +146,7 @@ def _standing(registry: Registry) -> dict[str, list[str]]:
         try:
             aliases = registry.aliases(task)
         except RegistryError as error:
-            Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+            complain(str(error))
             continue
         for name, entry in _entries(aliases):
             forced = " (forced)" if entry.gate == "forced" else ""
@@ -170,15 +167,10 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except NotPassed as error:
-        raise _exit(FAILED, f"{error}; evaluate it, or force it with a reason") from error
+        raise ended(FAILED, f"{error}; evaluate it, or force it with a reason") from error
     except (RegistryError, PackageError, TaskError) as error:
-        raise _exit(WRONG_USAGE, str(error)) from error
+        raise ended(WRONG_USAGE, str(error)) from error
     except ValidationError as error:
-        raise _exit(WRONG_USAGE, "\n".join(problems(error))) from error
+        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
     except OSError as error:
-        raise _exit(FAILED, str(error)) from error
-
-
-def _exit(code: int, message: str) -> typer.Exit:
-    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    return typer.Exit(code)
+        raise ended(FAILED, str(error)) from error

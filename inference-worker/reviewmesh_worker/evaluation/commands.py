@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from reviewmesh_worker.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
 from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadError
 from reviewmesh_worker.evaluation.asking import Answered, Step
 from reviewmesh_worker.evaluation.compare import compare as compare_engines
 from reviewmesh_worker.evaluation.gate import check, read_gate
 from reviewmesh_worker.evaluation.page import write_page
-from reviewmesh_worker.evaluation.report import TaskMade, read_report, write_report
+from reviewmesh_worker.evaluation.promotion import made_for
+from reviewmesh_worker.evaluation.report import read_report, write_report
 from reviewmesh_worker.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows
 from reviewmesh_worker.evaluation.run import evaluate as evaluate_engine
 from reviewmesh_worker.evaluation.table import print_comparison, print_gate, print_report
@@ -30,19 +32,9 @@ from reviewmesh_worker.packages.registry import Registry, RegistryError
 from reviewmesh_worker.settings import EngineChoice, Settings, problems
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 
-FAILED: Final = 1
-WRONG_USAGE: Final = 2
-
 _PACKAGE: Final = "Folder of a package, or NAME@VERSION in a registry."
 PackageName = Annotated[str, typer.Argument(metavar="PACKAGE", help=_PACKAGE)]
 Data = Annotated[Path, typer.Argument(help="Folder with labelled rows, JSON lines.")]
-RegistryFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--registry",
-        help="Folder of the registry; REVIEWMESH_WORKER__MODEL_REGISTRY if none.",
-    ),
-]
 EngineName = Annotated[
     EngineChoice | None,
     typer.Option("--engine", help="Engine; REVIEWMESH_WORKER__ENGINE if none."),
@@ -166,7 +158,7 @@ def gate(
         for task, rival in here.rivals(asked, against).items():
             contested.setdefault(None if rival is None else rival.digest, []).append(task)
         results = {
-            serving: check(report, asked.digest, _made_for(asked, tasks), rules, serving)
+            serving: check(report, asked.digest, made_for(asked, tasks), rules, serving)
             for serving, tasks in contested.items()
         }
     console = Console()
@@ -204,11 +196,6 @@ def compare(
         console.print(f"written to {output}", soft_wrap=True)
 
 
-def _made_for(package: Package, tasks: Iterable[str]) -> dict[str, TaskMade]:
-    made = package.manifest.tasks
-    return {task: TaskMade(version=made[task].version, digest=made[task].digest) for task in tasks}
-
-
 def _command() -> str:
     """As it was given, without where things lie on this machine."""
     words = (Path(word).name if Path(word).exists() else word for word in sys.argv)
@@ -221,19 +208,14 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise _exit(WRONG_USAGE, "\n".join(problems(error))) from error
+        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
     except (ValueError, EngineLoadError, FileNotFoundError) as error:
         # What is wrong with a package, a registry, rows, a report or a gate says so itself.
-        raise _exit(WRONG_USAGE, str(error)) from error
+        raise ended(WRONG_USAGE, str(error)) from error
     except OSError as error:
-        raise _exit(FAILED, str(error)) from error
+        raise ended(FAILED, str(error)) from error
     except EngineDead as error:
-        raise _exit(FAILED, f"the engine died: {error}") from error
-
-
-def _exit(code: int, message: str) -> typer.Exit:
-    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    return typer.Exit(code)
+        raise ended(FAILED, f"the engine died: {error}") from error
 
 
 @contextmanager

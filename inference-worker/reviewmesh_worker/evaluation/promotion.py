@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from reviewmesh_worker.evaluation.gate import GateError, check, read_gate
@@ -15,15 +15,11 @@ def gate_of(gate_file: Path) -> Check:
     """The rules of a file, or those of the project where there is no such file."""
 
     def failures(candidate: Package, serving: Package | None, tasks: Collection[str]) -> list[str]:
-        made_for = candidate.manifest.tasks
         try:
             result = check(
                 read_report(candidate.folder),
                 candidate.digest,
-                {
-                    name: TaskMade(version=made_for[name].version, digest=made_for[name].digest)
-                    for name in tasks
-                },
+                made_for(candidate, tasks),
                 read_gate(gate_file if gate_file.is_file() else None),
                 None if serving is None else serving.digest,
             )
@@ -32,3 +28,9 @@ def gate_of(gate_file: Path) -> Check:
         return result.failures
 
     return failures
+
+
+def made_for(package: Package, tasks: Iterable[str]) -> dict[str, TaskMade]:
+    """The definitions that a package was made for, by task."""
+    made = package.manifest.tasks
+    return {task: TaskMade(version=made[task].version, digest=made[task].digest) for task in tasks}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from reviewmesh_worker.command_line import WRONG_USAGE, ended
 from reviewmesh_worker.packages.manifest import PackageError
 from reviewmesh_worker.tasks import BUNDLED_TASKS
 from reviewmesh_worker.tasks.chat import ChatError
@@ -26,7 +27,6 @@ _REFUSED = (
     PackageError,
     TaskError,
 )
-_WRONG_USAGE = 2
 
 
 def train(
@@ -40,15 +40,11 @@ def train(
     try:
         train_package(read_config(config), load_tasks(tasks), data, output, console)
     except ModuleNotFoundError as error:
-        raise _fail(
+        raise ended(
+            WRONG_USAGE,
             f"training needs the package {error.name}, which is not installed here: "
-            "install requirements/vllm.txt"
+            "install requirements/vllm.txt",
         ) from error
     except _REFUSED as error:
-        raise _fail(str(error)) from error
+        raise ended(WRONG_USAGE, str(error)) from error
     console.print(f"written to {output}", highlight=False, soft_wrap=True)
-
-
-def _fail(message: str) -> typer.Exit:
-    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    return typer.Exit(_WRONG_USAGE)

@@ -1,0 +1,30 @@
+"""What the commands of `reviewmesh-models` share: options, exit codes and how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+
+RegistryFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry",
+        help="Folder of the registry; REVIEWMESH_WORKER__MODEL_REGISTRY if none.",
+    ),
+]
+
+
+def complain(message: str) -> None:
+    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+
+
+def ended(code: int, message: str) -> typer.Exit:
+    """To be raised: what was expected and what to do, in place of a traceback."""
+    complain(message)
+    return typer.Exit(code)
