@@ -73,11 +73,7 @@ class WorkerProcess:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     def metric(self, sample: str) -> float:
-        """The value of a sample line of /metrics, 0 while it is absent."""
-        for line in self.process.get("/metrics")[1].splitlines():
-            if line.startswith(sample + " "):
-                return float(line.split()[-1])
-        return 0.0
+        return self.process.metric(sample)
 
     def in_flight(self) -> float:
         return self.metric("reviewmesh_worker_in_flight_items")

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from reviewmesh.local.ports import choose_ports
+from reviewmesh.local.ports import find_free
 from reviewmesh.runtime import topics
 from reviewmesh.runtime.codec import Codec
 from reviewmesh.runtime.partitioning import partition_of
@@ -30,7 +30,6 @@ TASKS = ("ner", "topic", "sentiment")
 ENRICHERS = tuple(f"enricher-{task}" for task in TASKS)
 SERVICES = ("intake", *ENRICHERS, "joiner")
 PARTITIONS = 6
-PORTS_TRIED = 100
 SCHEMAS = {topic.name: topic.schema for topic in topics.load_topics().topics}
 
 
@@ -39,14 +38,9 @@ _given: set[int] = set()
 
 def free_port() -> int:
     """Not one that the kernel hands out, and none twice: what it is for may be long in starting."""
-    port = next(port for port in _free_ports() if port not in _given)
+    port = find_free(_given)
     _given.add(port)
     return port
-
-
-def _free_ports() -> Iterator[int]:
-    for _ in range(PORTS_TRIED):
-        yield choose_ports(["any"], {})["any"]
 
 
 @dataclass
@@ -92,6 +86,15 @@ class Process:
         # A port that another program has taken may answer with anything.
         except (OSError, HTTPException) as error:
             return 0, str(error)
+
+    def metric(self, sample: str) -> float:
+        """The sum of the samples of this name, or of this one sample; 0 while there is none."""
+        lines = self.get("/metrics")[1].splitlines()
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith((f"{sample}{{", f"{sample} "))
+        )
 
     def is_ready(self) -> bool:
         return self.get("/readyz")[0] == 200

@@ -149,9 +149,7 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
 
 def _counted(process: Process) -> float:
     """Enriched records that this process has counted or found counted."""
-    lines = process.get("/metrics")[1].splitlines()
-    prefix = "reviewmesh_insights_records_total{"
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(prefix))
+    return process.metric("reviewmesh_insights_records_total")
 
 
 def wait_counted(process: Process, records: int) -> None:

@@ -79,15 +79,11 @@ def worker_of(mesh: Mesh) -> Process:
     return mesh.processes["worker"]
 
 
-def metric(mesh: Mesh, sample: str) -> float:
-    """The sum of the worker's samples that begin so; 0 while there is none."""
-    lines = worker_of(mesh).get("/metrics")[1].splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(sample))
-
-
 def engine_works(mesh: Mesh) -> bool:
     return (
-        metric(mesh, "vllm:num_requests_running{") + metric(mesh, "vllm:num_requests_waiting{") > 0
+        worker_of(mesh).metric("vllm:num_requests_running")
+        + worker_of(mesh).metric("vllm:num_requests_waiting")
+        > 0
     )
 
 
@@ -114,7 +110,7 @@ def test_every_review_is_enriched_by_both_kinds_of_models(mesh: Mesh, registry: 
 
 
 def test_a_flood_from_elsewhere_is_refused_with_a_hint_and_the_mesh_goes_on(mesh: Mesh) -> None:
-    before = metric(mesh, 'reviewmesh_worker_refused_total{code="RESOURCE_EXHAUSTED"}')
+    before = worker_of(mesh).metric('reviewmesh_worker_refused_total{code="RESOURCE_EXHAUSTED"}')
     published = distinct(150, "flood")
     with flood(mesh) as hints:
         mesh.publish(published)
@@ -123,7 +119,7 @@ def test_a_flood_from_elsewhere_is_refused_with_a_hint_and_the_mesh_goes_on(mesh
         )
     assert_exactly_once(published, wait_enriched(mesh, "flood", len(published)))
     assert all(hint > 0 for hint in hints)
-    after = metric(mesh, 'reviewmesh_worker_refused_total{code="RESOURCE_EXHAUSTED"}')
+    after = worker_of(mesh).metric('reviewmesh_worker_refused_total{code="RESOURCE_EXHAUSTED"}')
     assert after - before >= len(hints)
 
 
@@ -177,7 +173,7 @@ def test_a_promotion_and_a_rollback_under_load_fail_lose_and_repeat_nothing(
     mesh: Mesh, registry: Registry
 ) -> None:
     pooled = (NER, TOPIC)
-    refused = metric(mesh, 'reviewmesh_worker_refused_total{code="UNAVAILABLE"}')
+    refused = worker_of(mesh).metric('reviewmesh_worker_refused_total{code="UNAVAILABLE"}')
     with Stream(mesh, EVERY_S, "swap") as stream:
         stream.wait_for_more("1", MORE, pooled)
         promote(registry, LATER_ENCODER)
@@ -194,7 +190,7 @@ def test_a_promotion_and_a_rollback_under_load_fail_lose_and_repeat_nothing(
             assert answer["lineage"]["model_digest"] == digests[answer["lineage"]["model_version"]]
     gaps = {task: longest_gap_ms(enriched, task) for task in TASKS}
     print(f"{len(enriched)} reviews, longest time without an answer in ms: {gaps}")
-    assert metric(mesh, 'reviewmesh_worker_refused_total{code="UNAVAILABLE"}') == refused
+    assert worker_of(mesh).metric('reviewmesh_worker_refused_total{code="UNAVAILABLE"}') == refused
 
 
 def test_an_engine_that_is_killed_loses_and_repeats_no_review(mesh: Mesh) -> None:
@@ -217,7 +213,7 @@ def test_a_model_that_answers_nonsense_fails_its_task_alone_and_is_taken_back(
 ) -> None:
     promote(registry, BABBLE)
     mesh.wait_for(
-        lambda: metric(mesh, 'reviewmesh_worker_swaps_total{outcome="beside"}') > 0,
+        lambda: worker_of(mesh).metric('reviewmesh_worker_swaps_total{outcome="beside"}') > 0,
         LOADING_S,
         "the model that babbles serves",
     )

@@ -57,12 +57,8 @@ class VllmWorker:
     def engine_processes(self) -> list[psutil.Process]:
         return vllm_processes(self.process)
 
-    def metric(self, name: str) -> float:
-        """The sum of the samples of this name on /metrics."""
-        lines = self.process.get("/metrics")[1].splitlines()
-        found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
-        assert found, f"expected {name} on /metrics"
-        return sum(float(line.split()[-1]) for line in found)
+    def metric(self, sample: str) -> float:
+        return self.process.metric(sample)
 
 
 def vllm_processes(worker: Process) -> list[psutil.Process]:

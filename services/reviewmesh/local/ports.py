@@ -25,7 +25,7 @@ def choose_ports(names: Sequence[str], earlier: Mapping[str, int]) -> dict[str, 
     for name in names:
         before = earlier.get(name)
         keep = before is not None and before not in chosen.values() and is_free(before)
-        chosen[name] = before if keep and before is not None else _find_free(chosen.values())
+        chosen[name] = before if keep and before is not None else find_free(chosen.values())
     return chosen
 
 
@@ -42,7 +42,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _find_free(taken: Collection[int]) -> int:
+def find_free(taken: Collection[int]) -> int:
+    """A free port that is none of those `taken`. Raises LocalStackError where there is none."""
     for _ in range(ATTEMPTS_PER_PORT):
         port = random.randint(LOWEST_PORT, HIGHEST_PORT)
         if port not in taken and is_free(port):
