@@ -14,7 +14,7 @@ from typing import Any
 from bench import reviews
 from bench.vllm import tiny_gemma, turns
 from bench.vllm.offline import Offline
-from bench.vllm.online import Online
+from bench.vllm.online import ITEMS_AT_ONCE, Online
 from bench.vllm.turns import Prompts, Question, Tell
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, read_config
 from reviewmesh_worker.engines.encoder.encoding import load_encoder
@@ -30,11 +30,10 @@ from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import load_tasks
 
 REPORT = Path("build/reports/bench_vllm.json")
-ROUNDS = 9
-"""Turns; the first is for warming up. Many, for neighbours on the machine come and go."""
-# A turn's.
-ENCODER_REVIEWS = 500
-CHAT_REVIEWS = 300
+ROUNDS = 7
+"""Turns; the first is for warming up."""
+REVIEWS = 3 * ITEMS_AT_ONCE
+"""A turn's: several times what a worker holds, or how a turn begins and ends would count."""
 CONTEXT = 2048
 
 
@@ -44,7 +43,7 @@ def main() -> None:
     def tell(line: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
 
-    count = ROUNDS * max(ENCODER_REVIEWS, 2 * CHAT_REVIEWS)
+    count = 2 * ROUNDS * REVIEWS
     texts = list(dict.fromkeys(row["text"] for row in reviews.load(2 * count)))[:count]
     report: dict[str, Any] = {"reviews": reviews.source(), "cpus": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="reviewmesh-bench-") as folder:
@@ -74,7 +73,7 @@ def _encoder(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
         closing(Online(BUNDLED_MODEL, folder / "encoder.log", settings)) as online,
     ):
         question = Question("encoder", SENTIMENT, prompts, None)
-        taken = turns.take(question, texts, ROUNDS, ENCODER_REVIEWS, offline, online, tell)
+        taken = turns.take(question, texts, ROUNDS, REVIEWS, offline, online, tell)
         return turns.summary(taken)
 
 
@@ -97,8 +96,8 @@ def _chat(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
             chat = ChatPrompts(tokenizer, tasks[name], CONTEXT)
             title = f"tiny-gemma-2 {name}"
             question = Question(title, name, chat.prompts, sampling_of(chat))
-            own = texts[at * ROUNDS * CHAT_REVIEWS :]
-            taken = turns.take(question, own, ROUNDS, CHAT_REVIEWS, offline, online, tell)
+            own = texts[at * ROUNDS * REVIEWS :]
+            taken = turns.take(question, own, ROUNDS, REVIEWS, offline, online, tell)
             shared = len(chat.prefix) // BLOCK_SIZE * BLOCK_SIZE
             results = [result for turn in taken for result in turn.results]
             cached = sum(min(result.usage.cached_tokens, shared) for result in results)
