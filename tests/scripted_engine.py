@@ -1,8 +1,8 @@
 """An engine for tests: answers at once, slowly, or fails on command.
 
 It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
-`delay_ms`, `load_ms` for its start, `poison`: substrings whose texts make a whole batch raise, and
-`dead`: whether the engine has died.
+`delay_ms`, `load_ms` for its start, `poison`: substrings whose texts make a whole batch raise,
+`held`: substrings whose texts wait while it names them, and `dead`: whether the engine has died.
 """
 
 from __future__ import annotations
@@ -69,22 +69,27 @@ class ScriptedEngine:
 
     def _run(self, texts: list[str]) -> list[str]:
         script = self._script()
-        poison = script.get("poison", [])
-        assert isinstance(poison, list)
-        for text in texts:
-            if any(word in text for word in poison):
-                raise Poisoned(f"a text of {len(text)} characters holds poison")
+        for text in self._named("poison", texts):
+            raise Poisoned(f"a text of {len(text)} characters holds poison")
         delay = script.get("delay_ms", 0)
         assert isinstance(delay, int)
         if delay:
             time.sleep(delay / 1000)
         return texts
 
+    def _named(self, entry: str, texts: Sequence[str]) -> list[str]:
+        """The texts with a word that this entry of the script names."""
+        words = self._script().get(entry, [])
+        assert isinstance(words, list)
+        return [text for text in texts if any(word in text for word in words)]
+
     async def infer(
         self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
     ) -> Sequence[Answer]:
         assert self._batcher is not None
         self.check()
+        while self._named("held", texts):  # noqa: ASYNC110 - a file wakes nobody
+            await asyncio.sleep(0.01)
         read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
             Answer(text if isinstance(text, ItemFailure) else answer(task, text)) for text in read

@@ -148,6 +148,24 @@ def test_a_full_worker_refuses_with_a_hint_and_everything_finishes(
     assert 20 <= int(dict(refused.trailing_metadata())["retry-after-ms"]) <= 5000
 
 
+def test_a_worker_that_others_fill_gets_smaller_calls(
+    make_worker: WorkerFactory, drive: DriverFactory
+) -> None:
+    worker = make_worker(max_in_flight=64)
+    worker.script(held=["stranger"])
+    worker.start()
+    with ThreadPoolExecutor() as threads:
+        strangers = threads.submit(worker.stub.Infer, infer(["stranger"] * 56), timeout=2 * SOON_S)
+        soon(lambda: worker.in_flight() == 56, "strangers hold most places")
+        driver = drive(worker, batch_items=32)
+        driver.submit(texts(100))
+        answers = driver.wait()
+        assert not strangers.done() and worker.refused("RESOURCE_EXHAUSTED") >= 2
+        worker.script()
+        assert len(strangers.result().results) == 56
+    assert all(answer.output is not None and answer.attempts == 1 for answer in answers)
+
+
 def test_interactive_calls_have_places_and_their_turn_before_a_backfill(
     make_worker: WorkerFactory,
 ) -> None:

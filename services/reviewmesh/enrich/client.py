@@ -305,7 +305,7 @@ class InferenceClient:
             if hint is None:
                 self._bisect(batch, reason)
             else:
-                self._pool.hold_off(worker, hint * random.uniform(1.0, 1.5))
+                self._pool.hold_off(worker, hint * random.uniform(1.0, 1.5), len(batch))
                 self._requeue(batch)
         elif code is grpc.StatusCode.INVALID_ARGUMENT:
             worker.standing.answered()

@@ -110,10 +110,10 @@ class WorkerPool:
 
     # -- what calls tell ---------------------------------------------------------------------
 
-    def hold_off(self, worker: Worker, seconds: float) -> None:
-        """The worker is full: leave it alone for a while."""
+    def hold_off(self, worker: Worker, seconds: float, items: int) -> None:
+        """The worker had no place for a call of so many: leave it alone for a while."""
         worker.standing.answered()
-        worker.standing.hold_off(seconds)
+        worker.standing.hold_off(seconds, items)
         asyncio.get_running_loop().call_later(seconds, self._on_change)
 
     def failed(self, worker: Worker, reason: str) -> None:

@@ -5,6 +5,9 @@ its calls is half-open first: one call goes through, and when that is answered t
 What breaks calls is ejected at once, what fails them is ejected after a few in a row, so that a
 worker that fails fast does not draw all traffic.
 
+A worker that others fill has no place for a large call, however long it waits: what it refuses
+comes back in halves, and calls grow again as they are answered.
+
 A unary call is over when its slowest item is. Where inference is slow, results are streamed, and
 the room of those that came is filled again while the others run.
 """
@@ -54,6 +57,7 @@ class Standing:
         self.calls = 0
         self.items = 0
         self._most = ITEMS_PER_WORKER
+        self._largest_call = ITEMS_PER_WORKER
         self._call_s = 0.0
         self._not_before = 0.0
         self._others = 0
@@ -69,11 +73,11 @@ class Standing:
         if self.state is State.EJECTED or self._not_before > self._clock():
             return 0
         if self.state is State.HALF_OPEN:
-            return 0 if self.calls else self._most
+            return 0 if self.calls else min(self._most, self._largest_call)
         if self.calls >= CALLS_PER_WORKER and not self.is_slow():
             return 0
         free = self._most - self.items
-        return free if free >= min(SMALLEST_ROOM, self._most) else 0
+        return min(free, self._largest_call) if free >= min(SMALLEST_ROOM, self._most) else 0
 
     def is_slow(self) -> bool:
         """Whether calls take so long that their results are better streamed."""
@@ -100,7 +104,8 @@ class Standing:
         self.items -= items
 
     def took(self, seconds: float) -> None:
-        """How long an answered call took."""
+        """How long an answered call took; the next may be larger."""
+        self._largest_call = min(self._largest_call * 2, ITEMS_PER_WORKER)
         self._call_s += CALL_SECONDS_SMOOTHING * (seconds - self._call_s)
 
     def answered(self, busy: int | None = None, own: int = 0, most: int = 0) -> None:
@@ -124,8 +129,12 @@ class Standing:
         self._failures += 1
         return self.state is State.HALF_OPEN or self._failures >= FAILURES_BEFORE_EJECTION
 
-    def hold_off(self, seconds: float) -> None:
-        """The worker is full: no calls for so long. A longer pause that runs stays."""
+    def hold_off(self, seconds: float, items: int) -> None:
+        """No place for a call of so many: none for so long. A longer pause that runs stays.
+
+        Calls that were refused together are halved once.
+        """
+        self._largest_call = min(self._largest_call, max(1, items // 2))
         self._not_before = max(self._not_before, self._clock() + seconds)
 
     # -- ejecting and coming back ------------------------------------------------------------

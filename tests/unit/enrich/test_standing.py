@@ -122,12 +122,32 @@ def test_a_good_health_check_alone_does_not_shorten_the_pauses() -> None:
 def test_a_full_worker_is_left_alone_as_long_as_it_said() -> None:
     clock = SimulatedClock()
     standing = serving(clock)
-    standing.hold_off(2.0)
-    standing.hold_off(0.5)
+    standing.hold_off(2.0, 32)
+    standing.hold_off(0.5, 32)
     clock.now += 1.9
     assert not standing.room()
     clock.now += 0.1
     assert standing.room()
+
+
+def test_what_a_full_worker_refused_comes_in_halves_until_calls_are_answered() -> None:
+    clock = SimulatedClock()
+    standing = serving(clock)
+
+    def refuse(*calls: int) -> int:
+        for items in calls:
+            standing.hold_off(1.0, items)
+        clock.now += 1.0
+        return standing.room()
+
+    # Three calls on their way together were too large by the same want of room.
+    assert [refuse(32, 32, 32), refuse(16), refuse(8, 8)] == [16, 8, 4]
+    assert [refuse(1), refuse(1)] == [1, 1]
+    standing.took(0.01)
+    assert standing.room() == 2
+    for _ in range(10):
+        standing.took(0.01)
+    assert standing.room() == ITEMS_PER_WORKER
 
 
 def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
@@ -225,9 +245,9 @@ class Life(RuleBasedStateMachine):
             self.standing.eject(over_calls=True)
         self.standing.ended(self.open.pop(0))
 
-    @rule(seconds=st.floats(0.01, 5))
-    def full(self, seconds: float) -> None:
-        self.standing.hold_off(seconds)
+    @rule(seconds=st.floats(0.01, 5), items=st.integers(1, 300))
+    def full(self, seconds: float, items: int) -> None:
+        self.standing.hold_off(seconds, items)
         self.held_until = max(self.held_until, self.clock.now + seconds)
 
     @rule(seconds=st.floats(0.01, 10))
