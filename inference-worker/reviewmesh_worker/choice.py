@@ -28,7 +28,11 @@ class Choice(Protocol):
         ...
 
     def choose(self, task: str) -> Package:
-        """Its files are not looked at. Raises PackageError or RegistryError."""
+        """Its files are not looked at. Raises PackageError, RegistryError or OSError."""
+        ...
+
+    def previous(self, task: str) -> Package | None:
+        """What served before, if anything did. Raises as `choose`."""
         ...
 
 
@@ -49,6 +53,9 @@ class OnePackage:
     def choose(self, task: str) -> Package:
         return self._package
 
+    def previous(self, task: str) -> Package | None:
+        return None
+
 
 class Aliases:
     """What a registry's aliases name as serving, task by task."""
@@ -61,7 +68,13 @@ class Aliases:
         return tuple(self._registry.raw_aliases(task) for task in self.tasks)
 
     def choose(self, task: str) -> Package:
-        package = self._registry.resolve(task).package
+        return self._fitting(self._registry.resolve(task).package, task)
+
+    def previous(self, task: str) -> Package | None:
+        before = self._registry.resolve_previous(task)
+        return None if before is None else self._fitting(before.package, task)
+
+    def _fitting(self, package: Package, task: str) -> Package:
         if task not in package.manifest.tasks:
             raise RegistryError(
                 f"{package.id} stands as serving {task} and was made for "

@@ -7,7 +7,8 @@ its calls and is closed. Where two do not fit into memory, the old one is let go
 tasks are refused as draining until the new one serves.
 
 What is refused or does not load leaves the old one serving, and is tried again when the choice
-changes once more.
+changes once more. A worker that starts meanwhile serves what served before, too: or every one that
+is restarted would be lost to the mesh until somebody mends the registry.
 """
 
 from __future__ import annotations
@@ -139,14 +140,13 @@ class Deployment:
     # -- coming and going --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load what is chosen now. Raises EngineLoadError."""
+        """Load what is chosen now, else what served before. Raises EngineLoadError."""
         try:
             self._seen = await asyncio.to_thread(self._choice.state)
-            wanted = [(self._choice.choose(task), task) for task in self.tasks]
-            for package, tasks in _grouped(wanted):
-                await self._verify(package, tasks)
-                self._take(await self._load(package, tasks), tasks)
-        except (PackageError, RegistryError, OSError) as error:
+            off = await self._start_with(self._choice.choose, self.tasks)
+            for error, tasks in _together(off):
+                await self._start_with_previous(error, tasks)
+        except OSError as error:
             raise EngineLoadError(str(error)) from error
 
     async def watch(self, on_change: OnChange) -> None:
@@ -167,6 +167,40 @@ class Deployment:
             self._put(task, None)
         for copy in copies:
             await self._close(copy.engine)
+
+    async def _start_with(
+        self, choose: Callable[[str], Package], tasks: Iterable[str]
+    ) -> dict[str, Exception]:
+        """Serve what is chosen; returns by task why it cannot be. Raises OSError."""
+        off: dict[str, Exception] = {}
+        wanted: list[tuple[Package, str]] = []
+        for task in tasks:
+            try:
+                wanted.append((await asyncio.to_thread(choose, task), task))
+            except (PackageError, RegistryError) as error:
+                off[task] = error
+        for package, together in _grouped(wanted):
+            try:
+                await self._verify(package, together)
+                copy = await self._load(package, together)
+            except (PackageError, EngineLoadError) as error:
+                off |= dict.fromkeys(together, error)
+            else:
+                self._take(copy, together)
+        return off
+
+    async def _start_with_previous(self, error: Exception, tasks: Sequence[str]) -> None:
+        """Raises EngineLoadError, with the first cause if nothing served before."""
+
+        def previous(task: str) -> Package:
+            package = self._choice.previous(task)
+            if package is None:
+                raise EngineLoadError(str(error)) from error
+            return package
+
+        for worse in (await self._start_with(previous, tasks)).values():
+            raise EngineLoadError(f"{error}; nor what served before: {worse}") from worse
+        self._stays("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
 
     # -- following the choice ----------------------------------------------------------------
 
@@ -360,7 +394,7 @@ class Deployment:
     def _stays(self, outcome: str, tasks: Sequence[str], error: Exception) -> None:
         metrics.SWAPS.labels(outcome).inc()
         self._log.error(
-            "the model stays as it is until the aliases change again",
+            "what served before serves until the aliases change again",
             outcome=outcome,
             tasks=sorted(tasks),
             reason=str(error),
@@ -379,4 +413,12 @@ def _grouped(wanted: Iterable[tuple[Package, str]]) -> list[_Change]:
     groups: dict[tuple[str, str], _Change] = {}
     for package, task in wanted:
         groups.setdefault((package.id, package.digest), (package, []))[1].append(task)
+    return list(groups.values())
+
+
+def _together(off: Mapping[str, Exception]) -> list[tuple[Exception, list[str]]]:
+    """Tasks that the same error put off."""
+    groups: dict[int, tuple[Exception, list[str]]] = {}
+    for task, error in off.items():
+        groups.setdefault(id(error), (error, []))[1].append(task)
     return list(groups.values())

@@ -112,6 +112,8 @@ def test_a_worker_follows_the_aliases_and_keeps_what_it_has_when_they_are_off(
     soon(lambda: worker.health("sentiment") == "SERVING", "the old one serves")
     assert versions(worker) == {"ner": "1", "topic": "2", "sentiment": "2"}
     assert [answered_by(worker, task) for task in TASKS] == ["1", "2", "2"]
+    meanwhile = start(model_registry=registry.folder)
+    assert [answered_by(meanwhile, task) for task in TASKS] == ["1", "2", "2"]
     registry.rollback("minilm-reviews@3", DEFINED)
 
     # Weights that are not those of the manifest, under an alias as it would be promoted.

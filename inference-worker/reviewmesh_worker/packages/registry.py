@@ -170,6 +170,11 @@ class Registry:
             )
         return self._served(task, entry)
 
+    def resolve_previous(self, task: str) -> Served | None:
+        """What served a task before, if anything did. The files are not looked at."""
+        entry = self.aliases(task).previous
+        return None if entry is None else self._served(task, entry)
+
     def history(self) -> list[Change]:
         """Oldest first."""
         file = self.folder / "history.jsonl"

@@ -404,6 +404,46 @@ def forge(registry: Registry, task: str, damage: str) -> None:
     file.write_text(json.dumps(aliases))
 
 
+@pytest.mark.parametrize("damage", ["broken", "weights", "digest"])
+def test_a_start_meanwhile_serves_what_served_before(tmp_path: Path, damage: str) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path, Machine())
+        world.promote("2", "ner", "topic")
+        weights = world.registry.package("small@2").folder / "weights.bin"
+        good = weights.read_bytes()
+        if damage == "broken":
+            world.machine.broken = {"2"}
+        elif damage == "weights":
+            tampered(weights)
+        else:
+            forge(world.registry, "ner", damage)
+            forge(world.registry, "topic", damage)
+        outcome = "failed" if damage == "broken" else "refused"
+        async with watched(world):
+            assert world.serves("1") and world.swaps()[outcome] >= 1
+            assert world.machine.loaded == ["1"]
+            # Mended it is tried again when the aliases change, as ever.
+            world.machine.broken = set()
+            weights.write_bytes(good)
+            world.promote("3")
+            await world.until(lambda: world.serves("3"))
+
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
+
+
+def test_a_start_with_nothing_that_can_serve_tells_of_both(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path, Machine())
+        world.promote("2")
+        world.machine.broken = {"1", "2"}
+        with pytest.raises(EngineLoadError, match="2 is broken; nor what served before: 1 is brok"):
+            await world.deployment.start()
+        await world.deployment.close()
+        assert world.machine.loaded == []
+
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
+
+
 def test_at_the_start_what_is_off_is_an_error(tmp_path: Path) -> None:
     async def run(damage: Callable[[World], object], expected: str) -> None:
         world = World(tmp_path / expected.replace(" ", "-"), Machine())
