@@ -76,9 +76,9 @@ class Core:
 
     @property
     def llm(self) -> Any:
-        """The `AsyncLLM`. Raises EngineDead before `start`."""
+        """The `AsyncLLM`. Raises EngineDead before `start` and after `close`."""
         if self._llm is None:
-            raise EngineDead("the engine has not started")
+            raise EngineDead("the engine does not run")
         return self._llm
 
     async def start(self) -> None:
@@ -144,8 +144,10 @@ class Core:
 
     async def close(self) -> None:
         ENGINE_METRICS.remove(self._registry)
-        if self._llm is not None:
-            await asyncio.to_thread(self._llm.shutdown)
+        # Not kept: what lives to the interpreter's end fails in its `__del__`, and is heard of.
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
 
     def _priority(self, lane: Lane) -> int:
         """vLLM takes the lowest first, and any but 0 only where it schedules by it."""
