@@ -269,6 +269,7 @@ def test_a_poisoned_item_fails_alone_and_its_trace_is_in_the_workers_log(
     answers = driver.wait()
     assert [index for index, a in enumerate(answers) if a.output is None] == [20, 21]
     assert "Poisoned" in (answers[21].error or "")
+    assert all(answer.usage and answer.usage.HasField("inference_ms") for answer in answers)
     events = [json.loads(line) for line in worker.log.read_text().splitlines() if line[:1] == "{"]
     failed = [event["traceparent"] for event in events if event["event"] == "item failed"]
     assert sorted(failed) == sorted([TRACE, OTHER_TRACE])

@@ -57,6 +57,8 @@ def test_names_that_are_no_list_fail_their_review_for_good(chat_worker: VllmWork
             assert not result.error.retryable
         else:
             assert result.WhichOneof("outcome") == "ner"
+        # An answer that was thrown away was written all the same.
+        assert min(result.usage.prompt_tokens, result.usage.completion_tokens) > 0
 
 
 def test_the_fixed_part_of_a_prompt_comes_from_the_prefix_cache(chat_worker: VllmWorker) -> None:

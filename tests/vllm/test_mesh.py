@@ -230,6 +230,7 @@ def test_a_model_that_answers_nonsense_fails_its_task_alone_and_is_taken_back(
             assert record["tasks"][task]["status"] == "OK"
     for record in failed:
         assert "INVALID_ANSWER" in record["tasks"][NER]["error"]
+        assert record["tasks"][NER]["lineage"]["completion_tokens"] > 0
     letters = mesh.dead_letters()
     assert {letter["review_id"] for letter in letters} == {r["review_id"] for r in failed}
     for letter in letters:

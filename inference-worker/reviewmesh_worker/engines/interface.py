@@ -56,15 +56,6 @@ TaskOutput = NerOutput | TopicOutput | SentimentOutput
 
 
 @dataclass(frozen=True, slots=True)
-class ItemFailure:
-    """Why one text has no output; whoever raises it knows whether trying again can help."""
-
-    code: str
-    message: str
-    retryable: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
     """What one text cost; None is what the engine does not measure."""
 
@@ -73,6 +64,19 @@ class Usage:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailure:
+    """Why one text has no output; whoever raises it knows whether trying again can help.
+
+    An answer that nothing could be made of cost as much as any other.
+    """
+
+    code: str
+    message: str
+    retryable: bool
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

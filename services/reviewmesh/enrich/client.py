@@ -294,7 +294,7 @@ class InferenceClient:
         if result.error.retryable:
             self._retry(job, message)
         else:
-            self._finish(job, None, message, lineage)
+            self._finish(job, None, message, lineage, result.usage)
 
     def _call_failed(self, worker: Worker, batch: list[Job], error: grpc.aio.AioRpcError) -> None:
         assert self._pool is not None

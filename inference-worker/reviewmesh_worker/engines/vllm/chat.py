@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,7 +101,7 @@ class VllmChatEngine(VllmEngine):
         if asked is None:
             return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(asked.shared.ask(text, lane) for text in texts))
-        return [one if isinstance(one, Answer) else Answer(one) for one in outcomes]
+        return [one if isinstance(one, Answer) else Answer(one, one.usage) for one in outcomes]
 
     def _ask(self, task: Task, tokenizer: Any, context: int) -> _Asked:
         try:
@@ -126,10 +126,11 @@ class VllmChatEngine(VllmEngine):
         output = await self._core.generate(ids, asked.sampling, lane)
         if isinstance(output, ItemFailure):
             return output
+        usage = _usage(output, time.monotonic() - began)
         outcome = self._read(asked.prompts, text, output.outputs[0])
         if isinstance(outcome, ItemFailure):
-            return outcome
-        return Answer(outcome, _usage(output, time.monotonic() - began))
+            return replace(outcome, usage=usage)
+        return Answer(outcome, usage)
 
     def _read(self, prompts: ChatPrompts, text: str, said: Any) -> TaskOutput | ItemFailure:
         task, calibration = prompts.task, self._calibration
