@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+
+import pytest
 
 from reviewmesh_worker.engines.interface import Engine
 from reviewmesh_worker.engines.vllm.chat import VllmChatEngine
@@ -18,6 +22,14 @@ from reviewmesh_worker.tasks.definition import load_tasks
 
 BACKFILL = 60
 AT_ONCE = 2
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """What stays of a closed engine stays with every swap, and complains at the process's end."""
+    yield
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one).__name__ == "AsyncLLM"]
 
 
 def test_an_interactive_call_overtakes_a_backfill_of_a_chat_model(tiny_gemma: Path) -> None:

@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -163,28 +164,29 @@ async def _in_daemon_thread(run: Callable[[], T]) -> T:
     """As `asyncio.to_thread`, but a process that is told to end need not wait for it."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(cast(T, result))
-
-    def work() -> None:
-        result: T | None = None
-        error: BaseException | None = None
-        try:
-            result = run()
-        except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
-            error = raised
-        # The loop is closed when nobody waits any more.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, name="vllm-loading", daemon=True).start()
+    arguments = (loop, outcome, run)
+    threading.Thread(target=_settle, args=arguments, name="vllm-loading", daemon=True).start()
     return await outcome
+
+
+def _settle(
+    loop: asyncio.AbstractEventLoop, outcome: asyncio.Future[T], run: Callable[[], T]
+) -> None:
+    settle: Callable[[], None]
+    try:
+        settle = partial(outcome.set_result, run())
+    except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
+        settle = partial(outcome.set_exception, raised)
+    # The loop is closed, or the future cancelled, when nobody waits any more.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_unless_done, outcome, settle)
+    # vLLM keeps the frames that it was built from, and with them all that they still name.
+    del outcome, settle
+
+
+def _unless_done(outcome: asyncio.Future[T], settle: Callable[[], None]) -> None:
+    if not outcome.done():
+        settle()
 
 
 def prepare(settings: VllmSettings, encoder: bool) -> dict[str, Any]:
