@@ -69,7 +69,7 @@ class ScriptedEngine:
 
     def _run(self, texts: list[str]) -> list[str]:
         script = self._script()
-        for text in self._named("poison", texts):
+        for text in _named(script, "poison", texts):
             raise Poisoned(f"a text of {len(text)} characters holds poison")
         delay = script.get("delay_ms", 0)
         assert isinstance(delay, int)
@@ -77,18 +77,12 @@ class ScriptedEngine:
             time.sleep(delay / 1000)
         return texts
 
-    def _named(self, entry: str, texts: Sequence[str]) -> list[str]:
-        """The texts with a word that this entry of the script names."""
-        words = self._script().get(entry, [])
-        assert isinstance(words, list)
-        return [text for text in texts if any(word in text for word in words)]
-
     async def infer(
         self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
     ) -> Sequence[Answer]:
         assert self._batcher is not None
         self.check()
-        while self._named("held", texts):  # noqa: ASYNC110 - a file wakes nobody
+        while _named(self._script(), "held", texts):  # noqa: ASYNC110 - a file wakes nobody
             await asyncio.sleep(0.01)
         read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
@@ -107,6 +101,13 @@ class ScriptedEngine:
     async def close(self) -> None:
         if self._batcher is not None:
             await self._batcher.close()
+
+
+def _named(script: Mapping[str, object], entry: str, texts: Sequence[str]) -> list[str]:
+    """The texts with a word that this entry of the script names."""
+    words = script.get(entry, [])
+    assert isinstance(words, list)
+    return [text for text in texts if any(word in text for word in words)]
 
 
 def answer(task: str, text: str) -> TaskOutput:

@@ -143,8 +143,7 @@ class Deployment:
         """Load what is chosen now, else what served before. Raises EngineLoadError."""
         try:
             self._seen = await asyncio.to_thread(self._choice.state)
-            off = await self._start_with(self._choice.choose, self.tasks)
-            for error, tasks in _together(off):
+            for error, tasks in await self._start_with(self._choice.choose, self.tasks):
                 await self._start_with_previous(error, tasks)
         except OSError as error:
             raise EngineLoadError(str(error)) from error
@@ -170,21 +169,21 @@ class Deployment:
 
     async def _start_with(
         self, choose: Callable[[str], Package], tasks: Iterable[str]
-    ) -> dict[str, Exception]:
-        """Serve what is chosen; returns by task why it cannot be. Raises OSError."""
-        off: dict[str, Exception] = {}
+    ) -> list[tuple[Exception, list[str]]]:
+        """Serve what is chosen; returns what cannot be served and why. Raises OSError."""
+        off: list[tuple[Exception, list[str]]] = []
         wanted: list[tuple[Package, str]] = []
         for task in tasks:
             try:
                 wanted.append((await asyncio.to_thread(choose, task), task))
             except (PackageError, RegistryError) as error:
-                off[task] = error
+                off.append((error, [task]))
         for package, together in _grouped(wanted):
             try:
                 await self._verify(package, together)
                 copy = await self._load(package, together)
             except (PackageError, EngineLoadError) as error:
-                off |= dict.fromkeys(together, error)
+                off.append((error, together))
             else:
                 self._take(copy, together)
         return off
@@ -198,7 +197,7 @@ class Deployment:
                 raise EngineLoadError(str(error)) from error
             return package
 
-        for worse in (await self._start_with(previous, tasks)).values():
+        for worse, _ in await self._start_with(previous, tasks):
             raise EngineLoadError(f"{error}; nor what served before: {worse}") from worse
         self._stays("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
 
@@ -413,12 +412,4 @@ def _grouped(wanted: Iterable[tuple[Package, str]]) -> list[_Change]:
     groups: dict[tuple[str, str], _Change] = {}
     for package, task in wanted:
         groups.setdefault((package.id, package.digest), (package, []))[1].append(task)
-    return list(groups.values())
-
-
-def _together(off: Mapping[str, Exception]) -> list[tuple[Exception, list[str]]]:
-    """Tasks that the same error put off."""
-    groups: dict[int, tuple[Exception, list[str]]] = {}
-    for task, error in off.items():
-        groups.setdefault(id(error), (error, []))[1].append(task)
     return list(groups.values())
