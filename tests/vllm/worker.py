@@ -58,6 +58,9 @@ class VllmWorker:
         return vllm_processes(self.process)
 
     def metric(self, sample: str) -> float:
+        # vLLM's gauges and counters are there from the start: a name that is not would count as 0.
+        page = self.process.get("/metrics")[1]
+        assert f"\n{sample}" in page, f"expected {sample} on /metrics"
         return self.process.metric(sample)
 
 
