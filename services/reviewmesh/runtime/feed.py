@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from confluent_kafka import TopicPartition
 
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.inputs import Input, Inputs
+from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Record, Unavailable
+from reviewmesh.runtime.record import Record, Unavailable, Unit
 from reviewmesh.runtime.stage import Stage
 
 RETRY_UNAVAILABLE_S = 1.0
+UNREADABLE = "UNREADABLE"
+LONGEST_MESSAGE = 1_000
+
+SetAsideReason = Literal["raised", "aborted", "killed"]
 
 
 class Feed:
@@ -22,12 +27,14 @@ class Feed:
         self,
         stage: Stage,
         inputs: Inputs,
+        outbox: Outbox,
         prefix: str,
         readiness: Readiness,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._stage = stage
         self._inputs = inputs
+        self._outbox = outbox
         self._prefix = prefix
         self._readiness = readiness
         self._log = log
@@ -107,5 +114,20 @@ class Feed:
             self._readiness.waits("records", str(error))
             self._log.warning("record waits", reason=str(error), offset=record.offset)
             return False
+        except Exception as error:  # noqa: BLE001 - it costs this record, not the service
+            self._log.exception(
+                "a record that the stage cannot take is set aside as a dead letter",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            self._set_aside(record, "raised", f"{type(error).__name__}: {error}")
         self._readiness.has("records")
         return True
+
+    def _set_aside(self, record: Record, reason: SetAsideReason, message: str) -> None:
+        """Whatever a stage raises, or dies of, costs that one record."""
+        metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
+        outputs = self._stage.set_aside(record, UNREADABLE, message[:LONGEST_MESSAGE])
+        finished = ((record.topic, record.offset),)
+        self._outbox.add([Unit(record.partition, finished, outputs)])

@@ -22,17 +22,17 @@ from confluent_kafka import (
 from reviewmesh.runtime import kafka, metrics
 from reviewmesh.runtime.feed import Feed
 from reviewmesh.runtime.inputs import Input, Inputs
-from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
+from reviewmesh.runtime.ledger import CompletionLedger
+from reviewmesh.runtime.logends import LogEnds
+from reviewmesh.runtime.openings import Opened, Openings
 from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Unavailable
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 
 POLL_S = 0.02
 POLL_RECORDS = 500
-RESOLVE_TIMEOUT_S = 0.1
 # Two processes with one slot fence each other again and again; restarts of a broker do not.
 REJOINS_AT_MOST = 3
 REJOINS_WITHIN_S = 60.0
@@ -61,7 +61,6 @@ class ConsumerLoop:
         )
         self.inputs = Inputs()
         self._owned: set[int] = set()
-        self._unresolved: set[int] = set()
         self._outbox = Outbox(stage.service, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self._failure: BaseException | None = None
@@ -71,7 +70,9 @@ class ConsumerLoop:
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
         self.readiness = Readiness()
-        self._feed = Feed(stage, self.inputs, self._prefix, self.readiness, log)
+        self._feed = Feed(stage, self.inputs, self._outbox, self._prefix, self.readiness, log)
+        self._ends = LogEnds(settings, stage.service, log)
+        self._openings = Openings(stage, self._prefix, self._ends, self.readiness, log)
         self.readiness.waits("broker", f"the broker at {self._brokers}")
 
     # -- what health and signals see ---------------------------------------------------------
@@ -106,7 +107,8 @@ class ConsumerLoop:
             self._ask_for_the_broker()
         if not self._producer.ready:
             return
-        self._resolve()
+        for opened in self._openings.advance(self._consumer):
+            self._start(opened)
         self._feed.work_off()
         self._collect()
         self._feed.balance(self._consumer)
@@ -141,7 +143,6 @@ class ConsumerLoop:
         for partition in self._owned:
             self._forget(partition)
         self._owned.clear()
-        self._unresolved.clear()
         self._consumer.close()
         self._consumer = kafka.make_consumer(
             kafka.consumer_options(self._settings, self._group), self._on_error
@@ -214,7 +215,7 @@ class ConsumerLoop:
         self._producer.discard()
         self.readiness.waits("broker", f"a new producer, since: {reason}")
         self._drop(sorted(self._owned))
-        self._await_offsets(sorted(self._owned))
+        self._openings.begin(sorted(self._owned))
 
     # -- rebalancing -------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class ConsumerLoop:
         self._log.info("assigned", partitions=sorted(partitions))
         self._consumer.incremental_assign([])
         self._owned.update(partitions)
-        self._await_offsets(partitions)
+        self._openings.begin(partitions)
         # A spare member of a group that has more of them than partitions is at work too.
         self.readiness.has("assignment")
 
@@ -269,63 +270,26 @@ class ConsumerLoop:
         opened = self.inputs.remove(partition)
         if opened:
             self._stage.close(partition)
-        self._unresolved.discard(partition)
+        self._openings.drop(partition)
         self._outbox.drop(partition)
         return opened
 
-    def _await_offsets(self, partitions: list[int]) -> None:
-        self._unresolved.update(partitions)
-        if partitions:
-            self.readiness.waits("offsets", f"committed offsets of partitions {partitions}")
-
-    def _resolve(self) -> None:
-        """Read committed offsets of partitions that wait for it and start fetching them."""
-        for partition in sorted(self._unresolved):
-            wanted = [
-                TopicPartition(self._prefix + topic, partition) for topic in self._stage.topics
-            ]
-            try:
-                committed = self._consumer.committed(wanted, timeout=RESOLVE_TIMEOUT_S)
-            except KafkaException as error:
-                # The previous owner's transaction is open, or the broker is away.
-                self.readiness.waits("offsets", f"committed offsets: {error.args[0].str()}")
-                return
-            self._start(partition, committed)
-        if not self._unresolved:
-            self.readiness.has("offsets")
-
-    def _start(self, partition: int, committed: list[TopicPartition]) -> None:
-        for item in committed:
-            if item.error:
-                raise KafkaException(item.error)
-        opened = []
-        for topic, item in zip(self._stage.topics, committed, strict=True):
-            known = item.offset >= 0
-            start = item.offset if known else 0
-            finished = decode_finished(start, item.metadata) if known else set()
+    def _start(self, opened: Opened) -> None:
+        """Fetch a partition from where its state begins."""
+        partition, inputs = opened.partition, []
+        for topic, start in opened.starts.items():
             ledger = CompletionLedger(
-                start, finished, self._stage.max_in_flight, self._stage.max_window
+                start.offset or 0, start.finished, self._stage.max_in_flight, self._stage.max_window
             )
-            opened.append(Input(topic, partition, ledger, start if known else None))
-        self.inputs.add(opened)
-        try:
-            self._stage.open(partition, self.inputs)
-        except Unavailable as error:
-            self.inputs.remove(partition)
-            self.readiness.waits("offsets", str(error))
-            self._log.warning("partition waits", partition=partition, reason=str(error))
-            return
-        self._consumer.incremental_assign(
-            [
-                TopicPartition(
-                    self._prefix + item.topic,
-                    partition,
-                    OFFSET_BEGINNING if item.committed is None else item.committed,
-                )
-                for item in opened
-            ]
-        )
-        self._unresolved.discard(partition)
+            inputs.append(Input(topic, partition, ledger, start.offset))
+        self.inputs.add(inputs)
+        self._stage.open(partition, self.inputs, opened.loaded)
+        assigned = [self._kafka_partition(item) for item in inputs]
+        for at, item in zip(assigned, inputs, strict=True):
+            at.offset = OFFSET_BEGINNING if item.committed is None else item.committed
+        self._consumer.incremental_assign(assigned)
+        # librdkafka keeps the pause of an earlier assignment; a new input does not know of it.
+        self._consumer.resume(assigned)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -363,7 +327,7 @@ class ConsumerLoop:
         for topic in self._stage.topics:
             metrics.IN_FLIGHT.labels(service, topic).set(self.inputs.in_flight(topic))
         metrics.PAUSED.labels(service).set(sum(item.paused for item in self.inputs))
-        metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._unresolved))
+        metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._openings))
 
     def _fatal(self, error: KafkaError) -> None:
         """A fenced consumer never reads again; of a fenced producer its next call tells."""

@@ -70,8 +70,10 @@ class Outbox:
                 self._producer.commit(outputs, offsets, group_metadata)
             finally:
                 self._took(started)
-            for _ in units:
+            for unit in units:
                 self._units.popleft()
+                if unit.committed is not None:
+                    unit.committed()
             for item, commit in dirty:
                 item.committed_as = commit
             self._measure(outputs)
