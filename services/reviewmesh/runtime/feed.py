@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import structlog
@@ -66,12 +67,23 @@ class Feed:
         """Hand held records to the stage, as far as it and the ledgers have room."""
         if time.monotonic() < self._held_until:
             return
-        for item in self._inputs:
+        for item in self._in_turn():
             taken = self._work_off(item)
             if taken:
                 metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc(taken)
+        for item in self._inputs:
             if not item.held:
                 item.ledger.reached_end(item.end)
+
+    def _in_turn(self) -> Iterable[Input]:
+        """All inputs, or the one whose records are tried: a death then tells that it was them."""
+        now = time.monotonic()
+        trying = [item for item in self._inputs if item.suspicion.is_trying]
+        for item in trying:
+            item.suspicion.settle(now, item.ledger.in_flight, not item.held)
+        in_hand = [item for item in trying if item.suspicion.has_some_in_hand]
+        waiting = [item for item in trying if item.held]
+        return in_hand[:1] or waiting[:1] or self._inputs
 
     def balance(self, consumer: Any) -> None:
         """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
@@ -94,17 +106,35 @@ class Feed:
 
     def _work_off(self, item: Input) -> int:
         taken = 0
-        while item.held:
+        while item.held and item.is_named:
             record = item.held[0]
             if not item.ledger.has_room_for(record.offset):
                 break
             if item.ledger.is_new(record.offset):
-                if self._stage.blocks(item.topic, item.partition) or not self._receive(record):
+                if not item.suspicion.may_take() or not self._take(item, record):
                     break
                 taken += 1
             item.ledger.deliver(record.offset)
             item.held.popleft()
         return taken
+
+    def _take(self, item: Input, record: Record) -> bool:
+        if self._stage.blocks(item.topic, item.partition):
+            return False
+        if item.suspicion.condemns():
+            self._log.error(
+                "the process ended again and again with this record alone in hand: it is set aside",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            self._set_aside(
+                record, "killed", "the process ended each time that it took this record"
+            )
+        elif not self._receive(record):
+            return False
+        item.suspicion.took(time.monotonic())
+        return True
 
     def _receive(self, record: Record) -> bool:
         try:

@@ -12,7 +12,7 @@ import base64
 import binascii
 import struct
 import zlib
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 MARK = "rm1:"
@@ -180,9 +180,13 @@ class CompletionLedger:
         self._in_flight[offset] = None
         return True
 
-    def finish(self, offset: int) -> None:
-        """Mark `offset` finished. Doing so again changes nothing."""
-        self._in_flight.pop(offset, None)
+    def finish(self, offset: int) -> bool:
+        """Mark `offset` finished. Doing so again changes nothing, and False says so."""
+        return self._in_flight.pop(offset, False) is None
+
+    def take_back(self, offsets: Iterable[int]) -> None:
+        """What `finish` marked is in flight again: its transaction was aborted."""
+        self._in_flight = dict.fromkeys(sorted({*self._in_flight, *offsets}))
 
     def reached_end(self, end: int) -> None:
         """The partition was read to `end`: markers before it must not stand as lag."""

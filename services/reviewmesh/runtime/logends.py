@@ -30,14 +30,13 @@ class LogEnds:
         self._log = log
 
     def correct(self, partition: int, starts: dict[str, Start]) -> None:
-        """Move starts that lie outside their log into it. Raises Unavailable."""
+        """Give every start an offset within its log. Raises Unavailable."""
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             for topic, start in starts.items():
-                if start.offset is not None:
-                    target = TopicPartition(self._prefix + topic, partition)
-                    low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-                    starts[topic] = self._within(partition, start, low, high)
+                target = TopicPartition(self._prefix + topic, partition)
+                low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
+                starts[topic] = self._within(partition, start, low, high)
         except KafkaException as error:
             raise Unavailable(
                 f"log ends of partition {partition}: {error.args[0].str()}"
@@ -46,7 +45,8 @@ class LogEnds:
             consumer.close()
 
     def _within(self, partition: int, start: Start, low: int, high: int) -> Start:
-        assert start.offset is not None
+        if start.offset is None:
+            return Start(start.topic, low)
         if start.offset > high:
             self._log.warning(
                 "the topic was made anew: reading it from its beginning",
@@ -55,7 +55,7 @@ class LogEnds:
                 committed=start.offset,
                 end=high,
             )
-            return Start(start.topic, None)
+            return Start(start.topic, low)
         if start.offset < low:
             self.skipped(start.topic, partition, start.offset, low)
             finished = frozenset(offset for offset in start.finished if offset >= low)

@@ -9,11 +9,11 @@ another owner's transaction is open, which is the ownership fence.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import structlog
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -24,11 +24,16 @@ from reviewmesh.runtime.feed import Feed
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.ledger import CompletionLedger
 from reviewmesh.runtime.logends import LogEnds
+from reviewmesh.runtime.logwatch import LogWatch
 from reviewmesh.runtime.openings import Opened, Openings
-from reviewmesh.runtime.outbox import Outbox
+from reviewmesh.runtime.outbox import Outbox, Refused
+from reviewmesh.runtime.overseer import Overseer, Reopening
+from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.readiness import Readiness
+from reviewmesh.runtime.record import Unit
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
+from reviewmesh.runtime.suspicion import Suspicion
 from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 
 POLL_S = 0.02
@@ -71,8 +76,11 @@ class ConsumerLoop:
         self._ask_broker_at = 0.0
         self.readiness = Readiness()
         self._feed = Feed(stage, self.inputs, self._outbox, self._prefix, self.readiness, log)
+        self._reader = PartitionReader(settings)
         self._ends = LogEnds(settings, stage.service, log)
         self._openings = Openings(stage, self._prefix, self._ends, self.readiness, log)
+        self._watch = LogWatch(settings, log)
+        self._overseer = Overseer(stage, self.inputs, self._ends, self.readiness, log)
         self.readiness.waits("broker", f"the broker at {self._brokers}")
 
     # -- what health and signals see ---------------------------------------------------------
@@ -85,6 +93,7 @@ class ConsumerLoop:
     def run(self) -> None:
         """Raises what a rebalance callback or the stage raised, and SlotTaken; then it is over."""
         self._subscribe()
+        self._watch.start()
         try:
             while not self._stopping:
                 self._run_once()
@@ -115,6 +124,7 @@ class ConsumerLoop:
         if self._outbox.is_due():
             self._transact()
             self._measure()
+        self._oversee()
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -168,9 +178,10 @@ class ConsumerLoop:
                 break
         if self._producer.ready:
             self._collect()
-            self._transact()
+            self._transact(closing=self._owned)
 
     def _close(self) -> None:
+        self._watch.stop()
         self._stage.stop()
         self._consumer.close()
 
@@ -181,6 +192,9 @@ class ConsumerLoop:
             self._producer.connect()
         except KafkaException as error:
             self._wait_for_the_broker(error.args[0].str())
+            return
+        except OutcomeUnknown as error:
+            self._wait_for_the_broker(str(error))
             return
         self._log.info("transactional producer ready")
         self.readiness.has("broker")
@@ -214,8 +228,29 @@ class ConsumerLoop:
         metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
         self._producer.discard()
         self.readiness.waits("broker", f"a new producer, since: {reason}")
-        self._drop(sorted(self._owned))
-        self._openings.begin(sorted(self._owned))
+        self._reopen({partition: set() for partition in sorted(self._owned)})
+
+    def _reopen(self, partitions: Reopening) -> None:
+        """Forget these partitions and read them again from what is committed.
+
+        Of topics that were made anew, what is committed says nothing.
+        """
+        self._drop(list(partitions))
+        for partition, made_anew in partitions.items():
+            self._openings.begin([partition], own=True, made_anew=made_anew)
+
+    def _oversee(self) -> None:
+        """Reopen what stands still or has lost its log. Raises StandsStill when that did not help.
+
+        What waits for the broker, or for a transaction that is refused, is not looked at.
+        """
+        self._watch.watch((item.topic, item.partition) for item in self.inputs)
+        if self.readiness.is_waiting_for("broker") or self.readiness.is_waiting_for("transactions"):
+            self._overseer.excuse()
+            return
+        to_reopen = self._overseer.look(self._watch.logs, self._outbox.holds)
+        if to_reopen:
+            self._reopen(to_reopen)
 
     # -- rebalancing -------------------------------------------------------------------------
 
@@ -247,7 +282,7 @@ class ConsumerLoop:
         self._log.info("revoked", partitions=sorted(partitions))
         if self._producer.ready:
             self._collect()
-            self._transact()
+            self._transact(closing=partitions)
         self._release(partitions)
 
     def _lose(self, partitions: list[int]) -> None:
@@ -278,15 +313,19 @@ class ConsumerLoop:
         """Fetch a partition from where its state begins."""
         partition, inputs = opened.partition, []
         for topic, start in opened.starts.items():
+            assert start.offset is not None, "expected an offset within the log"
+            head = start.offset
             ledger = CompletionLedger(
-                start.offset or 0, start.finished, self._stage.max_in_flight, self._stage.max_window
+                head, start.finished, self._stage.max_in_flight, self._stage.max_window
             )
-            inputs.append(Input(topic, partition, ledger, start.offset))
+            notes = opened.notes[topic]
+            suspicion = Suspicion(notes, notes.running and not opened.own, head)
+            inputs.append(Input(topic, partition, ledger, suspicion, start.redo_until))
         self.inputs.add(inputs)
         self._stage.open(partition, self.inputs, opened.loaded)
         assigned = [self._kafka_partition(item) for item in inputs]
         for at, item in zip(assigned, inputs, strict=True):
-            at.offset = OFFSET_BEGINNING if item.committed is None else item.committed
+            at.offset = item.ledger.position
         self._consumer.incremental_assign(assigned)
         # librdkafka keeps the pause of an earlier assignment; a new input does not know of it.
         self._consumer.resume(assigned)
@@ -307,18 +346,38 @@ class ConsumerLoop:
 
     # -- transactions ------------------------------------------------------------------------
 
-    def _transact(self) -> None:
+    def _transact(self, closing: Collection[int] = ()) -> None:
         group_metadata = self._consumer.consumer_group_metadata()
         if kafka.generation(group_metadata) < 0:
             # Not joined: a commit would not be fenced. What is finished waits for the next cycle.
             return
         try:
-            self._outbox.commit(group_metadata)
+            self._outbox.commit(group_metadata, closing)
         except Aborted as error:
             metrics.TRANSACTIONS_ABORTED.labels(self._stage.service).inc()
             self._log.warning("transaction aborted, trying again", reason=str(error))
+            if self._outbox.aborts_again_and_again:
+                self.readiness.waits("transactions", f"transactions are aborted: {error}")
+        except Refused as error:
+            self._set_aside(error.unit, str(error))
         except OutcomeUnknown as error:
             self._recover(str(error))
+        else:
+            self.readiness.has("transactions")
+
+    def _set_aside(self, unit: Unit, reason: str) -> None:
+        """A unit whose output is refused every time becomes the dead letter of its record."""
+        topic, offset = unit.finished[0]
+        self._log.error(
+            "an output is refused every time: its record is set aside as a dead letter",
+            topic=topic,
+            partition=unit.partition,
+            offset=offset,
+            reason=reason,
+        )
+        metrics.SET_ASIDE.labels(self._stage.service, "aborted").inc()
+        record = self._reader.read_one(topic, unit.partition, offset)
+        self._outbox.replace(unit, self._stage.set_aside(record, "UNREADABLE", reason))
 
     # -- small things ------------------------------------------------------------------------
 

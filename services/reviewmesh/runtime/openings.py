@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -37,15 +37,19 @@ class Opened:
     partition: int
     starts: dict[str, Start]
     notes: dict[str, Notes]
+    # Whether this process had it before, so that nobody can have died of it.
+    own: bool
     loaded: Any
 
 
 @dataclass(slots=True)
 class Opening:
+    own: bool
+    made_anew: frozenset[str]
+    not_before: float = 0.0
     starts: dict[str, Start] = field(default_factory=dict)
     notes: dict[str, Notes] = field(default_factory=dict)
     loading: Loading | None = None
-    not_before: float = 0.0
 
 
 class Loading:
@@ -98,9 +102,15 @@ class Openings:
     def __len__(self) -> int:
         return len(self._openings)
 
-    def begin(self, partitions: Sequence[int]) -> None:
+    def begin(
+        self, partitions: Sequence[int], own: bool = False, made_anew: Collection[str] = ()
+    ) -> None:
+        """`own`: this process had them until now, so nobody died with them in hand.
+
+        What is committed of topics that were `made_anew` is of the log before.
+        """
         for partition in partitions:
-            self._openings[partition] = Opening()
+            self._openings[partition] = Opening(own, frozenset(made_anew))
         if partitions:
             self._waits(f"committed offsets of partitions {list(partitions)}")
 
@@ -146,7 +156,7 @@ class Openings:
         return True
 
     def _restore(self, opening: Opening, topic: str, item: TopicPartition) -> None:
-        if item.offset < 0:
+        if item.offset < 0 or topic in opening.made_anew:
             opening.starts[topic], opening.notes[topic] = Start(topic, None), Notes()
             return
         restored = restore(item.offset, item.metadata)
@@ -171,12 +181,13 @@ class Openings:
         except Empty:
             return None
         except Unavailable as error:
-            self._openings[partition] = Opening(not_before=time.monotonic() + RETRY_S)
+            again_at = time.monotonic() + RETRY_S
+            self._openings[partition] = Opening(opening.own, opening.made_anew, again_at)
             self._waits(str(error))
             self._log.warning("partition waits", partition=partition, reason=str(error))
             return None
         del self._openings[partition]
-        return Opened(partition, opening.starts, opening.notes, loaded)
+        return Opened(partition, opening.starts, opening.notes, opening.own, loaded)
 
     def _waits(self, reason: str) -> None:
         self._readiness.waits("offsets", reason)

@@ -14,7 +14,7 @@ class Start:
     """Where one input of a partition begins to be read; names are without the prefix."""
 
     topic: str
-    # None: nothing is committed, so from the log's beginning.
+    # Within the log when a stage sees it; None until then where nothing is committed.
     offset: int | None
     # Offsets at or after `offset` that are finished already.
     finished: frozenset[int] = frozenset()
