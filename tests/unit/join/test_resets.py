@@ -54,6 +54,11 @@ class ResetMachine(DeadlineMachine):
         super().__init__()
         self.partition: Resettable = Resettable(Windows(HOUR, 60, 24 * HOUR))
 
+    @rule()
+    def everything_so_far_comes_out(self) -> None:
+        self.everything_comes_in()
+        self.unanswered.clear()
+
     @rule(data=st.data())
     def accepted_is_set_back(self, data: st.DataObject) -> None:
         offset = data.draw(st.integers(0, self.partition.commits[ACCEPTED].offset))
