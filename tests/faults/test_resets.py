@@ -184,5 +184,6 @@ def test_a_live_group_cannot_be_reset(mesh: Mesh) -> None:
     name = f"{mesh.prefix}reviewmesh-joiner"
     at = TopicPartition(mesh.prefix + ACCEPTED, 0, 0)
     wanted = ConsumerGroupTopicPartitions(name, [at])
-    done = AdminClient(mesh.kafka).alter_consumer_group_offsets([wanted])[name].result(30)
+    admin = AdminClient(mesh.kafka)
+    done = admin.alter_consumer_group_offsets([wanted])[name].result(30)
     assert [item.error.name() for item in done.topic_partitions] == ["UNKNOWN_MEMBER_ID"]

@@ -89,6 +89,11 @@ LATE_RESULTS = Counter(
     "another content.",
     ["task", "outcome"],
 )
+REPLAYS_DROPPED = Counter(
+    "reviewmesh_replays_dropped_total",
+    "Replays of a dead letter whose replay has taken effect before.",
+    ["service"],
+)
 NOT_REPEATED = Counter(
     "reviewmesh_reviews_not_repeated_total",
     "Accepted reviews that a reset made come again and that are not published again: published, "
