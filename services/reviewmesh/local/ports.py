@@ -11,6 +11,8 @@ import random
 import socket
 from collections.abc import Collection, Mapping, Sequence
 
+import psutil
+
 from reviewmesh.local.errors import LocalStackError
 
 HOST = "127.0.0.1"
@@ -27,6 +29,20 @@ def choose_ports(names: Sequence[str], earlier: Mapping[str, int]) -> dict[str, 
         keep = before is not None and before not in chosen.values() and is_free(before)
         chosen[name] = before if keep and before is not None else find_free(chosen.values())
     return chosen
+
+
+def taken_by(port: int) -> str:
+    """The program that listens on a port, for a message; empty where that cannot be found out."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr:
+                continue
+            if connection.laddr.port == port and connection.pid is not None:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    # Another user's process, or a system that shows it to its administrator alone.
+    except (psutil.Error, OSError):
+        pass
+    return ""
 
 
 def is_free(port: int) -> bool:
