@@ -62,6 +62,10 @@ class TestStack:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to it: SIGSTOP hangs it, SIGCONT wakes it."""
+        os.kill(self.pid(name), number)
+
     def stop(self, name: str) -> None:
         """Stop it in order and keep it stopped."""
         self._embedded().stop_process(name)

@@ -12,26 +12,26 @@ import signal
 import sys
 from typing import Any
 
-from reviewmesh.runtime.transactions import TransactionalProducer
+from reviewmesh.runtime.transactions import Session
 
 MODULE, TURN = sys.argv[1], int(sys.argv[2])
-commit = TransactionalProducer.commit
+transact = Session.transact
 turns = 0
 
 
-def dying_commit(self: Any, outputs: Any, offsets: Any, group_metadata: Any) -> None:
+def dying_transact(self: Any, outputs: Any, offsets: Any, group_metadata: Any) -> None:
     global turns
     turns += bool(outputs)
     if turns == TURN:
 
         def die() -> None:
-            self._producer.flush(5)
+            self.producer.flush(5)
             os.kill(os.getpid(), signal.SIGKILL)
 
         self._commit_or_abort = die
-    commit(self, outputs, offsets, group_metadata)
+    transact(self, outputs, offsets, group_metadata)
 
 
-TransactionalProducer.commit = dying_commit  # type: ignore[method-assign]
+Session.transact = dying_transact  # type: ignore[method-assign]
 sys.argv = [MODULE, *sys.argv[3:]]
 runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

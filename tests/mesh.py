@@ -149,8 +149,11 @@ class Mesh:
         for process in running:
             process.wait()
 
-    def add(self, name: str, slot: str = "0", dies_in_transaction: int = 0) -> Process:
-        """A process of that service; replicas differ by their slot."""
+    def add(
+        self, name: str, slot: str = "0", dies_in_transaction: int = 0, defect: str = ""
+    ) -> Process:
+        """A process of that service; replicas differ by their slot. See `tests.odd_service` for
+        what defects there are."""
         key = name if slot == "0" else f"{name}/{slot}"
         http_port = free_port()
         environment = os.environ | {
@@ -173,6 +176,8 @@ class Mesh:
             module = [{"joiner": "reviewmesh.join"}.get(name, f"reviewmesh.{name}")]
         if dies_in_transaction:
             module = ["tests.dying_service", module[0], str(dies_in_transaction), *module[1:]]
+        if defect:
+            module = ["tests.odd_service", module[0], defect, *module[1:]]
         log = self.folder / f"{key.replace('/', '-')}.log"
         process = Process(key, [sys.executable, "-m", *module], environment, log, http_port)
         self.processes[key] = process

@@ -421,7 +421,8 @@ def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
         address = f"127.0.0.1:{mesh.worker_ports['worker']}"
         missing = f"no worker for task ner reachable at {address}"
         mesh.wait_for(lambda: missing in enricher.get("/readyz")[1], 20, "/readyz names it")
-        assert enricher.get("/readyz")[0] == 503
+        # It does all that it can: workers that are gone must not block an update of the enricher.
+        mesh.wait_for(enricher.is_ready, 20, "ready without a worker")
         assert enricher.get("/healthz")[0] == 200
         mesh.wait_for(lambda: missing in enricher.log.read_text(), 20, "the log names it")
 
@@ -434,8 +435,8 @@ def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
         assert enricher.wait(10) == 0
         enricher.start()
         mesh.add("worker").start()
-        mesh.wait_for(enricher.is_ready, 20, "ready with a worker")
-        assert 'reviewmesh_workers_serving{task="ner"} 1.0' in enricher.get("/metrics")[1]
+        serving = 'reviewmesh_workers_serving{task="ner"} 1.0'
+        mesh.wait_for(lambda: serving in enricher.get("/metrics")[1], 20, "it has a worker")
         mesh.wait_for(lambda: len(mesh.read("reviews.ner")) == 5, 20, "all five have results")
         assert {record["status"] for record in mesh.read("reviews.ner")} == {"OK"}
     finally:

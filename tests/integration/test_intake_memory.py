@@ -52,7 +52,7 @@ class Intake:
     def _opens(self) -> bool:
         """The loop, too, tries again: a topic made a moment ago may be without a leader."""
         try:
-            self.stage.open(PARTITION, Inputs())
+            self.stage.open(PARTITION, Inputs(), self.stage.load(PARTITION, {}))
         except Unavailable:
             return False
         return True

@@ -22,7 +22,6 @@ from reviewmesh.cli.terminal import err
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.kafka import BadOption
-from reviewmesh.runtime.ledger import LedgerMetadataError
 from reviewmesh.runtime.registry import RegistryUnavailable, SubjectMissing
 from reviewmesh.runtime.settings import problems
 
@@ -62,8 +61,8 @@ def main() -> None:
         _end(str(error), EXIT_USAGE)
     except (UnreachableError, CannotReach) as error:
         _end(str(error), EXIT_UNREACHABLE)
-    except (CommandFailed, LocalStackError, SubjectMissing, DecodeError, LedgerMetadataError) as e:
-        _end(str(e), EXIT_FAILED)
+    except (CommandFailed, LocalStackError, SubjectMissing, DecodeError) as error:
+        _end(str(error), EXIT_FAILED)
     except RegistryUnavailable as error:
         _end(str(error), EXIT_UNREACHABLE)
     except KafkaException as error:

@@ -55,7 +55,7 @@ def lag(
 def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict[Place, Progress]:
     """What `group` (without the prefix) has committed; no commit is an offset of 0.
 
-    Raises CannotReach, and LedgerMetadataError on a commit of another version.
+    Raises CannotReach.
     """
     name = connection.settings.prefix + group
     places = [(connection.topic(topic), number) for topic, number in wanted]

@@ -25,7 +25,7 @@ from reviewmesh.runtime.record import (
     Unit,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.stage import Ledgers
+from reviewmesh.runtime.stage import Ledgers, Start
 
 ACCEPTED = "reviews.accepted"
 ROOM_WHILE_STARVED = 2_000
@@ -79,13 +79,15 @@ class EnrichStage:
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def open(self, partition: int, ledgers: Ledgers) -> None:
+    def load(self, partition: int, starts: dict[str, Start]) -> None:
         """Needs the registry once: later, with an answer in hand, nothing could wait for it."""
         try:
             self._result_codec.prepare()
             self._dead_letters.prepare()
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
+
+    def open(self, partition: int, ledgers: Ledgers, loaded: None) -> None:
         self._life += 1
         self._lives[partition] = self._life
 
@@ -107,10 +109,7 @@ class EnrichStage:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
             # Nobody but intake writes here; what came all the same must not stop the rest.
-            stage, cause = f"enrich.{self._task}", error.cause
-            self._finish(
-                record, (self._dead_letters.output(record, stage, cause, str(error), 0, None),)
-            )
+            self._finish(record, self.set_aside(record, error.cause, str(error)))
             return
         work = Work(record, review, self._lives[record.partition], self._clock())
         key = (record.partition, review["review_id"])
@@ -121,6 +120,10 @@ class EnrichStage:
         self._waiting[key] = deque()
         self._in_flight += 1
         self._submit(work)
+
+    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        stage = f"enrich.{self._task}"
+        return (self._dead_letters.output(record, stage, cause, message, 0, None),)
 
     def poll(self) -> Sequence[Unit]:
         for item, answer in self._client.completed():
@@ -139,6 +142,10 @@ class EnrichStage:
 
     def waiting_for(self) -> str:
         return self._client.missing()
+
+    def waits_for(self, partition: int) -> str:
+        waiting = any(key[0] == partition for key in self._waiting)
+        return self._client.missing() or ("answers of workers" if waiting else "")
 
     def idle(self) -> bool:
         """Without a worker nothing will come: what is in flight is read again by the next owner."""

@@ -119,7 +119,11 @@ def main() -> int:
 async def _run(settings: Settings, log: structlog.stdlib.BoundLogger) -> int:
     service = Service(settings, log)
     try:
-        server = health.serve(settings.http, lambda: service.heartbeat, lambda: service.waiting_for)
+        server = health.serve(
+            settings.http,
+            lambda: service.heartbeat,
+            lambda: health.State(service.waiting_for),
+        )
     except OSError as error:
         at = f"{settings.http.host}:{settings.http.port}"
         log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")

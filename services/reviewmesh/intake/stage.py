@@ -25,7 +25,7 @@ from reviewmesh.runtime.record import (
     Unit,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.stage import Ledgers
+from reviewmesh.runtime.stage import Ledgers, Start
 from reviewmesh.runtime.tracing import new_traceparent
 
 RAW = "reviews.raw"
@@ -90,11 +90,12 @@ class IntakeStage:
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def open(self, partition: int, ledgers: Ledgers) -> None:
+    def load(self, partition: int, starts: dict[str, Start]) -> Dedupe:
         """Rebuild the partition's memory from the tail of what it has accepted."""
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
         since = milliseconds(self._clock()) - self._window_ms
         try:
+            self._dead_letters.prepare()
             for record in self._reader.read_tail(
                 ACCEPTED, partition, since, self._dedupe_ids * OFFSETS_PER_ID
             ):
@@ -107,7 +108,10 @@ class IntakeStage:
                 )
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        self._dedupe[partition] = dedupe
+        return dedupe
+
+    def open(self, partition: int, ledgers: Ledgers, loaded: Dedupe) -> None:
+        self._dedupe[partition] = loaded
 
     def close(self, partition: int) -> None:
         self._dedupe.pop(partition, None)
@@ -120,6 +124,9 @@ class IntakeStage:
             raise Unavailable(str(error)) from error
         self._units.append(Unit(record.partition, ((RAW, record.offset),), outputs))
 
+    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        return self._refuse(record, None, cause, message)
+
     def poll(self) -> Sequence[Unit]:
         units, self._units = self._units, []
         return units
@@ -128,6 +135,9 @@ class IntakeStage:
         return False
 
     def waiting_for(self) -> str:
+        return ""
+
+    def waits_for(self, partition: int) -> str:
         return ""
 
     def idle(self) -> bool:

@@ -303,6 +303,13 @@ class PartitionJoin:
             return False
         return self._progress[task].furthest - self._position() >= room
 
+    def waits_for(self) -> str:
+        """What the reviews that are not out wait for; empty when none does."""
+        missing = {task for pending in self._pending.values() for task in pending.missing()}
+        if missing:
+            return f"results of {', '.join(sorted(missing))} for {len(self._pending)} reviews"
+        return "accepted reviews that results came before" if self._early else ""
+
     @property
     def open_partials(self) -> int:
         return len(self._partials)

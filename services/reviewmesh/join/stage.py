@@ -33,7 +33,7 @@ from reviewmesh.runtime.record import (
     Unit,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.stage import Ledgers
+from reviewmesh.runtime.stage import Ledgers, Start
 
 ENRICHED = "reviews.enriched"
 PARTIAL = "reviews.partial"
@@ -41,6 +41,9 @@ TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
 ROOM_IN_ALL = 4_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
+
+Partials = dict[str, tuple[dict[str, Any], Headers]]
+"""Open partial records by their review, with the headers that go on with them."""
 
 
 class JoinStage:
@@ -84,8 +87,21 @@ class JoinStage:
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def open(self, partition: int, ledgers: Ledgers) -> None:
+    def load(self, partition: int, starts: dict[str, Start]) -> Partials:
         """Read back the partial records that are open."""
+        partials: Partials = {}
+        try:
+            # An emission cannot wait for the registry: what encodes it is known beforehand.
+            self._enriched_codec.prepare()
+            self._partial_codec.prepare()
+            self._dead_letters.prepare()
+            for record in self._reader.read_tail(PARTIAL, partition, None, None):
+                self._restore(partials, record)
+        except RegistryUnavailable as error:
+            raise Unavailable(str(error)) from error
+        return partials
+
+    def open(self, partition: int, ledgers: Ledgers, loaded: Partials) -> None:
         self._ledgers = ledgers
         join = PartitionJoin(
             partition,
@@ -93,23 +109,17 @@ class JoinStage:
             lambda offset: ledgers.is_ahead(ACCEPTED, partition, offset),
             lambda: ledgers.position(ACCEPTED, partition),
         )
-        try:
-            # An emission cannot wait for the registry: what encodes it is known beforehand.
-            self._enriched_codec.prepare()
-            self._partial_codec.prepare()
-            self._dead_letters.prepare()
-            for record in self._reader.read_tail(PARTIAL, partition, None, None):
-                self._restore(join, record)
-        except RegistryUnavailable as error:
-            raise Unavailable(str(error)) from error
+        for record, headers in loaded.values():
+            join.restore_partial(record, headers)
         self._joins[partition] = join
 
-    def _restore(self, join: PartitionJoin, record: Record) -> None:
+    def _restore(self, partials: Partials, record: Record) -> None:
+        review_id = (record.key or b"").decode()
         if record.value is None:
-            join.forget_partial((record.key or b"").decode())
+            partials.pop(review_id, None)
             return
         published = self._partial_codec.decode(record.value)["enriched"]
-        join.restore_partial(self._enriched_codec.decode(published), kept(record.headers))
+        partials[review_id] = self._enriched_codec.decode(published), kept(record.headers)
 
     def close(self, partition: int) -> None:
         self._joins.pop(partition, None)
@@ -138,11 +148,13 @@ class JoinStage:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
             # Nobody but the mesh writes here; what came all the same must not stop the rest.
-            letter = self._dead_letters.output(record, "join", error.cause, str(error), 0, None)
-            finished = ((record.topic, record.offset),)
-            self._units.append(Unit(record.partition, finished, (letter,)))
+            outputs = self.set_aside(record, error.cause, str(error))
+            self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
             return
         self._emit(record.partition, emissions)
+
+    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        return (self._dead_letters.output(record, "join", cause, message, 0, None),)
 
     def poll(self) -> Sequence[Unit]:
         now = self._clock()
@@ -168,6 +180,9 @@ class JoinStage:
 
     def waiting_for(self) -> str:
         return ""
+
+    def waits_for(self, partition: int) -> str:
+        return self._joins[partition].waits_for() if partition in self._joins else ""
 
     def idle(self) -> bool:
         """What is pending is rebuilt by the next owner; a stop waits for nothing."""

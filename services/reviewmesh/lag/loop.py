@@ -28,6 +28,7 @@ class LagLoop:
         self._said_at = float("-inf")
         self.heartbeat = time.monotonic()
         self.waiting_for = "the first measurement"
+        self.held_up_by = ""
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """A signal's handler."""

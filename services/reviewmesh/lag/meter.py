@@ -16,7 +16,6 @@ from reviewmesh.lag.heads import Head, HeadReader, Stretch
 from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Place, Progress
 from reviewmesh.lag.rates import DrainRate
 from reviewmesh.runtime.clock import Clock
-from reviewmesh.runtime.ledger import LedgerMetadataError
 
 # A head may be compacted away while nobody commits.
 LOOK_AGAIN_AFTER_S = 60.0
@@ -157,7 +156,7 @@ class LagMeter:
                 watched = self._watched[group.name, place] = Watched(None, Progress(0), now)
             if watched.committed != committed:
                 watched.committed = committed
-                watched.progress = _progress(group, place, committed, problems)
+                watched.progress = _progress(committed)
                 watched.commit_seen_at = now
 
     # -- rows --------------------------------------------------------------------------------
@@ -239,18 +238,10 @@ class LagMeter:
         return {group: times[group.name] for group in self._groups if group.name in times}
 
 
-def _progress(
-    group: WatchedGroup, place: Place, committed: Committed | None, problems: list[str]
-) -> Progress:
+def _progress(committed: Committed | None) -> Progress:
     if committed is None:
         return Progress(0)
-    try:
-        return committed.progress()
-    except LedgerMetadataError as error:
-        # Other people's groups write there what they like.
-        if group.reads_all:
-            problems.append(f"group {group.name} on {place[0]}/{place[1]}: {error}")
-        return Progress(committed.offset)
+    return committed.progress()
 
 
 def _row(key: Key, watched: Watched, ends: Ends, head: Head | None) -> PartitionLag:

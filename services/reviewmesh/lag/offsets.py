@@ -44,8 +44,8 @@ class Committed:
     metadata: str
 
     def progress(self) -> Progress:
-        """Raises LedgerMetadataError on metadata that this version did not write."""
-        return Progress(self.offset, frozenset(decode_finished(self.offset, self.metadata)))
+        """Metadata that the mesh did not write counts as none, as it does for the services."""
+        return Progress(self.offset, decode_finished(self.offset, self.metadata))
 
 
 @dataclass(frozen=True, slots=True)

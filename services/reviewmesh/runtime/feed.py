@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import structlog
 from confluent_kafka import TopicPartition
 
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.inputs import Input, Inputs
+from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Record, Unavailable
+from reviewmesh.runtime.record import Record, Unavailable, Unit
 from reviewmesh.runtime.stage import Stage
 
 RETRY_UNAVAILABLE_S = 1.0
+UNREADABLE = "UNREADABLE"
+LONGEST_MESSAGE = 1_000
+
+SetAsideReason = Literal["raised", "aborted", "killed"]
 
 
 class Feed:
@@ -22,12 +28,14 @@ class Feed:
         self,
         stage: Stage,
         inputs: Inputs,
+        outbox: Outbox,
         prefix: str,
         readiness: Readiness,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._stage = stage
         self._inputs = inputs
+        self._outbox = outbox
         self._prefix = prefix
         self._readiness = readiness
         self._log = log
@@ -59,12 +67,23 @@ class Feed:
         """Hand held records to the stage, as far as it and the ledgers have room."""
         if time.monotonic() < self._held_until:
             return
-        for item in self._inputs:
+        for item in self._in_turn():
             taken = self._work_off(item)
             if taken:
                 metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc(taken)
+        for item in self._inputs:
             if not item.held:
                 item.ledger.reached_end(item.end)
+
+    def _in_turn(self) -> Iterable[Input]:
+        """All inputs, or the one whose records are tried: a death then tells that it was them."""
+        now = time.monotonic()
+        trying = [item for item in self._inputs if item.suspicion.is_trying]
+        for item in trying:
+            item.suspicion.settle(now, item.ledger.in_flight, not item.held)
+        in_hand = [item for item in trying if item.suspicion.has_some_in_hand]
+        waiting = [item for item in trying if item.held]
+        return in_hand[:1] or waiting[:1] or self._inputs
 
     def balance(self, consumer: Any) -> None:
         """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
@@ -87,17 +106,35 @@ class Feed:
 
     def _work_off(self, item: Input) -> int:
         taken = 0
-        while item.held:
+        while item.held and item.is_named:
             record = item.held[0]
             if not item.ledger.has_room_for(record.offset):
                 break
             if item.ledger.is_new(record.offset):
-                if self._stage.blocks(item.topic, item.partition) or not self._receive(record):
+                if not item.suspicion.may_take() or not self._take(item, record):
                     break
                 taken += 1
             item.ledger.deliver(record.offset)
             item.held.popleft()
         return taken
+
+    def _take(self, item: Input, record: Record) -> bool:
+        if self._stage.blocks(item.topic, item.partition):
+            return False
+        if item.suspicion.condemns():
+            self._log.error(
+                "the process ended again and again with this record alone in hand: it is set aside",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            self._set_aside(
+                record, "killed", "the process ended each time that it took this record"
+            )
+        elif not self._receive(record):
+            return False
+        item.suspicion.took(time.monotonic())
+        return True
 
     def _receive(self, record: Record) -> bool:
         try:
@@ -107,5 +144,20 @@ class Feed:
             self._readiness.waits("records", str(error))
             self._log.warning("record waits", reason=str(error), offset=record.offset)
             return False
+        except Exception as error:  # noqa: BLE001 - it costs this record, not the service
+            self._log.exception(
+                "a record that the stage cannot take is set aside as a dead letter",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            self._set_aside(record, "raised", f"{type(error).__name__}: {error}")
         self._readiness.has("records")
         return True
+
+    def _set_aside(self, record: Record, reason: SetAsideReason, message: str) -> None:
+        """Whatever a stage raises, or dies of, costs that one record."""
+        metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
+        outputs = self._stage.set_aside(record, UNREADABLE, message[:LONGEST_MESSAGE])
+        finished = ((record.topic, record.offset),)
+        self._outbox.add([Unit(record.partition, finished, outputs)])

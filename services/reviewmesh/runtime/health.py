@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,13 +16,25 @@ from reviewmesh.runtime.settings import HttpSettings
 STALLED_AFTER_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """What /readyz says. Only `waiting_for` makes a process unready: one that does all that it can
+    and waits for others must not block an update of itself."""
+
+    waiting_for: str
+    held_up_by: str = ""
+
+    def body(self) -> dict[str, object]:
+        reasons = [reason for reason in (self.waiting_for, self.held_up_by) if reason]
+        return {"ready": not self.waiting_for, "waiting_for": "; ".join(reasons)}
+
+
 def serve(
-    settings: HttpSettings, heartbeat: Callable[[], float], waiting_for: Callable[[], str]
+    settings: HttpSettings, heartbeat: Callable[[], float], state: Callable[[], State]
 ) -> ThreadingHTTPServer:
     """Serve in a thread of its own; the caller shuts it down.
 
-    `heartbeat` gives the monotonic second of the loop's last turn, `waiting_for` what keeps the
-    service from working, empty when nothing does.
+    `heartbeat` gives the monotonic second of the loop's last turn.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,11 +43,12 @@ def serve(
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
             elif self.path == "/healthz":
                 alive = time.monotonic() - heartbeat() < STALLED_AFTER_S
-                self._answer_json(alive, {"alive": alive, "waiting_for": waiting_for()})
-            elif self.path == "/readyz":
                 self._answer_json(
-                    not waiting_for(), {"ready": not waiting_for(), "waiting_for": waiting_for()}
+                    alive, {"alive": alive, "waiting_for": state().body()["waiting_for"]}
                 )
+            elif self.path == "/readyz":
+                now = state()
+                self._answer_json(not now.waiting_for, now.body())
             else:
                 self._answer(404, "text/plain", b"expected /metrics, /healthz or /readyz\n")
 

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reviewmesh.runtime.ledger import Commit, CompletionLedger
+from reviewmesh.runtime.ledger import Commit, CompletionLedger, Notes
 from reviewmesh.runtime.record import Record
+from reviewmesh.runtime.suspicion import Suspicion
 
 
 @dataclass(slots=True)
@@ -17,18 +18,25 @@ class Input:
     topic: str
     partition: int
     ledger: CompletionLedger
-    committed: int | None
+    suspicion: Suspicion
+    redo_until: int = 0
     held: deque[Record] = field(default_factory=deque)
     end: int = 0
     paused: bool = False
     committed_as: Commit | None = None
 
+    @property
+    def is_named(self) -> bool:
+        """Whether a commit of this life says that its process runs; nothing is taken before."""
+        return self.committed_as is not None
+
+    def notes(self) -> Notes:
+        head = self.ledger.head
+        return self.suspicion.notes(head, self.redo_until if head < self.redo_until else 0)
+
     def is_dirty(self) -> bool:
-        """Whether a commit would say something new. The head tells all but what is beyond it."""
-        known = self.committed_as
-        if known is None:
-            return self.ledger.position > 0
-        return known.offset != self.ledger.head or known != self.ledger.commit()
+        """Whether a commit would say something new."""
+        return self.committed_as != self.ledger.commit(self.notes())
 
 
 class Inputs:

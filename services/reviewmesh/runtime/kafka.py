@@ -81,14 +81,22 @@ def generation(metadata: object) -> int:
 
 
 OnError = Callable[[KafkaError], None]
+OnDelivery = Callable[[KafkaError | None, Any], None]
 
 
 def make_consumer(options: Mapping[str, str], on_error: OnError) -> Consumer:
     return Consumer({**options, "error_cb": on_error, "logger": LOGGER})
 
 
-def make_producer(options: Mapping[str, str], on_error: OnError) -> Producer:
-    return Producer({**options, "error_cb": on_error, "logger": LOGGER})
+def make_producer(
+    options: Mapping[str, str],
+    on_error: OnError,
+    on_delivery: OnDelivery = lambda error, message: None,
+) -> Producer:
+    callbacks: dict[str, Any] = {"error_cb": on_error, "on_delivery": on_delivery}
+    # What was delivered is told by its transaction.
+    callbacks["delivery.report.only.error"] = True
+    return Producer({**options, **callbacks, "logger": LOGGER})
 
 
 def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) -> AdminClient:

@@ -10,18 +10,37 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 import zlib
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 MARK = "rm1:"
 METADATA_LIMIT = 4095
 # A bitmap of this many offsets fits the metadata even where it does not compress at all.
 LARGEST_WINDOW = 24_000
+LARGEST_BITMAP = LARGEST_WINDOW // 8 + 1
+NOTES = struct.Struct(">BHHBQ")
 
 
-class LedgerMetadataError(ValueError):
-    """Committed metadata that this version cannot read."""
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a commit tells its next reader beside the finished offsets."""
+
+    # The process that wrote it has not let go of the partition in order.
+    running: bool = False
+    # Processes that died in a row while the same record was the lowest unfinished one.
+    deaths: int = 0
+    # How many records were to be in hand at most; 0 for no such bound.
+    group: int = 0
+    # Deaths with the lowest unfinished record alone in hand.
+    strikes: int = 0
+    # See `Start.redo_until`.
+    redo_until: int = 0
+
+    def packed(self) -> bytes:
+        deaths, group = min(self.deaths, 0xFFFF), min(self.group, 0xFFFF)
+        return NOTES.pack(self.running, deaths, group, min(self.strikes, 0xFF), self.redo_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +51,62 @@ class Commit:
     metadata: str
 
 
-def decode_finished(offset: int, metadata: str | None) -> set[int]:
-    """Offsets at or after `offset` that are finished, by the metadata committed with it.
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What committed metadata tells."""
 
-    Empty metadata (an operator reset the group) means that nothing beyond is finished.
-    Raises LedgerMetadataError on a mark or a body that this version did not write.
+    finished: frozenset[int] = frozenset()
+    notes: Notes = Notes()
+    # Whether the mesh wrote it. An operator who resets the group leaves it empty.
+    marked: bool = False
+    # Why metadata that is there could not be used.
+    problem: str = ""
+
+
+def restore(offset: int, metadata: str | None) -> Restored:
+    """What the metadata committed with `offset` says; what others wrote counts as none.
+
+    The worst that comes of it is that records beyond the offset are worked on again: a commit that
+    cannot be read must not keep its partition from being read.
     """
     if not metadata:
-        return set()
+        return Restored()
     if not metadata.startswith(MARK):
-        raise LedgerMetadataError(
-            f"expected commit metadata to start with {MARK!r}, got {metadata[:16]!r}; "
-            "finish the records in flight with the version that wrote it, or reset the group"
+        return Restored(
+            problem=f"expected commit metadata that starts with {MARK!r}, got {metadata[:16]!r}"
         )
+    inflate = zlib.decompressobj()
     try:
-        bitmap = zlib.decompress(base64.b64decode(metadata[len(MARK) :], validate=True))
-    except (binascii.Error, zlib.error) as error:
-        raise LedgerMetadataError(f"commit metadata is damaged: {error}") from error
-    return {
+        packed = base64.b64decode(metadata[len(MARK) :], validate=True)
+        bitmap = inflate.decompress(packed, LARGEST_BITMAP)
+    except (ValueError, binascii.Error, zlib.error) as error:
+        return Restored(problem=f"commit metadata is damaged: {error}")
+    if not inflate.eof:
+        return Restored(problem="commit metadata is damaged: it ends too early or is too long")
+    return Restored(_offsets(offset, bitmap), _notes(inflate.unused_data), marked=True)
+
+
+def decode_finished(offset: int, metadata: str | None) -> frozenset[int]:
+    """Offsets at or after `offset` that are finished, by the metadata committed with it."""
+    return restore(offset, metadata).finished
+
+
+def _offsets(offset: int, bitmap: bytes) -> frozenset[int]:
+    return frozenset(
         offset + 8 * index + bit
         for index, byte in enumerate(bitmap)
         if byte
         for bit in range(8)
         if byte >> bit & 1
-    }
+    )
+
+
+def _notes(packed: bytes) -> Notes:
+    """Versions before the notes wrote none; a later one may write more behind them."""
+    if len(packed) < NOTES.size:
+        return Notes()
+    running, *numbers = NOTES.unpack_from(packed)
+    return Notes(bool(running), *numbers)
 
 
 class CompletionLedger:
@@ -129,21 +180,34 @@ class CompletionLedger:
         self._in_flight[offset] = None
         return True
 
-    def finish(self, offset: int) -> None:
-        """Mark `offset` finished. Doing so again changes nothing."""
-        self._in_flight.pop(offset, None)
+    def finish(self, offset: int) -> bool:
+        """Mark `offset` finished. Doing so again changes nothing, and False says so."""
+        return self._in_flight.pop(offset, False) is None
+
+    def take_back(self, offsets: Iterable[int]) -> None:
+        """What `finish` marked is in flight again: its transaction was aborted."""
+        self._in_flight = dict.fromkeys(sorted({*self._in_flight, *offsets}))
 
     def reached_end(self, end: int) -> None:
         """The partition was read to `end`: markers before it must not stand as lag."""
         if end > self._position:
             self._position = end
 
-    def commit(self) -> Commit:
+    def commit(self, notes: Notes = Notes()) -> Commit:
         """The commit that a restart would read back."""
         head = self.head
         end = max(self._position, max(self._restored, default=-1) + 1)
-        if len(self._in_flight) == end - head:
-            return Commit(head, "")
+        bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
+        # Behind the end of the compressed bitmap, where versions before the notes never looked.
+        packed = zlib.compress(bitmap, 6) + notes.packed()
+        metadata = MARK + base64.b64encode(packed).decode("ascii")
+        assert len(metadata) <= METADATA_LIMIT, (
+            f"commit metadata of {len(metadata)} characters exceeds {METADATA_LIMIT}: "
+            f"window {end - head}, in flight {len(self._in_flight)}"
+        )
+        return Commit(head, metadata)
+
+    def _bitmap(self, head: int, end: int) -> bytes:
         bitmap = bytearray((end - head + 7) // 8)
         done = self._position - head
         bitmap[: done // 8] = b"\xff" * (done // 8)
@@ -156,9 +220,4 @@ class CompletionLedger:
             index = offset - head
             if index >= 0:
                 bitmap[index >> 3] |= 1 << (index & 7)
-        metadata = MARK + base64.b64encode(zlib.compress(bytes(bitmap), 6)).decode("ascii")
-        assert len(metadata) <= METADATA_LIMIT, (
-            f"commit metadata of {len(metadata)} characters exceeds {METADATA_LIMIT}: "
-            f"window {end - head}, in flight {len(self._in_flight)}"
-        )
-        return Commit(head, metadata)
+        return bytes(bitmap)

@@ -9,11 +9,11 @@ another owner's transaction is open, which is the ownership fence.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import structlog
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -22,17 +22,22 @@ from confluent_kafka import (
 from reviewmesh.runtime import kafka, metrics
 from reviewmesh.runtime.feed import Feed
 from reviewmesh.runtime.inputs import Input, Inputs
-from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
-from reviewmesh.runtime.outbox import Outbox
+from reviewmesh.runtime.ledger import CompletionLedger
+from reviewmesh.runtime.logends import LogEnds
+from reviewmesh.runtime.logwatch import LogWatch
+from reviewmesh.runtime.openings import Opened, Openings
+from reviewmesh.runtime.outbox import Outbox, Refused
+from reviewmesh.runtime.overseer import Overseer, Reopening
+from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Unavailable
+from reviewmesh.runtime.record import Unit
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
+from reviewmesh.runtime.suspicion import Suspicion
 from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 
 POLL_S = 0.02
 POLL_RECORDS = 500
-RESOLVE_TIMEOUT_S = 0.1
 # Two processes with one slot fence each other again and again; restarts of a broker do not.
 REJOINS_AT_MOST = 3
 REJOINS_WITHIN_S = 60.0
@@ -61,7 +66,6 @@ class ConsumerLoop:
         )
         self.inputs = Inputs()
         self._owned: set[int] = set()
-        self._unresolved: set[int] = set()
         self._outbox = Outbox(stage.service, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self._failure: BaseException | None = None
@@ -71,7 +75,12 @@ class ConsumerLoop:
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
         self.readiness = Readiness()
-        self._feed = Feed(stage, self.inputs, self._prefix, self.readiness, log)
+        self._feed = Feed(stage, self.inputs, self._outbox, self._prefix, self.readiness, log)
+        self._reader = PartitionReader(settings)
+        self._ends = LogEnds(settings, stage.service, log)
+        self._openings = Openings(stage, self._prefix, self._ends, self.readiness, log)
+        self._watch = LogWatch(settings, log)
+        self._overseer = Overseer(stage, self.inputs, self._ends, self.readiness, log)
         self.readiness.waits("broker", f"the broker at {self._brokers}")
 
     # -- what health and signals see ---------------------------------------------------------
@@ -84,6 +93,7 @@ class ConsumerLoop:
     def run(self) -> None:
         """Raises what a rebalance callback or the stage raised, and SlotTaken; then it is over."""
         self._subscribe()
+        self._watch.start()
         try:
             while not self._stopping:
                 self._run_once()
@@ -106,13 +116,15 @@ class ConsumerLoop:
             self._ask_for_the_broker()
         if not self._producer.ready:
             return
-        self._resolve()
+        for opened in self._openings.advance(self._consumer):
+            self._start(opened)
         self._feed.work_off()
         self._collect()
         self._feed.balance(self._consumer)
         if self._outbox.is_due():
             self._transact()
             self._measure()
+        self._oversee()
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -141,7 +153,6 @@ class ConsumerLoop:
         for partition in self._owned:
             self._forget(partition)
         self._owned.clear()
-        self._unresolved.clear()
         self._consumer.close()
         self._consumer = kafka.make_consumer(
             kafka.consumer_options(self._settings, self._group), self._on_error
@@ -167,9 +178,10 @@ class ConsumerLoop:
                 break
         if self._producer.ready:
             self._collect()
-            self._transact()
+            self._transact(closing=self._owned)
 
     def _close(self) -> None:
+        self._watch.stop()
         self._stage.stop()
         self._consumer.close()
 
@@ -180,6 +192,9 @@ class ConsumerLoop:
             self._producer.connect()
         except KafkaException as error:
             self._wait_for_the_broker(error.args[0].str())
+            return
+        except OutcomeUnknown as error:
+            self._wait_for_the_broker(str(error))
             return
         self._log.info("transactional producer ready")
         self.readiness.has("broker")
@@ -213,8 +228,29 @@ class ConsumerLoop:
         metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
         self._producer.discard()
         self.readiness.waits("broker", f"a new producer, since: {reason}")
-        self._drop(sorted(self._owned))
-        self._await_offsets(sorted(self._owned))
+        self._reopen({partition: set() for partition in sorted(self._owned)})
+
+    def _reopen(self, partitions: Reopening) -> None:
+        """Forget these partitions and read them again from what is committed.
+
+        Of topics that were made anew, what is committed says nothing.
+        """
+        self._drop(list(partitions))
+        for partition, made_anew in partitions.items():
+            self._openings.begin([partition], own=True, made_anew=made_anew)
+
+    def _oversee(self) -> None:
+        """Reopen what stands still or has lost its log. Raises StandsStill when that did not help.
+
+        What waits for the broker, or for a transaction that is refused, is not looked at.
+        """
+        self._watch.watch((item.topic, item.partition) for item in self.inputs)
+        if self.readiness.is_waiting_for("broker") or self.readiness.is_waiting_for("transactions"):
+            self._overseer.excuse()
+            return
+        to_reopen = self._overseer.look(self._watch.logs, self._outbox.holds)
+        if to_reopen:
+            self._reopen(to_reopen)
 
     # -- rebalancing -------------------------------------------------------------------------
 
@@ -238,7 +274,7 @@ class ConsumerLoop:
         self._log.info("assigned", partitions=sorted(partitions))
         self._consumer.incremental_assign([])
         self._owned.update(partitions)
-        self._await_offsets(partitions)
+        self._openings.begin(partitions)
         # A spare member of a group that has more of them than partitions is at work too.
         self.readiness.has("assignment")
 
@@ -246,7 +282,7 @@ class ConsumerLoop:
         self._log.info("revoked", partitions=sorted(partitions))
         if self._producer.ready:
             self._collect()
-            self._transact()
+            self._transact(closing=partitions)
         self._release(partitions)
 
     def _lose(self, partitions: list[int]) -> None:
@@ -269,63 +305,30 @@ class ConsumerLoop:
         opened = self.inputs.remove(partition)
         if opened:
             self._stage.close(partition)
-        self._unresolved.discard(partition)
+        self._openings.drop(partition)
         self._outbox.drop(partition)
         return opened
 
-    def _await_offsets(self, partitions: list[int]) -> None:
-        self._unresolved.update(partitions)
-        if partitions:
-            self.readiness.waits("offsets", f"committed offsets of partitions {partitions}")
-
-    def _resolve(self) -> None:
-        """Read committed offsets of partitions that wait for it and start fetching them."""
-        for partition in sorted(self._unresolved):
-            wanted = [
-                TopicPartition(self._prefix + topic, partition) for topic in self._stage.topics
-            ]
-            try:
-                committed = self._consumer.committed(wanted, timeout=RESOLVE_TIMEOUT_S)
-            except KafkaException as error:
-                # The previous owner's transaction is open, or the broker is away.
-                self.readiness.waits("offsets", f"committed offsets: {error.args[0].str()}")
-                return
-            self._start(partition, committed)
-        if not self._unresolved:
-            self.readiness.has("offsets")
-
-    def _start(self, partition: int, committed: list[TopicPartition]) -> None:
-        for item in committed:
-            if item.error:
-                raise KafkaException(item.error)
-        opened = []
-        for topic, item in zip(self._stage.topics, committed, strict=True):
-            known = item.offset >= 0
-            start = item.offset if known else 0
-            finished = decode_finished(start, item.metadata) if known else set()
+    def _start(self, opened: Opened) -> None:
+        """Fetch a partition from where its state begins."""
+        partition, inputs = opened.partition, []
+        for topic, start in opened.starts.items():
+            assert start.offset is not None, "expected an offset within the log"
+            head = start.offset
             ledger = CompletionLedger(
-                start, finished, self._stage.max_in_flight, self._stage.max_window
+                head, start.finished, self._stage.max_in_flight, self._stage.max_window
             )
-            opened.append(Input(topic, partition, ledger, start if known else None))
-        self.inputs.add(opened)
-        try:
-            self._stage.open(partition, self.inputs)
-        except Unavailable as error:
-            self.inputs.remove(partition)
-            self.readiness.waits("offsets", str(error))
-            self._log.warning("partition waits", partition=partition, reason=str(error))
-            return
-        self._consumer.incremental_assign(
-            [
-                TopicPartition(
-                    self._prefix + item.topic,
-                    partition,
-                    OFFSET_BEGINNING if item.committed is None else item.committed,
-                )
-                for item in opened
-            ]
-        )
-        self._unresolved.discard(partition)
+            notes = opened.notes[topic]
+            suspicion = Suspicion(notes, notes.running and not opened.own, head)
+            inputs.append(Input(topic, partition, ledger, suspicion, start.redo_until))
+        self.inputs.add(inputs)
+        self._stage.open(partition, self.inputs, opened.loaded)
+        assigned = [self._kafka_partition(item) for item in inputs]
+        for at, item in zip(assigned, inputs, strict=True):
+            at.offset = item.ledger.position
+        self._consumer.incremental_assign(assigned)
+        # librdkafka keeps the pause of an earlier assignment; a new input does not know of it.
+        self._consumer.resume(assigned)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -343,18 +346,38 @@ class ConsumerLoop:
 
     # -- transactions ------------------------------------------------------------------------
 
-    def _transact(self) -> None:
+    def _transact(self, closing: Collection[int] = ()) -> None:
         group_metadata = self._consumer.consumer_group_metadata()
         if kafka.generation(group_metadata) < 0:
             # Not joined: a commit would not be fenced. What is finished waits for the next cycle.
             return
         try:
-            self._outbox.commit(group_metadata)
+            self._outbox.commit(group_metadata, closing)
         except Aborted as error:
             metrics.TRANSACTIONS_ABORTED.labels(self._stage.service).inc()
             self._log.warning("transaction aborted, trying again", reason=str(error))
+            if self._outbox.aborts_again_and_again:
+                self.readiness.waits("transactions", f"transactions are aborted: {error}")
+        except Refused as error:
+            self._set_aside(error.unit, str(error))
         except OutcomeUnknown as error:
             self._recover(str(error))
+        else:
+            self.readiness.has("transactions")
+
+    def _set_aside(self, unit: Unit, reason: str) -> None:
+        """A unit whose output is refused every time becomes the dead letter of its record."""
+        topic, offset = unit.finished[0]
+        self._log.error(
+            "an output is refused every time: its record is set aside as a dead letter",
+            topic=topic,
+            partition=unit.partition,
+            offset=offset,
+            reason=reason,
+        )
+        metrics.SET_ASIDE.labels(self._stage.service, "aborted").inc()
+        record = self._reader.read_one(topic, unit.partition, offset)
+        self._outbox.replace(unit, self._stage.set_aside(record, "UNREADABLE", reason))
 
     # -- small things ------------------------------------------------------------------------
 
@@ -363,7 +386,7 @@ class ConsumerLoop:
         for topic in self._stage.topics:
             metrics.IN_FLIGHT.labels(service, topic).set(self.inputs.in_flight(topic))
         metrics.PAUSED.labels(service).set(sum(item.paused for item in self.inputs))
-        metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._unresolved))
+        metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._openings))
 
     def _fatal(self, error: KafkaError) -> None:
         """A fenced consumer never reads again; of a fenced producer its next call tells."""

@@ -24,6 +24,27 @@ PRODUCERS_RECOVERED = Counter(
     "Times that the producer was replaced and all partitions rewound.",
     ["service"],
 )
+SET_ASIDE = Counter(
+    "reviewmesh_records_set_aside_total",
+    "Records that a stage could not take, by what showed it: raised, aborted, killed.",
+    ["service", "reason"],
+)
+SET_ASIDE_REASONS = ("raised", "aborted", "killed")
+SKIPPED_OFFSETS = Counter(
+    "reviewmesh_skipped_offsets_total",
+    "Offsets that were gone before they were read: retention, delete-records, a topic made anew.",
+    ["service", "topic"],
+)
+STALLED = Gauge(
+    "reviewmesh_stalled_partitions",
+    "Partitions with records that wait and nothing finished, for no reason outside.",
+    ["service"],
+)
+REOPENED = Counter(
+    "reviewmesh_partitions_reopened_total",
+    "Partitions reopened since they stood still.",
+    ["service"],
+)
 IN_FLIGHT = Gauge(
     "reviewmesh_in_flight_records", "Records read and unfinished.", ["service", "topic"]
 )
@@ -45,6 +66,7 @@ DEAD_LETTER_CAUSES = (
     "TOMBSTONE",
     "REJECTED",
     "FAILED",
+    "UNREADABLE",
 )
 INFERENCE_WAITING = Gauge(
     "reviewmesh_inference_waiting_items", "Items that wait for room at a worker.", ["task"]
@@ -92,5 +114,9 @@ def start_at_zero(service: str, stage: str) -> None:
     """A counter that appears with its first event hides that event from rate() and increase()."""
     PRODUCERS_RECOVERED.labels(service)
     TRANSACTIONS_ABORTED.labels(service)
+    REOPENED.labels(service)
+    STALLED.labels(service)
+    for reason in SET_ASIDE_REASONS:
+        SET_ASIDE.labels(service, reason)
     for cause in DEAD_LETTER_CAUSES:
         DEAD_LETTERS.labels(stage, cause)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from confluent_kafka import TopicPartition
 
 from reviewmesh.runtime import metrics
-from reviewmesh.runtime.inputs import Inputs
+from reviewmesh.runtime.inputs import Input, Inputs
+from reviewmesh.runtime.ledger import Commit, Notes
 from reviewmesh.runtime.record import Output, Unit
-from reviewmesh.runtime.transactions import TransactionalProducer
+from reviewmesh.runtime.transactions import Aborted, TransactionalProducer
 
 COMMIT_EVERY_S = 0.05
 LONGEST_COMMIT_EVERY_S = 0.25
@@ -20,6 +21,17 @@ COMMIT_UNITS = 2_000
 # A transaction costs the same few requests and markers whatever it holds. When they take longer,
 # there is load: larger and fewer of them leave the machine to the work itself.
 SHARE_OF_TIME_IN_TRANSACTIONS = 0.1
+LONGEST_RETRY_S = 5.0
+# One follows each output that is refused, and one more a record that was too large.
+ABORTS_TO_TELL_OF = 4
+
+
+class Refused(Exception):
+    """A unit whose transaction is aborted every time, since one of its outputs is refused."""
+
+    def __init__(self, unit: Unit, reason: str) -> None:
+        super().__init__(reason)
+        self.unit = unit
 
 
 class Outbox:
@@ -33,9 +45,19 @@ class Outbox:
         self._units: deque[Unit] = deque()
         self._last_commit = 0.0
         self._commit_every_s = COMMIT_EVERY_S
+        # Fewer while an output that is refused is searched for.
+        self._at_most = COMMIT_UNITS
+        self._aborts_in_a_row = 0
 
     def __len__(self) -> int:
         return len(self._units)
+
+    @property
+    def aborts_again_and_again(self) -> bool:
+        return self._aborts_in_a_row >= ABORTS_TO_TELL_OF
+
+    def holds(self, partition: int) -> bool:
+        return any(unit.partition == partition for unit in self._units)
 
     def add(self, units: Iterable[Unit]) -> None:
         self._units.extend(units)
@@ -43,46 +65,112 @@ class Outbox:
     def drop(self, partition: int) -> None:
         self._units = deque(unit for unit in self._units if unit.partition != partition)
 
+    def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
+        """Let these outputs go out in place of those that were refused."""
+        assert self._units[0] is unit, "expected the unit that was refused in front"
+        self._units[0] = Unit(unit.partition, unit.finished, outputs)
+
     def is_due(self) -> bool:
         since = time.monotonic() - self._last_commit
+        if self._aborts_in_a_row:
+            return since >= self._retry_after_s()
+        if not all(item.is_named for item in self._inputs):
+            return True
         if self._units:
             return since >= self._commit_every_s or len(self._units) >= COMMIT_UNITS
-        return since >= IDLE_COMMIT_EVERY_S
+        return since >= IDLE_COMMIT_EVERY_S or any(
+            item.suspicion.is_trying for item in self._inputs
+        )
 
-    def commit(self, group_metadata: object) -> None:
+    def _retry_after_s(self) -> float:
+        doubled = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)
+        return min(doubled, LONGEST_RETRY_S)
+
+    def commit(self, group_metadata: object, closing: Collection[int] = ()) -> None:
         """One transaction: outputs of finished units and the offsets that they allow.
 
-        Raises Aborted, after which the same units are tried again, or OutcomeUnknown.
+        What it commits of `closing` partitions says that they were let go of in order.
+
+        Raises Aborted, after which the same units are tried again, OutcomeUnknown, or Refused for a
+        unit that will never be taken as it is.
         """
-        units = [self._units[index] for index in range(min(len(self._units), COMMIT_UNITS))]
-        self._finish(units)
-        dirty = [(item, item.ledger.commit()) for item in self._inputs if item.is_dirty()]
-        started = time.monotonic()
+        units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
+        finished = self._finish(units)
+        dirty = self._dirty(closing)
         if units or dirty:
             outputs = [output for unit in units for output in unit.outputs]
-            offsets = [
-                TopicPartition(
-                    self._prefix + item.topic, item.partition, commit.offset, commit.metadata
-                )
-                for item, commit in dirty
-            ]
+            commits = [(item, commit) for item, _, commit in dirty]
             try:
-                self._producer.commit(outputs, offsets, group_metadata)
-            finally:
-                self._took(started)
-            for _ in units:
+                self._write(outputs, commits, group_metadata)
+            except Aborted as error:
+                self._aborted(units, finished, error)
+                raise
+            for unit in units:
                 self._units.popleft()
-            for item, commit in dirty:
+                if unit.committed is not None:
+                    unit.committed()
+            for item, notes, commit in dirty:
                 item.committed_as = commit
+                item.suspicion.committed(notes)
             self._measure(outputs)
+        self._aborts_in_a_row = 0
+        self._at_most = min(self._at_most * 2, COMMIT_UNITS)
         self._last_commit = time.monotonic()
 
-    def _finish(self, units: list[Unit]) -> None:
-        for unit in units:
-            for topic, offset in unit.finished:
-                item = self._inputs.get(topic, unit.partition)
-                if item is not None:
-                    item.ledger.finish(offset)
+    def _dirty(self, closing: Collection[int]) -> list[tuple[Input, Notes, Commit]]:
+        found = []
+        for item in self._inputs:
+            notes = item.notes()
+            if item.partition in closing:
+                notes = Notes(redo_until=notes.redo_until)
+            commit = item.ledger.commit(notes)
+            if commit != item.committed_as:
+                found.append((item, notes, commit))
+        return found
+
+    def _write(
+        self,
+        outputs: list[Output],
+        commits: list[tuple[Input, Commit]],
+        group_metadata: object,
+    ) -> None:
+        offsets = [
+            TopicPartition(
+                self._prefix + item.topic, item.partition, commit.offset, commit.metadata
+            )
+            for item, commit in commits
+        ]
+        started = time.monotonic()
+        try:
+            self._producer.commit(outputs, offsets, group_metadata)
+        finally:
+            self._took(started)
+
+    def _aborted(
+        self, units: list[Unit], finished: list[tuple[Input, int]], error: Aborted
+    ) -> None:
+        """Halve what the next transaction holds until the refused output is alone. Raises Refused.
+
+        What will not be in it must not count as finished.
+        """
+        for item, offset in finished:
+            item.ledger.take_back([offset])
+        if not error.over_a_record:
+            self._aborts_in_a_row += 1
+            return
+        if len(units) == 1:
+            raise Refused(units[0], str(error)) from error
+        self._at_most = max(1, len(units) // 2)
+
+    def _finish(self, units: list[Unit]) -> list[tuple[Input, int]]:
+        """What was in flight until now."""
+        return [
+            (item, offset)
+            for unit in units
+            for topic, offset in unit.finished
+            if (item := self._inputs.get(topic, unit.partition)) is not None
+            and item.ledger.finish(offset)
+        ]
 
     def _took(self, started: float) -> None:
         self._last_commit = time.monotonic()

@@ -51,6 +51,18 @@ class PartitionReader:
         finally:
             consumer.close()
 
+    def read_one(self, topic: str, partition: int, offset: int) -> Record:
+        """The record at an offset; one without a value where it cannot be had."""
+        consumer: Any = kafka.make_consumer(self._options, lambda error: None)
+        try:
+            consumer.assign([TopicPartition(self._prefix + topic, partition, offset)])
+            for message in consumer.consume(1, CALL_TIMEOUT_S):
+                if message.error() is None and message.offset() == offset:
+                    return record_of(topic, message)
+        finally:
+            consumer.close()
+        return Record(topic, partition, offset, None, None)
+
     def _until(self, consumer: Any, topic: str, high: int) -> Iterator[Record]:
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
@@ -62,17 +74,22 @@ class PartitionReader:
                     if message.offset() >= high:
                         return
                     continue
-                yield Record(
-                    topic,
-                    message.partition(),
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    tuple(message.headers() or ()),
-                    message.timestamp()[1],
-                )
+                yield record_of(topic, message)
                 if message.offset() + 1 >= high:
                     return
         raise Unavailable(
             f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s"
         )
+
+
+def record_of(topic: str, message: Any) -> Record:
+    """A consumed message, which is no error, under its topic's name without the prefix."""
+    return Record(
+        topic,
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        tuple(message.headers() or ()),
+        message.timestamp()[1],
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Need = Literal["start", "broker", "assignment", "offsets", "records"]
+Need = Literal["start", "broker", "assignment", "offsets", "records", "transactions", "progress"]
 
 
 class Readiness:
@@ -12,6 +12,8 @@ class Readiness:
 
     def __init__(self) -> None:
         self._reasons: dict[Need, str] = {}
+        # What holds records up from outside: said, but no reason to keep a process from service.
+        self.held_up = ""
 
     @property
     def waiting_for(self) -> str:

@@ -5,6 +5,7 @@ Named tuples: thousands are made each second, and a frozen dataclass takes three
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -51,6 +52,9 @@ class Unit(NamedTuple):
     partition: int
     finished: tuple[tuple[str, int], ...]
     outputs: tuple[Output, ...] = ()
+    # Called once the transaction is committed: what is counted there is not counted again when the
+    # same records are read again.
+    committed: Callable[[], None] | None = None
 
 
 class Unavailable(RuntimeError):

@@ -16,9 +16,11 @@ from reviewmesh.runtime import health, logs
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.kafka import BadOption, check_options
 from reviewmesh.runtime.loop import ConsumerLoop
+from reviewmesh.runtime.overseer import StandsStill
 from reviewmesh.runtime.settings import Settings, problems, variable
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.startup import Startup
+from reviewmesh.runtime.watchdog import EXIT_STANDS_STILL, Watchdog
 
 BuildStage = Callable[[Settings, Contracts, structlog.stdlib.BoundLogger], Stage]
 
@@ -30,7 +32,14 @@ class Process(Protocol):
     def heartbeat(self) -> float: ...
 
     @property
-    def waiting_for(self) -> str: ...
+    def waiting_for(self) -> str:
+        """What keeps the process from working; empty when nothing does."""
+        ...
+
+    @property
+    def held_up_by(self) -> str:
+        """What holds records up from outside while the process does all that it can."""
+        ...
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """A signal's handler."""
@@ -60,7 +69,12 @@ class Service:
 
     @property
     def waiting_for(self) -> str:
-        return self._phase.readiness.waiting_for or self._stage.waiting_for()
+        return self._phase.readiness.waiting_for
+
+    @property
+    def held_up_by(self) -> str:
+        reasons = (self._stage.waiting_for(), self._phase.readiness.held_up)
+        return "; ".join(reason for reason in reasons if reason)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         self._phase.request_stop()
@@ -97,14 +111,20 @@ def run(name: str, build: BuildStage) -> int:
 def run_process(
     name: str, make: Callable[[Settings, structlog.stdlib.BoundLogger], Process]
 ) -> int:
-    """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings."""
+    """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings,
+    EXIT_STANDS_STILL when a partition stood still and reopening it did not help."""
     settings = read_settings()
     if settings is None:
         return 2
     log = logs.configure(settings.log, name)
     service = make(settings, log)
+    watchdog = Watchdog(lambda: service.heartbeat, log)
+
+    def state() -> health.State:
+        return health.State(watchdog.problem or service.waiting_for, service.held_up_by)
+
     try:
-        server = health.serve(settings.http, lambda: service.heartbeat, lambda: service.waiting_for)
+        server = health.serve(settings.http, lambda: service.heartbeat, state)
     except OSError as error:
         at = f"{settings.http.host}:{settings.http.port}"
         log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")
@@ -113,12 +133,20 @@ def run_process(
     signal.signal(signal.SIGTERM, service.stop)
     signal.signal(signal.SIGINT, service.stop)
     log.info("started", port=server.server_port, slot=settings.slot, prefix=settings.prefix)
+    watchdog.start()
     try:
         service.run()
+    except StandsStill as error:
+        log.critical(
+            "stands still: this process ends, for a supervisor to start it again",
+            reason=str(error),
+        )
+        return EXIT_STANDS_STILL
     except Exception:
         log.exception("the loop failed; a supervisor is expected to start this process again")
         return 1
     finally:
+        watchdog.stop()
         server.shutdown()
     log.info("stopped")
     return 0

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from reviewmesh.runtime.record import Record, Unit
+from reviewmesh.runtime.record import Output, Record, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where one input of a partition begins to be read; names are without the prefix."""
+
+    topic: str
+    # Within the log when a stage sees it; None until then where nothing is committed.
+    offset: int | None
+    # Offsets at or after `offset` that are finished already.
+    finished: frozenset[int] = frozenset()
+    # The commit does not carry the mesh's mark: an operator reset the group, or it is new.
+    reset: bool = True
+    # Up to this offset an operator's reset makes records come again; it travels with the commits
+    # until the head has passed it.
+    redo_until: int = 0
 
 
 class Ledgers(Protocol):
@@ -32,8 +49,16 @@ class Stage(Protocol):
     max_in_flight: int
     max_window: int
 
-    def open(self, partition: int, ledgers: Ledgers) -> None:
-        """Owned, and its offsets are known. Raises Unavailable to be asked again."""
+    def load(self, partition: int, starts: dict[str, Start]) -> Any:
+        """Read what the partition's state is made anew from; its result goes to `open`.
+
+        Called in a thread of its own, so that reading holds nothing up. It may replace the
+        `starts` of its topics. Raises Unavailable to be asked again.
+        """
+        ...
+
+    def open(self, partition: int, ledgers: Ledgers, loaded: Any) -> None:
+        """Owned, its offsets are known and its state is loaded."""
         ...
 
     def close(self, partition: int) -> None:
@@ -42,6 +67,11 @@ class Stage(Protocol):
 
     def receive(self, record: Record) -> None:
         """Take a record. Raises Unavailable when it cannot be judged now; it comes again."""
+        ...
+
+    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        """The outputs that end a record which the stage cannot take: its dead letter, and
+        whatever else lets the rest of the mesh go on without it."""
         ...
 
     def poll(self) -> Sequence[Unit]:
@@ -57,6 +87,11 @@ class Stage(Protocol):
 
         The one thing that is asked from other threads than the polling one.
         """
+        ...
+
+    def waits_for(self, partition: int) -> str:
+        """What outside keeps the partition's oldest unfinished record from being finished, in
+        words; empty when nothing does, so that standing still is an error."""
         ...
 
     def idle(self) -> bool:

@@ -50,5 +50,5 @@ def test_a_partition_is_not_opened_before_results_can_be_encoded(client: Inferen
     with pytest.raises(
         Unavailable, match=r"schema registry at http://127\.0\.0\.1:1 does not answer"
     ):
-        stage.open(0, NoLedgers())
+        stage.load(0, {})
     assert "no worker for task ner reachable at 127.0.0.1:1" in stage.waiting_for()

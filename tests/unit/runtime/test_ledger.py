@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import random
+import zlib
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -13,8 +15,9 @@ from reviewmesh.runtime.ledger import (
     LARGEST_WINDOW,
     METADATA_LIMIT,
     CompletionLedger,
-    LedgerMetadataError,
+    Notes,
     decode_finished,
+    restore,
 )
 
 
@@ -110,7 +113,7 @@ def test_a_full_window_that_does_not_compress_fits_the_metadata() -> None:
     kept = {0} | {offset for offset in range(LARGEST_WINDOW) if chance.random() < 0.5}
     for offset in set(range(LARGEST_WINDOW)) - kept:
         ledger.finish(offset)
-    commit = ledger.commit()
+    commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, 2**64 - 1))
     assert len(commit.metadata) <= METADATA_LIMIT
     finished = decode_finished(commit.offset, commit.metadata)
     assert finished == set(range(LARGEST_WINDOW)) - kept
@@ -121,12 +124,69 @@ def test_a_window_that_would_not_fit_is_refused() -> None:
         CompletionLedger(0, max_window=LARGEST_WINDOW + 1)
 
 
-@pytest.mark.parametrize("metadata", ["rm9:abc", "rm1:***", "rm1:AAAA", "somebody's own"])
-def test_metadata_of_another_make_is_refused(metadata: str) -> None:
-    with pytest.raises(LedgerMetadataError):
-        decode_finished(5, metadata)
+BOMB = "rm1:" + base64.b64encode(zlib.compress(bytes(10_000_000))).decode()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["rm9:abc", "rm1:***", "rm1:AAAA", "rm1:", "somebody's own", "rm1:\xe4", BOMB, "\0" * 4095],
+)
+def test_metadata_of_another_make_counts_as_none_and_says_so(metadata: str) -> None:
+    restored = restore(5, metadata)
+    assert restored.finished == frozenset()
+    assert not restored.marked
+    assert restored.problem
 
 
 @pytest.mark.parametrize("metadata", ["", None])
 def test_empty_metadata_means_nothing_beyond_is_finished(metadata: str | None) -> None:
-    assert decode_finished(5, metadata) == set()
+    restored = restore(5, metadata)
+    assert restored.finished == frozenset()
+    assert not restored.marked
+    assert not restored.problem
+
+
+def test_a_commit_that_finished_nothing_beyond_its_offset_still_carries_the_mark() -> None:
+    ledger = CompletionLedger(3)
+    ledger.deliver(3)
+    commit = ledger.commit()
+    assert restore(commit.offset, commit.metadata).marked
+
+
+@given(
+    notes=st.builds(
+        Notes,
+        running=st.booleans(),
+        deaths=st.integers(0, 0xFFFF),
+        group=st.integers(0, 0xFFFF),
+        strikes=st.integers(0, 0xFF),
+        redo_until=st.integers(0, 2**64 - 1),
+    )
+)
+def test_notes_travel_with_the_commit(notes: Notes) -> None:
+    ledger = CompletionLedger(0)
+    for offset in range(10):
+        ledger.deliver(offset)
+    ledger.finish(4)
+    commit = ledger.commit(notes)
+    restored = restore(commit.offset, commit.metadata)
+    assert restored.notes == notes
+    assert restored.finished == {4}
+
+
+def test_metadata_of_the_version_before_the_notes_is_read() -> None:
+    metadata = "rm1:" + base64.b64encode(zlib.compress(bytes([0b101]))).decode()
+    restored = restore(10, metadata)
+    assert restored.finished == {10, 12}
+    assert restored.notes == Notes()
+    assert restored.marked
+
+
+def test_the_version_before_the_notes_reads_metadata_that_has_them() -> None:
+    """It inflates the bitmap and does not look behind its end: a rollback reads on."""
+    ledger = CompletionLedger(0)
+    for offset in range(3):
+        ledger.deliver(offset)
+    ledger.finish(2)
+    packed = base64.b64decode(ledger.commit(Notes(running=True)).metadata.removeprefix("rm1:"))
+    assert zlib.decompress(packed) == bytes([0b100])

@@ -1,0 +1,193 @@
+"""Partitions on their way from assigned to read: their offsets resolve, their state is loaded.
+
+Both wait for others. Offsets wait while the last owner's transaction is open, which is the
+ownership fence, and are asked for between two polls with a short timeout. State is read from the
+broker, which may take long, in a thread of its own: polling goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException, TopicPartition
+
+from reviewmesh.runtime.ledger import Notes, restore
+from reviewmesh.runtime.logends import LogEnds
+from reviewmesh.runtime.readiness import Readiness
+from reviewmesh.runtime.record import Unavailable
+from reviewmesh.runtime.stage import Stage, Start
+
+RESOLVE_TIMEOUT_S = 0.1
+RETRY_S = 1.0
+LOADS_AT_ONCE = 3
+# A load has deadlines of its own; one that outlives them is left behind and begun again.
+LOAD_DEADLINE_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A partition that may be read now."""
+
+    partition: int
+    starts: dict[str, Start]
+    notes: dict[str, Notes]
+    # Whether this process had it before, so that nobody can have died of it.
+    own: bool
+    loaded: Any
+
+
+@dataclass(slots=True)
+class Opening:
+    own: bool
+    made_anew: frozenset[str]
+    not_before: float = 0.0
+    starts: dict[str, Start] = field(default_factory=dict)
+    notes: dict[str, Notes] = field(default_factory=dict)
+    loading: Loading | None = None
+
+
+class Loading:
+    """`load` of a stage in a thread that may be left behind."""
+
+    def __init__(self, stage: Stage, ends: LogEnds, partition: int, opening: Opening) -> None:
+        self._outcome: SimpleQueue[Any] = SimpleQueue()
+        self._began = time.monotonic()
+
+        def load() -> None:
+            try:
+                ends.correct(partition, opening.starts)
+                self._outcome.put(stage.load(partition, opening.starts))
+            except Exception as error:  # noqa: BLE001 - raised again in the polling thread
+                self._outcome.put(error)
+
+        threading.Thread(target=load, name=f"load-{partition}", daemon=True).start()
+
+    def result(self) -> Any:
+        """Raises Empty while it runs, and what it raised."""
+        try:
+            outcome = self._outcome.get_nowait()
+        except Empty:
+            if time.monotonic() - self._began > LOAD_DEADLINE_S:
+                raise Unavailable(f"loading took over {LOAD_DEADLINE_S:g} s") from None
+            raise
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class Openings:
+    """Used by the polling thread."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        prefix: str,
+        ends: LogEnds,
+        readiness: Readiness,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._stage = stage
+        self._prefix = prefix
+        self._ends = ends
+        self._readiness = readiness
+        self._log = log
+        self._openings: dict[int, Opening] = {}
+
+    def __len__(self) -> int:
+        return len(self._openings)
+
+    def begin(
+        self, partitions: Sequence[int], own: bool = False, made_anew: Collection[str] = ()
+    ) -> None:
+        """`own`: this process had them until now, so nobody died with them in hand.
+
+        What is committed of topics that were `made_anew` is of the log before.
+        """
+        for partition in partitions:
+            self._openings[partition] = Opening(own, frozenset(made_anew))
+        if partitions:
+            self._waits(f"committed offsets of partitions {list(partitions)}")
+
+    def drop(self, partition: int) -> None:
+        self._openings.pop(partition, None)
+        if not self._openings:
+            self._readiness.has("offsets")
+
+    def advance(self, consumer: Any) -> list[Opened]:
+        """What has become ready; returns after RESOLVE_TIMEOUT_S at most for one that waits."""
+        opened = []
+        for partition, opening in list(self._openings.items()):
+            if opening.loading is not None:
+                if (ready := self._loaded(partition, opening)) is not None:
+                    opened.append(ready)
+            elif self._has_a_thread() and time.monotonic() >= opening.not_before:
+                if not self._resolve(consumer, partition, opening):
+                    break
+                opening.loading = Loading(self._stage, self._ends, partition, opening)
+        if not self._openings:
+            self._readiness.has("offsets")
+        return opened
+
+    def _has_a_thread(self) -> bool:
+        loading = sum(opening.loading is not None for opening in self._openings.values())
+        return loading < LOADS_AT_ONCE
+
+    def _resolve(self, consumer: Any, partition: int, opening: Opening) -> bool:
+        wanted = [TopicPartition(self._prefix + topic, partition) for topic in self._stage.topics]
+        try:
+            committed = consumer.committed(wanted, timeout=RESOLVE_TIMEOUT_S)
+            for item in committed:
+                if item.error:
+                    raise KafkaException(item.error)
+        except KafkaException as error:
+            # The previous owner's transaction is open, or the broker is away. The others come
+            # first the next time.
+            self._waits(f"committed offsets: {error.args[0].str()}")
+            self._openings[partition] = self._openings.pop(partition)
+            return False
+        for topic, item in zip(self._stage.topics, committed, strict=True):
+            self._restore(opening, topic, item)
+        return True
+
+    def _restore(self, opening: Opening, topic: str, item: TopicPartition) -> None:
+        if item.offset < 0 or topic in opening.made_anew:
+            opening.starts[topic], opening.notes[topic] = Start(topic, None), Notes()
+            return
+        restored = restore(item.offset, item.metadata)
+        if restored.problem:
+            self._log.warning(
+                "commit metadata of another make counts as none: what was finished beyond the "
+                "committed offset is worked on again",
+                topic=item.topic,
+                partition=item.partition,
+                offset=item.offset,
+                reason=restored.problem,
+            )
+        opening.notes[topic] = restored.notes
+        opening.starts[topic] = Start(
+            topic, item.offset, restored.finished, not restored.marked, restored.notes.redo_until
+        )
+
+    def _loaded(self, partition: int, opening: Opening) -> Opened | None:
+        assert opening.loading is not None
+        try:
+            loaded = opening.loading.result()
+        except Empty:
+            return None
+        except Unavailable as error:
+            again_at = time.monotonic() + RETRY_S
+            self._openings[partition] = Opening(opening.own, opening.made_anew, again_at)
+            self._waits(str(error))
+            self._log.warning("partition waits", partition=partition, reason=str(error))
+            return None
+        del self._openings[partition]
+        return Opened(partition, opening.starts, opening.notes, opening.own, loaded)
+
+    def _waits(self, reason: str) -> None:
+        self._readiness.waits("offsets", reason)

@@ -1,0 +1,198 @@
+"""Oversees the inputs of a process: what stands still is said, counted and reopened.
+
+Only progress that is possible and absent is healed. Records that wait for a cause outside (workers
+that are gone, a deadline that is not due, somebody's open transaction) are reported and left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from reviewmesh.runtime import metrics
+from reviewmesh.runtime.inputs import Input, Inputs
+from reviewmesh.runtime.logends import LogEnds
+from reviewmesh.runtime.logwatch import Log, Place
+from reviewmesh.runtime.progress import Progress
+from reviewmesh.runtime.readiness import Readiness
+from reviewmesh.runtime.stage import Stage
+
+LOOK_EVERY_S = 1.0
+HELD_UP_AFTER_S = 10.0
+
+Reopening = Mapping[int, set[str]]
+
+
+class StandsStill(RuntimeError):
+    """A partition stood still, was reopened, and stands still: only a new process may help."""
+
+
+class Overseer:
+    """Used by the polling thread."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        inputs: Inputs,
+        ends: LogEnds,
+        readiness: Readiness,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._stage = stage
+        self._inputs = inputs
+        self._ends = ends
+        self._readiness = readiness
+        self._log = log
+        self._look_at = 0.0
+        self._progress: dict[Place, Progress] = {}
+        self._topic_ids: dict[Place, str] = {}
+        # The last log that was looked at, and the position when that was done.
+        self._positions: dict[Place, tuple[Log, int]] = {}
+        self._told_of_skipped: dict[Place, int] = {}
+        # The heads that reopened partitions had: they are well again once these have moved.
+        self._reopened: dict[int, dict[str, int]] = {}
+
+    def excuse(self) -> None:
+        """Nothing can be done now, for a reason that is told elsewhere: time begins anew."""
+        self._progress.clear()
+
+    def look(self, logs: Mapping[Place, Log], is_unsent: Callable[[int], bool]) -> Reopening:
+        """Partitions to reopen, each with its topics that were made anew since it was opened.
+
+        `is_unsent`: whether finished units of a partition wait. Raises StandsStill.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return {}
+        self._look_at = now + LOOK_EVERY_S
+        inputs = list(self._inputs)
+        self._forget({(item.topic, item.partition) for item in inputs})
+        reopening: dict[int, set[str]] = {}
+        for item in inputs:
+            if self._has_moved(item, logs):
+                reopening.setdefault(item.partition, set()).add(item.topic)
+        still = self._standing_still(inputs, logs, is_unsent, now)
+        self._tell_of_open_transactions(inputs, logs, now)
+        self._tell(still)
+        self._count_recovered(inputs)
+        for partition, reason in still.items():
+            if partition in self._reopened:
+                raise StandsStill(f"partition {partition} was reopened and stands still: {reason}")
+            metrics.REOPENED.labels(self._stage.service).inc()
+            self._reopened[partition] = {
+                item.topic: item.ledger.head for item in inputs if item.partition == partition
+            }
+        for place in [place for place in self._progress if place[1] in still]:
+            del self._progress[place]
+        return {partition: set() for partition in still} | reopening
+
+    def _forget(self, present: set[Place]) -> None:
+        for known in (
+            self._progress,
+            self._topic_ids,
+            self._positions,
+            self._told_of_skipped,
+        ):
+            for place in known.keys() - present:
+                del known[place]
+
+    # -- standing still ----------------------------------------------------------------------
+
+    def _standing_still(
+        self,
+        inputs: list[Input],
+        logs: Mapping[Place, Log],
+        is_unsent: Callable[[int], bool],
+        now: float,
+    ) -> dict[int, str]:
+        still: dict[int, str] = {}
+        trying = any(item.suspicion.is_trying for item in inputs)
+        for item in inputs:
+            place = (item.topic, item.partition)
+            ledger = item.ledger
+            reason = self._progress.setdefault(place, Progress()).look(
+                ledger.position,
+                ledger.head,
+                0 if is_unsent(item.partition) else ledger.in_flight,
+                0 if trying else self._unread(item, logs.get(place)),
+                self._stage.waits_for(item.partition),
+                now,
+            )
+            if reason:
+                still[item.partition] = f"{item.topic}/{item.partition}: {reason}"
+        return still
+
+    def _unread(self, item: Input, log: Log | None) -> int:
+        """Records that could be taken now, transaction markers included."""
+        position = item.ledger.position
+        if log is None or self._readiness.is_waiting_for("records"):
+            return 0
+        if not item.ledger.has_slack() or self._stage.blocks(item.topic, item.partition):
+            return 0
+        return max(0, log.stable - position)
+
+    def _tell(self, still: Mapping[int, str]) -> None:
+        metrics.STALLED.labels(self._stage.service).set(len(still.keys() | self._reopened.keys()))
+        for reason in still.values():
+            self._log.error("stands still: the partition is reopened", reason=reason)
+        if still:
+            self._readiness.waits("progress", "; ".join(still.values()))
+
+    def _count_recovered(self, inputs: list[Input]) -> None:
+        """A reopened partition that finished something since is well again."""
+        for item in inputs:
+            heads = self._reopened.get(item.partition)
+            if heads is not None and item.ledger.head > heads.get(item.topic, 0):
+                self._log.info("the reopened partition moves again", partition=item.partition)
+                del self._reopened[item.partition]
+        if not self._reopened:
+            self._readiness.has("progress")
+
+    # -- logs that moved ---------------------------------------------------------------------
+
+    def _has_moved(self, item: Input, logs: Mapping[Place, Log]) -> bool:
+        """Whether the topic was made anew; offsets that were deleted unread are counted."""
+        place = (item.topic, item.partition)
+        log = logs.get(place)
+        if log is None:
+            return False
+        if self._is_another(place, log, item.ledger.position):
+            self._log.warning(
+                "the topic was made anew: reading it from its beginning",
+                topic=item.topic,
+                partition=item.partition,
+            )
+            del self._topic_ids[place], self._positions[place]
+            return True
+        position = max(item.ledger.position, self._told_of_skipped.get(place, 0))
+        if log.start > position:
+            self._ends.skipped(item.topic, item.partition, position, log.start)
+            self._told_of_skipped[place] = log.start
+        return False
+
+    def _is_another(self, place: Place, log: Log, position: int) -> bool:
+        """Whether this log is not the one that was read: another id, or an end before what was
+        read when the log before it was looked at."""
+        known = self._topic_ids.setdefault(place, log.topic_id)
+        last, reached = self._positions.setdefault(place, (log, position))
+        if last is not log:
+            self._positions[place] = (log, position)
+        return known != log.topic_id or (last is not log and log.end < reached)
+
+    def _tell_of_open_transactions(
+        self, inputs: list[Input], logs: Mapping[Place, Log], now: float
+    ) -> None:
+        """The mesh's own are open for milliseconds."""
+        held = [
+            f"{item.topic}/{item.partition} at offset {log.stable}"
+            for item in inputs
+            if (log := logs.get((item.topic, item.partition))) is not None
+            and log.held_since is not None
+            and now - log.held_since > HELD_UP_AFTER_S
+            and item.ledger.position >= log.stable
+        ]
+        self._readiness.held_up = (
+            f"a transaction that a producer left open holds up {', '.join(held)}" if held else ""
+        )

@@ -1,0 +1,71 @@
+"""Ends a process whose polling thread hangs: nothing else would start it again.
+
+A container engine restarts what ended, not what is unhealthy. The thread counts turns of its own,
+so that a process that was stopped and woken is not taken for one that hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+import structlog
+
+EXIT_STANDS_STILL = 70
+HANGS_AFTER_S = 60.0
+NOT_READY_AFTER_S = 30.0
+TURN_S = 1.0
+
+
+class Watchdog:
+    """Watches `heartbeat`, which changes with every turn of the thread that is watched."""
+
+    def __init__(self, heartbeat: Callable[[], float], log: structlog.stdlib.BoundLogger) -> None:
+        self._heartbeat = heartbeat
+        self._log = log
+        self._watched = threading.get_ident()
+        self._ended = threading.Event()
+        self._still_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Watch the calling thread."""
+        self._watched = threading.get_ident()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    @property
+    def problem(self) -> str:
+        """What keeps the process from being ready; empty when the thread turns."""
+        if self._still_s < NOT_READY_AFTER_S:
+            return ""
+        return f"the polling thread has not turned for {self._still_s:.0f} s: {self._where()}"
+
+    def _run(self) -> None:
+        last = self._heartbeat()
+        while not self._ended.wait(TURN_S):
+            beat = self._heartbeat()
+            self._still_s = 0.0 if beat != last else self._still_s + TURN_S
+            last = beat
+            if self._still_s >= HANGS_AFTER_S:
+                self._end()
+
+    def _end(self) -> None:
+        frame = sys._current_frames().get(self._watched)
+        self._log.critical(
+            "the polling thread hangs: this process ends, for a supervisor to start it again",
+            seconds=self._still_s,
+            stack="".join(traceback.format_stack(frame)) if frame else "",
+        )
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(EXIT_STANDS_STILL)
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self._watched)
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "its thread is gone"

@@ -1,0 +1,109 @@
+"""Defects that nobody foresaw: a stage that stands still, and records that end the process."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reviewmesh.runtime.watchdog import EXIT_STANDS_STILL
+from tests.broker import TestStack
+from tests.mesh import Mesh, Process, assert_exactly_once, review, reviews
+
+NOT_READY_WITHIN_S = 60
+ENDS_WITHIN_S = 120
+RESTARTS_AT_MOST = 30
+KILLS = 20
+
+
+@pytest.fixture
+def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
+    mesh = Mesh(breakable_stack, prefix, tmp_path)
+    try:
+        mesh.start()
+        yield mesh
+    finally:
+        mesh.stop()
+
+
+def replace(mesh: Mesh, name: str, defect: str) -> Process:
+    mesh.processes[name].terminate()
+    process = mesh.add(name, defect=defect)
+    process.start()
+    return process
+
+
+def test_a_stage_that_stands_still_says_so_and_ends(mesh: Mesh) -> None:
+    """Intake in a call that never returns, an enricher that takes records and forgets them."""
+    first = reviews(20, tag="before")
+    mesh.publish(first)
+    mesh.wait_enriched(20)
+    swallowing = replace(mesh, "enricher-ner", "swallows")
+    mesh.wait_for(swallowing.is_ready, 30, "it is ready")
+    second = reviews(20, tag="meanwhile")
+    mesh.publish(second)
+    mesh.wait_for(lambda: len(mesh.read("reviews.topic")) == 40, 30, "the others go on")
+    hanging = replace(mesh, "intake", "hangs")
+    third = reviews(20, tag="later")
+    mesh.publish(third)
+
+    def says(process: Process, words: str) -> bool:
+        status, body = process.get("/readyz")
+        return status == 503 and words in json.loads(body)["waiting_for"]
+
+    mesh.wait_for(
+        lambda: says(swallowing, "reviews.accepted/"), NOT_READY_WITHIN_S, "it says what waits"
+    )
+    mesh.wait_for(
+        lambda: says(hanging, "has not turned"), NOT_READY_WITHIN_S, "the hanging one is not ready"
+    )
+    for process in (swallowing, hanging):
+        assert process.wait(ENDS_WITHIN_S) == EXIT_STANDS_STILL
+        mesh.add(process.name).start()
+    assert_exactly_once([*first, *second, *third], mesh.wait_enriched(60))
+    assert mesh.dead_letters() == []
+
+
+@pytest.mark.parametrize("name", ["intake", "enricher-topic", "joiner"])
+def test_a_record_that_ends_the_process_is_set_aside_and_no_other(mesh: Mesh, name: str) -> None:
+    good = [*reviews(150, tag="a"), *reviews(150, tag="b")]
+    deadly = [review(f"deadly-{number}", "Poison, said Anna.") for number in range(2)]
+    process = replace(mesh, name, "dies-of-Poison")
+    mesh.publish([*good[:150], *deadly, *good[150:]])
+
+    def is_over() -> bool:
+        if process.popen is not None and process.popen.poll() is not None:
+            restarts.append(time.monotonic())
+            assert len(restarts) <= RESTARTS_AT_MOST, "it ends again and again"
+            process.start()
+        out = {record["review_id"] for record in mesh.enriched()}
+        return out >= {item["review_id"] for item in good} and len(mesh.dead_letters()) >= 2
+
+    restarts: list[float] = []
+    mesh.wait_for(is_over, 200, "the good ones are out, the deadly ones dead letters")
+    letters = mesh.dead_letters()
+    assert len(letters) == 2
+    assert {letter["cause"] for letter in letters} == {"UNREADABLE"}
+    assert all(b"Poison" in letter["value"] for letter in letters)
+    print(f"{name}: {len(restarts)} restarts")
+
+
+def test_kills_at_random_set_nothing_aside(mesh: Mesh, seed: int) -> None:
+    chance = random.Random(seed)
+    published = reviews(4_000, tag=f"k{seed}")
+    mesh.script(delay_ms=40)
+    mesh.publish(published)
+    for _ in range(KILLS):
+        process = mesh.processes[chance.choice(["intake", "enricher-ner", "joiner"])]
+        process.kill()
+        process.start()
+        # Some die before they are ready, some at work.
+        lives_until = time.monotonic() + chance.uniform(0.3, 2.5)
+        mesh.wait_for(lambda until=lives_until: time.monotonic() > until, 5, "its time is over")
+    mesh.script()
+    assert_exactly_once(published, mesh.wait_enriched(len(published), 120))
+    assert mesh.dead_letters() == []

@@ -1,0 +1,40 @@
+"""`python -m tests.odd_service MODULE BEHAVIOUR [ARGUMENTS]`: a service with a defect in its stage.
+
+`hangs`: taking a record never returns. `swallows`: records are taken and never finished.
+`dies-of-WORD`: a record that holds the word ends the process by SIGKILL, without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+from typing import Any
+
+from reviewmesh.runtime.loop import ConsumerLoop
+from reviewmesh.runtime.record import Record
+
+MODULE, BEHAVIOUR = sys.argv[1:3]
+construct = ConsumerLoop.__init__
+
+
+def construct_with_defect(self: Any, stage: Any, *arguments: Any) -> None:
+    receive = stage.receive
+
+    def odd_receive(record: Record) -> None:
+        if BEHAVIOUR == "hangs":
+            threading.Event().wait()
+        elif BEHAVIOUR.startswith("dies-of-"):
+            if BEHAVIOUR.removeprefix("dies-of-").encode() in (record.value or b""):
+                os.kill(os.getpid(), signal.SIGKILL)
+            receive(record)
+
+    stage.receive = odd_receive
+    construct(self, stage, *arguments)
+
+
+ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign]
+sys.argv = [MODULE, *sys.argv[3:]]
+runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
