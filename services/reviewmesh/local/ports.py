@@ -58,6 +58,18 @@ def is_free(port: int) -> bool:
     return True
 
 
+def listens(port: int, timeout_s: float) -> bool:
+    """Whether a server listens there; it is in nobody's way, as `is_free` is for a moment."""
+    try:
+        socket.create_connection((HOST, port), timeout_s).close()
+    # A queue that is full takes no connection in time: somebody listens.
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def find_free(taken: Collection[int]) -> int:
     """A free port that is none of those `taken`. Raises LocalStackError where there is none."""
     for _ in range(ATTEMPTS_PER_PORT):

@@ -11,7 +11,7 @@ from functools import partial
 from http.client import HTTPException
 
 from reviewmesh.local import broker, programs, registry
-from reviewmesh.local.ports import HOST, is_free
+from reviewmesh.local.ports import HOST, listens
 from reviewmesh.local.state import StackInfo
 
 TIMEOUT_S = 2.0
@@ -27,7 +27,8 @@ class Health:
     """For people: `ready`, what it waits for, or that it hangs."""
 
 
-READY = Health(True, "ready")
+# A worker's words for itself that are worth saying.
+STATES = {"loading": "loads its model", "draining": "finishes its work and ends"}
 Check = Callable[[], Health]
 
 
@@ -45,51 +46,48 @@ def checks(info: StackInfo) -> dict[str, Check]:
 
 def of_http(port: int) -> Health:
     """A service or a worker, by its /healthz and /readyz."""
-    if is_free(port):
-        return Health(False, "does not listen yet")
+    if not listens(port, TIMEOUT_S):
+        return Health(False, "does not listen")
     alive, words = _get(port, "/healthz")
-    if alive is None:
-        return Health(False, f"hangs: {words}")
     if not alive:
-        return Health(False, f"hangs: its loop stands still; {words}".rstrip("; "))
+        return Health(False, f"hangs: {words}" if words else "hangs: its loop stands still")
     ready, words = _get(port, "/readyz")
-    if ready is None:
-        return Health(False, f"hangs: {words}")
-    return READY if ready else Health(False, words or "not ready")
+    if ready:
+        # It does all that it can, and says what holds its records up.
+        return Health(True, f"ready; {words}" if words else "ready")
+    return Health(False, words or "not ready")
 
 
 def _broker(port: int, bootstrap_servers: str) -> Health:
-    if is_free(port):
-        return Health(False, "does not listen yet")
-    return _answering(broker.is_ready(bootstrap_servers, TIMEOUT_S))
+    return _answering(port, lambda: broker.is_ready(bootstrap_servers, TIMEOUT_S))
 
 
 def _registry(port: int, url: str) -> Health:
-    if is_free(port):
-        return Health(False, "does not listen yet")
-    return _answering(registry.is_ready(url, TIMEOUT_S))
+    return _answering(port, lambda: registry.is_ready(url, TIMEOUT_S))
 
 
-def _answering(answers: bool) -> Health:
-    return READY if answers else Health(False, f"does not answer within {TIMEOUT_S:g} s")
+def _answering(port: int, answers: Callable[[], bool]) -> Health:
+    if not listens(port, TIMEOUT_S):
+        return Health(False, "does not listen")
+    return Health(True, "ready") if answers() else Health(False, f"no answer in {TIMEOUT_S:g} s")
 
 
-def _get(port: int, path: str) -> tuple[bool | None, str]:
-    """Whether the status is 200, and what the answer says; None where none came."""
+def _get(port: int, path: str) -> tuple[bool, str]:
+    """Whether the status is 200, and what there is to say of it."""
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=TIMEOUT_S) as response:
-            return response.status == 200, ""
+            return True, _waiting_for(response.read(LONGEST_ANSWER))
     except urllib.error.HTTPError as error:
         with error:
-            return False, _reason(error.read(LONGEST_ANSWER))
+            return False, _waiting_for(error.read(LONGEST_ANSWER))
     except (OSError, HTTPException):
-        return None, f"{path} does not answer within {TIMEOUT_S:g} s"
+        return False, f"{path} gives no answer in {TIMEOUT_S:g} s"
 
 
-def _reason(body: bytes) -> str:
-    """What the process waits for, in its own words."""
+def _waiting_for(body: bytes) -> str:
+    """In the words of a service; a worker has a word for its state."""
     try:
         answer = json.loads(body)
-        return str(answer.get("waiting_for") or answer.get("state") or "")
+        return str(answer.get("waiting_for") or STATES.get(answer.get("state"), ""))
     except (ValueError, AttributeError):
         return ""
