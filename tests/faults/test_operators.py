@@ -6,9 +6,10 @@ import random
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -66,10 +67,25 @@ class Operator:
         self.admin.create_partitions([NewPartitions(name, partitions)])[name].result(30)
 
     def commit(self, group: str, topic: str, offset: int, metadata: str) -> None:
-        name, full = f"{self.mesh.prefix}reviewmesh-{group}", self.mesh.prefix + topic
-        offsets = [TopicPartition(full, p, offset, metadata) for p in range(PARTITIONS)]
-        wanted = ConsumerGroupTopicPartitions(name, offsets)
-        self.admin.alter_consumer_group_offsets([wanted])[name].result(30)
+        """As a tool does that is no member of the group."""
+        consumer = Consumer(
+            {**self.mesh.kafka, "group.id": f"{self.mesh.prefix}reviewmesh-{group}"}
+        )
+        try:
+            name = self.mesh.prefix + topic
+            offsets = [TopicPartition(name, p, offset, metadata) for p in range(PARTITIONS)]
+            consumer.commit(offsets=offsets, asynchronous=False)
+        finally:
+            consumer.close()
+
+    def end(self, topic: str, partition: int) -> int:
+        consumer = Consumer({**self.mesh.kafka, "group.id": f"{self.mesh.prefix}ends"})
+        try:
+            target = TopicPartition(self.mesh.prefix + topic, partition)
+            end: int = consumer.get_watermark_offsets(target, timeout=10)[1]
+            return end
+        finally:
+            consumer.close()
 
 
 def skipped(mesh: Mesh, name: str, topic: str) -> float:
@@ -79,11 +95,14 @@ def skipped(mesh: Mesh, name: str, topic: str) -> float:
 
 def flows(mesh: Mesh, tag: str) -> None:
     """Reviews that are published now come out, each once."""
-    before = len(mesh.enriched())
     published = reviews(60, tag=tag)
     mesh.publish(published)
-    mesh.wait_for(lambda: len(mesh.enriched()) >= before + 60, SOON_S, f"{tag} come out")
-    assert_exactly_once(published, [r for r in mesh.enriched() if r["review_id"].startswith(tag)])
+
+    def out() -> list[dict[str, Any]]:
+        return [record for record in mesh.enriched() if record["review_id"].startswith(tag)]
+
+    mesh.wait_for(lambda: len(out()) >= 60, SOON_S, f"{tag} come out")
+    assert_exactly_once(published, out())
 
 
 @pytest.mark.parametrize("topic", ["reviews.raw", "reviews.accepted", "reviews.topic"])
@@ -112,25 +131,14 @@ def test_records_deleted_before_they_are_read_are_counted_and_gone_past(mesh: Me
     lost = [review(f"lost-{n}", f"Lost {n}, said Anna.") for n in range(200)]
     mesh.publish(lost)
     on_zero = sum(partition_of(item["review_id"].encode(), PARTITIONS) == 0 for item in lost)
-    [(_, end)] = mesh_ends(mesh, "reviews.raw", 0)
-    Operator(mesh).delete_records("reviews.raw", 0, end)
+    operator = Operator(mesh)
+    operator.delete_records("reviews.raw", 0, operator.end("reviews.raw", 0))
     intake.start()
     mesh.wait_for(lambda: skipped(mesh, "intake", "reviews.raw") >= on_zero, SOON_S, "counted")
     assert "deleted before they were read" in intake.log.read_text()
     flows(mesh, "after")
     out = {r["review_id"] for r in mesh.enriched() if r["review_id"].startswith("lost")}
     assert len(out) == len(lost) - on_zero
-
-
-def mesh_ends(mesh: Mesh, topic: str, partition: int) -> list[tuple[int, int]]:
-    from confluent_kafka import Consumer
-
-    consumer = Consumer({**mesh.kafka, "group.id": f"{mesh.prefix}ends"})
-    try:
-        target = TopicPartition(mesh.prefix + topic, partition)
-        return [consumer.get_watermark_offsets(target, timeout=10)]
-    finally:
-        consumer.close()
 
 
 @pytest.mark.parametrize("metadata", ["somebody's own", "rm9:abc", "rm1:AAAA"])

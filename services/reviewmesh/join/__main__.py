@@ -8,7 +8,8 @@ import structlog
 
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
-from reviewmesh.join.stage import ENRICHED, PARTIAL, JoinStage
+from reviewmesh.join.resets import ENRICHED
+from reviewmesh.join.stage import PARTIAL, JoinStage
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
@@ -28,6 +29,7 @@ def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundL
         EndOffsets(settings, wall_clock),
         wall_clock,
         Windows(settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s),
+        contracts.max_bytes(ACCEPTED),
         contracts.max_bytes(ENRICHED),
         log,
     )

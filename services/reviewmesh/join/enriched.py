@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 TASKS = ("ner", "topic", "sentiment")
@@ -91,3 +91,25 @@ def merge(
     merged["complete"] = all(outcome["status"] in ANSWERED for outcome in merged["tasks"].values())
     merged["timings"]["enriched_at"] = now_ms
     return merged
+
+
+def fit(record: dict[str, Any], max_bytes: int, encode: Callable[[dict[str, Any]], bytes]) -> bytes:
+    """Encoded within `max_bytes`, which an accepted review without answers always is.
+
+    What scores lowest is left out first. Where that is not enough, no worker of the mesh's wrote
+    the answers: the review comes out without them.
+    """
+    value = encode(record)
+    for field in ("entities", "topics"):
+        while len(value) > max_bytes and record[field]:
+            ranked = sorted(record[field], key=lambda item: -item["score"])
+            chosen = ranked[: len(ranked) // 2]
+            if field == "entities":
+                chosen.sort(key=lambda item: item["start"])
+            record[field] = chosen
+            value = encode(record)
+    if len(value) > max_bytes:
+        failed = {"status": "FAILED", "error": "the answer is too large", "lineage": None}
+        record.update(sentiment=None, complete=False, tasks={task: dict(failed) for task in TASKS})
+        value = encode(record)
+    return value

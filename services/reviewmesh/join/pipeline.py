@@ -7,13 +7,14 @@ records that are still open. Results are matched by the accepted offset that the
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reviewmesh.join.enriched import TASKS, TIMEOUT, build, merge
+from reviewmesh.join.enriched import ANSWERED, TASKS, TIMEOUT, build, merge
 from reviewmesh.join.progress import TaskProgress
+from reviewmesh.join.published import Published
 from reviewmesh.runtime.record import Headers
 
 ACCEPTED = "reviews.accepted"
@@ -21,7 +22,6 @@ RESULT_TOPICS = {f"reviews.{task}": task for task in TASKS}
 TOPIC_OF = {task: topic for topic, task in RESULT_TOPICS.items()}
 
 MAX_PARTIALS = 50_000
-REMEMBERED_REVISIONS = 20_000
 
 Result = Mapping[str, Any]
 
@@ -43,7 +43,12 @@ class Emission:
     headers: Headers = ()
     # Whether the open partial record of this review is to be written, erased or left alone.
     partial: str = "leave"
-    dropped_task: str | None = None
+    # A result that no review waited for, by its task, and what became of it.
+    late: tuple[str, str] | None = None
+    # Why an accepted review is not published from here, see `Published`.
+    not_repeated: str = ""
+    # Neither a merge, nor a replay, nor a review that comes again: its latency is the mesh's.
+    is_first: bool = False
 
 
 @dataclass(slots=True)
@@ -80,18 +85,29 @@ class PartitionJoin:
         windows: Windows,
         is_ahead: Callable[[int], bool],
         position: Callable[[], int],
+        published_until: int = 0,
+        published: Published | None = None,
     ) -> None:
-        """`is_ahead` tells whether an accepted offset is still to be read, `position` the next."""
+        """`is_ahead` tells whether an accepted offset is still to be read, `position` the next.
+
+        `published_until` is where the partition of enriched reviews ended when this one was opened.
+        A record is numbered by its place from there: each takes up an offset, so that the numbers
+        of a review rise whatever is forgotten.
+        """
         self._partition = partition
         self._windows = windows
         self._is_ahead = is_ahead
         self._position = position
         self._pending: dict[int, Pending] = {}
         self._early: dict[int, dict[str, tuple[int, Result]]] = {}
+        self._early_of: Counter[str] = Counter()
+        # Accepted offsets of early results that a question for the end of accepted is open for.
+        self._doubted: set[int] = set()
         self._versions: dict[str, deque[int]] = {}
         self._partials: dict[str, Partial] = {}
         self._partials_over: list[tuple[float, str, int]] = []
-        self._revisions: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._revision = published_until
+        self._published = published
         self._progress = {task: TaskProgress(windows.straggler_s) for task in TASKS}
 
     # -- what comes in -----------------------------------------------------------------------
@@ -113,29 +129,89 @@ class PartitionJoin:
         now: float,
     ) -> list[Emission]:
         """`appended_at` is Kafka's own time of the record; the deadline counts from it."""
-        pending = Pending(
-            offset,
-            accepted,
-            headers,
-            replayed,
-            appended_at,
-            self._early.pop(offset, {}),
-        )
+        pending = Pending(offset, accepted, headers, replayed, appended_at)
+        emissions = self._take_early(pending)
+        why_not = self._published.why_not(offset, accepted) if self._published else ""
+        if why_not:
+            return [*emissions, self._not_repeated(pending, why_not)]
         self._pending[offset] = pending
         self._versions.setdefault(accepted["review_id"], deque()).append(offset)
-        return self._emit_complete(accepted["review_id"], now)
+        return emissions + self._emit_complete(accepted["review_id"], now)
+
+    def _take_early(self, pending: Pending) -> list[Emission]:
+        """The results that came before their review; gives those that are not for it."""
+        emissions: list[Emission] = []
+        for task, (offset, result) in self._pop_early(pending.offset).items():
+            if is_of(result, pending.accepted):
+                pending.results[task] = (offset, result)
+            else:
+                emissions.append(finished_without_use(task, offset, result, "foreign"))
+        return emissions
 
     def result(self, task: str, offset: int, result: Result, now: float) -> list[Emission]:
         accepted_offset = result["accepted_offset"]
-        self._progress[task].result(accepted_offset, now)
+        # What claims to be of a review far ahead says nothing of those that wait.
+        self._progress[task].result(min(accepted_offset, self._position()), now)
         pending = self._pending.get(accepted_offset)
         if pending is not None:
-            pending.results[task] = (offset, result)
-            return self._emit_complete(result["review_id"], now)
+            if not is_of(result, pending.accepted):
+                return [finished_without_use(task, offset, result, "foreign")]
+            doubled = self._choose(pending.results, task, offset, result)
+            return doubled + self._emit_complete(result["review_id"], now)
         if self._is_ahead(accepted_offset):
-            self._early.setdefault(accepted_offset, {})[task] = (offset, result)
-            return []
+            early = self._early.setdefault(accepted_offset, {})
+            self._early_of[task] += task not in early
+            return self._choose(early, task, offset, result)
         return [self._late(task, offset, result, now)]
+
+    def _choose(
+        self, results: dict[str, tuple[int, Result]], task: str, offset: int, result: Result
+    ) -> list[Emission]:
+        """Keep one result of a task, the first unless only the other is an answer.
+
+        An enricher that was reset infers again; the offset of neither may stay unfinished.
+        """
+        known = results.get(task)
+        if known is None:
+            results[task] = (offset, result)
+            return []
+        other = (offset, result)
+        if known[1]["status"] not in ANSWERED and result["status"] in ANSWERED:
+            results[task], other = other, known
+        return [finished_without_use(task, *other, "doubled")]
+
+    # -- results whose review does not come --------------------------------------------------
+
+    def _pop_early(self, accepted_offset: int) -> dict[str, tuple[int, Result]]:
+        early = self._early.pop(accepted_offset, {})
+        self._early_of.subtract(early.keys())
+        return early
+
+    def doubts_early(self) -> bool:
+        """Whether results came before their review, so that the end of accepted is to be asked for.
+
+        What is behind that end, and was here before it was asked for, never comes.
+        """
+        if not self._doubted:
+            self._doubted = set(self._early)
+        return bool(self._doubted)
+
+    def accepted_read_to_end(self) -> list[Emission]:
+        """Accepted was read to the end that was asked for."""
+        doubted, self._doubted = self._doubted, set()
+        return self._drop_early(doubted)
+
+    def _drop_passed(self) -> list[Emission]:
+        """Accepted went past them: trimmed, or the offset of a transaction's marker."""
+        position = self._position()
+        return self._drop_early({offset for offset in self._early if offset < position})
+
+    def _drop_early(self, accepted_offsets: set[int]) -> list[Emission]:
+        return [
+            finished_without_use(task, offset, result, "orphaned")
+            for accepted_offset in sorted(accepted_offsets)
+            for task, (offset, result) in self._pop_early(accepted_offset).items()
+        ]
 
     def read_to_end(self, task: str, as_of: float) -> None:
         """All results that the task had written by `as_of` have been taken in."""
@@ -146,8 +222,9 @@ class PartitionJoin:
 
     def tick(self, now: float) -> tuple[list[Emission], set[str]]:
         """What time alone decides, and the tasks whose end must be known to decide more."""
-        emissions: list[Emission] = []
+        emissions = self._drop_passed()
         unproven: set[str] = set()
+        self._forget_published()
         bound = max(progress.straggler_bound for progress in self._progress.values())
         for offset, pending in list(self._pending.items()):
             if now < pending.appended_at + self._windows.max_wait_s and offset >= bound:
@@ -160,6 +237,13 @@ class PartitionJoin:
                     emissions += self._emit_complete(pending.accepted["review_id"], now)
         emissions += self._close_partials(now)
         return emissions, unproven
+
+    def _forget_published(self) -> None:
+        """Nothing comes again any more."""
+        if self._published is not None:
+            oldest = next(iter(self._pending), self._position())
+            if oldest >= self._published.until:
+                self._published = None
 
     def _is_first_version(self, pending: Pending) -> bool:
         return self._versions[pending.accepted["review_id"]][0] == pending.offset
@@ -210,60 +294,55 @@ class PartitionJoin:
             self._partition,
             pending.offset,
             {task: result for task, (_, result) in pending.results.items()},
-            self._revision(pending),
+            self._revision + 1,
             int(now * 1000),
         )
-        finished = [(ACCEPTED, pending.offset)]
-        finished += [(TOPIC_OF[task], offset) for task, (offset, _) in pending.results.items()]
-        return self._publish(record, pending.headers, tuple(finished))
+        again = self._published
+        if (
+            again is not None
+            and not record["complete"]
+            and again.may_have_been_deleted(pending.offset, pending.appended_at)
+        ):
+            return self._not_repeated(pending, "unproven")
+        is_first = not pending.replayed and (again is None or pending.offset >= again.until)
+        return self._publish(record, pending.headers, finished_by(pending), is_first)
+
+    def _not_repeated(self, pending: Pending, why: str) -> Emission:
+        review_id = pending.accepted["review_id"]
+        return Emission(review_id, finished_by(pending), not_repeated=why)
 
     def _publish(
-        self, record: dict[str, Any], headers: Headers, finished: tuple[tuple[str, int], ...]
+        self,
+        record: dict[str, Any],
+        headers: Headers,
+        finished: tuple[tuple[str, int], ...],
+        is_first: bool = False,
+        late: tuple[str, str] | None = None,
     ) -> Emission:
         review_id = record["review_id"]
-        self._remember(record)
+        self._revision += 1
         if not record["complete"]:
             self._keep_partial(record, headers)
-            return Emission(review_id, finished, record, headers, "write")
-        erased = self._partials.pop(review_id, None) is not None
-        return Emission(review_id, finished, record, headers, "erase" if erased else "leave")
-
-    def _revision(self, pending: Pending) -> int:
-        review_id, content_hash = pending.accepted["review_id"], pending.accepted["content_hash"]
-        partial = self._partials.get(review_id)
-        if partial is not None and partial.record["content_hash"] == content_hash:
-            return int(partial.record["revision"]) + 1
-        known = self._revisions.get((review_id, content_hash))
-        if known is not None:
-            return known + 1
-        # A replay of an accepted review was out before, even where its record is forgotten; a
-        # replay of a raw record was counted by intake.
-        first = int(pending.accepted["acceptance"])
-        return max(first, 2) if pending.replayed else first
-
-    def _remember(self, record: Mapping[str, Any]) -> None:
-        key = (record["review_id"], record["content_hash"])
-        self._revisions.pop(key, None)
-        self._revisions[key] = record["revision"]
-        while len(self._revisions) > REMEMBERED_REVISIONS:
-            self._revisions.popitem(last=False)
+            partial = "write"
+        else:
+            erased = self._partials.pop(review_id, None) is not None
+            partial = "erase" if erased else "leave"
+        return Emission(review_id, finished, record, headers, partial, late, is_first=is_first)
 
     # -- late results and partial records ----------------------------------------------------
 
     def _late(self, task: str, offset: int, result: Result, now: float) -> Emission:
-        review_id = result["review_id"]
-        finished = ((TOPIC_OF[task], offset),)
-        partial = self._partials.get(review_id)
+        partial = self._partials.get(result["review_id"])
         if (
             partial is None
             or partial.accepted_offset != result["accepted_offset"]
+            or partial.record["content_hash"] != result["content_hash"]
             or partial.record["tasks"][task]["status"] != TIMEOUT
         ):
-            return Emission(review_id, finished, dropped_task=task)
-        record = merge(
-            partial.record, {task: result}, partial.record["revision"] + 1, int(now * 1000)
-        )
-        return self._publish(record, partial.headers, finished)
+            return finished_without_use(task, offset, result, "dropped")
+        record = merge(partial.record, {task: result}, self._revision + 1, int(now * 1000))
+        finished = ((TOPIC_OF[task], offset),)
+        return self._publish(record, partial.headers, finished, late=(task, "merged"))
 
     def _keep_partial(self, record: dict[str, Any], headers: Headers) -> None:
         over_at = record["timings"]["enriched_at"] / 1000 + self._windows.late_window_s
@@ -301,7 +380,7 @@ class PartitionJoin:
         oldest = next(iter(self._pending.values()), None)
         if oldest is not None and task not in oldest.results:
             return False
-        return self._progress[task].furthest - self._position() >= room
+        return self._early_of[task] >= room
 
     def waits_for(self) -> str:
         """What the reviews that are not out wait for; empty when none does."""
@@ -313,3 +392,20 @@ class PartitionJoin:
     @property
     def open_partials(self) -> int:
         return len(self._partials)
+
+
+def is_of(result: Result, accepted: Mapping[str, Any]) -> bool:
+    """Whether it is of this content: a topic made anew gives the same offsets to others."""
+    return bool(
+        result["review_id"] == accepted["review_id"]
+        and result["content_hash"] == accepted["content_hash"]
+    )
+
+
+def finished_by(pending: Pending) -> tuple[tuple[str, int], ...]:
+    results = ((TOPIC_OF[task], offset) for task, (offset, _) in pending.results.items())
+    return ((ACCEPTED, pending.offset), *results)
+
+
+def finished_without_use(task: str, offset: int, result: Result, outcome: str) -> Emission:
+    return Emission(result["review_id"], ((TOPIC_OF[task], offset),), late=(task, outcome))

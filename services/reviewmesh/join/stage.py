@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from reviewmesh.join.ends import EndOffsets
-from reviewmesh.join.enriched import ACCEPTED_FIELDS
+from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
+from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import (
     ACCEPTED,
     RESULT_TOPICS,
@@ -17,6 +20,8 @@ from reviewmesh.join.pipeline import (
     PartitionJoin,
     Windows,
 )
+from reviewmesh.join.published import Published
+from reviewmesh.join.resets import ENRICHED, Resets
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.clock import Clock
 from reviewmesh.runtime.codec import Codec, DecodeError
@@ -35,15 +40,27 @@ from reviewmesh.runtime.record import (
 from reviewmesh.runtime.registry import RegistryUnavailable
 from reviewmesh.runtime.stage import Ledgers, Start
 
-ENRICHED = "reviews.enriched"
 PARTIAL = "reviews.partial"
 TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
 ROOM_IN_ALL = 4_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
-Partials = dict[str, tuple[dict[str, Any], Headers]]
-"""Open partial records by their review, with the headers that go on with them."""
+# The headers that go on are of a known length; what is longer did the mesh not write.
+LONGEST_KEPT_HEADER = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a partition's state is made of."""
+
+    partials: list[tuple[dict[str, Any], Headers]]
+    published_until: int
+    published: Published | None
+
+
+class Refused(ValueError):
+    """A record that decodes and is none of the mesh's all the same."""
 
 
 class JoinStage:
@@ -65,6 +82,7 @@ class JoinStage:
         ends: EndOffsets,
         clock: Clock,
         windows: Windows,
+        max_accepted_bytes: int,
         max_enriched_bytes: int,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -77,8 +95,10 @@ class JoinStage:
         self._ends = ends
         self._clock = clock
         self._windows = windows
+        self._max_accepted_bytes = max_accepted_bytes
         self._max_enriched_bytes = max_enriched_bytes
         self._log = log
+        self._resets = Resets(reader, enriched_codec, log)
         metrics.start_at_zero(self.service, "join")
         self._joins: dict[int, PartitionJoin] = {}
         self._ledgers: Ledgers | None = None
@@ -87,39 +107,35 @@ class JoinStage:
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def load(self, partition: int, starts: dict[str, Start]) -> Partials:
-        """Read back the partial records that are open."""
-        partials: Partials = {}
+    def load(self, partition: int, starts: dict[str, Start]) -> Loaded:
+        """Read back the partial records that are open, and what a reset must not repeat."""
+        partials = OpenPartials(self._partial_codec, self._enriched_codec, self._log)
         try:
             # An emission cannot wait for the registry: what encodes it is known beforehand.
             self._enriched_codec.prepare()
             self._partial_codec.prepare()
             self._dead_letters.prepare()
+            published = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(PARTIAL, partition, None, None):
-                self._restore(partials, record)
+                partials.take(record)
+            published_until = self._reader.bounds(ENRICHED, partition)[1]
+            return Loaded(list(partials.records()), published_until, published)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        return partials
 
-    def open(self, partition: int, ledgers: Ledgers, loaded: Partials) -> None:
+    def open(self, partition: int, ledgers: Ledgers, loaded: Loaded) -> None:
         self._ledgers = ledgers
         join = PartitionJoin(
             partition,
             self._windows,
             lambda offset: ledgers.is_ahead(ACCEPTED, partition, offset),
             lambda: ledgers.position(ACCEPTED, partition),
+            loaded.published_until,
+            loaded.published,
         )
-        for record, headers in loaded.values():
-            join.restore_partial(record, headers)
+        for record, headers in loaded.partials:
+            join.restore_partial(record, kept(headers))
         self._joins[partition] = join
-
-    def _restore(self, partials: Partials, record: Record) -> None:
-        review_id = (record.key or b"").decode()
-        if record.value is None:
-            partials.pop(review_id, None)
-            return
-        published = self._partial_codec.decode(record.value)["enriched"]
-        partials[review_id] = self._enriched_codec.decode(published), kept(record.headers)
 
     def close(self, partition: int) -> None:
         self._joins.pop(partition, None)
@@ -131,10 +147,9 @@ class JoinStage:
         now = self._clock()
         try:
             if record.topic == ACCEPTED:
-                accepted = self._accepted_codec.decode(record.value or b"")
                 emissions = join.accepted(
                     record.offset,
-                    {name: accepted[name] for name in ACCEPTED_FIELDS},
+                    self._accepted(record),
                     kept(record.headers),
                     record.header(REPLAY) is not None,
                     record.timestamp_ms / 1000,
@@ -142,16 +157,39 @@ class JoinStage:
                 )
             else:
                 task = RESULT_TOPICS[record.topic]
-                result = self._result_codecs[task].decode(record.value or b"")
-                emissions = join.result(task, record.offset, result, now)
+                emissions = join.result(task, record.offset, self._result(record, task), now)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
-            # Nobody but the mesh writes here; what came all the same must not stop the rest.
-            outputs = self.set_aside(record, error.cause, str(error))
-            self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
-            return
-        self._emit(record.partition, emissions)
+            self._refuse(record, error.cause, str(error))
+        except Refused as error:
+            self._refuse(record, "INVALID", str(error))
+        else:
+            self._emit(record.partition, emissions)
+
+    def _accepted(self, record: Record) -> dict[str, Any]:
+        value = record.value or b""
+        if len(value) > self._max_accepted_bytes:
+            raise Refused(
+                f"expected an accepted review of at most {self._max_accepted_bytes:,} bytes, got "
+                f"{len(value):,}"
+            )
+        accepted = self._accepted_codec.decode(value)
+        return {name: accepted[name] for name in ACCEPTED_FIELDS}
+
+    def _result(self, record: Record, task: str) -> dict[str, Any]:
+        result = self._result_codecs[task].decode(record.value or b"")
+        if result["accepted_partition"] != record.partition or result["accepted_offset"] < 0:
+            raise Refused(
+                f"expected a result of a review in {ACCEPTED}/{record.partition}, got one of "
+                f"{result['accepted_partition']}/{result['accepted_offset']}"
+            )
+        return result
+
+    def _refuse(self, record: Record, cause: str, message: str) -> None:
+        """Nobody but the mesh writes here; what came all the same must not stop the rest."""
+        outputs = self.set_aside(record, cause, message)
+        self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
         return (self._dead_letters.output(record, "join", cause, message, 0, None),)
@@ -169,10 +207,15 @@ class JoinStage:
     def _tick(self, partition: int, join: PartitionJoin, now: float) -> None:
         assert self._ledgers is not None
         for topic, as_of in self._ends.reached(partition, self._ledgers.position):
-            join.read_to_end(RESULT_TOPICS[topic], as_of)
+            if topic == ACCEPTED:
+                self._emit(partition, join.accepted_read_to_end())
+            else:
+                join.read_to_end(RESULT_TOPICS[topic], as_of)
         emissions, unproven = join.tick(now)
         for task in unproven:
             self._ends.ask(TOPIC_OF[task], partition)
+        if join.doubts_early():
+            self._ends.ask(ACCEPTED, partition)
         self._emit(partition, emissions)
 
     def blocks(self, topic: str, partition: int) -> bool:
@@ -196,20 +239,18 @@ class JoinStage:
     def _emit(self, partition: int, emissions: list[Emission]) -> None:
         for emission in emissions:
             outputs = self._outputs(partition, emission)
-            self._units.append(Unit(partition, emission.finished, outputs))
+            counted = count_of(emission)
+            self._units.append(Unit(partition, emission.finished, outputs, counted))
 
     def _outputs(self, partition: int, emission: Emission) -> tuple[Output, ...]:
         key = emission.review_id.encode()
-        if emission.dropped_task is not None:
-            metrics.LATE_RESULTS.labels(emission.dropped_task, "dropped").inc()
         outputs = []
         record = emission.enriched
         if record is not None:
             value = self._encode(record)
             outputs.append(Output(ENRICHED, partition, key, value, emission.headers))
-            self._measure(record)
             if emission.partial == "write":
-                partial = self._partial_codec.encode(
+                opened = self._partial_codec.encode(
                     {
                         "review_id": record["review_id"],
                         "content_hash": record["content_hash"],
@@ -217,35 +258,54 @@ class JoinStage:
                         "enriched": value,
                     }
                 )
-                outputs.append(Output(PARTIAL, partition, key, partial, emission.headers))
+                outputs.append(Output(PARTIAL, partition, key, opened, emission.headers))
         if emission.partial == "erase":
             outputs.append(Output(PARTIAL, partition, key, None))
         return tuple(outputs)
 
     def _encode(self, record: dict[str, Any]) -> bytes:
-        """An oversize record would poison its transaction: the lowest scores go first."""
+        """An oversize record would poison its transaction."""
         value = self._enriched_codec.encode(record)
-        while len(value) > self._max_enriched_bytes and record["entities"]:
-            ranked = sorted(record["entities"], key=lambda entity: -entity["score"])
-            kept_entities = ranked[: len(ranked) // 2]
-            self._log.warning(
-                "enriched record too large: entities with the lowest scores left out",
-                review_id=record["review_id"],
-                left_out=len(ranked) - len(kept_entities),
-            )
-            record["entities"] = sorted(kept_entities, key=lambda entity: entity["start"])
-            value = self._enriched_codec.encode(record)
-        return value
+        if len(value) <= self._max_enriched_bytes:
+            return value
+        smaller = fit(record, self._max_enriched_bytes, self._enriched_codec.encode)
+        self._log.warning(
+            "enriched record too large: what scores lowest is left out",
+            review_id=record["review_id"],
+            bytes=len(value),
+            kept_bytes=len(smaller),
+        )
+        return smaller
 
-    def _measure(self, record: dict[str, Any]) -> None:
+
+def count_of(emission: Emission) -> Callable[[], None]:
+    """Counts what an emission did once it is committed; holds no record, only what is counted."""
+    record = emission.enriched
+    kind, latency_ms = "", None
+    if record is not None:
         kind = "complete" if record["complete"] else "partial"
-        metrics.ENRICHED.labels(kind).inc()
         origin = record["timings"]["origin_at"]
-        if origin is not None and record["revision"] == 1:
-            metrics.END_TO_END_SECONDS.observe(
-                max(0.0, (record["timings"]["enriched_at"] - origin) / 1000)
-            )
+        if emission.is_first and origin is not None:
+            latency_ms = record["timings"]["enriched_at"] - origin
+    return partial(_count, kind, latency_ms, emission.late, emission.not_repeated)
+
+
+def _count(
+    kind: str, latency_ms: int | None, late: tuple[str, str] | None, not_repeated: str
+) -> None:
+    if kind:
+        metrics.ENRICHED.labels(kind).inc()
+    if latency_ms is not None:
+        metrics.END_TO_END_SECONDS.observe(max(0.0, latency_ms / 1000))
+    if late is not None:
+        metrics.LATE_RESULTS.labels(*late).inc()
+    if not_repeated:
+        metrics.NOT_REPEATED.labels(not_repeated).inc()
 
 
 def kept(headers: Headers) -> Headers:
-    return tuple((name, value) for name, value in headers if name in KEPT_HEADERS)
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name in KEPT_HEADERS and len(value or b"") <= LONGEST_KEPT_HEADER
+    )

@@ -292,6 +292,7 @@ class ConsumerLoop:
     def _release(self, partitions: list[int]) -> None:
         self._drop(partitions)
         self._owned.difference_update(partitions)
+        self._overseer.released(partitions)
         self.readiness.has("records")
 
     def _drop(self, partitions: list[int]) -> None:

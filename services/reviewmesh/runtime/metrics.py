@@ -84,8 +84,17 @@ INFERENCE_SECONDS = Histogram(
 ENRICHED = Counter("reviewmesh_enriched_total", "Enriched records by kind.", ["kind"])
 LATE_RESULTS = Counter(
     "reviewmesh_late_results_total",
-    "Results that came after their review was out: merged into a revision, or dropped.",
+    "Results that no review waited for: merged into a partial record; dropped, since their review "
+    "is out; doubled; orphaned, since their accepted review never comes; foreign, since that is of "
+    "another content.",
     ["task", "outcome"],
+)
+NOT_REPEATED = Counter(
+    "reviewmesh_reviews_not_repeated_total",
+    "Accepted reviews that a reset made come again and that are not published again: published, "
+    "superseded by a later version that is out, unproven (incomplete now, and what was published "
+    "of that time is deleted).",
+    ["reason"],
 )
 PARTIALS_OPEN = Gauge("reviewmesh_open_partial_records", "Published records that lack an answer.")
 END_TO_END_SECONDS = Histogram(

@@ -7,7 +7,7 @@ that are gone, a deadline that is not due, somebody's open transaction) are repo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -58,6 +58,11 @@ class Overseer:
         """Nothing can be done now, for a reason that is told elsewhere: time begins anew."""
         self._progress.clear()
 
+    def released(self, partitions: Iterable[int]) -> None:
+        """These are somebody else's now, and so is whether they move."""
+        for partition in partitions:
+            self._reopened.pop(partition, None)
+
     def look(self, logs: Mapping[Place, Log], is_unsent: Callable[[int], bool]) -> Reopening:
         """Partitions to reopen, each with its topics that were made anew since it was opened.
 
@@ -75,15 +80,10 @@ class Overseer:
                 reopening.setdefault(item.partition, set()).add(item.topic)
         still = self._standing_still(inputs, logs, is_unsent, now)
         self._tell_of_open_transactions(inputs, logs, now)
-        self._tell(still)
         self._count_recovered(inputs)
         for partition, reason in still.items():
-            if partition in self._reopened:
-                raise StandsStill(f"partition {partition} was reopened and stands still: {reason}")
-            metrics.REOPENED.labels(self._stage.service).inc()
-            self._reopened[partition] = {
-                item.topic: item.ledger.head for item in inputs if item.partition == partition
-            }
+            self._stands_still(partition, reason, inputs)
+        metrics.STALLED.labels(self._stage.service).set(len(self._reopened))
         for place in [place for place in self._progress if place[1] in still]:
             del self._progress[place]
         return {partition: set() for partition in still} | reopening
@@ -133,12 +133,15 @@ class Overseer:
             return 0
         return max(0, log.stable - position)
 
-    def _tell(self, still: Mapping[int, str]) -> None:
-        metrics.STALLED.labels(self._stage.service).set(len(still.keys() | self._reopened.keys()))
-        for reason in still.values():
-            self._log.error("stands still: the partition is reopened", reason=reason)
-        if still:
-            self._readiness.waits("progress", "; ".join(still.values()))
+    def _stands_still(self, partition: int, reason: str, inputs: list[Input]) -> None:
+        if partition in self._reopened:
+            raise StandsStill(f"partition {partition} was reopened and stands still: {reason}")
+        self._log.error("stands still: the partition is reopened", reason=reason)
+        self._readiness.waits("progress", reason)
+        metrics.REOPENED.labels(self._stage.service).inc()
+        self._reopened[partition] = {
+            item.topic: item.ledger.head for item in inputs if item.partition == partition
+        }
 
     def _count_recovered(self, inputs: list[Input]) -> None:
         """A reopened partition that finished something since is well again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -17,36 +18,77 @@ CALL_TIMEOUT_S = 5.0
 
 
 class PartitionReader:
-    """Committed records of any partition, up to the end as it is when asked."""
+    """Committed records of any partition, up to the end as it is when asked.
+
+    The end is the high watermark. What lies behind the last stable offset is waited for: a
+    transaction whose offsets are committed may still be without its marker here. Everything raises
+    Unavailable when the broker does not answer in time.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.prefix
         self._options = kafka.reader_options(settings)
 
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset and the one after the last, open transactions included."""
+        with self._asking(topic, partition) as consumer:
+            return self._bounds(consumer, topic, partition)
+
+    def offset_at(self, topic: str, partition: int, since_ms: int) -> int:
+        """The first offset that was appended at `since_ms` or later; the end when there is none."""
+        with self._asking(topic, partition) as consumer:
+            return self._offset_at(consumer, topic, partition, since_ms)
+
+    def first_from(self, topic: str, partition: int, start: int) -> Record | None:
+        """The first committed record at `start` or behind it."""
+        return next(self.read_from(topic, partition, start), None)
+
     def read_tail(
         self, topic: str, partition: int, since_ms: int | None, at_most: int | None
     ) -> Iterator[Record]:
-        """From `since_ms` (None: the beginning), but at most `at_most` offsets before the end.
-
-        Raises Unavailable when the broker does not answer in time.
-        """
-        consumer: Any = kafka.make_consumer(self._options, lambda error: None)
-        target = TopicPartition(self._prefix + topic, partition)
-        try:
-            low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-            start = low
+        """From `since_ms` (None: the beginning), but at most `at_most` offsets before the end."""
+        with self._asking(topic, partition) as consumer:
+            start, high = self._bounds(consumer, topic, partition)
             if since_ms is not None:
-                at = TopicPartition(target.topic, partition, since_ms)
-                found = consumer.offsets_for_times([at], timeout=CALL_TIMEOUT_S)[0].offset
-                start = found if found >= 0 else high
+                start = self._offset_at(consumer, topic, partition, since_ms)
             if at_most is not None:
                 start = max(start, high - at_most)
-            if start < high:
-                consumer.assign([TopicPartition(target.topic, partition, start)])
-                yield from self._until(consumer, topic, high)
+        yield from self.read_from(topic, partition, start)
+
+    def read_from(self, topic: str, partition: int, start: int) -> Iterator[Record]:
+        """From `start`, or from the beginning where that is further on, to the end."""
+        low, high = self.bounds(topic, partition)
+        start = max(start, low)
+        if start >= high:
+            return
+        with self._consumer(topic, partition, "read_committed") as consumer:
+            consumer.assign([TopicPartition(self._prefix + topic, partition, start)])
+            yield from self._until(consumer, topic, high)
+
+    def _bounds(self, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
+        target = TopicPartition(self._prefix + topic, partition)
+        low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
+        return int(low), int(high)
+
+    def _offset_at(self, consumer: Any, topic: str, partition: int, since_ms: int) -> int:
+        at = TopicPartition(self._prefix + topic, partition, max(0, since_ms))
+        found = int(consumer.offsets_for_times([at], timeout=CALL_TIMEOUT_S)[0].offset)
+        return found if found >= 0 else self._bounds(consumer, topic, partition)[1]
+
+    def _asking(self, topic: str, partition: int) -> Any:
+        # Under read_committed the broker would name the last stable offset as the end.
+        return self._consumer(topic, partition, "read_uncommitted")
+
+    @contextmanager
+    def _consumer(self, topic: str, partition: int, isolation: str) -> Iterator[Any]:
+        consumer: Any = kafka.make_consumer(
+            {**self._options, "isolation.level": isolation}, lambda error: None
+        )
+        try:
+            yield consumer
         except KafkaException as error:
             raise Unavailable(
-                f"reading {target.topic}/{partition}: {error.args[0].str()}"
+                f"reading {self._prefix}{topic}/{partition}: {error.args[0].str()}"
             ) from error
         finally:
             consumer.close()
@@ -78,7 +120,8 @@ class PartitionReader:
                 if message.offset() + 1 >= high:
                     return
         raise Unavailable(
-            f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s"
+            f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s; where "
+            "nothing is slow, an open transaction holds it up"
         )
 
 

@@ -1,0 +1,131 @@
+"""A group whose offsets were reset: what must be read again, and what must not come out again.
+
+An accepted review that comes again needs its results again, which may lie before what the group
+has committed; and a result topic that was set forward would leave reviews that wait without
+theirs. So the result inputs are set back to where results of the first unfinished review can be.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import structlog
+
+from reviewmesh.join.pipeline import ACCEPTED, RESULT_TOPICS
+from reviewmesh.join.published import Published
+from reviewmesh.runtime.codec import Codec, DecodeError
+from reviewmesh.runtime.reader import PartitionReader
+from reviewmesh.runtime.record import Unavailable
+from reviewmesh.runtime.stage import Start
+
+ENRICHED = "reviews.enriched"
+# A result is appended after its review; brokers whose clocks differ may say otherwise.
+CLOCKS_DIFFER_MS = 600_000
+# Of one attempt; the next one goes on where it ended.
+READ_FOR_S = 15.0
+
+
+@dataclass(slots=True)
+class Reading:
+    """How far `reviews.enriched` was read back for one reset."""
+
+    published: Published
+    position: int
+
+
+class Resets:
+    """Used by the threads that load partitions, each with partitions of its own."""
+
+    def __init__(
+        self, reader: PartitionReader, enriched_codec: Codec, log: structlog.stdlib.BoundLogger
+    ) -> None:
+        self._reader = reader
+        self._codec = enriched_codec
+        self._log = log
+        self._readings: dict[int, Reading] = {}
+
+    def mend(self, partition: int, starts: dict[str, Start]) -> Published | None:
+        """Correct `starts`; gives what is published of the reviews that come again.
+
+        Raises Unavailable to be asked again, also while there is more to read back.
+        """
+        accepted = starts[ACCEPTED]
+        first = accepted.offset or 0
+        again = accepted.reset or accepted.redo_until > first
+        if not again and not any(starts[topic].reset for topic in RESULT_TOPICS):
+            return None
+        low, end = self._reader.bounds(ACCEPTED, partition)
+        record = self._reader.first_from(ACCEPTED, partition, first) if first < end else None
+        if record is None:
+            return None
+        since_ms = record.timestamp_ms - CLOCKS_DIFFER_MS
+        self._set_back(partition, starts, since_ms, again)
+        if not again:
+            return None
+        until = end if accepted.reset else accepted.redo_until
+        reading = self._readings.get(partition)
+        if reading is None or not reading.published.serves(max(low, first), until):
+            reading = self._begin(partition, max(low, first), until, since_ms)
+        self._read_back(partition, reading)
+        starts[ACCEPTED] = replace(accepted, redo_until=reading.published.until)
+        return reading.published
+
+    def _set_back(
+        self, partition: int, starts: dict[str, Start], since_ms: int, again: bool
+    ) -> None:
+        for topic in RESULT_TOPICS:
+            start = starts[topic]
+            if start.offset is None or not (again or start.reset):
+                continue
+            offset = min(start.offset, self._reader.offset_at(topic, partition, since_ms))
+            if offset < start.offset:
+                self._log.warning(
+                    "results are read again from where those of the first unfinished review can be",
+                    topic=topic,
+                    partition=partition,
+                    committed=start.offset,
+                    offset=offset,
+                )
+            # Finished beyond it are results of reviews that come again, too.
+            starts[topic] = replace(start, offset=offset, finished=frozenset())
+
+    def _read_back(self, partition: int, reading: Reading) -> None:
+        self._readings[partition] = reading
+        deadline = time.monotonic() + READ_FOR_S
+        for record in self._reader.read_from(ENRICHED, partition, reading.position):
+            try:
+                reading.published.add(self._codec.decode(record.value or b""))
+            except DecodeError as error:
+                self._log.warning(
+                    "not a record of the joiner's",
+                    topic=ENRICHED,
+                    partition=partition,
+                    offset=record.offset,
+                    reason=str(error),
+                )
+            reading.position = record.offset + 1
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"after a reset, reading back what is published in {ENRICHED}/{partition}: "
+                    f"at offset {reading.position}"
+                )
+        del self._readings[partition]
+
+    def _begin(self, partition: int, first: int, until: int, since_ms: int) -> Reading:
+        low, high = self._reader.bounds(ENRICHED, partition)
+        covered_from_ms = 0.0
+        if low > 0:
+            oldest = self._reader.first_from(ENRICHED, partition, low)
+            covered_from_ms = math.inf if oldest is None else oldest.timestamp_ms
+        position = self._reader.offset_at(ENRICHED, partition, since_ms)
+        self._log.warning(
+            "the group was reset: accepted reviews come again, and only those come out that "
+            "are not published yet",
+            partition=partition,
+            first=first,
+            until=until,
+            reading_back=high - position,
+        )
+        return Reading(Published(first, until, covered_from_ms), position)

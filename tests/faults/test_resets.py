@@ -1,0 +1,188 @@
+"""What comes out when an operator resets a group: each row of the runbook's table."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tests.broker import wait_until
+from tests.mesh import PARTITIONS, TASKS, Mesh, assert_exactly_once, reviews
+
+ACCEPTED = "reviews.accepted"
+RESULTS = tuple(f"reviews.{task}" for task in TASKS)
+EARLIEST, LATEST = "earliest", "latest"
+SOON_S = 40
+
+
+def reset(mesh: Mesh, group: str, topics: Iterable[str], to: str | int) -> None:
+    """As `kafka-consumer-groups --reset-offsets` does it; `to` may be a time in milliseconds."""
+    name = f"{mesh.prefix}reviewmesh-{group}"
+    consumer: Any = Consumer({**mesh.kafka, "group.id": f"{mesh.prefix}ends"})
+    offsets = []
+    for topic in topics:
+        for partition in range(PARTITIONS):
+            at = TopicPartition(mesh.prefix + topic, partition)
+            low, high = consumer.get_watermark_offsets(at, timeout=10)
+            if isinstance(to, int):
+                at.offset = to
+                found = consumer.offsets_for_times([at], timeout=10)[0].offset
+                at.offset = found if found >= 0 else high
+            else:
+                at.offset = low if to == EARLIEST else high
+            offsets.append(at)
+    consumer.close()
+    admin = AdminClient(mesh.kafka)
+    wanted = ConsumerGroupTopicPartitions(name, offsets)
+
+    def accepted() -> bool:
+        done = admin.alter_consumer_group_offsets([wanted])[name].result(30)
+        return all(item.error is None for item in done.topic_partitions)
+
+    # A static member that was stopped stands in its group until the session timeout is over.
+    wait_until(accepted, SOON_S, f"Kafka takes a reset of {name}")
+
+
+def of(mesh: Mesh, tag: str) -> list[dict[str, Any]]:
+    return [record for record in mesh.enriched() if record["review_id"].startswith(tag)]
+
+
+def all_out(mesh: Mesh, tag: str, published: list[dict[str, Any]]) -> None:
+    """Each once, complete, in order, with revisions that rise."""
+    mesh.wait_for(lambda: len(of(mesh, tag)) >= len(published), SOON_S, f"{tag} come out")
+    caught_up(mesh)
+    assert_exactly_once(published, of(mesh, tag))
+    revisions_rise(of(mesh, tag))
+
+
+def revisions_rise(records: list[dict[str, Any]]) -> None:
+    revisions = defaultdict(list)
+    for record in records:
+        revisions[record["review_id"]].append(record["revision"])
+    for numbers in revisions.values():
+        assert all(earlier < later for earlier, later in pairwise(numbers)), numbers
+
+
+def caught_up(mesh: Mesh) -> None:
+    """Nothing is in flight, so nothing more comes out."""
+
+    def idle() -> bool:
+        lines = [
+            line
+            for process in mesh.processes.values()
+            for line in process.get("/metrics")[1].splitlines()
+            if line.startswith("reviewmesh_in_flight_records{")
+        ]
+        return len(lines) >= 8 and all(line.endswith(" 0.0") for line in lines)
+
+    mesh.wait_for(idle, SOON_S, "every service caught up")
+
+
+def flow_on(mesh: Mesh, tag: str) -> None:
+    published = reviews(60, tag=tag)
+    mesh.publish(published)
+    all_out(mesh, tag, published)
+
+
+@pytest.mark.parametrize(
+    ("row", "topics", "to"),
+    [
+        ("all-earliest", (ACCEPTED, *RESULTS), EARLIEST),
+        ("all-latest", (ACCEPTED, *RESULTS), LATEST),
+        ("all-time", (ACCEPTED, *RESULTS), 0),
+        ("accepted-earliest", (ACCEPTED,), EARLIEST),
+        ("accepted-latest", (ACCEPTED,), LATEST),
+        ("topic-earliest", ("reviews.topic",), EARLIEST),
+        ("topic-latest", ("reviews.topic",), LATEST),
+    ],
+)
+def test_a_joiner_that_is_reset_repeats_nothing(
+    mesh: Mesh, row: str, topics: tuple[str, ...], to: str | int
+) -> None:
+    tag = f"done-{row}"
+    first = reviews(100, tag=f"{tag}-")
+    mesh.publish(first)
+    all_out(mesh, tag, first)
+    middle = int(time.time() * 1000)
+    second = [{**item, "text": f"{item['text']} Edited."} for item in first]
+    mesh.publish(second)
+    all_out(mesh, tag, first + second)
+    mesh.processes["joiner"].terminate()
+    reset(mesh, "joiner", topics, middle if to == 0 else to)
+    mesh.processes["joiner"].start()
+    flow_on(mesh, f"after-{row}")
+    all_out(mesh, tag, first + second)
+
+
+@pytest.mark.parametrize(
+    ("row", "topics", "to"),
+    [
+        ("all-earliest", (ACCEPTED, *RESULTS), EARLIEST),
+        ("accepted-earliest", (ACCEPTED,), EARLIEST),
+        ("ner-latest", ("reviews.ner",), LATEST),
+        ("results-latest", RESULTS, LATEST),
+    ],
+)
+def test_what_waits_while_the_joiner_is_reset_comes_out_complete(
+    mesh: Mesh, row: str, topics: tuple[str, ...], to: str | int
+) -> None:
+    tag = f"waits-{row}"
+    before = reviews(60, tag=f"{tag}-before-")
+    mesh.publish(before)
+    all_out(mesh, tag, before)
+    mesh.processes["joiner"].terminate()
+    waiting = reviews(60, versions=2, tag=f"{tag}-")
+    at = {topic: len(mesh.read(topic)) for topic in RESULTS}
+    mesh.publish(waiting)
+    mesh.wait_for(
+        lambda: all(len(mesh.read(topic)) >= at[topic] + len(waiting) for topic in RESULTS),
+        SOON_S,
+        "every result is there",
+    )
+    reset(mesh, "joiner", topics, to)
+    mesh.processes["joiner"].start()
+    all_out(mesh, tag, before + waiting)
+
+
+def test_accepted_reviews_that_were_skipped_come_out_when_it_is_set_back(mesh: Mesh) -> None:
+    mesh.processes["joiner"].terminate()
+    skipped = reviews(60, tag="skipped-")
+    read = len(mesh.read("reviews.sentiment"))
+    mesh.publish(skipped)
+    mesh.wait_for(lambda: len(mesh.read("reviews.sentiment")) >= read + 60, SOON_S, "inferred")
+    reset(mesh, "joiner", (ACCEPTED,), LATEST)
+    mesh.processes["joiner"].start()
+    edited = [{**item, "text": "A later version."} for item in skipped[:30]]
+    mesh.publish(edited)
+    all_out(mesh, "skipped-", edited)
+    mesh.processes["joiner"].terminate()
+    reset(mesh, "joiner", (ACCEPTED,), EARLIEST)
+    mesh.processes["joiner"].start()
+    all_out(mesh, "skipped-", edited + skipped[30:])
+
+
+@pytest.mark.parametrize("to", [EARLIEST, LATEST])
+def test_an_enricher_that_is_reset_changes_nothing_that_is_out(mesh: Mesh, to: str) -> None:
+    tag = f"inferred-{to}"
+    published = reviews(60, versions=2, tag=f"{tag}-")
+    mesh.publish(published)
+    all_out(mesh, tag, published)
+    mesh.processes["enricher-ner"].terminate()
+    reset(mesh, "enricher-ner", (ACCEPTED,), to)
+    mesh.processes["enricher-ner"].start()
+    flow_on(mesh, f"after-{tag}")
+    all_out(mesh, tag, published)
+
+
+def test_a_live_group_cannot_be_reset(mesh: Mesh) -> None:
+    name = f"{mesh.prefix}reviewmesh-joiner"
+    at = TopicPartition(mesh.prefix + ACCEPTED, 0, 0)
+    wanted = ConsumerGroupTopicPartitions(name, [at])
+    done = AdminClient(mesh.kafka).alter_consumer_group_offsets([wanted])[name].result(30)
+    assert [item.error.name() for item in done.topic_partitions] == ["UNKNOWN_MEMBER_ID"]
