@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from rich.text import Text
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CannotReach
 from reviewmesh.cli.reading import Place
-from reviewmesh.cli.render import err, out
+from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.lag.offsets import Broker, Failure, Progress
@@ -44,11 +43,11 @@ def lag(
         raise CannotReach(f"nothing could be measured: {snapshot.problems[0]}")
     if as_lines:
         now = time.time()
-        print(json.dumps([_as_json(row, now) for row in snapshot.rows]))
+        print(json_text([_as_json(row, now) for row in snapshot.rows]))
     else:
         out.print(_partitions(snapshot))
     for problem in snapshot.problems:
-        err.print(f"not measured: {problem}", style="red", markup=False, highlight=False)
+        err.print(f"not measured: {problem}", style="red")
     if snapshot.problems:
         raise CannotReach("the numbers above leave something out")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from reviewmesh.cli.connection import connect
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.reading import CALL_TIMEOUT_S
-from reviewmesh.cli.render import out
+from reviewmesh.cli.terminal import out
 from reviewmesh.runtime import topics
 from reviewmesh.runtime.registry import registry_of
 
@@ -32,7 +33,7 @@ def apply() -> None:
     except topics.TopicsError as error:
         raise CommandFailed(str(error)) from error
     for line in done:
-        out.print(line, highlight=False)
+        out.print(line)
 
 
 @app.command("list")
@@ -52,7 +53,7 @@ def list_() -> None:
             str(topic.partitions),
             topic.cleanup_policy,
             f"{topic.retention_hours} h",
-            f"{found} partitions" if found else "[red]missing[/]",
+            f"{found} partitions" if found else Text("missing", style="red"),
         )
     out.print(table)
     if missing:

@@ -15,6 +15,7 @@ from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
 from reviewmesh.runtime.record import Record, Unavailable, Unit
 from reviewmesh.runtime.stage import Stage
+from reviewmesh.runtime.suspicion import Suspicion
 
 RETRY_UNAVAILABLE_S = 1.0
 UNREADABLE = "UNREADABLE"
@@ -81,9 +82,8 @@ class Feed:
         trying = [item for item in self._inputs if item.suspicion.is_trying]
         for item in trying:
             item.suspicion.settle(now, item.ledger.in_flight, not item.held)
-        in_hand = [item for item in trying if item.suspicion.has_some_in_hand]
-        waiting = [item for item in trying if item.held]
-        return in_hand[:1] or waiting[:1] or self._inputs
+        chosen = Suspicion.whose_turn(trying)
+        return self._inputs if chosen is None else [chosen]
 
     def balance(self, consumer: Any) -> None:
         """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""

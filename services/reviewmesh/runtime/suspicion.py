@@ -11,16 +11,36 @@ Pure: the clock is an argument.
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Sized
+from typing import Protocol, TypeVar
+
 from reviewmesh.runtime.ledger import Notes
 
 # So many processes in a row that finished nothing: from there on groups are named beforehand.
 DEATHS_BEFORE_GROUPS = 3
 # A kill from elsewhere may fall into the moment in which a record is alone; not so often in a row.
-DEATHS_ALONE = 3
-GROWTH = 8
+DEATHS_ALONE = 4
+# A death says that it is among the last group: come near it in small steps.
+SHRINKING = 8
+GROWTH = 2
 LARGEST_GROUP = 64
 # What a stage dies of, it dies of when it takes the record or soon after.
 SURVIVED_AFTER_S = 0.1
+
+
+class HoldsRecords(Protocol):
+    """An input, as far as its turn depends on it."""
+
+    @property
+    def suspicion(self) -> Suspicion: ...
+
+    @property
+    def held(self) -> Sized:
+        """Records that wait to be handed out."""
+        ...
+
+
+Tried = TypeVar("Tried", bound=HoldsRecords)
 
 
 class Suspicion:
@@ -33,8 +53,10 @@ class Suspicion:
         self._strikes = 0
         self._group = 0
         if died and (before.group or self._deaths >= DEATHS_BEFORE_GROUPS):
-            self._group = max(1, before.group // GROWTH)
+            self._group = max(1, before.group // SHRINKING)
             self._strikes = before.strikes + (before.group == 1)
+        # One input of the process at a time: a death then tells of that one only.
+        self._on_trial = False
         # The group that a commit has named, and how many of it were handed out.
         self._named = 0
         self._taken = 0
@@ -53,14 +75,17 @@ class Suspicion:
         """What the next commit says, with `head` as its offset."""
         if head > self._head:
             self._deaths = self._strikes = 0
-        return Notes(True, self._deaths, self._group, self._strikes, redo_until)
+        group = self._group if self._on_trial else 0
+        return Notes(True, self._deaths, group, self._strikes, redo_until)
 
     def committed(self, notes: Notes) -> None:
         self._named = notes.group
 
     def may_take(self) -> bool:
         """Whether one more record may be handed out."""
-        return self._group == 0 or (self._named == self._group and self._taken < self._group)
+        if self._group == 0:
+            return True
+        return self._on_trial and self._named == self._group and self._taken < self._group
 
     def condemns(self) -> bool:
         """Whether the record that is to be handed out next is to be set aside."""
@@ -82,3 +107,15 @@ class Suspicion:
         if in_flight == 0 or now - self._taken_at >= SURVIVED_AFTER_S:
             self._taken = 0
             self._group = self._group * GROWTH if self._group < LARGEST_GROUP else 0
+            self._on_trial &= self._group > 0
+
+    @classmethod
+    def whose_turn(cls, trying: Sequence[Tried]) -> Tried | None:
+        """Who alone may hand out records now: the one on trial as long as it has some."""
+        for item in trying:
+            if item.suspicion._on_trial and (item.suspicion.has_some_in_hand or item.held):
+                return item
+        chosen = next((item for item in trying if item.held), None)
+        for item in trying:
+            item.suspicion._on_trial = item is chosen
+        return chosen

@@ -22,8 +22,9 @@ from reviewmesh.runtime.codec import load_schema
 from reviewmesh.runtime.kafka import quiet
 from reviewmesh.runtime.registry import IncompatibleSchema, SchemaRegistry
 
-CALL_TIMEOUT_S = 15.0
+CALL_TIMEOUT_S = 60.0
 HOUR_S = 3600
+MOST_REPLICAS = 3
 
 
 class TopicsError(ValueError):
@@ -46,8 +47,8 @@ class Topic:
     consumers: tuple[str, ...]
     isolation: str
 
-    def config(self) -> dict[str, str]:
-        """Kafka's topic options."""
+    def config(self, replicas: int) -> dict[str, str]:
+        """Kafka's topic options, for a topic of which so many copies are kept."""
         options = {
             "cleanup.policy": self.cleanup_policy,
             "message.timestamp.type": self.timestamp_type,
@@ -55,6 +56,8 @@ class Topic:
             "retention.ms": str(self.retention_hours * HOUR_S * 1000),
             # Kafka deletes and compacts closed segments only: how much longer a record may stay.
             "segment.ms": str(6 * HOUR_S * 1000),
+            # What is acknowledged is on two brokers, where there are three to go on without one.
+            "min.insync.replicas": "2" if replicas >= MOST_REPLICAS else "1",
         }
         if "compact" in self.cleanup_policy:
             options |= {
@@ -107,13 +110,21 @@ def apply(
                 f"{subject}: the schema {topic.schema}.avsc is not {topic.compatibility} with what "
                 "is registered; new fields need a default, required ones must stay"
             )
+    replicas = min(MOST_REPLICAS, len(metadata.brokers))
     done = _create(
         admin,
         [topic for topic in topics if prefix + topic.name not in metadata.topics],
         prefix,
-        min(3, len(metadata.brokers)),
+        replicas,
     )
-    _configure(admin, topics, prefix)
+    _configure(
+        admin,
+        {
+            topic: _replicas_of(metadata.topics.get(prefix + topic.name), replicas)
+            for topic in topics
+        },
+        prefix,
+    )
     for topic in topics:
         subject = f"{prefix}{topic.name}-value"
         try:
@@ -159,7 +170,7 @@ def _create(
                 prefix + topic.name,
                 topic.partitions,
                 replication_factor,
-                config=topic.config(),
+                config=topic.config(replication_factor),
             )
             for topic in topics
         ],
@@ -176,17 +187,25 @@ def _create(
     return done
 
 
-def _configure(admin: AdminClient, topics: tuple[Topic, ...], prefix: str) -> None:
+def _replicas_of(found: Any, when_new: int) -> int:
+    """How many copies each partition has at least."""
+    if found is None:
+        return when_new
+    return min(len(partition.replicas) for partition in found.partitions.values())
+
+
+def _configure(admin: AdminClient, topics: Mapping[Topic, int], prefix: str) -> None:
+    """Set the options of topics that have so many replicas each."""
     resources_ = [
         ConfigResource(
             ResourceType.TOPIC,
             prefix + topic.name,
             incremental_configs=[
                 ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-                for name, value in topic.config().items()
+                for name, value in topic.config(replicas).items()
             ],
         )
-        for topic in topics
+        for topic, replicas in topics.items()
     ]
     for future in admin.incremental_alter_configs(resources_).values():
         future.result(CALL_TIMEOUT_S)
