@@ -154,11 +154,13 @@ class JoinStage:
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
-        if self._replays[record.partition].is_doubled(record):
-            counted = partial(metrics.REPLAYS_DROPPED.labels(self.service).inc)
+        replays = self._replays[record.partition]
+        if replays.is_doubled(record):
+            counted = metrics.REPLAYS_DROPPED.labels(self.service).inc
             finished = ((record.topic, record.offset),)
             self._units.append(Unit(record.partition, finished, (), counted))
             return
+        replays.take(record)
         join = self._joins[record.partition]
         now = self._clock()
         try:
@@ -318,7 +320,7 @@ def _count(
     if late is not None:
         metrics.LATE_RESULTS.labels(*late).inc()
     if not_repeated:
-        metrics.NOT_REPEATED.labels(not_repeated).inc()
+        metrics.NOT_REPEATED.labels("joiner", not_repeated).inc()
 
 
 def kept(headers: Headers) -> Headers:

@@ -55,15 +55,16 @@ class Replays:
             self._remember(place, -1)
 
     def is_doubled(self, record: Record) -> bool:
-        """Whether another record was the replay of the same letter; else this one is it."""
+        """Whether another record was the replay of the same letter."""
         place = place_of(record)
-        if place is None:
-            return False
-        if self._offsets.setdefault(place, record.offset) != record.offset:
-            return True
-        self._remember(place, record.offset)
-        self._in_hand[record.topic, record.offset] = place
-        return False
+        return place is not None and self._offsets.get(place, record.offset) != record.offset
+
+    def take(self, record: Record) -> None:
+        """If it is a replay at all, it is the one that takes effect."""
+        place = place_of(record)
+        if place is not None:
+            self._remember(place, record.offset)
+            self._in_hand[record.topic, record.offset] = place
 
     def marks(self, finished: Iterable[tuple[str, int]]) -> tuple[Output, ...]:
         """The marks of those replays that are finished with these offsets."""
@@ -74,8 +75,9 @@ class Replays:
     def mark_of(self, record: Record) -> tuple[Output, ...]:
         """The mark of a replay that is finished by itself, also where `marks` gave it before."""
         place = place_of(record)
-        if place is None or self._offsets.get(place) != record.offset:
+        if place is None or self.is_doubled(record):
             return ()
+        self._remember(place, record.offset)
         self._in_hand.pop((record.topic, record.offset), None)
         return (self._mark(place, record.topic, record.offset),)
 
