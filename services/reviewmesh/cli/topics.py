@@ -46,7 +46,7 @@ def list_() -> None:
     for topic in topics.load_topics().topics:
         name = connection.topic(topic.name)
         found = len(there[name].partitions) if name in there else 0
-        missing += found != topic.partitions
+        missing += found < topic.partitions
         table.add_row(
             name,
             topic.schema,

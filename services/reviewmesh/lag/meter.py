@@ -108,6 +108,10 @@ class LagMeter:
         """Every group on every partition that it reads."""
         now = self._clock()
         problems: list[str] = []
+        self._groups = [
+            group.grown(self._broker.partitions(group.more_of)) if group.more_of else group
+            for group in self._groups
+        ]
         commits = self._broker.committed({group.name: group.places for group in self._groups})
         failures = [found for found in commits.values() if isinstance(found, Failure)]
         if len(failures) == len(commits):
