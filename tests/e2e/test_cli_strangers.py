@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import FORWARDED_FROM, REPLAY, REPLAY_OF
@@ -134,6 +135,24 @@ def test_control_characters_and_impossible_times_are_shown_as_text(put: Put, run
     for each in done[3:5]:
         shown = json.loads(each.stdout)
         assert (shown["message"], shown["read_at"]) == (ESCAPES, -NEVER)
+
+
+def test_partitions_that_were_added_to_raw_are_read_too(mesh: Mesh, run: Run) -> None:
+    admin = AdminClient(mesh.kafka)
+    more = NewPartitions(mesh.prefix + "reviews.raw", PARTITIONS + 2)
+    for done in admin.create_partitions([more]).values():
+        done.result(10)
+    value = mesh.codec("reviews.raw").encode(review("far", "t"))
+    mesh.publish_raw(value, b"far", PARTITIONS + 1)
+
+    found = run("find", "far")
+    tailed = run("tail", "--topic", "raw", "--from-beginning", "--max", "1", "--timeout", "20")
+
+    assert (found.returncode, tailed.returncode) == (0, 0), found.stderr + tailed.stderr
+    assert "waits for intake" in found.stdout
+    assert run("publish", "-", stdin='{"review_id": "near", "text": "t"}').returncode == 0
+    [near] = [sent for sent in mesh.read("reviews.raw") if sent["review_id"] == "near"]
+    assert near["_partition"] == partition_of(b"near", PARTITIONS)
 
 
 def test_a_replay_says_which_letter_it_is_of_and_that_letter_is_told_apart(

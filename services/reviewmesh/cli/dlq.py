@@ -219,10 +219,10 @@ def _all(connection: Connection) -> list[DeadLetter]:
 
 def _at(connection: Connection, place: str) -> DeadLetter:
     match = PLACE.fullmatch(place)
-    if match is None or int(match[1]) >= connection.partitions(DEAD_LETTER):
+    partitions = connection.partitions_found(DEAD_LETTER)
+    if match is None or int(match[1]) >= partitions:
         raise typer.BadParameter(
-            f"expected PARTITION/OFFSET with a partition below "
-            f"{connection.partitions(DEAD_LETTER)}, got {place!r}"
+            f"expected PARTITION/OFFSET with a partition below {partitions}, got {place!r}"
         )
     at, offset = (DEAD_LETTER, int(match[1])), int(match[2])
     end = min(offset + 1, offsets(connection, [at])[at])

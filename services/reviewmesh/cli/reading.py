@@ -88,13 +88,11 @@ def reader(connection: Connection) -> Iterator[Reader]:
 
 
 def places(connection: Connection, *topics: str) -> list[Place]:
-    """Every partition of these topics, those that an operator added too."""
-    found = connection.admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+    """Every partition of these topics."""
     return [
         (topic, partition)
         for topic in topics
-        if connection.topic(topic) in found
-        for partition in found[connection.topic(topic)].partitions
+        for partition in range(connection.partitions_found(topic))
     ]
 
 

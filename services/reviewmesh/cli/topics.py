@@ -42,11 +42,13 @@ def list_() -> None:
     connection = connect()
     there = connection.admin.list_topics(timeout=CALL_TIMEOUT_S).topics
     table = Table("topic", "schema", "partitions", "clean-up", "kept", "on the broker", box=None)
-    missing = 0
+    wrong = 0
     for topic in topics.load_topics().topics:
         name = connection.topic(topic.name)
         found = len(there[name].partitions) if name in there else 0
-        missing += found < topic.partitions
+        wrong += not found or bool(
+            topics.shape_problem(topic, connection.settings.prefix, there[name])
+        )
         table.add_row(
             name,
             topic.schema,
@@ -56,7 +58,7 @@ def list_() -> None:
             f"{found} partitions" if found else Text("missing", style="red"),
         )
     out.print(table)
-    if missing:
+    if wrong:
         raise CommandFailed(
-            f"{missing} topics are not as the contracts say; run `reviewmesh topics apply`"
+            f"{wrong} topics are not as the contracts say; run `reviewmesh topics apply`"
         )
