@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -14,6 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ResourceType,
 )
@@ -46,6 +48,8 @@ class Topic:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     isolation: str
+    # Whether records on partitions beyond `partitions` are read.
+    more_partitions: bool = False
 
     def config(self, replicas: int) -> dict[str, str]:
         """Kafka's topic options, for a topic of which so many copies are kept."""
@@ -84,6 +88,13 @@ def load_topics() -> TopicsFile:
     )
 
 
+def partitions_read(name: str) -> float:
+    """How many of a topic's partitions are read, the first ones: all of them where records of
+    others may lie on any."""
+    [topic] = [topic for topic in load_topics().topics if topic.name == name]
+    return math.inf if topic.more_partitions else topic.partitions
+
+
 def _topic(name: str, partitions: int, compatibility: str, entry: Mapping[str, Any]) -> Topic:
     fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
@@ -103,7 +114,7 @@ def apply(
     admin = AdminClient(quiet(kafka))
     metadata = admin.list_topics(timeout=CALL_TIMEOUT_S)
     for topic in topics:
-        _check(topic, prefix, metadata.topics.get(prefix + topic.name), longest_window_s)
+        _check(topic, longest_window_s)
         subject = f"{prefix}{topic.name}-value"
         if not registry.is_compatible(subject, load_schema(topic.schema)):
             raise TopicsError(
@@ -117,6 +128,7 @@ def apply(
         prefix,
         replicas,
     )
+    done += _grow(admin, topics, prefix, metadata.topics)
     _configure(
         admin,
         {
@@ -139,19 +151,16 @@ def apply(
 def shape_problem(topic: Topic, prefix: str, found: Any) -> str:
     """What is wrong with a topic as the broker's metadata has it; empty when nothing is."""
     partitions = len(found.partitions)
-    if partitions == topic.partitions:
+    if partitions >= topic.partitions:
         return ""
     return (
-        f"{prefix}{topic.name}: expected {topic.partitions} partitions, found {partitions}; a "
-        "review keeps one partition number through all topics, so delete the topic and run "
-        "`reviewmesh topics apply`"
+        f"{prefix}{topic.name}: expected at least {topic.partitions} partitions, found "
+        f"{partitions}; `reviewmesh topics apply` adds the missing ones and leaves all records "
+        "where they are"
     )
 
 
-def _check(topic: Topic, prefix: str, found: Any, longest_window_s: float) -> None:
-    problem = shape_problem(topic, prefix, found) if found is not None else ""
-    if problem:
-        raise TopicsError(problem)
+def _check(topic: Topic, longest_window_s: float) -> None:
     if topic.cleanup_policy == "delete" and topic.retention_hours * HOUR_S <= longest_window_s:
         raise TopicsError(
             f"{topic.name}: retention of {topic.retention_hours} h must exceed the longest window "
@@ -185,6 +194,24 @@ def _create(
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise
     return done
+
+
+def _grow(
+    admin: AdminClient, topics: Iterable[Topic], prefix: str, found: Mapping[str, Any]
+) -> list[str]:
+    """Add the partitions that a topic lacks; records stay where they are."""
+    few = [
+        topic
+        for topic in topics
+        if prefix + topic.name in found and shape_problem(topic, prefix, found[prefix + topic.name])
+    ]
+    if not few:
+        return []
+    wanted = [NewPartitions(prefix + topic.name, topic.partitions) for topic in few]
+    futures = admin.create_partitions(wanted, operation_timeout=CALL_TIMEOUT_S)
+    for future in futures.values():
+        future.result(CALL_TIMEOUT_S)
+    return [f"topic {prefix}{topic.name} has {topic.partitions} partitions now" for topic in few]
 
 
 def _replicas_of(found: Any, when_new: int) -> int:
