@@ -210,6 +210,27 @@ def test_an_enricher_that_is_reset_changes_nothing_that_is_out(mesh: Mesh, to: s
     all_out(mesh, tag, published)
 
 
+def test_reviews_that_an_enricher_skipped_are_complete_once_it_is_set_back(mesh: Mesh) -> None:
+    enricher = mesh.processes["enricher-ner"]
+    enricher.terminate()
+    skipped, inferred = reviews(30, tag="unanswered-"), len(mesh.read("reviews.topic"))
+    mesh.publish(skipped)
+    mesh.wait_for(
+        lambda: len(mesh.read("reviews.topic")) >= inferred + 30, SOON_S, "another task answers"
+    )
+    reset(mesh, "enricher-ner", (ACCEPTED,), LATEST)
+    enricher.start()
+    later = reviews(30, tag="answered-")
+    mesh.publish(later)
+    mesh.wait_for(lambda: len(of(mesh, "answered-")) == 30, SOON_S, "later reviews come out")
+    assert of(mesh, "unanswered-") == []
+    enricher.terminate()
+    reset(mesh, "enricher-ner", (ACCEPTED,), EARLIEST)
+    enricher.start()
+    all_out(mesh, "unanswered-", skipped)
+    all_out(mesh, "answered-", later)
+
+
 def test_intake_that_is_reset_judges_nothing_again(mesh: Mesh) -> None:
     codec, tag = mesh.codec("reviews.raw"), "raw"
     first = reviews(60, tag=f"{tag}-")
