@@ -29,8 +29,9 @@ class Contracts:
             self._registry.id_of(f"{self._prefix}{topic.name}-value", load_schema(topic.schema))
 
     def codec(self, topic: str) -> Codec:
-        self._used[topic] = self._topics[topic]
-        return Codec(self._registry, f"{self._prefix}{topic}-value", self._topics[topic].schema)
+        used = self._used[topic] = self._topics[topic]
+        subject = f"{self._prefix}{topic}-value"
+        return Codec(self._registry, subject, used.schema, used.max_message_bytes)
 
     def max_bytes(self, topic: str) -> int:
         """What a record's value may measure, with room for key, headers and batch."""
