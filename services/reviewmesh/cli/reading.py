@@ -15,7 +15,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.errors import CannotReach
 from reviewmesh.runtime import kafka
-from reviewmesh.runtime.record import Record
+from reviewmesh.runtime.record import Record, headers_of
 
 CALL_TIMEOUT_S = 10.0
 SILENCE_S = 20.0
@@ -66,7 +66,7 @@ class Reader:
                     message.offset(),
                     message.key(),
                     message.value(),
-                    tuple(message.headers() or ()),
+                    headers_of(message),
                     message.timestamp()[1],
                 )
             elif error.code() == KafkaError._PARTITION_EOF:

@@ -6,7 +6,7 @@ import sys
 
 import structlog
 
-from reviewmesh.intake.stage import ACCEPTED, RAW, IntakeStage
+from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
@@ -24,11 +24,13 @@ def build(
         DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         PartitionReader(settings),
         wall_clock,
-        contracts.partitions(RAW),
-        contracts.max_bytes(ACCEPTED),
-        settings.intake.dedupe_window_s,
-        settings.intake.dedupe_ids,
-        settings.intake.drop_attributes,
+        Contract(
+            contracts.partitions(ACCEPTED),
+            contracts.max_bytes(RAW),
+            contracts.max_bytes(ACCEPTED),
+        ),
+        settings.intake,
+        log,
     )
 
 

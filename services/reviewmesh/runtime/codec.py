@@ -109,7 +109,9 @@ class Codec:
     def prepare(self) -> None:
         """Learn the schema's id, so that `encode` needs no registry from then on."""
         if not self._header:
-            self._header = HEADER.pack(0, self._registry.id_of(self._subject, self._schema))
+            schema_id = self._registry.id_of(self._subject, self._schema)
+            self._keep(schema_id, Resolution(self._parsed, None, ()))
+            self._header = HEADER.pack(0, schema_id)
 
     def encode(self, record: dict[str, Any]) -> bytes:
         self.prepare()
@@ -152,6 +154,14 @@ class Codec:
             )
         return int(HEADER.unpack_from(data)[1])
 
+    def knows(self, schema_id: int) -> bool:
+        """Whether `decode` reads it without asking the registry."""
+        return schema_id in self._resolutions
+
+    def look_up(self, schema_id: int) -> None:
+        """Ask the registry now, from any thread, so that `decode` need not; see there."""
+        self._registry.schema(schema_id)
+
     # -- the writer's schema -------------------------------------------------------------------
 
     def _resolve(self, schema_id: int) -> Resolution:
@@ -170,10 +180,13 @@ class Codec:
                 f"schema id {schema_id} cannot be read as {self._name} (subject {self._subject}): "
                 f"{error}"
             ) from error
+        self._keep(schema_id, resolution)
+        return resolution
+
+    def _keep(self, schema_id: int, resolution: Resolution) -> None:
         self._resolutions[schema_id] = resolution
         if len(self._resolutions) > KEPT_WRITERS:
             del self._resolutions[next(iter(self._resolutions))]
-        return resolution
 
     def _judge(self, schema: Any) -> Resolution:
         """Raises UnusableWriter."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reviewmesh.runtime.codec import Codec, load_schema
 from reviewmesh.runtime.registry import registry_of
 from reviewmesh.runtime.settings import Settings
-from reviewmesh.runtime.topics import Topic, load_topics
+from reviewmesh.runtime.topics import Topic, load_topics, room_of
 
 
 class Contracts:
@@ -34,8 +34,8 @@ class Contracts:
         return Codec(self._registry, subject, used.schema, used.max_message_bytes)
 
     def max_bytes(self, topic: str) -> int:
-        """What a record's value may measure, with room for key, headers and batch."""
-        return self._topics[topic].max_message_bytes * 15 // 16
+        """What a record may measure, with room for the batch around it."""
+        return room_of(self._topics[topic])
 
     def partitions(self, topic: str) -> int:
         return self._topics[topic].partitions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import time
 from typing import Any
 
@@ -46,7 +47,10 @@ class IncompatibleSchema(ValueError):
 
 
 class SchemaRegistry:
-    """Looks ids and schemas up, both cached: a pair never changes once it is known."""
+    """Looks ids and schemas up, both cached: a pair never changes once it is known.
+
+    `schema` may be called from several threads.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class SchemaRegistry:
             auth = (username, password.get_secret_value() if password else "")
         self._url = url.rstrip("/")
         self._client = httpx.Client(auth=auth, timeout=timeout_s, verify=verify)
+        self._keeping = threading.Lock()
         self._schemas: dict[int, Any] = {}
         self._ids: dict[tuple[str, str], int] = {}
         # What is wrong with an id, and until when that is not asked again.
@@ -77,10 +82,18 @@ class SchemaRegistry:
         try:
             schema = self._ask_for_schema(schema_id)
         except LookupError as error:
-            _keep(self._refused, schema_id, (error, time.monotonic() + REFUSED_FOR_S), KEPT_REFUSED)
+            until = time.monotonic() + REFUSED_FOR_S
+            self._keep(self._refused, schema_id, (error, until), KEPT_REFUSED)
             raise
-        _keep(self._schemas, schema_id, schema, KEPT_SCHEMAS)
+        self._keep(self._schemas, schema_id, schema, KEPT_SCHEMAS)
         return schema
+
+    def _keep(self, cache: dict[int, Any], key: int, value: Any, at_most: int) -> None:
+        with self._keeping:
+            cache.pop(key, None)
+            cache[key] = value
+            if len(cache) > at_most:
+                del cache[next(iter(cache))]
 
     def _ask_for_schema(self, schema_id: int) -> Any:
         problem = ""
@@ -174,13 +187,6 @@ class SchemaRegistry:
                 if len(read) > MAX_ANSWER:
                     break
             return response.status_code, bytes(read)
-
-
-def _keep(cache: dict[int, Any], key: int, value: Any, at_most: int) -> None:
-    cache.pop(key, None)
-    cache[key] = value
-    if len(cache) > at_most:
-        cache.pop(next(iter(cache)), None)
 
 
 def _avro_schema(schema_id: int, body: Any) -> Any:
