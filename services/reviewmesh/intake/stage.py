@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from reviewmesh.intake.dedupe import Dedupe
+from reviewmesh.intake.judged import Judged, Resets
 from reviewmesh.intake.lookups import Lookups
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
 from reviewmesh.intake.provenance import Provenance
@@ -28,6 +29,7 @@ from reviewmesh.runtime.record import (
     Unit,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
+from reviewmesh.runtime.replays import REPLAYED, Replays
 from reviewmesh.runtime.settings import IntakeSettings
 from reviewmesh.runtime.stage import Ledgers, Start
 from reviewmesh.runtime.tracing import new_traceparent, valid_traceparent
@@ -49,6 +51,16 @@ class Contract:
     max_accepted_bytes: int
 
 
+@dataclass(slots=True)
+class Memory:
+    """What a partition is judged by, beside the record itself."""
+
+    dedupe: Dedupe
+    replays: Replays
+    # Only while an operator's reset makes records come again.
+    judged: Judged | None
+
+
 class IntakeStage:
     """Judges records in their order; everything is finished as soon as it was received."""
 
@@ -61,7 +73,9 @@ class IntakeStage:
         self,
         review_codec: Codec,
         accepted_codec: Codec,
+        replayed_codec: Codec,
         dead_letters: DeadLetters,
+        resets: Resets,
         reader: PartitionReader,
         clock: Clock,
         contract: Contract,
@@ -70,7 +84,9 @@ class IntakeStage:
     ) -> None:
         self._review_codec = review_codec
         self._accepted_codec = accepted_codec
+        self._replayed_codec = replayed_codec
         self._dead_letters = dead_letters
+        self._resets = resets
         self._reader = reader
         self._clock = clock
         self._contract = contract
@@ -81,31 +97,37 @@ class IntakeStage:
         self._provenance = Provenance(RAW, secret.get_secret_value().encode() if secret else None)
         self._log = log
         metrics.start_at_zero(self.service, "intake")
-        self._dedupe: dict[int, Dedupe] = {}
+        self._memories: dict[int, Memory] = {}
         self._lookups = Lookups(review_codec)
         self._units: list[Unit] = []
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def load(self, partition: int, starts: dict[str, Start]) -> Dedupe:
-        """Rebuild the partition's memory from the tail of what it has accepted."""
+    def load(self, partition: int, starts: dict[str, Start]) -> Memory:
+        """Rebuild the partition's memory from what it has accepted, and from its marks."""
+        home = partition % self._contract.partitions
+        replays = Replays(self.service, home, self._replayed_codec, self._clock)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
         try:
             self._dead_letters.prepare()
             self._accepted_codec.prepare()
             self._review_codec.prepare()
+            self._replayed_codec.prepare()
+            judged = self._resets.mend(partition, starts)
+            for record in self._reader.read_tail(REPLAYED, home, None, None):
+                replays.restore(record)
             # Raw may have more partitions than the mesh's own: all that lies there is forwarded.
-            if partition < self._contract.partitions:
+            if partition == home:
                 self._remember(partition, dedupe)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        return dedupe
+        return Memory(dedupe, replays, judged)
 
-    def open(self, partition: int, ledgers: Ledgers, loaded: Dedupe) -> None:
-        self._dedupe[partition] = loaded
+    def open(self, partition: int, ledgers: Ledgers, loaded: Memory) -> None:
+        self._memories[partition] = loaded
 
     def close(self, partition: int) -> None:
-        self._dedupe.pop(partition, None)
+        self._memories.pop(partition, None)
         self._lookups.drop(partition)
         self._units = [unit for unit in self._units if unit.partition != partition]
 
@@ -113,15 +135,16 @@ class IntakeStage:
         if self._lookups.keeps(record):
             return
         try:
-            self._units.append(self._judge(record))
+            self._units.append(self._take(record))
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        return (self._refuse(record, None, cause, message),)
+        mark = self._memories[record.partition].replays.mark_of(record)
+        return (self._refuse(record, None, cause, message), *mark)
 
     def poll(self) -> Sequence[Unit]:
-        self._lookups.work_off(self._judge_late)
+        self._lookups.work_off(self._take_late)
         units, self._units = self._units, []
         return units
 
@@ -176,10 +199,10 @@ class IntakeStage:
 
     # -- judging -----------------------------------------------------------------------------
 
-    def _judge_late(self, record: Record) -> None:
+    def _take_late(self, record: Record) -> None:
         """As when the loop hands it over: whatever it raises costs this record."""
         try:
-            unit = self._judge(record)
+            unit = self._take(record)
         except RegistryUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - it costs this record, not the service
@@ -191,8 +214,40 @@ class IntakeStage:
             )
             metrics.SET_ASIDE.labels(self.service, "raised").inc()
             message = f"{type(error).__name__}: {error}"
-            unit = self._unit(record, self._refuse(record, None, UNREADABLE, message))
+            unit = _unit(record, *self.set_aside(record, UNREADABLE, message))
         self._units.append(unit)
+
+    def _take(self, record: Record) -> Unit:
+        memory = self._memories[record.partition]
+        if memory.replays.is_doubled(record):
+            return _unit(record, counted=metrics.REPLAYS_DROPPED.labels(self.service).inc)
+        if self._comes_again(record, memory):
+            return _unit(record, counted=metrics.NOT_REPEATED.labels(self.service, "judged").inc)
+        unit = self._judge(record)
+        if any(output.topic == RAW for output in unit.outputs):
+            return unit
+        memory.replays.take(record)
+        return unit._replace(outputs=unit.outputs + memory.replays.marks(unit.finished))
+
+    def _comes_again(self, record: Record, memory: Memory) -> bool:
+        """Whether it was judged before an operator's reset."""
+        judged = memory.judged
+        if judged is None or not judged.covers(record):
+            memory.judged = None
+            return False
+        if judged.was_settled(record):
+            return True
+        origin = self._provenance.coordinates(record)
+        was_accepted = judged.was_accepted(origin.partition, origin.offset)
+        try:
+            decoded = self._review_codec.decode(record.value or b"")
+            review = normalise(decoded, self._drop_attributes)
+        except (DecodeError, Refused):
+            return was_accepted
+        content = review["review_id"], review["content_hash"]
+        was_dropped = record.header(REPLAY) is None and judged.was_dropped(*content)
+        judged.passed(*content)
+        return was_accepted or was_dropped
 
     def _judge(self, record: Record) -> Unit:
         review: dict[str, Any] = {}
@@ -204,17 +259,13 @@ class IntakeStage:
             review = self._review_codec.decode(record.value)
             home = partition_of(review_id_of(review).encode(), self._contract.partitions)
             if home != record.partition:
-                return self._unit(record, self._forward(record, review["review_id"], home))
+                return _unit(record, self._forward(record, review["review_id"], home))
             return self._accept(record, normalise(review, self._drop_attributes))
         except DecodeError as error:
-            return self._unit(record, self._refuse(record, None, error.cause, str(error)))
+            return _unit(record, self._refuse(record, None, error.cause, str(error)))
         except Refused as refused:
             review_id = review.get("review_id")
-            return self._unit(record, self._refuse(record, review_id, refused.cause, str(refused)))
-
-    @staticmethod
-    def _unit(record: Record, *outputs: Output) -> Unit:
-        return Unit(record.partition, ((RAW, record.offset),), outputs)
+            return _unit(record, self._refuse(record, review_id, refused.cause, str(refused)))
 
     def _refuse(self, record: Record, review_id: str | None, cause: str, message: str) -> Output:
         return self._dead_letters.output(record, "intake", cause, message, 0, review_id)
@@ -233,10 +284,10 @@ class IntakeStage:
 
     def _accept(self, record: Record, accepted: dict[str, Any]) -> Unit:
         now = milliseconds(self._clock())
-        dedupe = self._dedupe[record.partition]
+        dedupe = self._memories[record.partition].dedupe
         review_id, content_hash = accepted["review_id"], accepted["content_hash"]
         if record.header(REPLAY) is None and dedupe.is_duplicate(review_id, content_hash, now):
-            return self._unit(record)._replace(committed=metrics.DUPLICATES.inc)
+            return _unit(record, counted=metrics.DUPLICATES.inc)
         origin = self._provenance.coordinates(record)
         acceptance = dedupe.acceptance(review_id, content_hash)
         value = self._accepted_codec.encode(
@@ -260,7 +311,7 @@ class IntakeStage:
         output = Output(ACCEPTED, record.partition, review_id.encode(), value, headers)
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
         dedupe.accepted(review_id, content_hash, acceptance, now)
-        return self._unit(record, output)
+        return _unit(record, output)
 
     @staticmethod
     def _check_size(output: Output, at_most: int, what: str) -> None:
@@ -270,3 +321,7 @@ class IntakeStage:
                 f"expected a record of at most {at_most:,} bytes on {output.topic}, got "
                 f"{output.size():,}; shorten {what}",
             )
+
+
+def _unit(record: Record, *outputs: Output, counted: Callable[[], None] | None = None) -> Unit:
+    return Unit(record.partition, ((RAW, record.offset),), outputs, counted)

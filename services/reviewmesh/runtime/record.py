@@ -16,6 +16,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 TRACEPARENT = "traceparent"
 ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
 REPLAY = "reviewmesh-replay"
+REPLAY_OF = "reviewmesh-replay-of"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"
 # A header's lengths and a record's own: at most that much each beside names and values.
@@ -84,12 +85,13 @@ _last_told_of_headers = -TELL_AGAIN_AFTER_S
 def headers_of(message: Any) -> Headers:
     """A consumed message's headers; none where the client cannot give them.
 
-    confluent-kafka raises UnicodeDecodeError when the name of one is not UTF-8.
+    confluent-kafka gives all or none when the name of one is not UTF-8.
     """
     global _last_told_of_headers
     try:
         return tuple(message.headers() or ())
-    except UnicodeDecodeError:
+    # The C code of the client gives the one or the other, by its version.
+    except (UnicodeDecodeError, SystemError):
         now = time.monotonic()
         if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
             _last_told_of_headers = now

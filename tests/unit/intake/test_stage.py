@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
+from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.provenance import Provenance
 from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
+from reviewmesh.runtime import record as records
 from reviewmesh.runtime.clock import LAST_MS
 from reviewmesh.runtime.codec import HEADER, Codec, load_schema
 from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
@@ -63,7 +66,7 @@ class Registry:
         return {**load_schema("review"), "namespace": f"acme{schema_id}"}
 
     def id_of(self, subject: str, schema: dict[str, Any]) -> int:
-        return {"Review": 1, "AcceptedReview": 2, "DeadLetter": 3}[schema["name"]]
+        return {"Review": 1, "AcceptedReview": 2, "DeadLetter": 3, "Replayed": 4}[schema["name"]]
 
 
 class Tail:
@@ -74,7 +77,7 @@ class Tail:
 
     def read_tail(self, topic: str, partition: int, since: int, at_most: int) -> Iterator[Record]:
         assert partition < PARTITIONS, "there is no such partition"
-        yield from self.records
+        yield from self.records if topic == ACCEPTED else ()
 
 
 @dataclasses.dataclass
@@ -84,8 +87,8 @@ class Intake:
     secret: str | None = None
 
     def __post_init__(self) -> None:
-        names = ("review", "accepted_review", "dead_letter")
-        self.raw, self.accepted, self.dead = (
+        names = ("review", "accepted_review", "dead_letter", "replayed")
+        self.raw, self.accepted, self.dead, replayed = (
             Codec(self.registry, f"{name}-value", name)  # type: ignore[arg-type]
             for name in names
         )
@@ -93,7 +96,16 @@ class Intake:
         self.stage = IntakeStage(
             limited,
             self.accepted,
+            replayed,
             DeadLetters(self.dead, lambda: NOW),
+            Resets(
+                self.tail,  # type: ignore[arg-type]
+                self.accepted,
+                self.dead,
+                "",
+                PARTITIONS,
+                structlog.get_logger(),
+            ),
             self.tail,  # type: ignore[arg-type]
             lambda: NOW,
             CONTRACT,
@@ -104,7 +116,7 @@ class Intake:
 
     def assign(self, *partitions: int) -> None:
         for partition in partitions:
-            loaded = self.stage.load(partition, {RAW: Start(RAW, 0)})
+            loaded = self.stage.load(partition, {RAW: Start(RAW, 0, reset=False)})
             self.stage.open(partition, Inputs(), loaded)
 
     def value(self, review_id: str = "r", schema_id: int = 1, **fields: Any) -> bytes:
@@ -336,7 +348,7 @@ def test_a_forward_that_does_not_fit_is_a_dead_letter(intake: Intake) -> None:
 
 
 def test_a_raw_topic_with_more_partitions_is_forwarded_home(intake: Intake) -> None:
-    intake.assign(PARTITIONS + HOME, 3 * PARTITIONS)
+    intake.assign(PARTITIONS + HOME, PARTITIONS + 2)
     output = intake.take(intake.record(PARTITIONS + HOME, intake.value()))
     assert (output.topic, output.partition) == (RAW, HOME)
     letter = intake.take(intake.record(PARTITIONS + 2, b"junk"))
@@ -423,3 +435,31 @@ def test_large_records_that_wait_pause_their_partition_sooner(intake: Intake) ->
         intake.stage.receive(intake.record(HOME, value))
         taken += 1
     assert taken == 9
+
+
+# -- what the client cannot give ---------------------------------------------------------------
+
+
+class Message:
+    """One whose headers confluent-kafka cannot give, by what it raises then."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def headers(self) -> Any:
+        raise self._error
+
+    def topic(self) -> str:
+        return RAW
+
+    partition = offset = lambda self: 1
+
+
+@pytest.mark.parametrize(
+    "error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), SystemError()]
+)
+def test_headers_that_the_client_cannot_give_are_none_and_told_of_once(error: Exception) -> None:
+    records._last_told_of_headers = -records.TELL_AGAIN_AFTER_S
+    with capture_logs() as told:
+        assert records.headers_of(Message(error)) == records.headers_of(Message(error)) == ()
+    assert [entry["offset"] for entry in told] == [1]
