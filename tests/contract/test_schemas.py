@@ -25,6 +25,7 @@ SCHEMAS = sorted({topic.schema for topic in TOPICS.values()})
 IDENTITY = {"review_id", "content_hash", "accepted_partition", "accepted_offset"}
 IDENTITY_OF = {
     "dead_letter": {"topic", "partition", "offset"},
+    "replayed": {"partition", "offset"},
     "review_insight": {"business_id", "window_start", "window_end"},
 }
 

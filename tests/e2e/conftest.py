@@ -1,13 +1,15 @@
-"""A whole mesh per test module."""
+"""A whole mesh per test module, and the command line on the run's broker."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.broker import TestStack
+from tests.command_line import Run, reviewmesh
 from tests.mesh import Mesh
 
 
@@ -20,3 +22,14 @@ def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield mesh
     finally:
         mesh.stop()
+
+
+@pytest.fixture
+def run(stack: TestStack, prefix: str, tmp_path: Path) -> Run:
+    """Run a command on the topics of one test."""
+    environment = os.environ | {
+        "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "REVIEWMESH_REGISTRY__URL": stack.registry_url,
+        "REVIEWMESH_PREFIX": prefix,
+    }
+    return lambda *words, stdin="": reviewmesh(environment, tmp_path, *words, stdin=stdin)

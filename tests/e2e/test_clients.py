@@ -72,7 +72,7 @@ def test_what_a_client_published_it_reads_back_enriched(printed: Printed, client
     for review_id in ids_of(client):
         record = read[review_id]
         assert record["complete"] is True
-        assert record["revision"] == 1
+        assert record["revision"] >= 1
         assert record["text"] == "Anna at the desk was great."
         assert record["stars"] == 5
         assert record["entities"][0]["text"] == "Anna"

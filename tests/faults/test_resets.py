@@ -58,6 +58,7 @@ def all_out(mesh: Mesh, tag: str, published: list[dict[str, Any]]) -> None:
     mesh.wait_for(lambda: len(of(mesh, tag)) >= len(published), SOON_S, f"{tag} come out")
     caught_up(mesh)
     assert_exactly_once(published, of(mesh, tag))
+    assert len(of(mesh, tag)) == len(published)
     revisions_rise(of(mesh, tag))
 
 
@@ -180,9 +181,49 @@ def test_an_enricher_that_is_reset_changes_nothing_that_is_out(mesh: Mesh, to: s
     all_out(mesh, tag, published)
 
 
+def test_intake_that_is_reset_judges_nothing_again(mesh: Mesh) -> None:
+    codec, tag = mesh.codec("reviews.raw"), "raw"
+    first = reviews(60, tag=f"{tag}-")
+    edited = [{**item, "text": f"{item['text']} Edited."} for item in first]
+    mesh.publish([*first, *first[:20], *edited, *first])
+    wrong = reviews(30, tag=f"{tag}-wrong-")
+    for number, item in enumerate([*wrong, *wrong[:10]]):
+        mesh.publish_raw(codec.encode(item), b"any key", number % PARTITIONS)
+    for partition in range(PARTITIONS):
+        mesh.publish_raw(b"junk", partition=partition)
+    all_out(mesh, tag, [*first, *edited, *first, *wrong])
+    mesh.wait_for(lambda: len(mesh.dead_letters()) == PARTITIONS, SOON_S, "dead letters")
+    for to in (EARLIEST, LATEST):
+        mesh.processes["intake"].terminate()
+        reset(mesh, "intake", ("reviews.raw",), to)
+        mesh.processes["intake"].start()
+        flow_on(mesh, f"after-raw-{to}")
+        all_out(mesh, tag, [*first, *edited, *first, *wrong])
+        assert len(mesh.dead_letters()) == PARTITIONS
+
+
+def test_raw_records_that_were_skipped_are_judged_when_it_is_set_back(mesh: Mesh) -> None:
+    letters = len(mesh.dead_letters())
+    mesh.processes["intake"].terminate()
+    codec, skipped = mesh.codec("reviews.raw"), reviews(60, tag="passed-")
+    for number, item in enumerate(skipped):
+        mesh.publish_raw(codec.encode(item), b"any key", number % PARTITIONS)
+    mesh.publish_raw(b"junk", partition=2)
+    reset(mesh, "intake", ("reviews.raw",), LATEST)
+    mesh.processes["intake"].start()
+    flow_on(mesh, "after-passed")
+    assert of(mesh, "passed-") == []
+    mesh.processes["intake"].terminate()
+    reset(mesh, "intake", ("reviews.raw",), EARLIEST)
+    mesh.processes["intake"].start()
+    all_out(mesh, "passed-", skipped)
+    assert len(mesh.dead_letters()) == letters + 1
+
+
 def test_a_live_group_cannot_be_reset(mesh: Mesh) -> None:
     name = f"{mesh.prefix}reviewmesh-joiner"
     at = TopicPartition(mesh.prefix + ACCEPTED, 0, 0)
     wanted = ConsumerGroupTopicPartitions(name, [at])
-    done = AdminClient(mesh.kafka).alter_consumer_group_offsets([wanted])[name].result(30)
+    admin = AdminClient(mesh.kafka)
+    done = admin.alter_consumer_group_offsets([wanted])[name].result(30)
     assert [item.error.name() for item in done.topic_partitions] == ["UNKNOWN_MEMBER_ID"]

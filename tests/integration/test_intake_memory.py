@@ -18,6 +18,7 @@ from reviewmesh.runtime.inputs import Inputs
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import REPLAY, Headers, Output, Record, Unavailable
 from reviewmesh.runtime.settings import IntakeSettings, KafkaSettings, RegistrySettings, Settings
+from reviewmesh.runtime.stage import Start
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, review
 
@@ -52,7 +53,8 @@ class Intake:
     def _opens(self) -> bool:
         """The loop, too, tries again: a topic made a moment ago may be without a leader."""
         try:
-            self.stage.open(PARTITION, Inputs(), self.stage.load(PARTITION, {}))
+            starts = {RAW: Start(RAW, self.offset, reset=False)}
+            self.stage.open(PARTITION, Inputs(), self.stage.load(PARTITION, starts))
         except Unavailable:
             return False
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from tests.broker import wait_until
 REVIEWMESH = Path(sys.executable).with_name("reviewmesh")
 ALL = ["broker", "registry", "worker", "intake", "joiner", "lag"]
 ALL += ["enricher-ner", "enricher-topic", "enricher-sentiment"]
-UP_TIMEOUT_S = 90
+UP_TIMEOUT_S = 240
 
 
 @pytest.fixture
@@ -86,8 +87,21 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert up.returncode == 0, up.stderr
     info = stack.info()
     assert info is not None
-    intake = stack.status_of("intake").pid
-    assert intake is not None
+    intake, worker = stack.status_of("intake").pid, stack.status_of("worker").pid
+    assert intake is not None and worker is not None
+    shown = _reviewmesh(stack, "ps", "--json")
+    assert shown.returncode == 0, shown.stdout
+    assert {process["process"] for process in json.loads(shown.stdout) if process["ready"]} == {
+        *ALL
+    }
+
+    os.kill(worker, signal.SIGSTOP)
+    hung, listed = _reviewmesh(stack, "ps"), _reviewmesh(stack, "ps", "--json")
+    os.kill(worker, signal.SIGCONT)
+    assert (hung.returncode, listed.returncode) == (1, 1)
+    assert "hangs: /healthz gives no answer" in hung.stdout
+    [of_worker] = [each for each in json.loads(listed.stdout) if each["process"] == "worker"]
+    assert (of_worker["state"], of_worker["ready"]) == ("RUNNING", False)
 
     os.kill(intake, signal.SIGKILL)
     wait_until(lambda: stack.status_of("intake").pid not in (None, intake), 10, "intake is back")
@@ -97,3 +111,14 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert marked_processes(info.stack_id) == []
     assert not stack.paths.state_dir.exists()
     assert _reviewmesh(stack, "ps").returncode == 1
+
+
+@pytest.mark.parametrize("command", ["up", "down", "demo"])
+def test_a_state_folder_that_cannot_be_made_is_a_message_and_no_traceback(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = _reviewmesh(EmbeddedStack(tmp_path / "file"), command)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path}/file" in done.stderr

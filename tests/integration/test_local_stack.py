@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from reviewmesh.local.errors import AlreadyRunningError
+from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.ports import is_free
 from reviewmesh.local.processes import marked_processes
 from reviewmesh.local.stack import EmbeddedStack
@@ -113,6 +114,54 @@ def test_up_takes_over_from_a_killed_supervisor_with_its_data_and_ports(
     assert _first_record(again, topic) == b"before the supervisor was killed"
 
 
+def test_what_the_mesh_writes_is_for_its_user_alone(own: EmbeddedStack, running: StackInfo) -> None:
+    open_to_others = [
+        str(path)
+        for path in own.paths.state_dir.rglob("*")
+        if not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
+
+    # The lock says nothing; it may be older than the mesh.
+    assert open_to_others in ([], [str(own.paths.lock_file)])
+
+
+def test_ps_tells_a_hung_process_from_one_that_works(
+    own: EmbeddedStack, running: StackInfo
+) -> None:
+    assert {name: health.words for name, health in own.health().items()} == {
+        "broker": "ready",
+        "registry": "ready",
+    }
+    registry_pid = own.status_of("registry").pid
+    assert registry_pid is not None
+
+    os.kill(registry_pid, signal.SIGSTOP)
+    try:
+        assert own.status_of("registry").state in ("STARTING", "RUNNING")
+        health = own.health()
+    finally:
+        os.kill(registry_pid, signal.SIGCONT)
+
+    assert health["broker"].ready
+    assert not health["registry"].ready and "no answer" in health["registry"].words
+
+
+def test_a_port_that_clients_know_is_not_exchanged_for_another(
+    own: EmbeddedStack, running: StackInfo
+) -> None:
+    own.down()
+    port = running.ports["broker"]
+
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(LocalStackError, match=f"{port} .*pid {os.getpid()}.*remove .*stack.json"),
+    ):
+        own.up(mesh=False)
+
+    assert own.info() is None
+    assert own.up(mesh=False).ports == running.ports
+
+
 def test_down_leaves_no_process_and_no_port_and_purge_takes_the_data(
     own: EmbeddedStack, running: StackInfo
 ) -> None:
@@ -132,6 +181,20 @@ def test_down_leaves_no_process_and_no_port_and_purge_takes_the_data(
 def test_down_where_nothing_was_ever_started_says_so(tmp_path: Path) -> None:
     assert not EmbeddedStack(tmp_path / "nothing").down(purge=True)
     assert EmbeddedStack(tmp_path / "nothing").ps() == []
+
+
+@pytest.mark.parametrize("name", ["REVIEWMESH_STATE_DIR", "REVIEWMESH_CACHE_DIR"])
+@pytest.mark.parametrize("inside", ["", "deeper/still"])
+def test_a_folder_that_cannot_be_made_is_named(
+    name: str, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folders = {"REVIEWMESH_STATE_DIR": tmp_path / "state", "REVIEWMESH_CACHE_DIR": tmp_path / "c"}
+    folders[name] = tmp_path / "file" / inside
+    monkeypatch.setenv("REVIEWMESH_CACHE_DIR", str(folders["REVIEWMESH_CACHE_DIR"]))
+
+    with pytest.raises(LocalStackError, match=rf"{tmp_path}/file.*{name}"):
+        EmbeddedStack(folders["REVIEWMESH_STATE_DIR"]).up(mesh=False)
 
 
 def _lives(pid: int | None) -> bool:

@@ -81,6 +81,17 @@ def test_a_killed_process_comes_back_under_a_new_id(launch: Launch, tmp_path: Pa
     assert stack.status_of("sleeper").restarts == 1
 
 
+@pytest.mark.parametrize("code", [0, 1, 70])
+def test_whatever_a_process_ends_with_it_is_started_again(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(supervision, "START_SECONDS", 1)
+    ending = [sys.executable, "-c", f"import sys, time; time.sleep(2); sys.exit({code})"]
+    stack = launch(tmp_path / "state", [Program("ending", "all", ending)])
+
+    wait_until(lambda: stack.status_of("ending").restarts >= 2, 20, "two restarts")
+
+
 def test_down_ends_what_a_killed_supervisor_left_behind(launch: Launch, tmp_path: Path) -> None:
     stack = launch(
         tmp_path / "state",

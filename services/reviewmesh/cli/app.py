@@ -18,7 +18,7 @@ from reviewmesh.cli.errors import (
     CannotReach,
     CommandFailed,
 )
-from reviewmesh.cli.render import err
+from reviewmesh.cli.terminal import err
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.kafka import BadOption
@@ -35,10 +35,9 @@ app = typer.Typer(
 
 def _register_embedded() -> None:
     """The commands of the embedded stack; images go without the extra `local` that they need."""
-    from reviewmesh.cli import demo
-    from reviewmesh.local import commands
+    from reviewmesh.cli import demo, stack
 
-    commands.register(app)
+    stack.register(app)
     app.command()(demo.demo)
 
 
@@ -68,8 +67,11 @@ def main() -> None:
         _end(str(error), EXIT_UNREACHABLE)
     except KafkaException as error:
         _end(f"the broker: {error.args[0].str()}; see `reviewmesh ps`", EXIT_UNREACHABLE)
+    except OSError as error:
+        at = f"{error.filename}: " if error.filename else ""
+        _end(f"{at}{error.strerror or error}", EXIT_FAILED)
 
 
 def _end(message: str, code: int) -> None:
-    err.print(f"error: {message}", style="red", markup=False, highlight=False)
+    err.print(f"error: {message}", style="red")
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ class Connection:
     settings: Settings
     contracts: Contracts
     admin: AdminClient
+    found: Mapping[str, int]
+    """How many partitions each topic of the broker has, by its name there."""
 
     def topic(self, name: str) -> str:
         """The name on the broker."""
@@ -41,7 +44,12 @@ class Connection:
         return self.contracts.codec(topic)
 
     def partitions(self, topic: str) -> int:
+        """As many as the contracts say: a review's own partition is reckoned with these."""
         return self.contracts.partitions(topic)
+
+    def partitions_found(self, topic: str) -> int:
+        """As many as there are to read: an operator may have added some."""
+        return self.found.get(self.topic(topic)) or self.partitions(topic)
 
 
 def connect() -> Connection:
@@ -83,13 +91,14 @@ def connection_of(settings: Settings) -> Connection:
     """Raises CannotReach when the broker does not answer."""
     admin = make_admin(settings.kafka)
     try:
-        admin.list_topics(timeout=ANSWER_TIMEOUT_S)
+        topics = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
     except KafkaException as error:
         raise CannotReach(
             f"the broker at {settings.kafka.bootstrap_servers} did not answer within "
             f"{ANSWER_TIMEOUT_S:g} s ({error.args[0].str()}); check {BOOTSTRAP}"
         ) from error
-    return Connection(settings, Contracts(settings), admin)
+    found = {name: len(topic.partitions) for name, topic in topics.items()}
+    return Connection(settings, Contracts(settings), admin, found)
 
 
 def topic_named(name: str) -> str:

@@ -17,11 +17,12 @@ import typer
 from reviewmesh.cli.account import Account
 from reviewmesh.cli.connection import Connection, connect_embedded
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.publish import publish_lines
+from reviewmesh.cli.publish import Outcome, publish_lines
 from reviewmesh.cli.reading import EndReached, Reader, follow, offsets, places, reader
-from reviewmesh.cli.render import enriched_line, err, out
+from reviewmesh.cli.render import enriched_line
+from reviewmesh.cli.stack import start_with_progress
 from reviewmesh.cli.summary import closing_table
-from reviewmesh.local.commands import start_with_progress
+from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
 
@@ -72,10 +73,11 @@ def _run_samples(connection: Connection, began: float) -> None:
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
-        outcome = publish_lines(connection, lines, None, lambda _id: None)
+        outcome = Outcome()
+        publish_lines(connection, map(str.encode, lines), None, lambda _id: None, outcome)
         if outcome.failures or outcome.refused:
             raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
-        out.print(f"{len(lines)} reviews published; what comes out:", highlight=False)
+        out.print(f"{len(lines)} reviews published; what comes out:")
         account.expect(outcome.places)
         _watch(opened, account, began)
     out.print(closing_table(account))
@@ -98,7 +100,6 @@ def _watch(opened: Reader, account: Account, began: float) -> None:
                 out.print(
                     f"first enriched review {time.monotonic() - began:.1f} s after the start",
                     style="bold",
-                    highlight=False,
                 )
             out.print(enriched_line(enriched))
         if time.monotonic() - checked > PROGRESS_EVERY_S:
@@ -116,7 +117,6 @@ def _stay(connection: Connection) -> None:
     out.print(
         "\nthe mesh stays up; in another terminal try `reviewmesh publish -`, `reviewmesh lag` or "
         "`reviewmesh ps`; Ctrl-C stops it",
-        highlight=False,
     )
     codec = connection.codec(ENRICHED)
     for record in follow(connection, ENRICHED, from_beginning=False, timeout_s=None):

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from confluent_kafka import KafkaException
 from rich.table import Table
 
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.publish import flush, make_producer, send
 from reviewmesh.cli.reading import offsets, places, read_all, read_until
-from reviewmesh.cli.render import as_json, err, iso, out, shortened
+from reviewmesh.cli.render import as_json, iso
 from reviewmesh.cli.tail import schema_of
+from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
 from reviewmesh.runtime.codec import DecodeError
-from reviewmesh.runtime.record import REPLAY
+from reviewmesh.runtime.record import REPLAY, REPLAY_OF
+from reviewmesh.runtime.topics import load_topics
 
 DEAD_LETTER = "reviews.dead-letter"
+REPLAYED = "reviews.replayed"
+REPLAYABLE = (
+    "reviews.raw",
+    "reviews.accepted",
+    "reviews.ner",
+    "reviews.topic",
+    "reviews.sentiment",
+)
+"""The topics that the mesh reads: a letter that names another is none of ours."""
 ALL_TASKS = b"all"
-PLACE = re.compile(r"(\d+)/(\d+)")
+PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,19})")
 
 app = typer.Typer(help="Dead letters: list, show, send again.", no_args_is_help=True)
 
@@ -39,6 +51,30 @@ class DeadLetter:
     def place(self) -> str:
         return f"{self.partition}/{self.offset}"
 
+    @property
+    def replay_of(self) -> str | None:
+        """The letter whose replay failed again and became this one."""
+        for header in reversed(self.content["headers"]):
+            if header["key"] == REPLAY_OF:
+                place = (header["value"] or b"").decode(errors="replace")
+                return place if PLACE.fullmatch(place) else None
+        return None
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be sent again; empty when it can."""
+        if self.content["topic"] not in REPLAYABLE:
+            return f"it was read from {self.content['topic']!r:.60}, which the mesh does not read"
+        if not 0 <= self.content["partition"] < 2**31:
+            return f"no topic has a partition {self.content['partition']}"
+        kept, length = len(self.content["value"] or b""), self.content.get("value_length")
+        if length is not None and length > kept:
+            return (
+                f"only {kept:,} of its {length:,} bytes fit into the letter; publish the review "
+                "again from its source"
+            )
+        return ""
+
 
 Cause = Annotated[str | None, typer.Option(help="Only of this cause, such as FAILED or EMPTY.")]
 Stage = Annotated[str | None, typer.Option(help="Only of this stage, such as intake.")]
@@ -51,29 +87,41 @@ def list_(
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a letter.")] = False,
 ) -> None:
     """List dead letters, oldest first in each partition."""
-    letters = [item for item in _all(connect()) if _matches(item, cause, stage)]
+    connection = connect()
+    letters = [item for item in _all(connection) if _matches(item, cause, stage)]
+    replayed = _replayed(connection)
     if as_lines:
         for item in letters:
-            print(_json(item))
+            print(_json(item, replayed))
         return
-    table = Table("place", "time", "stage", "cause", "review", "message", box=None)
+    table = Table("place", "time", "stage", "cause", "replay", "review", "message", box=None)
     for item in letters:
         content = item.content
         table.add_row(
             item.place,
             iso(item.timestamp_ms),
-            content["stage"],
-            content["cause"],
+            shortened(content["stage"] or "-"),
+            shortened(content["cause"] or "-"),
+            _replay_words(item, replayed),
             shortened(content["review_id"] or "-", 40),
             shortened(content["message"] or ""),
         )
-    out.print(table if letters else "no dead letters", highlight=False)
+    out.print(table if letters else "no dead letters")
+
+
+def _replay_words(item: DeadLetter, replayed: Set[str]) -> str:
+    """Whether it was sent again, and whether it is what came of sending another one again."""
+    words = ["replayed"] if item.place in replayed else []
+    if item.replay_of is not None:
+        words.append(f"of {item.replay_of}")
+    return ", ".join(words) or "-"
 
 
 @app.command()
 def show(place: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET")]) -> None:
     """Show one dead letter as JSON; bytes are in base64."""
-    print(_json(_at(connect(), place), indent=2))
+    connection = connect()
+    print(_json(_at(connection, place), _replayed(connection), indent=2))
 
 
 @app.command()
@@ -85,19 +133,31 @@ def replay(
     cause: Cause = None,
     stage: Stage = None,
 ) -> None:
-    """Send dead letters to the topic that they were read from, past the dedupe of intake."""
+    """Send dead letters to the topic that they were read from, each once, past intake's dedupe."""
     if bool(chosen) == everything:
         raise typer.BadParameter("name dead letters as PARTITION/OFFSET, or give --all")
     connection = connect()
-    found = [_at(connection, place) for place in chosen] if chosen else _all(connection)
+    places_ = dict.fromkeys(chosen or ())
+    found = [_at(connection, place) for place in places_] if chosen else _all(connection)
+    replayed = _replayed(connection)
     letters = [item for item in found if _matches(item, cause, stage)]
-    failures = _send(connection, letters)
-    err.print(f"{len(letters) - len(failures)} replayed", highlight=False)
+    fresh = [item for item in letters if item.place not in replayed]
+    sendable = [item for item in fresh if not item.problem]
+    for item in fresh:
+        if item.problem:
+            err.print(f"{item.place} cannot be replayed: {plain(item.problem)}", style="red")
+    failures = _send(connection, sendable)
+    words = f"{len(sendable) - len(failures)} replayed"
+    if len(fresh) < len(letters):
+        words += f", {len(letters) - len(fresh)} skipped that were replayed before"
+    err.print(words)
     if failures:
         raise CommandFailed(
             f"{len(failures)} dead letters were not taken, the first: {failures[0]}; replay it "
             "again"
         )
+    if len(sendable) < len(fresh):
+        raise typer.Exit(1)
 
 
 def _send(connection: Connection, letters: list[DeadLetter]) -> list[str]:
@@ -114,19 +174,34 @@ def _send(connection: Connection, letters: list[DeadLetter]) -> list[str]:
         headers = [
             (header["key"], header["value"])
             for header in content["headers"]
-            if header["key"] != REPLAY
+            if header["key"] not in (REPLAY, REPLAY_OF)
         ]
-        send(
-            producer,
-            connection.topic(content["topic"]),
-            content["partition"],
-            content["key"],
-            content["value"],
-            [*headers, (REPLAY, ALL_TASKS)],
-            delivered,
-        )
+        # The stage that takes it keeps the place, and drops a second replay of it.
+        marks = [(REPLAY, ALL_TASKS), (REPLAY_OF, item.place.encode())]
+        try:
+            send(
+                producer,
+                connection.topic(content["topic"]),
+                content["partition"],
+                content["key"],
+                content["value"],
+                [*headers, *marks],
+                delivered,
+            )
+        except KafkaException as error:
+            failures.append(f"{item.place} ({error.args[0].str()})")
     flush(producer)
     return failures
+
+
+def _replayed(connection: Connection) -> set[str]:
+    """The places of letters whose replay has arrived."""
+    if REPLAYED not in [topic.name for topic in load_topics().topics]:
+        return set()
+    kept: dict[str, bool] = {}
+    for record in read_all(connection, places(connection, REPLAYED)):
+        kept[(record.key or b"").decode(errors="replace")] = record.value is not None
+    return {place for place, there in kept.items() if there}
 
 
 def _all(connection: Connection) -> list[DeadLetter]:
@@ -136,7 +211,7 @@ def _all(connection: Connection) -> list[DeadLetter]:
             content = codec.decode(record.value or b"")
         except DecodeError as error:
             place = f"{record.partition}/{record.offset}"
-            err.print(f"{place}: no dead letter: {error}", style="red", markup=False)
+            err.print(f"{place}: no dead letter: {plain(str(error))}", style="red")
             continue
         letters.append(DeadLetter(record.partition, record.offset, record.timestamp_ms, content))
     return sorted(letters, key=lambda item: (item.partition, item.offset))
@@ -144,10 +219,10 @@ def _all(connection: Connection) -> list[DeadLetter]:
 
 def _at(connection: Connection, place: str) -> DeadLetter:
     match = PLACE.fullmatch(place)
-    if match is None or int(match[1]) >= connection.partitions(DEAD_LETTER):
+    partitions = connection.partitions_found(DEAD_LETTER)
+    if match is None or int(match[1]) >= partitions:
         raise typer.BadParameter(
-            f"expected PARTITION/OFFSET with a partition below "
-            f"{connection.partitions(DEAD_LETTER)}, got {place!r}"
+            f"expected PARTITION/OFFSET with a partition below {partitions}, got {place!r}"
         )
     at, offset = (DEAD_LETTER, int(match[1])), int(match[2])
     end = min(offset + 1, offsets(connection, [at])[at])
@@ -162,6 +237,11 @@ def _matches(item: DeadLetter, cause: str | None, stage: str | None) -> bool:
     return cause in (None, item.content["cause"]) and stage in (None, item.content["stage"])
 
 
-def _json(item: DeadLetter, indent: int | None = None) -> str:
-    content = {"place": item.place, **as_json(schema_of(DEAD_LETTER), item.content)}
-    return json.dumps(content, ensure_ascii=False, indent=indent)
+def _json(item: DeadLetter, replayed: Set[str], indent: int | None = None) -> str:
+    content = {
+        "place": item.place,
+        "replayed": item.place in replayed,
+        "replay_of": item.replay_of,
+        **as_json(schema_of(DEAD_LETTER), item.content),
+    }
+    return json_text(content, indent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -10,16 +11,25 @@ from rich.table import Table
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.lag import progress_of
 from reviewmesh.cli.reading import Place, places, read_all
-from reviewmesh.cli.render import err, failed_tasks, iso, out
+from reviewmesh.cli.render import failed_tasks, iso
+from reviewmesh.cli.terminal import err, out, shortened
 from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import FORWARDED_FROM, Record
 from reviewmesh.runtime.topics import load_topics
 
 RAW = "reviews.raw"
+ACCEPTED = "reviews.accepted"
+ENRICHED = "reviews.enriched"
+PARTIAL = "reviews.partial"
 DEAD_LETTER = "reviews.dead-letter"
 ANYWHERE = (RAW, DEAD_LETTER)
 """Topics where a review may lie outside its own partition: any producer, any key."""
+
+UNDECODABLE = "undecodable"
+# As intake writes it; a producer may write anything. No offset has more than 19 digits.
+ORIGIN = re.compile(r"([^/]{1,249})/([0-9]{1,9})/([0-9]{1,19})")
+SHOWN_OUTCOME = 500
 
 Found = tuple[Record, dict[str, Any]]
 Source = tuple[str, int, int]
@@ -30,7 +40,7 @@ def find(review_id: Annotated[str, typer.Argument(help="The id to look for.")]) 
     connection = connect()
     found = _search(connection, review_id)
     if not found:
-        err.print(f"{review_id!r} is in no topic of this mesh", markup=False)
+        err.print(f"{review_id!r} is in no topic of this mesh")
         raise typer.Exit(1)
     judged = _judged(found)
     table = Table("topic", "partition", "offset", "time", "outcome", box=None)
@@ -40,7 +50,7 @@ def find(review_id: Annotated[str, typer.Argument(help="The id to look for.")]) 
             str(record.partition),
             str(record.offset),
             iso(record.timestamp_ms),
-            _outcome(connection, record, decoded, judged),
+            shortened(_outcome(connection, record, decoded, judged), SHOWN_OUTCOME),
         )
     out.print(table)
 
@@ -57,7 +67,7 @@ def _search(connection: Connection, review_id: str) -> list[Found]:
             try:
                 decoded = codec.decode(record.value) if record.value is not None else {}
             except DecodeError as error:
-                decoded = {"undecodable": str(error)}
+                decoded = {UNDECODABLE: str(error)}
             if review_id == decoded.get("review_id") or (
                 record.key == key and decoded.get("review_id") is None
             ):
@@ -75,7 +85,9 @@ def _judged(found: list[Found]) -> dict[Source, str]:
     """What became of raw records, by the place that their producer wrote them to."""
     judged: dict[Source, str] = {}
     for record, decoded in found:
-        if record.topic == "reviews.accepted":
+        if not decoded or UNDECODABLE in decoded:
+            continue
+        if record.topic == ACCEPTED:
             source = (
                 decoded["source_topic"],
                 decoded["source_partition"],
@@ -85,12 +97,16 @@ def _judged(found: list[Found]) -> dict[Source, str]:
         elif record.topic == DEAD_LETTER:
             source = (decoded["topic"], decoded["partition"], decoded["offset"])
             judged[source] = f"dead letter {record.partition}/{record.offset}"
-        elif record.topic == RAW and (origin := record.header(FORWARDED_FROM)):
-            topic, partition, offset = origin.decode().rsplit("/", 2)
-            judged[topic, int(partition), int(offset)] = (
-                f"forwarded to {record.partition}/{record.offset}"
-            )
+        elif record.topic == RAW and (origin := _forwarded_from(record)):
+            judged[origin] = f"forwarded to {record.partition}/{record.offset}"
     return judged
+
+
+def _forwarded_from(record: Record) -> Source | None:
+    """Where intake says that it took the record from; None where the header says no place."""
+    header = record.header(FORWARDED_FROM) or b""
+    match = ORIGIN.fullmatch(header.decode(errors="replace"))
+    return (match[1], int(match[2]), int(match[3])) if match else None
 
 
 def _outcome(
@@ -98,30 +114,33 @@ def _outcome(
 ) -> str:
     if record.value is None:
         return "tombstone"
-    if "undecodable" in decoded:
-        return str(decoded["undecodable"])
+    if UNDECODABLE in decoded:
+        return str(decoded[UNDECODABLE])
     if record.topic == RAW:
         return _raw_outcome(connection, record, judged)
     if record.topic == DEAD_LETTER:
         place = f"{decoded['topic']} {decoded['partition']}/{decoded['offset']}"
         return f"{decoded['stage']} {decoded['cause']} of {place}: {decoded['message']}"
-    if record.topic == "reviews.accepted":
+    if record.topic == ACCEPTED:
         return f"accepted, acceptance {decoded['acceptance']} of this content"
-    if record.topic in ("reviews.enriched", "reviews.partial"):
-        words = "complete" if decoded["complete"] else ", ".join(failed_tasks(decoded)) or "waits"
-        return f"revision {decoded['revision']}, {words}"
-    return str(decoded["status"]) + (f": {decoded['error']}" if decoded["error"] else "")
+    if record.topic == ENRICHED:
+        words = "complete" if decoded["complete"] else ", ".join(failed_tasks(decoded))
+        return f"revision {decoded['revision']}, {words or 'incomplete'}"
+    if record.topic == PARTIAL:
+        return f"open: waits for answers on accepted offset {decoded['accepted_offset']}"
+    if "status" in decoded:
+        return str(decoded["status"]) + (f": {decoded['error']}" if decoded["error"] else "")
+    return "is here"
 
 
 def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, str]) -> str:
     place = (record.topic, record.partition, record.offset)
     if place in judged:
         return judged[place]
-    if origin := record.header(FORWARDED_FROM):
-        topic, partition, offset = origin.decode().rsplit("/", 2)
-        words = judged.get((topic, int(partition), int(offset)), "")
+    if origin := _forwarded_from(record):
+        words = judged.get(origin, "")
         if not words.startswith("forwarded"):
-            return f"forwarded from {partition}/{offset}; {words}".rstrip("; ")
+            return f"forwarded from {origin[1]}/{origin[2]}; {words}".rstrip("; ")
     input_ = (record.topic, record.partition)
     progress = progress_of(connection, "reviewmesh-intake", [input_])[input_]
     return "dropped, unchanged" if progress.covers(record.offset) else "waits for intake"

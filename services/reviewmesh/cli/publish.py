@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import codecs
 import json
+import math
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from confluent_kafka import KafkaException, Producer
@@ -19,15 +20,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CannotReach, CommandFailed
-from reviewmesh.cli.render import err
+from reviewmesh.cli.terminal import err, plain
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import TRACEPARENT
 from reviewmesh.runtime.tracing import new_traceparent
 
 RAW = "reviews.raw"
 STDIN = "-"
-# Bytes that are no UTF-8 spoil their line, not the file.
-ERRORS = "surrogateescape"
+BYTE_ORDER_MARK = "\ufeff"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# JSON may write each byte of the largest review as an escape of six characters.
+MAX_LINE_BYTES = 8 * 1024 * 1024
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What today is in another unit lies outside: 1973 in milliseconds is the year 5138 in seconds.
+LEAST_MS, LEAST_US, LEAST_NS = 10**11, 10**14, 10**17
+SHOWN = 60
 SOURCE = "cli"
 TEXT_FIELDS = ("business_id", "text", "title", "language", "source", "author")
 FIELDS = ("review_id", *TEXT_FIELDS, "stars", "created_at", "attributes")
@@ -55,10 +62,14 @@ def publish(
     ] = None,
 ) -> None:
     """Publish reviews; a generated id is printed. A line that is no review is reported."""
+    outcome = Outcome()
     with _lines(file) as lines:
         connection = connect()
-        outcome = publish_lines(connection, lines, rate, print)
-    err.print(f"{len(outcome.places)} published, {outcome.refused} refused", highlight=False)
+        try:
+            publish_lines(connection, lines, rate, print, outcome)
+        # Also after Ctrl-C, or when the broker went away: what was published stays published.
+        finally:
+            err.print(f"{len(outcome.places)} published, {outcome.refused} refused")
     if outcome.failures:
         raise CommandFailed(
             f"{len(outcome.failures)} reviews were not acknowledged, the first: "
@@ -70,44 +81,68 @@ def publish(
 
 def publish_lines(
     connection: Connection,
-    lines: Iterable[str],
+    lines: Iterable[bytes],
     rate: float | None,
     on_generated: Callable[[str], None],
-) -> Outcome:
+    outcome: Outcome,
+) -> None:
     """Publish what the lines hold and wait until the broker has acknowledged all of it."""
-    codec, partitions = connection.codec(RAW), connection.partitions(RAW)
-    producer = make_producer(connection)
-    outcome = Outcome()
+    publisher = _Publisher(connection, outcome)
+    try:
+        for number, line in _paced(enumerate(lines, 1), rate):
+            try:
+                generated = publisher.publish(number, line)
+            except (NoReview, KafkaException) as error:
+                outcome.refused += 1
+                reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+                err.print(f"line {number}: {plain(reason)}", style="red")
+                continue
+            if generated is not None:
+                on_generated(generated)
+    finally:
+        flush(publisher.producer)
 
-    def delivered(error: Any, message: Any) -> None:
-        if error is not None:
-            outcome.failures.append(error.str())
-        else:
-            outcome.places.append((message.partition(), message.offset()))
 
-    for number, line in _paced(enumerate(lines, 1), rate):
-        if not line.strip():
-            continue
-        try:
-            review, generated = parse(line, _now_ms())
-            key = review["review_id"].encode()
-            send(
-                producer,
-                connection.topic(RAW),
-                partition_of(key, partitions),
-                key,
-                codec.encode(review),
-                [(TRACEPARENT, new_traceparent())],
-                delivered,
+class _Publisher:
+    """Sends lines to the raw topic and notes in `outcome` what the broker said of them."""
+
+    def __init__(self, connection: Connection, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._topic = connection.topic(RAW)
+        self._codec = connection.codec(RAW)
+        self._partitions = connection.partitions(RAW)
+        self._max_bytes = connection.contracts.max_bytes(RAW)
+        self.producer = make_producer(connection)
+
+    def publish(self, number: int, line: bytes) -> str | None:
+        """Gives the id where it made one. Raises NoReview, or KafkaException."""
+        text = decoded(line)
+        if not text:
+            return None
+        review, generated = parse(text, _now_ms())
+        key, value = review["review_id"].encode(), self._codec.encode(review)
+        # The broker would refuse the whole batch that it is in.
+        if len(key) + len(value) > self._max_bytes:
+            raise NoReview(
+                f"expected a review of at most {self._max_bytes:,} bytes, got {len(value):,}"
             )
-        except (NoReview, UnicodeEncodeError, KafkaException) as error:
-            outcome.refused += 1
-            err.print(f"line {number}: {_reason(error)}", style="red", markup=False)
-            continue
-        if generated:
-            on_generated(review["review_id"])
-    flush(producer)
-    return outcome
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is not None:
+                self._outcome.failures.append(f"line {number}: {error.str()}")
+            else:
+                self._outcome.places.append((message.partition(), message.offset()))
+
+        send(
+            self.producer,
+            self._topic,
+            partition_of(key, self._partitions),
+            key,
+            value,
+            [(TRACEPARENT, new_traceparent())],
+            delivered,
+        )
+        return review["review_id"] if generated else None
 
 
 def make_producer(connection: Connection) -> Producer:
@@ -167,24 +202,35 @@ def flush(producer: Producer) -> None:
         )
 
 
+def decoded(line: bytes) -> str:
+    """The text of a line without white space around it. Raises NoReview."""
+    if len(line) > MAX_LINE_BYTES:
+        raise NoReview(f"expected a line of at most {MAX_LINE_BYTES:,} bytes, got a longer one")
+    if line.startswith(UTF_16):
+        raise NoReview("expected UTF-8, got UTF-16; convert the file, such as with iconv")
+    try:
+        return line.decode().removeprefix(BYTE_ORDER_MARK).strip()
+    except UnicodeDecodeError as error:
+        raise NoReview(
+            f"expected UTF-8, got the byte 0x{line[error.start]:02x} at position {error.start + 1}"
+        ) from error
+
+
 def parse(line: str, now_ms: int) -> tuple[dict[str, Any], bool]:
     """The review of a line, and whether its id is a new one. Raises NoReview."""
-    try:
-        content = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise NoReview(f"expected a review as JSON, got {line.strip()[:60]!r} ({error})") from error
+    content = _json_of(line)
     if not isinstance(content, dict):
         raise NoReview(f"expected a JSON object, got {type(content).__name__}")
     unknown = sorted(set(content) - set(FIELDS))
     if unknown:
-        raise NoReview(f"unknown field {unknown[0]!r}; known are {', '.join(FIELDS)}")
+        raise NoReview(f"unknown field {unknown[0]!r:.60}; known are {', '.join(FIELDS)}")
     review_id = content.get("review_id")
     if review_id is not None and (not isinstance(review_id, str) or not review_id):
-        raise NoReview(f"review_id: expected text that is not empty, got {review_id!r}")
+        raise NoReview(f"review_id: expected text that is not empty, got {_shown(review_id)}")
     review: dict[str, Any] = {name: _text(content, name) for name in TEXT_FIELDS}
     if review["text"] is None:
         raise NoReview("text: expected the review's text, got nothing")
-    review["review_id"] = review_id or str(uuid.uuid4())
+    review["review_id"] = _unicode(review_id, "review_id") or str(uuid.uuid4())
     review["source"] = review["source"] or SOURCE
     review["stars"] = _stars(content.get("stars"))
     review["created_at"] = _created_at(content.get("created_at"), now_ms)
@@ -192,10 +238,59 @@ def parse(line: str, now_ms: int) -> tuple[dict[str, Any], bool]:
     return review, review_id is None
 
 
+def _json_of(line: str) -> Any:
+    try:
+        return json.loads(line, object_pairs_hook=_without_repetition, parse_constant=_no_number)
+    except NoReview:
+        raise
+    except RecursionError:
+        raise NoReview("expected a review as JSON, got one that is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise NoReview(f"expected a review as JSON, got {_shown(line)} ({error})") from error
+    # What Python refuses to read though JSON allows it.
+    except ValueError:
+        raise NoReview("expected a review as JSON, got a number of thousands of digits") from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _value in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise NoReview(f"{twice!r:.60}: expected once in an object, got it twice")
+    return content
+
+
+def _no_number(word: str) -> Any:
+    raise NoReview(f"expected JSON, which has no {word}")
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what came; a number may be longer than Python will print."""
+    try:
+        text = repr(value[:100] if isinstance(value, str) else value)
+    except ValueError:
+        text = "a number of thousands of digits"
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
 def _text(content: dict[str, Any], name: str) -> str | None:
     value = content.get(name)
     if value is not None and not isinstance(value, str):
-        raise NoReview(f"{name}: expected text, got {value!r:.60}")
+        raise NoReview(f"{name}: expected text, got {_shown(value)}")
+    return _unicode(value, name)
+
+
+def _unicode(value: str | None, name: str) -> str | None:
+    """JSON can escape half of a surrogate pair, which no UTF-8 has."""
+    try:
+        if value is not None:
+            value.encode()
+    except UnicodeEncodeError as error:
+        raise NoReview(
+            f"{name}: expected Unicode text, got half of a surrogate pair at character "
+            f"{error.start + 1}"
+        ) from error
     return value
 
 
@@ -203,47 +298,65 @@ def _stars(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise NoReview(f"stars: expected a number, got {value!r:.60}")
-    return float(value)
+        raise NoReview(f"stars: expected a number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise NoReview(f"stars: expected a number of 1 to 5, got {_shown(value)}")
+    return number
 
 
 def _created_at(value: Any, now_ms: int) -> int:
     if value is None:
         return now_ms
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62:
-        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _milliseconds(value)
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError) as error:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        # A date at the calendar's end may lie beyond it in UTC.
+        return (moment.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
+    except (TypeError, ValueError, OverflowError) as error:
         raise NoReview(
-            f"created_at: expected ISO 8601 or milliseconds since 1970, got {value!r:.60}"
+            "created_at: expected ISO 8601 or milliseconds since 1970 as a whole number, got "
+            f"{_shown(value)}"
         ) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+
+
+def _milliseconds(value: int) -> int:
+    """Raises NoReview on a number that is likelier to be of another unit."""
+    if LEAST_MS <= value < LEAST_US:
+        return value
+    looks = "" if value < 0 else ", which looks like "
+    if 0 <= value < LEAST_MS:
+        looks += "seconds"
+    elif value >= LEAST_US:
+        looks += "microseconds" if value < LEAST_NS else "nanoseconds"
+    raise NoReview(
+        f"created_at: expected milliseconds since 1970, got {_shown(value)}{looks}; dates before "
+        "1973 and after 5138 go as ISO 8601"
+    )
 
 
 def _attributes(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise NoReview(f"attributes: expected names with texts, got {value!r:.60}")
+        raise NoReview(f"attributes: expected names with texts, got {_shown(value)}")
+    for name, item in value.items():
+        _unicode(name, "attributes")
+        _unicode(item, f"attributes, {name!r:.60}")
     return dict(value)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeEncodeError):
-        return "expected Unicode text, got bytes that are no UTF-8 or half of a surrogate pair"
-    if isinstance(error, KafkaException):
-        return str(error.args[0].str())
-    return str(error)
 
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _paced(lines: Iterable[tuple[int, str]], rate: float | None) -> Iterator[tuple[int, str]]:
+def _paced(lines: Iterable[tuple[int, bytes]], rate: float | None) -> Iterator[tuple[int, bytes]]:
     due = time.monotonic()
     for item in lines:
         if rate is not None:
@@ -253,16 +366,25 @@ def _paced(lines: Iterable[tuple[int, str]], rate: float | None) -> Iterator[tup
 
 
 @contextmanager
-def _lines(file: str) -> Iterator[Iterable[str]]:
+def _lines(file: str) -> Iterator[Iterable[bytes]]:
     """The lines, behind a progress bar where a terminal shows one."""
     if file == STDIN:
-        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors=ERRORS, newline="\n")
+        yield bounded_lines(sys.stdin.buffer)
         return
     columns = (TextColumn("publishing"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         try:
-            opened = progress.open(file, "r", encoding="utf-8", errors=ERRORS, newline="\n")
+            opened = progress.open(file, "rb")
         except OSError as error:
             raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from error
         with opened:
-            yield opened
+            yield bounded_lines(opened)
+
+
+def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines of at most a byte over MAX_LINE_BYTES; what is longer is read past, not kept."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES + 1)
+        yield line

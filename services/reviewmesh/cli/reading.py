@@ -90,7 +90,9 @@ def reader(connection: Connection) -> Iterator[Reader]:
 def places(connection: Connection, *topics: str) -> list[Place]:
     """Every partition of these topics."""
     return [
-        (topic, partition) for topic in topics for partition in range(connection.partitions(topic))
+        (topic, partition)
+        for topic in topics
+        for partition in range(connection.partitions_found(topic))
     ]
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
-SHOWN_TEXT = 72
-PIPE_WIDTH = 2_000
-MOOD_STYLES = {"positive": "green", "negative": "red", "mixed": "yellow"}
+from reviewmesh.cli.terminal import shortened
 
-out = Console(soft_wrap=True)
-if not out.is_terminal:
-    # A file or a pipe has no width: nothing is to be cut there.
-    out.width = PIPE_WIDTH
-err = Console(stderr=True, soft_wrap=True)
+MOOD_STYLES = {"positive": "green", "negative": "red", "mixed": "yellow"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def iso(milliseconds: int) -> str:
-    """ISO 8601, UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    """ISO 8601, UTC, to the millisecond; the number itself where no calendar has it."""
+    try:
+        moment = EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return str(milliseconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -36,7 +34,7 @@ def as_json(schema: Any, value: Any, named: dict[str, Any] | None = None) -> Any
         # Every union of the contracts is one type or null.
         return None if value is None else as_json(filled[0], value, named)
     if isinstance(schema, str):
-        return base64.b64encode(value).decode("ascii") if schema == "bytes" else value
+        return _plain_as_json(schema, value)
     if schema["type"] == "record":
         return _record_as_json(schema, value, named)
     if schema["type"] == "array":
@@ -44,8 +42,16 @@ def as_json(schema: Any, value: Any, named: dict[str, Any] | None = None) -> Any
     if schema["type"] == "map":
         return {key: as_json(schema["values"], item, named) for key, item in value.items()}
     if schema.get("logicalType") == "timestamp-millis":
-        return iso(value)
+        shown = iso(value)
+        return value if shown == str(value) else shown
     return as_json(schema["type"], value, named)
+
+
+def _plain_as_json(schema: str, value: Any) -> Any:
+    if schema == "bytes":
+        return base64.b64encode(value).decode("ascii")
+    # JSON has no such numbers.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _record_as_json(schema: dict[str, Any], value: dict[str, Any], named: dict[str, Any]) -> Any:
@@ -79,9 +85,3 @@ def failed_tasks(record: dict[str, Any]) -> list[str]:
         for task, outcome in sorted(record["tasks"].items())
         if outcome["status"] not in ("OK", "FALLBACK")
     ]
-
-
-def shortened(text: str, limit: int = SHOWN_TEXT) -> str:
-    """One line without control or direction marks, which would disturb the terminal."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return plain if len(plain) <= limit else plain[: limit - 1] + "…"

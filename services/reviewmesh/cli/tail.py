@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from reviewmesh.cli.connection import connect, topic_named
 from reviewmesh.cli.reading import follow
-from reviewmesh.cli.render import as_json, enriched_line, err, iso, out
+from reviewmesh.cli.render import as_json, enriched_line, iso
+from reviewmesh.cli.terminal import err, json_text, out, plain
 from reviewmesh.runtime.codec import DecodeError, load_schema
 from reviewmesh.runtime.record import Record
 from reviewmesh.runtime.topics import load_topics
@@ -43,7 +43,7 @@ def tail(
         try:
             decoded = codec.decode(record.value)
         except DecodeError as error:
-            err.print(f"{record.partition}/{record.offset}: {error}", style="red", markup=False)
+            err.print(f"{record.partition}/{record.offset}: {plain(str(error))}", style="red")
             continue
         _show(record, decoded, schema, as_lines)
         shown += 1
@@ -61,10 +61,9 @@ def schema_of(topic: str) -> dict[str, Any]:
 
 def _show(record: Record, decoded: dict[str, Any], schema: dict[str, Any], as_lines: bool) -> None:
     if as_lines:
-        print(json.dumps(as_json(schema, decoded), ensure_ascii=False), flush=True)
+        print(json_text(as_json(schema, decoded)), flush=True)
     elif record.topic == ENRICHED:
         out.print(enriched_line(decoded))
     else:
-        line = json.dumps(as_json(schema, decoded), ensure_ascii=False)
         place = f"{record.partition}/{record.offset}"
-        out.print(iso(record.timestamp_ms), place, line, markup=False, highlight=False)
+        out.print(iso(record.timestamp_ms), place, json_text(as_json(schema, decoded)))

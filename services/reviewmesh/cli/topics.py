@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from reviewmesh.cli.connection import connect
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.reading import CALL_TIMEOUT_S
-from reviewmesh.cli.render import out
+from reviewmesh.cli.terminal import out
 from reviewmesh.runtime import topics
 from reviewmesh.runtime.registry import registry_of
 
@@ -32,7 +33,7 @@ def apply() -> None:
     except topics.TopicsError as error:
         raise CommandFailed(str(error)) from error
     for line in done:
-        out.print(line, highlight=False)
+        out.print(line)
 
 
 @app.command("list")
@@ -41,21 +42,23 @@ def list_() -> None:
     connection = connect()
     there = connection.admin.list_topics(timeout=CALL_TIMEOUT_S).topics
     table = Table("topic", "schema", "partitions", "clean-up", "kept", "on the broker", box=None)
-    missing = 0
+    wrong = 0
     for topic in topics.load_topics().topics:
         name = connection.topic(topic.name)
         found = len(there[name].partitions) if name in there else 0
-        missing += found != topic.partitions
+        wrong += not found or bool(
+            topics.shape_problem(topic, connection.settings.prefix, there[name])
+        )
         table.add_row(
             name,
             topic.schema,
             str(topic.partitions),
             topic.cleanup_policy,
             f"{topic.retention_hours} h",
-            f"{found} partitions" if found else "[red]missing[/]",
+            f"{found} partitions" if found else Text("missing", style="red"),
         )
     out.print(table)
-    if missing:
+    if wrong:
         raise CommandFailed(
-            f"{missing} topics are not as the contracts say; run `reviewmesh topics apply`"
+            f"{wrong} topics are not as the contracts say; run `reviewmesh topics apply`"
         )

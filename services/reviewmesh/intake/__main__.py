@@ -6,11 +6,13 @@ import sys
 
 import structlog
 
+from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.stage import ACCEPTED, RAW, IntakeStage
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
 from reviewmesh.runtime.reader import PartitionReader
+from reviewmesh.runtime.replays import REPLAYED
 from reviewmesh.runtime.service import run
 from reviewmesh.runtime.settings import Settings
 
@@ -18,13 +20,18 @@ from reviewmesh.runtime.settings import Settings
 def build(
     settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
 ) -> IntakeStage:
+    reader = PartitionReader(settings)
+    accepted, letters = contracts.codec(ACCEPTED), contracts.codec(DEAD_LETTER)
+    partitions = contracts.partitions(RAW)
     return IntakeStage(
         contracts.codec(RAW),
-        contracts.codec(ACCEPTED),
-        DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
-        PartitionReader(settings),
+        accepted,
+        contracts.codec(REPLAYED),
+        DeadLetters(letters, wall_clock),
+        Resets(reader, accepted, letters, settings.prefix, partitions, log),
+        reader,
         wall_clock,
-        contracts.partitions(RAW),
+        partitions,
         contracts.max_bytes(ACCEPTED),
         settings.intake.dedupe_window_s,
         settings.intake.dedupe_ids,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reviewmesh.intake.dedupe import Dedupe
+from reviewmesh.intake.judged import Judged, Resets
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.clock import Clock, milliseconds
@@ -25,6 +26,7 @@ from reviewmesh.runtime.record import (
     Unit,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
+from reviewmesh.runtime.replays import REPLAYED, Replays
 from reviewmesh.runtime.stage import Ledgers, Start
 from reviewmesh.runtime.tracing import new_traceparent
 
@@ -53,6 +55,16 @@ def coordinates(record: Record) -> Coordinates:
     return Coordinates(record.topic, record.partition, record.offset, timestamp)
 
 
+@dataclass(slots=True)
+class Memory:
+    """What a partition is judged by, beside the record itself."""
+
+    dedupe: Dedupe
+    replays: Replays
+    # Only while an operator's reset makes records come again.
+    judged: Judged | None
+
+
 class IntakeStage:
     """Judges records in their order; everything is finished as soon as it was received."""
 
@@ -65,7 +77,9 @@ class IntakeStage:
         self,
         review_codec: Codec,
         accepted_codec: Codec,
+        replayed_codec: Codec,
         dead_letters: DeadLetters,
+        resets: Resets,
         reader: PartitionReader,
         clock: Clock,
         partitions: int,
@@ -76,7 +90,9 @@ class IntakeStage:
     ) -> None:
         self._review_codec = review_codec
         self._accepted_codec = accepted_codec
+        self._replayed_codec = replayed_codec
         self._dead_letters = dead_letters
+        self._resets = resets
         self._reader = reader
         self._clock = clock
         self._partitions = partitions
@@ -85,17 +101,23 @@ class IntakeStage:
         self._dedupe_ids = dedupe_ids
         self._drop_attributes = frozenset(drop_attributes)
         metrics.start_at_zero(self.service, "intake")
-        self._dedupe: dict[int, Dedupe] = {}
+        self._memories: dict[int, Memory] = {}
         self._units: list[Unit] = []
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def load(self, partition: int, starts: dict[str, Start]) -> Dedupe:
-        """Rebuild the partition's memory from the tail of what it has accepted."""
+    def load(self, partition: int, starts: dict[str, Start]) -> Memory:
+        """Rebuild the partition's memory from what it has accepted, and from its marks."""
+        home = partition % self._partitions
+        replays = Replays(self.service, home, self._replayed_codec, self._clock)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
         since = milliseconds(self._clock()) - self._window_ms
         try:
             self._dead_letters.prepare()
+            self._replayed_codec.prepare()
+            judged = self._resets.mend(partition, starts)
+            for record in self._reader.read_tail(REPLAYED, home, None, None):
+                replays.restore(record)
             for record in self._reader.read_tail(
                 ACCEPTED, partition, since, self._dedupe_ids * OFFSETS_PER_ID
             ):
@@ -108,24 +130,58 @@ class IntakeStage:
                 )
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        return dedupe
+        return Memory(dedupe, replays, judged)
 
-    def open(self, partition: int, ledgers: Ledgers, loaded: Dedupe) -> None:
-        self._dedupe[partition] = loaded
+    def open(self, partition: int, ledgers: Ledgers, loaded: Memory) -> None:
+        self._memories[partition] = loaded
 
     def close(self, partition: int) -> None:
-        self._dedupe.pop(partition, None)
+        self._memories.pop(partition, None)
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
+        memory = self._memories[record.partition]
+        finished = ((RAW, record.offset),)
+        if memory.replays.is_doubled(record):
+            counted = metrics.REPLAYS_DROPPED.labels(self.service).inc
+            self._units.append(Unit(record.partition, finished, (), counted))
+            return
         try:
+            if self._comes_again(record, memory):
+                counted = metrics.NOT_REPEATED.labels(self.service, "judged").inc
+                self._units.append(Unit(record.partition, finished, (), counted))
+                return
             outputs = self._judge(record)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        self._units.append(Unit(record.partition, ((RAW, record.offset),), outputs))
+        if not any(output.topic == RAW for output in outputs):
+            memory.replays.take(record)
+            outputs += memory.replays.marks(finished)
+        self._units.append(Unit(record.partition, finished, outputs))
+
+    def _comes_again(self, record: Record, memory: Memory) -> bool:
+        """Whether it was judged before an operator's reset."""
+        judged = memory.judged
+        if judged is None or not judged.covers(record):
+            memory.judged = None
+            return False
+        if judged.was_settled(record):
+            return True
+        origin = coordinates(record)
+        was_accepted = judged.was_accepted(origin.partition, origin.offset)
+        try:
+            decoded = self._review_codec.decode(record.value or b"")
+            review = normalise(decoded, self._drop_attributes)
+        except (DecodeError, Refused):
+            return was_accepted
+        content = review["review_id"], review["content_hash"]
+        was_dropped = record.header(REPLAY) is None and judged.was_dropped(*content)
+        judged.passed(*content)
+        return was_accepted or was_dropped
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        return self._refuse(record, None, cause, message)
+        mark = self._memories[record.partition].replays.mark_of(record)
+        return (*self._refuse(record, None, cause, message), *mark)
 
     def poll(self) -> Sequence[Unit]:
         units, self._units = self._units, []
@@ -185,7 +241,7 @@ class IntakeStage:
 
     def _accept(self, record: Record, accepted: dict[str, Any]) -> tuple[Output, ...]:
         now = milliseconds(self._clock())
-        dedupe = self._dedupe[record.partition]
+        dedupe = self._memories[record.partition].dedupe
         review_id, content_hash = accepted["review_id"], accepted["content_hash"]
         if record.header(REPLAY) is None and dedupe.is_duplicate(review_id, content_hash, now):
             metrics.DUPLICATES.inc()

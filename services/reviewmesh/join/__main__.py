@@ -15,6 +15,7 @@ from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
 from reviewmesh.runtime.reader import PartitionReader
+from reviewmesh.runtime.replays import REPLAYED
 from reviewmesh.runtime.service import run
 from reviewmesh.runtime.settings import Settings
 
@@ -25,6 +26,7 @@ def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundL
         {task: contracts.codec(topic) for task, topic in TOPIC_OF.items()},
         contracts.codec(ENRICHED),
         contracts.codec(PARTIAL),
+        contracts.codec(REPLAYED),
         DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         PartitionReader(settings),
         EndOffsets(settings, wall_clock),

@@ -8,7 +8,6 @@ theirs. So the result inputs are set back to where results of the first unfinish
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 
 import structlog
@@ -16,15 +15,14 @@ import structlog
 from reviewmesh.join.pipeline import ACCEPTED, RESULT_TOPICS
 from reviewmesh.join.published import Published
 from reviewmesh.runtime.codec import Codec, DecodeError
+from reviewmesh.runtime.readback import ReadBack
 from reviewmesh.runtime.reader import PartitionReader
-from reviewmesh.runtime.record import Unavailable
+from reviewmesh.runtime.record import Record
 from reviewmesh.runtime.stage import Start
 
 ENRICHED = "reviews.enriched"
 # A result is appended after its review; brokers whose clocks differ may say otherwise.
 CLOCKS_DIFFER_MS = 600_000
-# Of one attempt; the next one goes on where it ended.
-READ_FOR_S = 15.0
 
 
 @dataclass(slots=True)
@@ -32,7 +30,7 @@ class Reading:
     """How far `reviews.enriched` was read back for one reset."""
 
     published: Published
-    position: int
+    readback: ReadBack
 
 
 class Resets:
@@ -68,7 +66,9 @@ class Resets:
         reading = self._readings.get(partition)
         if reading is None or not reading.published.serves(max(low, first), until):
             reading = self._begin(partition, max(low, first), until, since_ms)
-        self._read_back(partition, reading)
+        self._readings[partition] = reading
+        reading.readback.go_on()
+        del self._readings[partition]
         starts[ACCEPTED] = replace(accepted, redo_until=reading.published.until)
         return reading.published
 
@@ -91,28 +91,6 @@ class Resets:
             # Finished beyond it are results of reviews that come again, too.
             starts[topic] = replace(start, offset=offset, finished=frozenset())
 
-    def _read_back(self, partition: int, reading: Reading) -> None:
-        self._readings[partition] = reading
-        deadline = time.monotonic() + READ_FOR_S
-        for record in self._reader.read_from(ENRICHED, partition, reading.position):
-            try:
-                reading.published.add(self._codec.decode(record.value or b""))
-            except DecodeError as error:
-                self._log.warning(
-                    "not a record of the joiner's",
-                    topic=ENRICHED,
-                    partition=partition,
-                    offset=record.offset,
-                    reason=str(error),
-                )
-            reading.position = record.offset + 1
-            if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"after a reset, reading back what is published in {ENRICHED}/{partition}: "
-                    f"at offset {reading.position}"
-                )
-        del self._readings[partition]
-
     def _begin(self, partition: int, first: int, until: int, since_ms: int) -> Reading:
         low, high = self._reader.bounds(ENRICHED, partition)
         covered_from_ms = 0.0
@@ -128,4 +106,18 @@ class Resets:
             until=until,
             reading_back=high - position,
         )
-        return Reading(Published(first, until, covered_from_ms), position)
+        published = Published(first, until, covered_from_ms)
+
+        def take(record: Record) -> None:
+            try:
+                published.add(self._codec.decode(record.value or b""))
+            except DecodeError as error:
+                self._log.warning(
+                    "not a record of the joiner's",
+                    topic=ENRICHED,
+                    partition=partition,
+                    offset=record.offset,
+                    reason=str(error),
+                )
+
+        return Reading(published, ReadBack(self._reader, {(ENRICHED, partition): position}, take))

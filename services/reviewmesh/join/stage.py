@@ -39,6 +39,7 @@ from reviewmesh.runtime.record import (
     Unit,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
+from reviewmesh.runtime.replays import REPLAYED, Replays
 from reviewmesh.runtime.stage import Ledgers, Start
 
 PARTIAL = "reviews.partial"
@@ -58,6 +59,7 @@ class Loaded:
     partials: list[tuple[dict[str, Any], Headers]]
     published_until: int
     published: Published | None
+    replays: Replays
 
 
 class Refused(ValueError):
@@ -78,6 +80,7 @@ class JoinStage:
         result_codecs: dict[str, Codec],
         enriched_codec: Codec,
         partial_codec: Codec,
+        replayed_codec: Codec,
         dead_letters: DeadLetters,
         reader: PartitionReader,
         ends: EndOffsets,
@@ -92,6 +95,7 @@ class JoinStage:
         self._result_codecs = result_codecs
         self._enriched_codec = enriched_codec
         self._partial_codec = partial_codec
+        self._replayed_codec = replayed_codec
         self._dead_letters = dead_letters
         self._reader = reader
         self._ends = ends
@@ -104,6 +108,7 @@ class JoinStage:
         self._resets = Resets(reader, enriched_codec, log)
         metrics.start_at_zero(self.service, "join")
         self._joins: dict[int, PartitionJoin] = {}
+        self._replays: dict[int, Replays] = {}
         self._ledgers: Ledgers | None = None
         self._units: list[Unit] = []
         self._next_tick = 0.0
@@ -117,12 +122,16 @@ class JoinStage:
             # An emission cannot wait for the registry: what encodes it is known beforehand.
             self._enriched_codec.prepare()
             self._partial_codec.prepare()
+            self._replayed_codec.prepare()
             self._dead_letters.prepare()
             published = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(PARTIAL, partition, None, None):
                 partials.take(record)
+            replays = Replays(self.service, partition, self._replayed_codec, self._clock)
+            for record in self._reader.read_tail(REPLAYED, partition, None, None):
+                replays.restore(record)
             published_until = self._reader.bounds(ENRICHED, partition)[1]
-            return Loaded(list(partials.records()), published_until, published)
+            return Loaded(list(partials.records()), published_until, published, replays)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
 
@@ -139,14 +148,23 @@ class JoinStage:
         for record, headers in loaded.partials:
             join.restore_partial(record, kept(headers))
         self._joins[partition] = join
+        self._replays[partition] = loaded.replays
 
     def close(self, partition: int) -> None:
         self._joins.pop(partition, None)
+        self._replays.pop(partition, None)
         self._ends.forget(partition)
         self._enrichers.forget(partition)
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
+        replays = self._replays[record.partition]
+        if replays.is_doubled(record):
+            counted = metrics.REPLAYS_DROPPED.labels(self.service).inc
+            finished = ((record.topic, record.offset),)
+            self._units.append(Unit(record.partition, finished, (), counted))
+            return
+        replays.take(record)
         join = self._joins[record.partition]
         now = self._clock()
         try:
@@ -196,7 +214,8 @@ class JoinStage:
         self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        return (self._dead_letters.output(record, "join", cause, message, 0, None),)
+        letter = self._dead_letters.output(record, "join", cause, message, 0, None)
+        return (letter, *self._replays[record.partition].mark_of(record))
 
     def poll(self) -> Sequence[Unit]:
         now = self._clock()
@@ -246,7 +265,8 @@ class JoinStage:
 
     def _emit(self, partition: int, emissions: list[Emission]) -> None:
         for emission in emissions:
-            outputs = self._outputs(partition, emission)
+            marks = self._replays[partition].marks(emission.finished)
+            outputs = (*self._outputs(partition, emission), *marks)
             counted = count_of(emission)
             self._units.append(Unit(partition, emission.finished, outputs, counted))
 
@@ -308,7 +328,7 @@ def _count(
     if late is not None:
         metrics.LATE_RESULTS.labels(*late).inc()
     if not_repeated:
-        metrics.NOT_REPEATED.labels(not_repeated).inc()
+        metrics.NOT_REPEATED.labels("joiner", not_repeated).inc()
 
 
 def kept(headers: Headers) -> Headers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reviewmesh.lag.offsets import Place
 from reviewmesh.runtime.settings import Settings
@@ -25,6 +25,14 @@ class WatchedGroup:
     places: tuple[Place, ...]
     reads_all: bool = True
     """It reads all of them from their beginning, else only where it has committed."""
+    more_of: str = ""
+    """A topic of which it reads every partition that there is; empty where there is none."""
+
+    def grown(self, partitions: int) -> WatchedGroup:
+        """The same group where `more_of` has so many partitions."""
+        known = len([place for place in self.places if place[0] == self.more_of])
+        more = tuple((self.more_of, number) for number in range(known, partitions))
+        return replace(self, places=self.places + more)
 
 
 def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
@@ -38,7 +46,7 @@ def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
         return WatchedGroup(prefix + name, task, places)
 
     return (
-        group(INTAKE, RAW),
+        replace(group(INTAKE, RAW), more_of=prefix + RAW),
         *(group(f"reviewmesh-enricher-{task}", ACCEPTED, task=task) for task in TASKS),
         group("reviewmesh-joiner", ACCEPTED, *RESULTS),
     )

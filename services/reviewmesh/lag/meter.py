@@ -60,6 +60,8 @@ class Snapshot:
     measured_at: float
     rows: tuple[PartitionLag, ...] = ()
     time_to_drain: Mapping[WatchedGroup, float] = field(default_factory=dict)
+    held_since: Mapping[Place, float | None] = field(default_factory=dict)
+    """Since when an open transaction has been the end of what can be read; None without one."""
     problems: tuple[str, ...] = ()
     """What could not be measured now; its rows are the last ones known."""
 
@@ -99,6 +101,7 @@ class LagMeter:
         self._watched: dict[Key, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
         self._stable_ends: dict[Place, int] = {}
+        self._held_since: dict[Place, float | None] = {}
         self._last = Snapshot(clock())
 
     def close(self) -> None:
@@ -108,6 +111,10 @@ class LagMeter:
         """Every group on every partition that it reads."""
         now = self._clock()
         problems: list[str] = []
+        self._groups = [
+            group.grown(self._broker.partitions(group.more_of)) if group.more_of else group
+            for group in self._groups
+        ]
         commits = self._broker.committed({group.name: group.places for group in self._groups})
         failures = [found for found in commits.values() if isinstance(found, Failure)]
         if len(failures) == len(commits):
@@ -123,7 +130,11 @@ class LagMeter:
         watched = (self._watched[key] for key in keys if key in self._watched)
         rows = tuple(item.row for item in watched if item.row is not None)
         self._last = Snapshot(
-            now, rows, self._time_to_drain(rows, now), tuple(dict.fromkeys(problems))
+            now,
+            rows,
+            self._time_to_drain(rows, now),
+            self._held_since,
+            tuple(dict.fromkeys(problems)),
         )
         return self._last
 
@@ -183,7 +194,17 @@ class LagMeter:
             if watched.searched is stretch or watched.knows_head_of(stretch, now):
                 head = watched.head or open_heads.get(key)
                 watched.row = _row(key, watched, reach[key], head)
+        self._held_since = {key[1]: self._since(key[1], found, now) for key, found in reach.items()}
         self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
+
+    def _since(self, place: Place, ends: Ends, now: float) -> float | None:
+        """The mesh's own transactions move the stable end many times a second."""
+        if ends.stable == ends.end:
+            return None
+        known = self._held_since.get(place)
+        if known is None or self._stable_ends.get(place) != ends.stable:
+            return now
+        return known
 
     def _find_heads(self, wanted: dict[Key, Stretch], now: float, problems: list[str]) -> None:
         """Look where the head is not known; an empty stretch needs no reading."""

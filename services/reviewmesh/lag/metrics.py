@@ -65,7 +65,21 @@ MEASUREMENT_AGE = Gauge(
     "reviewmesh_lag_measurement_age_seconds",
     "Seconds since the last measurement that left nothing out.",
 )
-ALL = (LAG, LAG_SECONDS, BACKLOG, OLDEST_REVIEW, COMMIT_AGE, TIME_TO_DRAIN, MEASUREMENT_AGE)
+OPEN_TRANSACTION = Gauge(
+    "reviewmesh_open_transaction_seconds",
+    "Seconds for which an open transaction has been the end of what can be read; 0 without one.",
+    ("topic", "partition"),
+)
+ALL = (
+    LAG,
+    LAG_SECONDS,
+    BACKLOG,
+    OLDEST_REVIEW,
+    COMMIT_AGE,
+    TIME_TO_DRAIN,
+    OPEN_TRANSACTION,
+    MEASUREMENT_AGE,
+)
 
 
 class LagCollector(Collector):
@@ -96,6 +110,7 @@ class LagCollector(Collector):
             oldest.add_metric(labels, row.review_seconds(now))
             commits.add_metric(labels, max(0.0, now - row.commit_seen_at))
         yield from (lag, backlog, seconds, oldest, commits, _drain(snapshot))
+        yield _open_transactions(snapshot, now)
         age = MEASUREMENT_AGE.family()
         age.add_metric([], max(0.0, now - self._complete_at))
         yield age
@@ -106,4 +121,12 @@ def _drain(snapshot: Snapshot) -> GaugeMetricFamily:
     group: WatchedGroup
     for group, seconds in snapshot.time_to_drain.items():
         family.add_metric([group.name, group.task], seconds)
+    return family
+
+
+def _open_transactions(snapshot: Snapshot, now: float) -> GaugeMetricFamily:
+    family = OPEN_TRANSACTION.family()
+    for (topic, partition), since in snapshot.held_since.items():
+        held_s = 0.0 if since is None else max(0.0, now - since)
+        family.add_metric([topic, str(partition)], held_s)
     return family

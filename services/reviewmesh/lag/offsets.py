@@ -32,6 +32,8 @@ MOVING = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
 )
 
+TOPICS_HOLD_S = 10.0
+
 Place = tuple[str, int]
 """A topic as it is named on the broker, and a partition."""
 
@@ -88,8 +90,9 @@ class Broker:
         self.open: Any = self._consumer("read_uncommitted")
         self._of_group: dict[str, Any] = {}
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
-        # The topics that exist, as far as known; None after a failure: look again.
-        self._topics: frozenset[str] | None = None
+        # The partitions of topics that exist, as far as known; None after a failure: look again.
+        self._topics: Mapping[str, int] | None = None
+        self._topics_at = 0.0
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -167,13 +170,23 @@ class Broker:
             return dict.fromkeys(places, Failure(error.args[0].str()))
         return {place: _reach([answer[place] for answer in answers]) for place in places}
 
-    def _existing(self, wanted: set[str]) -> frozenset[str] | Failure:
-        """The topics that exist; asked for only when one is missing or something failed."""
-        if self._topics is None or not wanted <= self._topics:
-            try:
-                self._topics = frozenset(self.open.list_topics(timeout=CALL_TIMEOUT_S).topics)
-            except KafkaException as error:
-                return Failure(error.args[0].str())
+    def partitions(self, topic: str) -> int:
+        """How many the topic has now; 0 where that is not known. Topics may grow."""
+        topics = self._existing({topic})
+        return 0 if isinstance(topics, Failure) else topics.get(topic, 0)
+
+    def _existing(self, wanted: set[str]) -> Mapping[str, int] | Failure:
+        """The topics that exist with their partitions, asked for now and again."""
+        known = self._topics
+        fresh = time.monotonic() - self._topics_at < TOPICS_HOLD_S
+        if known is not None and fresh and wanted <= known.keys():
+            return known
+        try:
+            found = self.open.list_topics(timeout=CALL_TIMEOUT_S).topics
+        except KafkaException as error:
+            return Failure(error.args[0].str())
+        self._topics_at = time.monotonic()
+        self._topics = {name: len(topic.partitions) for name, topic in found.items()}
         return self._topics
 
 

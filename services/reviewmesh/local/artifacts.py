@@ -8,6 +8,7 @@ however many processes ask for it at once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -36,6 +37,8 @@ RETRY_PAUSE_S = 1.0
 DOWNLOAD_THREADS = 8
 SOCKET_TIMEOUT_S = 20
 LOCK_WAIT_S = 600.0
+# What no further attempt mends.
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR)
 
 ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Called with a file's name and size; the context it gives yields a `downloaded(n_bytes)`."""
@@ -211,6 +214,8 @@ def _download(file: LockedFile, context: MavenContext) -> Path:
             path = artifact.resolve()
         # What `requests` raises is an OSError; jgo's for a file that is not there a RuntimeError.
         except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno in NO_PLACE:
+                raise
             problem = f"{type(error).__name__}: {error}"
         else:
             digest = _sha256(path)

@@ -17,11 +17,12 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from reviewmesh.local.java import java_command
+from reviewmesh.local.paths import make_private
 from reviewmesh.local.ports import HOST
 
 MAX_HEAP_MB = 512
 FORMAT_HEAP_MB = 128
-FORMAT_TIMEOUT_S = 60
+FORMAT_TIMEOUT_S = 240
 
 # Single-node replication, and timings under which a killed process is noticed in seconds.
 FIXED_PROPERTIES = {
@@ -33,6 +34,7 @@ FIXED_PROPERTIES = {
     "auto.create.topics.enable": "false",
     "num.partitions": "6",
     "default.replication.factor": "1",
+    "min.insync.replicas": "1",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
@@ -90,7 +92,7 @@ def properties_file(broker_dir: Path) -> Path:
 
 def prepare(broker_dir: Path, port: int, controller_port: int) -> None:
     """Write the configuration for these ports; data of an earlier start is left as it is."""
-    broker_dir.mkdir(parents=True, exist_ok=True)
+    make_private(broker_dir)
     text = server_properties(broker_dir, port, controller_port)
     properties_file(broker_dir).write_text(text, encoding="utf-8")
 

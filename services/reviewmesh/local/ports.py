@@ -11,6 +11,8 @@ import random
 import socket
 from collections.abc import Collection, Mapping, Sequence
 
+import psutil
+
 from reviewmesh.local.errors import LocalStackError
 
 HOST = "127.0.0.1"
@@ -29,6 +31,20 @@ def choose_ports(names: Sequence[str], earlier: Mapping[str, int]) -> dict[str, 
     return chosen
 
 
+def taken_by(port: int) -> str:
+    """The program that listens on a port, for a message; empty where that cannot be found out."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr:
+                continue
+            if connection.laddr.port == port and connection.pid is not None:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    # Another user's process, or a system that shows it to its administrator alone.
+    except (psutil.Error, OSError):
+        pass
+    return ""
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on the port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -39,6 +55,18 @@ def is_free(port: int) -> bool:
             probe.listen(1)
         except OSError:
             return False
+    return True
+
+
+def listens(port: int, timeout_s: float) -> bool:
+    """Whether a server listens there; it is in nobody's way, as `is_free` is for a moment."""
+    try:
+        socket.create_connection((HOST, port), timeout_s).close()
+    # A queue that is full takes no connection in time: somebody listens.
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
     return True
 
 

@@ -51,7 +51,7 @@ def backing_programs(
         Program(
             name="registry",
             group="backing",
-            command=registry.command(artifacts.apicurio_dir),
+            command=registry.command(artifacts.apicurio_dir, paths.registry_dir),
             environment=registry.environment(
                 paths.registry_dir, ports["registry"], ports["registry.management"]
             ),

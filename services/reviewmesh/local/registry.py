@@ -3,10 +3,18 @@
 Schema ids are written into every record, so they must survive a restart: the registry keeps them
 in an H2 file and writes each change at once. (In memory it would hand the ids out anew and
 silently change the meaning of what Kafka kept.)
+
+Apicurio makes its tables in its first start, and one that ends within it leaves a database with
+which it never starts again. So `python -m reviewmesh.local.registry APICURIO_DIR REGISTRY_DIR`
+sets such a database aside before it becomes the registry: one that holds no schema, and of which
+nobody noted that the registry was ready with it.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,6 +24,13 @@ from reviewmesh.local.ports import HOST
 
 MAX_HEAP_MB = 256
 CONFLUENT_API = "/apis/ccompat/v7"
+DATABASE = "registry"
+WAS_READY = "was-ready"
+ASIDE = "unfinished"
+SHELL_HEAP_MB = 64
+SHELL_TIMEOUT_S = 120
+SHELL_ANSWER = "schemas"
+IN_USE = "90020"
 
 
 def url(port: int) -> str:
@@ -23,10 +38,9 @@ def url(port: int) -> str:
     return f"http://{HOST}:{port}{CONFLUENT_API}"
 
 
-def command(apicurio_dir: Path) -> list[str]:
+def command(apicurio_dir: Path, registry_dir: Path) -> list[str]:
     """What supervisord runs."""
-    jar = str(apicurio_dir / "quarkus-run.jar")
-    return java_command(MAX_HEAP_MB, "-jar", jar, classes_of=apicurio_dir)
+    return [sys.executable, "-m", "reviewmesh.local.registry", str(apicurio_dir), str(registry_dir)]
 
 
 def environment(registry_dir: Path, port: int, management_port: int) -> dict[str, str]:
@@ -40,8 +54,44 @@ def environment(registry_dir: Path, port: int, management_port: int) -> dict[str
         "APICURIO_STORAGE_KIND": "sql",
         "APICURIO_STORAGE_SQL_KIND": "h2",
         # Without WRITE_DELAY=0 a kill loses the last registered schema.
-        "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{registry_dir}/registry;WRITE_DELAY=0",
+        "APICURIO_DATASOURCE_URL": f"{_address(registry_dir)};WRITE_DELAY=0",
     }
+
+
+def note_ready(registry_dir: Path) -> None:
+    """Its database is whole: it is never set aside from now on."""
+    (registry_dir / WAS_READY).touch()
+
+
+def set_unfinished_aside(apicurio_dir: Path, registry_dir: Path) -> bool:
+    """Rename a database that an interrupted first start left; says whether there was one."""
+    database = registry_dir / f"{DATABASE}.mv.db"
+    if not database.exists() or (registry_dir / WAS_READY).exists():
+        return False
+    if _holds_schemas(apicurio_dir, registry_dir):
+        note_ready(registry_dir)
+        return False
+    database.replace(database.with_suffix(f".{ASIDE}"))
+    return True
+
+
+def _holds_schemas(apicurio_dir: Path, registry_dir: Path) -> bool:
+    """Whether an id was ever given out, or may have been: another process has the database."""
+    [jar] = apicurio_dir.glob("lib/main/com.h2database.h2-*.jar")
+    shell = java_command(
+        SHELL_HEAP_MB,
+        *("-cp", str(jar), "org.h2.tools.Shell", "-user", "sa", "-password", "sa"),
+        *("-url", f"{_address(registry_dir)};IFEXISTS=TRUE"),
+        *("-sql", f"select '{SHELL_ANSWER}' || (count(*) > 0) from content"),
+    )
+    done = subprocess.run(
+        shell, check=False, capture_output=True, text=True, timeout=SHELL_TIMEOUT_S
+    )
+    return f"{SHELL_ANSWER}TRUE" in done.stdout or IN_USE in done.stdout + done.stderr
+
+
+def _address(registry_dir: Path) -> str:
+    return f"jdbc:h2:file:{registry_dir}/{DATABASE}"
 
 
 def is_ready(registry_url: str, timeout_s: float = 2.0) -> bool:
@@ -51,3 +101,16 @@ def is_ready(registry_url: str, timeout_s: float = 2.0) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def main(apicurio_dir: Path, registry_dir: Path) -> None:
+    """Begin a first start that was interrupted anew, then become the registry."""
+    if set_unfinished_aside(apicurio_dir, registry_dir):
+        print("an earlier first start did not end: its database is set aside", flush=True)
+    jar = str(apicurio_dir / "quarkus-run.jar")
+    registry = java_command(MAX_HEAP_MB, "-jar", jar, classes_of=apicurio_dir)
+    os.execv(registry[0], registry)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import signal
+import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from reviewmesh.local import artifacts, broker, programs, registry, state, supervision
+from reviewmesh.local import artifacts, broker, probes, programs, registry, state, supervision
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
-from reviewmesh.local.paths import StackPaths
-from reviewmesh.local.ports import HOST, choose_ports, is_free
+from reviewmesh.local.paths import PRIVATE, StackPaths, cache_dir, make_private, private_files
+from reviewmesh.local.ports import HOST, choose_ports, is_free, taken_by
+from reviewmesh.local.probes import Check, Health
 from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
@@ -27,22 +28,23 @@ from reviewmesh.runtime import topics
 from reviewmesh.runtime.registry import RegistryUnavailable, SchemaRegistry
 from reviewmesh.runtime.settings import Settings
 
-SUPERVISOR_DEADLINE_S = 15.0
-READY_DEADLINE_S = 120.0
+SUPERVISOR_DEADLINE_S = 60.0
+READY_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 90.0
-REGISTRY_TIMEOUT_S = 15.0
+REGISTRY_TIMEOUT_S = 90.0
 # A service waits for what is not there yet, so one that keeps crashing will not get ready either.
 CRASHES_AT_START = 3
 POLL_S = 0.1
 # Asking costs the very processor time that the start needs.
 READY_POLL_S = 0.25
 PORT_CLOSE_DEADLINE_S = 5.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# Their addresses are what clients were given.
+KEEP_THEIR_PORTS = ("broker", "registry")
 
 ReadyCallback = Callable[[str, float], None]
 """Called with a process's name and the seconds it took since the start, once it is ready."""
-
-
-Check = Callable[[], bool]
 
 
 class EmbeddedStack:
@@ -63,27 +65,24 @@ class EmbeddedStack:
         With `mesh=False` there is a broker and a registry, and no service. When something does
         not become ready, everything is stopped again and the error shows the end of its log.
         """
-        self.paths.state_dir.mkdir(parents=True, exist_ok=True)
-        with self._exclusive():
-            earlier = state.read(self.paths)
-            self._refuse_second(earlier)
-            if earlier is not None:
-                end_marked(earlier.stack_id)
-            files = artifacts.ensure(progress)
-            info = self._launch(files, earlier, mesh)
-            try:
-                self._wait_all_ready(info, on_ready, deadline_s)
-            # Also on Ctrl-C: a start that was given up leaves nothing running.
-            except BaseException:
-                self._stop(info)
-                raise
-            return info
+        with self._usable_folders():
+            # A folder that was there before is its owner's to open or close.
+            self.paths.state_dir.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+            with self._exclusive():
+                earlier = state.read(self.paths)
+                self._refuse_second(earlier)
+                if earlier is not None:
+                    end_marked(earlier.stack_id)
+                    _require_ports(earlier, self.paths)
+                files = artifacts.ensure(progress)
+                with private_files():
+                    return self._start(files, earlier, mesh, on_ready, deadline_s)
 
     def down(self, purge: bool = False) -> bool:
         """Stop everything; with `purge` the data goes too. Says whether something was running."""
         if not self.paths.state_dir.exists():
             return False
-        with self._exclusive():
+        with self._usable_folders(), self._exclusive(), private_files():
             info = state.read(self.paths)
             was_running = info is not None and self._stop(info)
             if purge:
@@ -98,6 +97,15 @@ class EmbeddedStack:
         if info.is_running() and self._client(info).answers():
             return self._client(info).processes(info.ports)
         return self._orphans(info)
+
+    def health(self) -> dict[str, Health]:
+        """What each process says of itself, all asked at once."""
+        info = self.info()
+        if info is None:
+            return {}
+        asked = probes.checks(info)
+        with ThreadPoolExecutor(len(asked)) as pool:
+            return dict(zip(asked, pool.map(lambda ask: ask(), asked.values()), strict=True))
 
     def info(self) -> StackInfo | None:
         """Where the running mesh is reached; None when it does not run."""
@@ -117,6 +125,22 @@ class EmbeddedStack:
             if status.name == name:
                 return status
         raise LocalStackError(f"the mesh in {self.paths.state_dir} has no process {name!r}")
+
+    @contextmanager
+    def _usable_folders(self) -> Iterator[None]:
+        """What the file system refuses, with where to look."""
+        try:
+            yield
+        # Those are of sockets, and have names of their own.
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            at = f" ({error.filename})" if error.filename else ""
+            raise LocalStackError(
+                f"{error.strerror or error}{at}; this user must be able to write, and have room, "
+                f"in the state folder {self.paths.state_dir} (REVIEWMESH_STATE_DIR) and the cache "
+                f"folder {cache_dir()} (REVIEWMESH_CACHE_DIR)"
+            ) from error
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -139,13 +163,30 @@ class EmbeddedStack:
                 "REVIEWMESH_STATE_DIR of its own"
             )
 
+    def _start(
+        self,
+        files: artifacts.Artifacts,
+        earlier: StackInfo | None,
+        mesh: bool,
+        on_ready: ReadyCallback | None,
+        deadline_s: float,
+    ) -> StackInfo:
+        info = self._launch(files, earlier, mesh)
+        try:
+            self._wait_all_ready(info, on_ready, deadline_s)
+        # Also on Ctrl-C: a start that was given up leaves nothing running.
+        except BaseException:
+            self._stop(info)
+            raise
+        return info
+
     def _launch(
         self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool
     ) -> StackInfo:
         stack_id = uuid.uuid4().hex
         ports = choose_ports(programs.port_names(mesh), earlier.ports if earlier else {})
         broker.prepare(self.paths.broker_dir, ports["broker"], ports["broker.controller"])
-        self.paths.registry_dir.mkdir(exist_ok=True)
+        make_private(self.paths.registry_dir)
         socket_file = supervision.socket_path(self.paths)
         wanted = programs.backing_programs(self.paths, files, ports)
         wanted += programs.mesh_programs(ports) if mesh else []
@@ -181,10 +222,12 @@ class EmbeddedStack:
                 if on_ready is not None:
                     on_ready(name, time.monotonic() - started)
 
-        wait(_backing_checks(info))
+        asked = probes.checks(info)
+        wait({name: asked.pop(name) for name in programs.BACKING})
+        registry.note_ready(self.paths.registry_dir)
         if info.mesh:
             _apply_topics(info)
-            wait(_service_checks(info))
+        wait(asked)
 
     def _wait_for_supervisor(self, info: StackInfo) -> None:
         deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
@@ -205,7 +248,7 @@ class EmbeddedStack:
         """Give each name once its check holds; raise when one of them never will."""
         pending = dict(checks)
         while pending:
-            for name in [name for name, check in pending.items() if check()]:
+            for name in [name for name, check in pending.items() if check().ready]:
                 del pending[name]
                 yield name
             if pending:
@@ -239,17 +282,16 @@ class EmbeddedStack:
 
     def _stop(self, info: StackInfo) -> bool:
         """Stop in order through supervisord, then end whatever still carries the mesh's mark."""
-        was_running = info.is_running()
-        client = self._client(info)
-        if was_running and client.answers():
-            client.shut_down()
-            deadline = time.monotonic() + STOP_DEADLINE_S
-            while info.is_running() and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-        left = end_marked(info.stack_id)
-        supervision.remove_socket(self.paths, Path(info.supervisor_socket))
-        _wait_ports_closed(info.ports)
-        state.write(self.paths, info.stopped())
+        with _undisturbed():
+            was_running = info.is_running()
+            if was_running and self._client(info).shut_down():
+                deadline = time.monotonic() + STOP_DEADLINE_S
+                while info.is_running() and time.monotonic() < deadline:
+                    time.sleep(POLL_S)
+            left = end_marked(info.stack_id)
+            supervision.remove_socket(self.paths, Path(info.supervisor_socket))
+            _wait_ports_closed(info.ports)
+            state.write(self.paths, info.stopped())
         return was_running or left > 0
 
     def _orphans(self, info: StackInfo) -> list[ProcessStatus]:
@@ -279,28 +321,19 @@ class EmbeddedStack:
             paths.state_dir.rmdir()
 
 
-def _backing_checks(info: StackInfo) -> dict[str, Check]:
-    return {
-        "broker": lambda: (
-            not is_free(info.ports["broker"]) and broker.is_ready(info.bootstrap_servers)
-        ),
-        "registry": lambda: registry.is_ready(info.registry_url),
-    }
-
-
-def _service_checks(info: StackInfo) -> dict[str, Check]:
-    return {
-        name: partial(_is_http_ready, info.ports[name])
-        for name in (programs.WORKER, *programs.SERVICES)
-    }
-
-
-def _is_http_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/readyz", timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+def _require_ports(earlier: StackInfo, paths: StackPaths) -> None:
+    """Raise when a port that clients know is taken: on another one nobody would find the mesh."""
+    kept = {name: earlier.ports[name] for name in KEEP_THEIR_PORTS}
+    _wait_ports_closed(kept)
+    for name, port in kept.items():
+        if not is_free(port):
+            by = taken_by(port)
+            raise LocalStackError(
+                f"the {name} of this mesh was reached on port {port} of {HOST}, which is now taken"
+                f"{' by ' + by if by else ''}: end what listens there and start again. To move "
+                f"the mesh to other ports, its data kept, remove {paths.stack_file} and tell its "
+                "clients the new addresses"
+            )
 
 
 def _apply_topics(info: StackInfo) -> None:
@@ -318,6 +351,20 @@ def _apply_topics(info: StackInfo) -> None:
         raise LocalStackError(
             f"the topics could not be applied, everything is stopped again: {error}"
         ) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C while everything is stopped would leave half of it running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait_ports_closed(ports: Mapping[str, int]) -> None:

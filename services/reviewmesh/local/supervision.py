@@ -18,21 +18,22 @@ import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, cast
 
 from reviewmesh.local.errors import LocalStackError
-from reviewmesh.local.paths import StackPaths
+from reviewmesh.local.paths import PRIVATE, StackPaths, make_private
 
 SUPERVISORD = (sys.executable, "-m", "supervisor.supervisord", "--silent")
 RPC_TIMEOUT_S = 60.0
 # A unix socket's path has room for about 107 characters, and supervisord binds a longer name first.
 LONGEST_SOCKET_PATH = 85
-# A process that lives shorter than this counts as failing to start: it gets the growing pauses.
-START_SECONDS = 5
-# The n-th pause is n seconds long: 40 retries are a quarter of an hour of trying.
-START_RETRIES = 40
+# A process that lives shorter than this counts as failing to start: it gets the growing pauses,
+# of which the n-th is n seconds long. What lives longer is started again at once.
+START_SECONDS = 15
+# Never given up: after an hour in vain the pauses are a minute and a half, after a day seven.
+START_RETRIES = 1_000_000
 LOG_BYTES = "20MB"
 LOG_BACKUPS = 2
 OF_ANOTHER_MESH = (
@@ -101,6 +102,7 @@ autorestart=true
 startsecs={START_SECONDS}
 startretries={START_RETRIES}
 stopsignal=TERM
+umask=077
 stopwaitsecs={program.stop_wait_s}
 killasgroup=true
 redirect_stderr=true
@@ -120,6 +122,7 @@ nodaemon=true
 logfile={_plain(str(paths.supervisor_log))}
 logfile_maxbytes=10MB
 logfile_backups=1
+umask=077
 pidfile={_plain(str(paths.state_dir / "supervisord.pid"))}
 minfds=1024
 
@@ -157,7 +160,7 @@ def remove_socket(paths: StackPaths, socket_file: Path) -> None:
 
 def start(paths: StackPaths, marker: Mapping[str, str]) -> int:
     """Start supervisord apart from this terminal and give its process id."""
-    paths.logs.mkdir(parents=True, exist_ok=True)
+    make_private(paths.logs)
     # Restarts are counted from this log, so it begins anew with each supervisord.
     for old in paths.logs.glob("supervisord.log*"):
         old.unlink()
@@ -169,6 +172,7 @@ def start(paths: StackPaths, marker: Mapping[str, str]) -> int:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
+            umask=0o777 - PRIVATE,
         )
     return process.pid
 
@@ -227,9 +231,13 @@ class SupervisorClient:
         """Start a stopped process."""
         self._call("startProcess", name)
 
-    def shut_down(self) -> None:
-        """Ask supervisord to stop everything, in order, and end."""
-        self._rpc.supervisor.shutdown()
+    def shut_down(self) -> bool:
+        """Ask supervisord to stop everything, in order, and end; says whether it took that."""
+        try:
+            self._rpc.supervisor.shutdown()
+        except (OSError, HTTPException, xmlrpc.client.Error):
+            return False
+        return True
 
     def _call(self, method: str, name: str) -> None:
         # `wait=False`: the caller waits for what it needs, which is never supervisord's own state.

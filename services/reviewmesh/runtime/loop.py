@@ -34,6 +34,7 @@ from reviewmesh.runtime.record import Unit
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.suspicion import Suspicion
+from reviewmesh.runtime.topics import partitions_read
 from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 
 POLL_S = 0.02
@@ -58,6 +59,7 @@ class ConsumerLoop:
         self._log = log
         self._group = f"{settings.prefix}reviewmesh-{stage.service}"
         self._prefix = settings.prefix
+        self._partitions = partitions_read(stage.topics[0])
         self._producer = TransactionalProducer(
             kafka.producer_options(settings, self._group), self._prefix, self._on_error
         )
@@ -270,9 +272,16 @@ class ConsumerLoop:
         except Exception as error:  # noqa: BLE001
             self._failure = error
 
-    def _assign(self, partitions: list[int]) -> None:
-        self._log.info("assigned", partitions=sorted(partitions))
+    def _assign(self, assigned: list[int]) -> None:
+        self._log.info("assigned", partitions=sorted(assigned))
         self._consumer.incremental_assign([])
+        partitions = [number for number in assigned if number < self._partitions]
+        if len(partitions) < len(assigned):
+            self._log.warning(
+                "partitions beyond the mesh's number are not read: nothing of it writes there",
+                topic=self._stage.topics[0],
+                partitions=sorted(set(assigned) - set(partitions)),
+            )
         self._owned.update(partitions)
         self._openings.begin(partitions)
         # A spare member of a group that has more of them than partitions is at work too.

@@ -89,12 +89,17 @@ LATE_RESULTS = Counter(
     "another content.",
     ["task", "outcome"],
 )
+REPLAYS_DROPPED = Counter(
+    "reviewmesh_replays_dropped_total",
+    "Replays of a dead letter whose replay has taken effect before.",
+    ["service"],
+)
 NOT_REPEATED = Counter(
-    "reviewmesh_reviews_not_repeated_total",
-    "Accepted reviews that a reset made come again and that are not published again: published, "
-    "superseded by a later version that is out, unproven (incomplete now, and what was published "
-    "of that time is deleted).",
-    ["reason"],
+    "reviewmesh_records_not_repeated_total",
+    "Records that an operator's reset made come again and that have no second outcome: judged "
+    "(intake), published, superseded by a later version that is out, unproven (incomplete now, and "
+    "what was published of that time is deleted).",
+    ["service", "reason"],
 )
 PARTIALS_OPEN = Gauge("reviewmesh_open_partial_records", "Published records that lack an answer.")
 END_TO_END_SECONDS = Histogram(

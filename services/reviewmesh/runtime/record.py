@@ -13,6 +13,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 TRACEPARENT = "traceparent"
 ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
 REPLAY = "reviewmesh-replay"
+REPLAY_OF = "reviewmesh-replay-of"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
 
 

@@ -219,13 +219,29 @@ def test_health_checks_ask_the_port_that_is_served(name: str) -> None:
 @pytest.mark.parametrize("waiting_for", ["", "the broker"])
 def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
     server = health.serve(
-        reviewmesh.runtime.settings.HttpSettings(), lambda: float("inf"), lambda: waiting_for
+        reviewmesh.runtime.settings.HttpSettings(),
+        lambda: float("inf"),
+        lambda: health.State(waiting_for),
     )
     try:
         code = run_health_check(services()["intake"]["healthcheck"]["test"], server.server_port)
     finally:
         server.shutdown()
     assert (code == 0) == (waiting_for == "")
+
+
+def test_a_service_that_others_hold_up_is_healthy() -> None:
+    """It does all that it can: an update of it must not wait for them."""
+    server = health.serve(
+        reviewmesh.runtime.settings.HttpSettings(),
+        lambda: float("inf"),
+        lambda: health.State("", held_up_by="no worker for task ner"),
+    )
+    try:
+        code = run_health_check(services()["intake"]["healthcheck"]["test"], server.server_port)
+    finally:
+        server.shutdown()
+    assert code == 0
 
 
 @pytest.mark.parametrize("state", ["loading", "serving"])

@@ -1,17 +1,16 @@
-"""The commands `up`, `down` and `ps` of the embedded stack."""
+"""`reviewmesh up`, `down` and `ps`: the embedded stack."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -22,21 +21,20 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from reviewmesh.local.errors import LocalStackError, UnreachableError
+from reviewmesh.cli.errors import EXIT_FAILED
+from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.local.paths import default_state_dir
+from reviewmesh.local.probes import Health
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, log_tail
 
-EXIT_FAILED = 1
-EXIT_UNREACHABLE = 3
 WATCH_INTERVAL_S = 1.0
 # Smaller files come and go faster than a line can be read.
 SHOWN_DOWNLOAD_BYTES = 5_000_000
 HEALTHY = ("RUNNING", "STARTING")
-
-console = Console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +51,7 @@ def up(
 ) -> None:
     """Run the whole mesh on this machine: broker, registry, services and a worker."""
     stack = EmbeddedStack(default_state_dir())
-    with _stop_on_sigterm(), _errors_as_exit_codes():
+    with _stop_on_sigterm(), _interrupted_in_order():
         info = start_with_progress(stack)
         _print_addresses(stack, info)
         if not detach:
@@ -67,25 +65,52 @@ def down(
 ) -> None:
     """Stop the mesh of this state folder; its data stays."""
     stack = EmbeddedStack(default_state_dir())
-    with _errors_as_exit_codes():
+    with _interrupted_in_order():
         was_running = stack.down(purge)
     words = "stopped" if was_running else "nothing was running"
     kept = "data removed" if purge else "data kept"
-    console.print(f"{words}, {kept}: {stack.paths.state_dir}", soft_wrap=True)
+    err.print(f"{words}, {kept}: {stack.paths.state_dir}")
 
 
-def ps() -> None:
-    """Show the processes of the mesh; exit code 1 when one of them is not well."""
+def ps(
+    as_lines: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+) -> None:
+    """Show the processes of the mesh; exit code 1 when one of them is not ready."""
     stack = EmbeddedStack(default_state_dir())
-    with _errors_as_exit_codes():
-        processes = stack.ps()
+    processes, health = stack.ps(), stack.health()
     if not processes:
-        console.print(f"no mesh runs from {stack.paths.state_dir}", soft_wrap=True)
+        err.print(f"no mesh runs from {stack.paths.state_dir}")
         raise typer.Exit(EXIT_FAILED)
-    Console().print(_table(processes))
-    _print_dead(processes)
-    if any(process.state not in HEALTHY for process in processes):
+    if as_lines:
+        print(json_text([_as_json(process, health) for process in processes]))
+    else:
+        out.print(_table(processes, health), soft_wrap=False)
+        _print_dead(processes)
+    if not all(_is_well(process, health) for process in processes):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _is_well(process: ProcessStatus, health: Mapping[str, Health]) -> bool:
+    return process.state in HEALTHY and process.name in health and health[process.name].ready
+
+
+def _words(process: ProcessStatus, health: Mapping[str, Health]) -> str:
+    """What a process says of itself; nothing of one that does not run."""
+    return health[process.name].words if process.pid and process.name in health else "-"
+
+
+def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, Any]:
+    return {
+        "process": process.name,
+        "state": process.state,
+        "ready": _is_well(process, health),
+        "says": _words(process, health),
+        "pid": process.pid,
+        "restarts": process.restarts,
+        "up_s": round(process.uptime_s, 3),
+        "port": process.port,
+        "log": str(process.log),
+    }
 
 
 def start_with_progress(stack: EmbeddedStack) -> StackInfo:
@@ -97,7 +122,7 @@ def start_with_progress(stack: EmbeddedStack) -> StackInfo:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True) as progress:
 
         @contextmanager
         def downloading(name: str, size: int) -> Iterator[Callable[[int], None]]:
@@ -109,37 +134,42 @@ def start_with_progress(stack: EmbeddedStack) -> StackInfo:
             progress.remove_task(task)
 
         def ready(name: str, seconds: float) -> None:
-            progress.console.print(f"[green]ready[/green] {name} after {seconds:.1f} s")
+            progress.console.print(
+                Text.assemble(("ready", "green"), f" {name} after {seconds:.1f} s")
+            )
 
         return stack.up(progress=downloading, on_ready=ready)
 
 
 def _print_addresses(stack: EmbeddedStack, info: StackInfo) -> None:
-    console.print(f"broker   {info.bootstrap_servers}")
-    console.print(f"registry {info.registry_url}")
-    console.print(f"state    {stack.paths.state_dir}", soft_wrap=True)
+    err.print(f"broker   {info.bootstrap_servers}")
+    err.print(f"registry {info.registry_url}")
+    err.print(f"state    {stack.paths.state_dir}")
 
 
 def _watch(stack: EmbeddedStack) -> None:
     """Show the processes until Ctrl-C or SIGTERM, then stop the mesh."""
     try:
-        with Live(console=console, auto_refresh=False) as live:
+        with Live(console=err, auto_refresh=False) as live:
             while processes := stack.ps():
-                live.update(_table(processes), refresh=True)
+                live.update(_table(processes, stack.health()), refresh=True)
                 time.sleep(WATCH_INTERVAL_S)
-        console.print("the mesh was stopped from elsewhere")
+        err.print("the mesh was stopped from elsewhere")
     except KeyboardInterrupt:
-        console.print("stopping the mesh")
+        err.print("stopping the mesh")
         stack.down()
 
 
-def _table(processes: list[ProcessStatus]) -> Table:
-    table = Table("process", "state", "pid", "restarts", "up", "port", "log", box=None)
+def _table(processes: list[ProcessStatus], health: Mapping[str, Health]) -> Table:
+    table = Table(box=None)
+    for name in ("process", "state", "ready", "pid", "restarts", "up", "port", "log"):
+        table.add_column(name, overflow="fold")
     for process in processes:
         colour = "green" if process.state == "RUNNING" else "yellow"
         table.add_row(
             process.name,
-            f"[{'red' if process.state == 'FATAL' else colour}]{process.state}[/]",
+            Text(process.state, style="red" if process.state == "FATAL" else colour),
+            Text(_words(process, health), style="green" if _is_well(process, health) else "red"),
             str(process.pid or ""),
             str(process.restarts),
             _duration(process.uptime_s),
@@ -163,8 +193,8 @@ def _shown_path(path: Path) -> str:
 def _print_dead(processes: list[ProcessStatus]) -> None:
     for process in processes:
         if process.state in ("FATAL", "BACKOFF"):
-            console.print(f"[red]{process.name} {process.state}[/], the end of {process.log}:")
-            console.print(log_tail(process.log), markup=False, highlight=False)
+            err.print(f"{process.name} {process.state}, the end of {process.log}:", style="red")
+            err.print(log_tail(process.log))
 
 
 @contextmanager
@@ -182,13 +212,9 @@ def _stop_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _errors_as_exit_codes() -> Iterator[None]:
+def _interrupted_in_order() -> Iterator[None]:
     try:
         yield
-    except LocalStackError as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        unreachable = isinstance(error, UnreachableError)
-        raise typer.Exit(EXIT_UNREACHABLE if unreachable else EXIT_FAILED) from None
     except KeyboardInterrupt:
-        console.print("interrupted; nothing is left running")
+        err.print("interrupted; nothing is left running")
         raise typer.Exit(EXIT_FAILED) from None

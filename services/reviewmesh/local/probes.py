@@ -1,0 +1,93 @@
+"""Asks each process of an embedded mesh how it is: supervisord knows only that it lives."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+
+from reviewmesh.local import broker, programs, registry
+from reviewmesh.local.ports import HOST, listens
+from reviewmesh.local.state import StackInfo
+
+TIMEOUT_S = 2.0
+LONGEST_ANSWER = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a process says of itself."""
+
+    ready: bool
+    words: str
+    """For people: `ready`, what it waits for, or that it hangs."""
+
+
+# A worker's words for itself that are worth saying.
+STATES = {"loading": "loads its model", "draining": "finishes its work and ends"}
+Check = Callable[[], Health]
+
+
+def checks(info: StackInfo) -> dict[str, Check]:
+    """How to ask each process; the backing ones first."""
+    found: dict[str, Check] = {
+        "broker": partial(_broker, info.ports["broker"], info.bootstrap_servers),
+        "registry": partial(_registry, info.ports["registry"], info.registry_url),
+    }
+    if info.mesh:
+        for name in (programs.WORKER, *programs.SERVICES):
+            found[name] = partial(of_http, info.ports[name])
+    return found
+
+
+def of_http(port: int) -> Health:
+    """A service or a worker, by its /healthz and /readyz."""
+    if not listens(port, TIMEOUT_S):
+        return Health(False, "does not listen")
+    alive, words = _get(port, "/healthz")
+    if not alive:
+        return Health(False, f"hangs: {words}" if words else "hangs: its loop stands still")
+    ready, words = _get(port, "/readyz")
+    if ready:
+        # It does all that it can, and says what holds its records up.
+        return Health(True, f"ready; {words}" if words else "ready")
+    return Health(False, words or "not ready")
+
+
+def _broker(port: int, bootstrap_servers: str) -> Health:
+    return _answering(port, lambda: broker.is_ready(bootstrap_servers, TIMEOUT_S))
+
+
+def _registry(port: int, url: str) -> Health:
+    return _answering(port, lambda: registry.is_ready(url, TIMEOUT_S))
+
+
+def _answering(port: int, answers: Callable[[], bool]) -> Health:
+    if not listens(port, TIMEOUT_S):
+        return Health(False, "does not listen")
+    return Health(True, "ready") if answers() else Health(False, f"no answer in {TIMEOUT_S:g} s")
+
+
+def _get(port: int, path: str) -> tuple[bool, str]:
+    """Whether the status is 200, and what there is to say of it."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=TIMEOUT_S) as response:
+            return True, _waiting_for(response.read(LONGEST_ANSWER))
+    except urllib.error.HTTPError as error:
+        with error:
+            return False, _waiting_for(error.read(LONGEST_ANSWER))
+    except (OSError, HTTPException):
+        return False, f"{path} gives no answer in {TIMEOUT_S:g} s"
+
+
+def _waiting_for(body: bytes) -> str:
+    """In the words of a service; a worker has a word for its state."""
+    try:
+        answer = json.loads(body)
+        return str(answer.get("waiting_for") or STATES.get(answer.get("state"), ""))
+    except (ValueError, AttributeError):
+        return ""
