@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicPartition
 
 from reviewmesh.join.pipeline import ACCEPTED
-from reviewmesh.runtime import kafka
+from reviewmesh.runtime import kafka, metrics
 from reviewmesh.runtime.ledger import decode_finished
 from reviewmesh.runtime.settings import Settings
 
@@ -54,6 +54,7 @@ class EnricherLedgers:
         if place in self._questions or now < self._not_before.get(place, 0.0):
             return
         self._not_before[place] = now + ASK_EVERY_S
+        metrics.ENRICHERS_ASKED.labels(task).inc()
         self._questions[place] = self._thread.submit(self._committed, task, partition)
 
     def answers(self, partition: int) -> list[tuple[str, Finished]]:

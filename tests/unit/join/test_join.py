@@ -266,44 +266,11 @@ class DeadlineMachine(JoinMachine):
                 assert revisions[-1]["complete"]
 
 
-class HealthyMachine(JoinMachine):
-    """However long a result is on its way, and whatever overtakes it: every record is complete."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.partition = Partition(Windows(1000 * HOUR, straggler_s=0.5, late_window_s=HOUR))
-
-    @rule(review_ids=st.text("abc", min_size=1, max_size=5), ask=st.booleans())
-    def results_flow(self, review_ids: str, ask: bool) -> None:
-        """The newest review is answered at once, and overtakes all that wait."""
-        partition = self.partition
-        for review_id in review_ids:
-            self.accept(review_id)
-            for task in TASKS:
-                partition.answer(task, self.unanswered[task].pop())
-            partition.now += 1
-            partition.read_all()
-        if ask:
-            for task in TASKS:
-                partition.ask_enricher(task)
-        partition.tick()
-
-    @rule()
-    def everything_is_read(self) -> None:
-        self.partition.now += 1
-        self.partition.read_all()
-        for task in TASKS:
-            self.partition.join.read_to_end(task, self.partition.now)
-        self.partition.tick()
-
-
 MANY = settings(max_examples=80, stateful_step_count=60, deadline=None, derandomize=True)
 JoinMachine.TestCase.settings = MANY
 DeadlineMachine.TestCase.settings = MANY
 TestJoin = JoinMachine.TestCase
 TestDeadlines = DeadlineMachine.TestCase
-HealthyMachine.TestCase.settings = MANY
-TestHealthy = HealthyMachine.TestCase
 
 
 def statuses(record: dict[str, Any]) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
 from reviewmesh.join.enriched import TASKS
-from reviewmesh.join.pipeline import Questions
-from tests.unit.join.test_join import HOUR, Partition, statuses
+from reviewmesh.join.pipeline import Questions, Windows
+from tests.unit.join.test_join import HOUR, MANY, JoinMachine, Partition, statuses
 
 NOTHING = Questions()
 ENRICHER = Questions(ledgers=frozenset({"sentiment"}))
@@ -108,3 +111,38 @@ def test_an_hour_without_workers_is_no_time_of_flow() -> None:
     partition.read_all()
     partition.commit()
     assert all(record["complete"] for record in partition.out)
+
+
+class HealthyMachine(JoinMachine):
+    """However long a result is on its way, and whatever overtakes it: every record is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.partition = Partition(Windows(1000 * HOUR, straggler_s=0.5, late_window_s=HOUR))
+
+    @rule(review_ids=st.text("abc", min_size=1, max_size=5), ask=st.booleans())
+    def results_flow(self, review_ids: str, ask: bool) -> None:
+        """The newest review is answered at once, and overtakes all that wait."""
+        partition = self.partition
+        for review_id in review_ids:
+            self.accept(review_id)
+            for task in TASKS:
+                partition.answer(task, self.unanswered[task].pop())
+            partition.now += 1
+            partition.read_all()
+        if ask:
+            for task in TASKS:
+                partition.ask_enricher(task)
+        partition.tick()
+
+    @rule()
+    def everything_is_read(self) -> None:
+        self.partition.now += 1
+        self.partition.read_all()
+        for task in TASKS:
+            self.partition.join.read_to_end(task, self.partition.now)
+        self.partition.tick()
+
+
+HealthyMachine.TestCase.settings = MANY
+TestHealthy = HealthyMachine.TestCase
