@@ -189,13 +189,18 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class IntakeSettings(Section):
+    """`forwarding_secret`: one for all replicas. With it a forwarded review names the record that
+    its producer wrote; without it the one that intake forwarded, since anybody can write headers.
+    """
+
     dedupe_window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
     dedupe_ids: int = Field(default=20_000, gt=0)
     drop_attributes: Names = ("email", "phone", "ip_address", "user_id")
+    forwarding_secret: SecretStr | None = Field(default=None, min_length=16)
 
 
 class JoinSettings(Section):
-    """`straggler_s` must exceed session timeout + transaction timeout + the worst inference."""
+    """`straggler_s`: from when on the enricher is asked for a review that later ones overtook."""
 
     max_wait_s: float = Field(default=6 * 3600, gt=0, allow_inf_nan=False)
     straggler_s: float = Field(default=60, gt=0, allow_inf_nan=False)
