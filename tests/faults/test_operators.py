@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -68,15 +68,16 @@ class Operator:
 
     def commit(self, group: str, topic: str, offset: int, metadata: str) -> None:
         """As a tool does that is no member of the group."""
-        consumer = Consumer(
-            {**self.mesh.kafka, "group.id": f"{self.mesh.prefix}reviewmesh-{group}"}
-        )
-        try:
-            name = self.mesh.prefix + topic
-            offsets = [TopicPartition(name, p, offset, metadata) for p in range(PARTITIONS)]
-            consumer.commit(offsets=offsets, asynchronous=False)
-        finally:
-            consumer.close()
+        name, full = f"{self.mesh.prefix}reviewmesh-{group}", self.mesh.prefix + topic
+        offsets = [TopicPartition(full, p, offset, metadata) for p in range(PARTITIONS)]
+        wanted = ConsumerGroupTopicPartitions(name, offsets)
+
+        def accepted() -> bool:
+            done = self.admin.alter_consumer_group_offsets([wanted])[name].result(30)
+            return all(item.error is None for item in done.topic_partitions)
+
+        # A static member that was stopped stands in its group until the session timeout is over.
+        wait_until(accepted, SOON_S, f"Kafka takes a commit for {name}")
 
     def end(self, topic: str, partition: int) -> int:
         consumer = Consumer({**self.mesh.kafka, "group.id": f"{self.mesh.prefix}ends"})

@@ -113,6 +113,26 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert _reviewmesh(stack, "ps").returncode == 1
 
 
+def test_ctrl_c_again_and_again_while_it_starts_leaves_nothing_running(
+    stack: EmbeddedStack,
+) -> None:
+    starting = subprocess.Popen(
+        [str(REVIEWMESH), "up"], env=_environment(stack), stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(stack.ps()) == len(ALL), 60, "its processes")
+    info = stack.info()
+    assert info is not None
+
+    starting.send_signal(signal.SIGINT)
+    # Its processes are being ended: now as good a moment for another as any.
+    wait_until(lambda: len(marked_processes(info.stack_id)) < 5, 30, "most of it ended")
+    starting.send_signal(signal.SIGINT)
+
+    assert "nothing is left running" in starting.communicate(timeout=60)[1]
+    assert starting.returncode == 1
+    assert marked_processes(info.stack_id) == []
+
+
 @pytest.mark.parametrize("command", ["up", "down", "demo"])
 def test_a_state_folder_that_cannot_be_made_is_a_message_and_no_traceback(
     command: str, tmp_path: Path

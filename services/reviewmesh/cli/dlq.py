@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Set
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,10 +19,9 @@ from reviewmesh.cli.tail import schema_of
 from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
 from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.record import REPLAY, REPLAY_OF
-from reviewmesh.runtime.topics import load_topics
+from reviewmesh.runtime.replays import PLACE, REPLAYED
 
 DEAD_LETTER = "reviews.dead-letter"
-REPLAYED = "reviews.replayed"
 REPLAYABLE = (
     "reviews.raw",
     "reviews.accepted",
@@ -33,7 +31,6 @@ REPLAYABLE = (
 )
 """The topics that the mesh reads: a letter that names another is none of ours."""
 ALL_TASKS = b"all"
-PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,19})")
 
 app = typer.Typer(help="Dead letters: list, show, send again.", no_args_is_help=True)
 
@@ -150,6 +147,8 @@ def replay(
     words = f"{len(sendable) - len(failures)} replayed"
     if len(fresh) < len(letters):
         words += f", {len(letters) - len(fresh)} skipped that were replayed before"
+    if again := sum(item.replay_of is not None for item in sendable):
+        words += f"; {again} of them are replays that failed again"
     err.print(words)
     if failures:
         raise CommandFailed(
@@ -196,7 +195,8 @@ def _send(connection: Connection, letters: list[DeadLetter]) -> list[str]:
 
 def _replayed(connection: Connection) -> set[str]:
     """The places of letters whose replay has arrived."""
-    if REPLAYED not in [topic.name for topic in load_topics().topics]:
+    # Until `topics apply` of this version has run.
+    if connection.topic(REPLAYED) not in connection.found:
         return set()
     kept: dict[str, bool] = {}
     for record in read_all(connection, places(connection, REPLAYED)):

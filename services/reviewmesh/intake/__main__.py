@@ -7,7 +7,7 @@ import sys
 import structlog
 
 from reviewmesh.intake.judged import Resets
-from reviewmesh.intake.stage import ACCEPTED, RAW, IntakeStage
+from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
 from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.contracts import Contracts
 from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
@@ -31,11 +31,9 @@ def build(
         Resets(reader, accepted, letters, settings.prefix, partitions, log),
         reader,
         wall_clock,
-        partitions,
-        contracts.max_bytes(ACCEPTED),
-        settings.intake.dedupe_window_s,
-        settings.intake.dedupe_ids,
-        settings.intake.drop_attributes,
+        Contract(partitions, contracts.max_bytes(RAW), contracts.max_bytes(ACCEPTED)),
+        settings.intake,
+        log,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from reviewmesh.intake.dedupe import Dedupe
 from reviewmesh.intake.judged import Judged, Resets
+from reviewmesh.intake.lookups import Lookups
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
+from reviewmesh.intake.provenance import Provenance
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.clock import Clock, milliseconds
 from reviewmesh.runtime.codec import Codec, DecodeError
@@ -16,7 +20,6 @@ from reviewmesh.runtime.deadletter import DeadLetters
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.record import (
-    FORWARDED_FROM,
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -27,32 +30,25 @@ from reviewmesh.runtime.record import (
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
 from reviewmesh.runtime.replays import REPLAYED, Replays
+from reviewmesh.runtime.settings import IntakeSettings
 from reviewmesh.runtime.stage import Ledgers, Start
-from reviewmesh.runtime.tracing import new_traceparent
+from reviewmesh.runtime.tracing import new_traceparent, valid_traceparent
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"
+UNREADABLE = "UNREADABLE"
 # Offsets have gaps of transaction markers, about one for each transaction of intake.
 OFFSETS_PER_ID = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Coordinates:
-    """Where the producer's own record lies, also after forwarding."""
+class Contract:
+    """What the mesh's topics can take."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-
-
-def coordinates(record: Record) -> Coordinates:
-    origin = record.header(ORIGIN_TIMESTAMP)
-    timestamp = int(origin) if origin and origin.isdigit() else record.timestamp_ms
-    forwarded = (record.header(FORWARDED_FROM) or b"").decode("ascii", "replace").split("/")
-    if len(forwarded) == 3 and forwarded[1].isdigit() and forwarded[2].isdigit():
-        return Coordinates(forwarded[0], int(forwarded[1]), int(forwarded[2]), timestamp)
-    return Coordinates(record.topic, record.partition, record.offset, timestamp)
+    # Of the mesh's own topics.
+    partitions: int
+    max_raw_bytes: int
+    max_accepted_bytes: int
 
 
 @dataclass(slots=True)
@@ -82,11 +78,9 @@ class IntakeStage:
         resets: Resets,
         reader: PartitionReader,
         clock: Clock,
-        partitions: int,
-        max_accepted_bytes: int,
-        dedupe_window_s: float,
-        dedupe_ids: int,
-        drop_attributes: Collection[str],
+        contract: Contract,
+        settings: IntakeSettings,
+        log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._review_codec = review_codec
         self._accepted_codec = accepted_codec
@@ -95,39 +89,36 @@ class IntakeStage:
         self._resets = resets
         self._reader = reader
         self._clock = clock
-        self._partitions = partitions
-        self._max_accepted_bytes = max_accepted_bytes
-        self._window_ms = milliseconds(dedupe_window_s)
-        self._dedupe_ids = dedupe_ids
-        self._drop_attributes = frozenset(drop_attributes)
+        self._contract = contract
+        self._window_ms = milliseconds(settings.dedupe_window_s)
+        self._dedupe_ids = settings.dedupe_ids
+        self._drop_attributes = frozenset(settings.drop_attributes)
+        secret = settings.forwarding_secret
+        self._provenance = Provenance(RAW, secret.get_secret_value().encode() if secret else None)
+        self._log = log
         metrics.start_at_zero(self.service, "intake")
         self._memories: dict[int, Memory] = {}
+        self._lookups = Lookups(review_codec)
         self._units: list[Unit] = []
 
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> Memory:
         """Rebuild the partition's memory from what it has accepted, and from its marks."""
-        home = partition % self._partitions
+        home = partition % self._contract.partitions
         replays = Replays(self.service, home, self._replayed_codec, self._clock)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
-        since = milliseconds(self._clock()) - self._window_ms
         try:
             self._dead_letters.prepare()
+            self._accepted_codec.prepare()
+            self._review_codec.prepare()
             self._replayed_codec.prepare()
             judged = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(REPLAYED, home, None, None):
                 replays.restore(record)
-            for record in self._reader.read_tail(
-                ACCEPTED, partition, since, self._dedupe_ids * OFFSETS_PER_ID
-            ):
-                accepted = self._accepted_codec.decode(record.value or b"")
-                dedupe.accepted(
-                    accepted["review_id"],
-                    accepted["content_hash"],
-                    accepted["acceptance"],
-                    accepted["accepted_at"] or record.timestamp_ms,
-                )
+            # Raw may have more partitions than the mesh's own: all that lies there is forwarded.
+            if partition == home:
+                self._remember(partition, dedupe)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         return Memory(dedupe, replays, judged)
@@ -137,27 +128,106 @@ class IntakeStage:
 
     def close(self, partition: int) -> None:
         self._memories.pop(partition, None)
+        self._lookups.drop(partition)
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
-        memory = self._memories[record.partition]
-        finished = ((RAW, record.offset),)
-        if memory.replays.is_doubled(record):
-            counted = metrics.REPLAYS_DROPPED.labels(self.service).inc
-            self._units.append(Unit(record.partition, finished, (), counted))
+        if self._lookups.keeps(record):
             return
         try:
-            if self._comes_again(record, memory):
-                counted = metrics.NOT_REPEATED.labels(self.service, "judged").inc
-                self._units.append(Unit(record.partition, finished, (), counted))
-                return
-            outputs = self._judge(record)
+            self._units.append(self._take(record))
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        if not any(output.topic == RAW for output in outputs):
-            memory.replays.take(record)
-            outputs += memory.replays.marks(finished)
-        self._units.append(Unit(record.partition, finished, outputs))
+
+    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        mark = self._memories[record.partition].replays.mark_of(record)
+        return (self._refuse(record, None, cause, message), *mark)
+
+    def poll(self) -> Sequence[Unit]:
+        self._lookups.work_off(self._take_late)
+        units, self._units = self._units, []
+        return units
+
+    def blocks(self, topic: str, partition: int) -> bool:
+        return self._lookups.is_full(partition)
+
+    def waiting_for(self) -> str:
+        return self._lookups.waiting_for()
+
+    def waits_for(self, partition: int) -> str:
+        return self._lookups.waits_for(partition)
+
+    def idle(self) -> bool:
+        return not self._units
+
+    def stop(self) -> None:
+        self._lookups.stop()
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def _remember(self, partition: int, dedupe: Dedupe) -> None:
+        since = milliseconds(self._clock()) - self._window_ms
+        at_most = self._dedupe_ids * OFFSETS_PER_ID
+        foreign = 0
+        for record in self._reader.read_tail(ACCEPTED, partition, since, at_most):
+            try:
+                accepted = self._accepted_codec.decode(record.value or b"")
+            except DecodeError as error:
+                foreign += 1
+                if foreign == 1:
+                    self._log.warning(
+                        "not intake's own record, it is left out of the memory of duplicates",
+                        topic=ACCEPTED,
+                        partition=partition,
+                        offset=record.offset,
+                        reason=str(error),
+                    )
+                continue
+            dedupe.accepted(
+                accepted["review_id"],
+                accepted["content_hash"],
+                accepted["acceptance"],
+                accepted["accepted_at"] or record.timestamp_ms,
+            )
+        if foreign > 1:
+            self._log.warning(
+                "records that are not intake's own",
+                count=foreign,
+                topic=ACCEPTED,
+                partition=partition,
+            )
+
+    # -- judging -----------------------------------------------------------------------------
+
+    def _take_late(self, record: Record) -> None:
+        """As when the loop hands it over: whatever it raises costs this record."""
+        try:
+            unit = self._take(record)
+        except RegistryUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - it costs this record, not the service
+            self._log.exception(
+                "a record that the stage cannot take is set aside as a dead letter",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            metrics.SET_ASIDE.labels(self.service, "raised").inc()
+            message = f"{type(error).__name__}: {error}"
+            unit = _unit(record, *self.set_aside(record, UNREADABLE, message))
+        self._units.append(unit)
+
+    def _take(self, record: Record) -> Unit:
+        memory = self._memories[record.partition]
+        if memory.replays.is_doubled(record):
+            return _unit(record, counted=metrics.REPLAYS_DROPPED.labels(self.service).inc)
+        if self._comes_again(record, memory):
+            return _unit(record, counted=metrics.NOT_REPEATED.labels(self.service, "judged").inc)
+        unit = self._judge(record)
+        if any(output.topic == RAW for output in unit.outputs):
+            return unit
+        memory.replays.take(record)
+        return unit._replace(outputs=unit.outputs + memory.replays.marks(unit.finished))
 
     def _comes_again(self, record: Record, memory: Memory) -> bool:
         """Whether it was judged before an operator's reset."""
@@ -167,7 +237,7 @@ class IntakeStage:
             return False
         if judged.was_settled(record):
             return True
-        origin = coordinates(record)
+        origin = self._provenance.coordinates(record)
         was_accepted = judged.was_accepted(origin.partition, origin.offset)
         try:
             decoded = self._review_codec.decode(record.value or b"")
@@ -179,32 +249,7 @@ class IntakeStage:
         judged.passed(*content)
         return was_accepted or was_dropped
 
-    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        mark = self._memories[record.partition].replays.mark_of(record)
-        return (*self._refuse(record, None, cause, message), *mark)
-
-    def poll(self) -> Sequence[Unit]:
-        units, self._units = self._units, []
-        return units
-
-    def blocks(self, topic: str, partition: int) -> bool:
-        return False
-
-    def waiting_for(self) -> str:
-        return ""
-
-    def waits_for(self, partition: int) -> str:
-        return ""
-
-    def idle(self) -> bool:
-        return not self._units
-
-    def stop(self) -> None:
-        """Nothing runs beside the loop."""
-
-    # -- judging -----------------------------------------------------------------------------
-
-    def _judge(self, record: Record) -> tuple[Output, ...]:
+    def _judge(self, record: Record) -> Unit:
         review: dict[str, Any] = {}
         try:
             if record.value is None:
@@ -212,41 +257,38 @@ class IntakeStage:
                     "TOMBSTONE", "expected a review, got a tombstone; the mesh erases nothing here"
                 )
             review = self._review_codec.decode(record.value)
-            home = partition_of(review_id_of(review).encode(), self._partitions)
+            home = partition_of(review_id_of(review).encode(), self._contract.partitions)
             if home != record.partition:
-                return (self._forward(record, review["review_id"], home),)
+                return _unit(record, self._forward(record, review["review_id"], home))
             return self._accept(record, normalise(review, self._drop_attributes))
         except DecodeError as error:
-            return self._refuse(record, None, error.cause, str(error))
+            return _unit(record, self._refuse(record, None, error.cause, str(error)))
         except Refused as refused:
-            return self._refuse(record, review.get("review_id"), refused.cause, str(refused))
+            review_id = review.get("review_id")
+            return _unit(record, self._refuse(record, review_id, refused.cause, str(refused)))
 
-    def _refuse(
-        self, record: Record, review_id: str | None, cause: str, message: str
-    ) -> tuple[Output, ...]:
-        return (self._dead_letters.output(record, "intake", cause, message, 0, review_id),)
+    def _refuse(self, record: Record, review_id: str | None, cause: str, message: str) -> Output:
+        return self._dead_letters.output(record, "intake", cause, message, 0, review_id)
 
     def _forward(self, record: Record, review_id: str, home: int) -> Output:
-        metrics.FORWARDED.inc()
-        origin = coordinates(record)
-        headers = [
-            (name, value)
-            for name, value in record.headers
-            if name not in (FORWARDED_FROM, ORIGIN_TIMESTAMP)
-        ]
-        came_from = f"{origin.topic}/{origin.partition}/{origin.offset}"
-        headers.append((FORWARDED_FROM, came_from.encode()))
-        headers.append((ORIGIN_TIMESTAMP, str(origin.timestamp_ms).encode()))
-        return Output(RAW, home, review_id.encode(), record.value, tuple(headers))
+        forwarded = Output(
+            RAW,
+            home,
+            review_id.encode(),
+            record.value,
+            self._provenance.forwarded(record),
+            metrics.FORWARDED.inc,
+        )
+        self._check_size(forwarded, self._contract.max_raw_bytes, "its headers or attributes")
+        return forwarded
 
-    def _accept(self, record: Record, accepted: dict[str, Any]) -> tuple[Output, ...]:
+    def _accept(self, record: Record, accepted: dict[str, Any]) -> Unit:
         now = milliseconds(self._clock())
         dedupe = self._memories[record.partition].dedupe
         review_id, content_hash = accepted["review_id"], accepted["content_hash"]
         if record.header(REPLAY) is None and dedupe.is_duplicate(review_id, content_hash, now):
-            metrics.DUPLICATES.inc()
-            return ()
-        origin = coordinates(record)
+            return _unit(record, counted=metrics.DUPLICATES.inc)
+        origin = self._provenance.coordinates(record)
         acceptance = dedupe.acceptance(review_id, content_hash)
         value = self._accepted_codec.encode(
             {
@@ -259,15 +301,27 @@ class IntakeStage:
                 "acceptance": acceptance,
             }
         )
-        if len(value) > self._max_accepted_bytes:
-            raise Refused(
-                "OVERSIZE",
-                f"expected an accepted review of at most {self._max_accepted_bytes:,} bytes, got "
-                f"{len(value):,}; shorten its title or attributes",
-            )
-        dedupe.accepted(review_id, content_hash, acceptance, now)
         headers = (
-            (TRACEPARENT, record.header(TRACEPARENT) or new_traceparent()),
+            (
+                TRACEPARENT,
+                valid_traceparent(record.header(TRACEPARENT)) or new_traceparent(),
+            ),
             (ORIGIN_TIMESTAMP, str(origin.timestamp_ms).encode()),
         )
-        return (Output(ACCEPTED, record.partition, review_id.encode(), value, headers),)
+        output = Output(ACCEPTED, record.partition, review_id.encode(), value, headers)
+        self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
+        dedupe.accepted(review_id, content_hash, acceptance, now)
+        return _unit(record, output)
+
+    @staticmethod
+    def _check_size(output: Output, at_most: int, what: str) -> None:
+        if output.size() > at_most:
+            raise Refused(
+                "OVERSIZE",
+                f"expected a record of at most {at_most:,} bytes on {output.topic}, got "
+                f"{output.size():,}; shorten {what}",
+            )
+
+
+def _unit(record: Record, *outputs: Output, counted: Callable[[], None] | None = None) -> Unit:
+    return Unit(record.partition, ((RAW, record.offset),), outputs, counted)

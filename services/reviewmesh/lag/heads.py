@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, TopicPartition
 
 from reviewmesh.lag.offsets import Place, Progress
-from reviewmesh.runtime.record import ORIGIN_TIMESTAMP
+from reviewmesh.runtime.record import ORIGIN_TIMESTAMP, headers_of
 
 READ_FOR_S = 3.0
 POLL_S = 0.02
@@ -90,7 +90,7 @@ def _head(message: Any, stretch: Stretch) -> Head | None:
     if message.error() is not None or message.offset() >= stretch.end:
         return None
     timestamp_ms: int = message.timestamp()[1]
-    headers = dict(message.headers() or ())
+    headers = dict(headers_of(message))
     return Head(
         message.offset(), timestamp_ms, _origin_ms(headers.get(ORIGIN_TIMESTAMP), timestamp_ms)
     )

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,7 +144,9 @@ class EmbeddedStack:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with self.paths.lock_file.open("w") as handle:
+        with private_files():
+            lock = self.paths.lock_file.open("w")
+        with lock as handle:
             try:
                 fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -291,7 +293,9 @@ class EmbeddedStack:
             left = end_marked(info.stack_id)
             supervision.remove_socket(self.paths, Path(info.supervisor_socket))
             _wait_ports_closed(info.ports)
-            state.write(self.paths, info.stopped())
+            # On a full disk the file stays as it was, and names a supervisor that lives no more.
+            with suppress(OSError):
+                state.write(self.paths, info.stopped())
         return was_running or left > 0
 
     def _orphans(self, info: StackInfo) -> list[ProcessStatus]:
@@ -315,7 +319,10 @@ class EmbeddedStack:
         for folder in (paths.broker_dir, paths.registry_dir, paths.logs):
             shutil.rmtree(folder, ignore_errors=True)
         pid_file = paths.state_dir / "supervisord.pid"
-        for file in (paths.stack_file, paths.supervisor_config, pid_file, paths.lock_file):
+        # Beside what a full disk cut short.
+        half_written = paths.state_dir.glob("stack.*.new")
+        named = (paths.stack_file, paths.supervisor_config, pid_file, paths.lock_file)
+        for file in (*named, *half_written):
             file.unlink(missing_ok=True)
         if not any(paths.state_dir.iterdir()):
             paths.state_dir.rmdir()

@@ -69,8 +69,12 @@ def write(paths: StackPaths, info: StackInfo) -> None:
     """Replace `stack.json` in one step, so that no reader sees half of it."""
     fresh = paths.stack_file.with_suffix(f".{os.getpid()}.new")
     content = asdict(info) | {"ports": dict(info.ports)}
-    fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(paths.stack_file)
+    try:
+        fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(paths.stack_file)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def find_running(state_dir: Path) -> StackInfo | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reviewmesh.runtime.codec import Codec, load_schema
 from reviewmesh.runtime.registry import registry_of
 from reviewmesh.runtime.settings import Settings
-from reviewmesh.runtime.topics import Topic, load_topics
+from reviewmesh.runtime.topics import Topic, load_topics, room_of
 
 
 class Contracts:
@@ -29,12 +29,13 @@ class Contracts:
             self._registry.id_of(f"{self._prefix}{topic.name}-value", load_schema(topic.schema))
 
     def codec(self, topic: str) -> Codec:
-        self._used[topic] = self._topics[topic]
-        return Codec(self._registry, f"{self._prefix}{topic}-value", self._topics[topic].schema)
+        used = self._used[topic] = self._topics[topic]
+        subject = f"{self._prefix}{topic}-value"
+        return Codec(self._registry, subject, used.schema, used.max_message_bytes)
 
     def max_bytes(self, topic: str) -> int:
-        """What a record's value may measure, with room for key, headers and batch."""
-        return self._topics[topic].max_message_bytes * 15 // 16
+        """What a record may measure, with room for the batch around it."""
+        return room_of(self._topics[topic])
 
     def partitions(self, topic: str) -> int:
         return self._topics[topic].partitions

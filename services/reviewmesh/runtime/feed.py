@@ -13,7 +13,7 @@ from reviewmesh.runtime import metrics
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Record, Unavailable, Unit
+from reviewmesh.runtime.record import Record, Unavailable, Unit, headers_of
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.suspicion import Suspicion
 
@@ -53,7 +53,7 @@ class Feed:
                     message.offset(),
                     message.key(),
                     message.value(),
-                    tuple(message.headers() or ()),
+                    headers_of(message),
                     message.timestamp()[1],
                 )
             )

@@ -109,6 +109,9 @@ class Outbox:
                 self._units.popleft()
                 if unit.committed is not None:
                     unit.committed()
+            for output in outputs:
+                if output.committed is not None:
+                    output.committed()
             for item, notes, commit in dirty:
                 item.committed_as = commit
                 item.suspicion.committed(notes)

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.runtime import kafka
-from reviewmesh.runtime.record import Record, Unavailable
+from reviewmesh.runtime.record import Record, Unavailable, headers_of
 from reviewmesh.runtime.settings import Settings
 
 DEADLINE_S = 20.0
@@ -133,6 +133,6 @@ def record_of(topic: str, message: Any) -> Record:
         message.offset(),
         message.key(),
         message.value(),
-        tuple(message.headers() or ()),
+        headers_of(message),
         message.timestamp()[1],
     )

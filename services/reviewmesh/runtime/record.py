@@ -5,8 +5,11 @@ Named tuples: thousands are made each second, and a frozen dataclass takes three
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import structlog
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -15,6 +18,10 @@ ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
 REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
+FORWARDED_MAC = "reviewmesh-forwarded-mac"
+# A header's lengths and a record's own: at most that much each beside names and values.
+OVERHEAD = 16
+TELL_AGAIN_AFTER_S = 60.0
 
 
 class Record(NamedTuple):
@@ -44,6 +51,13 @@ class Output(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    # Called once it is committed, as `Unit.committed` is.
+    committed: Callable[[], None] | None = None
+
+    def size(self) -> int:
+        """What it measures on its topic, less the batch around it."""
+        own = len(self.key or b"") + len(self.value or b"")
+        return own + headers_size(self.headers) + 4 * OVERHEAD
 
 
 class Unit(NamedTuple):
@@ -59,3 +73,33 @@ class Unit(NamedTuple):
 
 class Unavailable(RuntimeError):
     """Something outside is not there now: the record is held and tried again, nothing is lost."""
+
+
+def headers_size(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(value or b"") + OVERHEAD for name, value in headers)
+
+
+_last_told_of_headers = -TELL_AGAIN_AFTER_S
+
+
+def headers_of(message: Any) -> Headers:
+    """A consumed message's headers; none where the client cannot give them.
+
+    confluent-kafka gives all or none when the name of one is not UTF-8.
+    """
+    global _last_told_of_headers
+    try:
+        return tuple(message.headers() or ())
+    # The C code of the client gives the one or the other, by its version.
+    except (UnicodeDecodeError, SystemError):
+        now = time.monotonic()
+        if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
+            _last_told_of_headers = now
+            structlog.get_logger().warning(
+                "a record's headers are left out, the name of one is not UTF-8; others like it "
+                "within a minute are not told of",
+                topic=message.topic(),
+                partition=message.partition(),
+                offset=message.offset(),
+            )
+        return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import time
 from typing import Any
 
@@ -12,7 +13,12 @@ from pydantic import SecretStr
 
 from reviewmesh.runtime.settings import RegistrySettings
 
-UNKNOWN_FOR_S = 5.0
+REFUSED_FOR_S = 5.0
+KEPT_REFUSED = 10_000
+KEPT_SCHEMAS = 1_000
+TRIES_OF_AN_ID = 3
+MAX_ANSWER = 4 * 1024 * 1024
+MAX_SCHEMA = 256 * 1024
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
@@ -24,6 +30,14 @@ class UnknownSchemaId(LookupError):
     """The registry answers and knows no schema of that id."""
 
 
+class UnusableSchema(LookupError):
+    """The registry has something under that id that no Avro record can be read with."""
+
+
+class BadAnswer(RegistryUnavailable):
+    """The registry answers, with an error or with what is no answer: maybe to this request only."""
+
+
 class SubjectMissing(RegistryUnavailable):
     """The subject lacks our schema: the topics are not applied yet."""
 
@@ -33,7 +47,10 @@ class IncompatibleSchema(ValueError):
 
 
 class SchemaRegistry:
-    """Looks ids and schemas up, both cached: a pair never changes once it is known."""
+    """Looks ids and schemas up, both cached: a pair never changes once it is known.
+
+    `schema` may be called from several threads.
+    """
 
     def __init__(
         self,
@@ -48,33 +65,50 @@ class SchemaRegistry:
             auth = (username, password.get_secret_value() if password else "")
         self._url = url.rstrip("/")
         self._client = httpx.Client(auth=auth, timeout=timeout_s, verify=verify)
-        self._schemas: dict[int, dict[str, Any]] = {}
+        self._keeping = threading.Lock()
+        self._schemas: dict[int, Any] = {}
         self._ids: dict[tuple[str, str], int] = {}
-        self._unknown_until: dict[int, float] = {}
+        # What is wrong with an id, and until when that is not asked again.
+        self._refused: dict[int, tuple[LookupError, float]] = {}
 
-    def schema(self, schema_id: int) -> dict[str, Any]:
-        """The writer's schema. Raises UnknownSchemaId or RegistryUnavailable."""
+    def schema(self, schema_id: int) -> Any:
+        """The writer's schema. Raises UnknownSchemaId, UnusableSchema or RegistryUnavailable."""
         known = self._schemas.get(schema_id)
         if known is not None:
             return known
-        if time.monotonic() < self._unknown_until.get(schema_id, 0.0):
-            raise UnknownSchemaId(f"the registry knows no schema of id {schema_id}")
-        status, body = self._call("GET", f"/schemas/ids/{schema_id}", None)
-        if status == 404:
-            self._remember_unknown(schema_id)
-            raise UnknownSchemaId(f"the registry knows no schema of id {schema_id}")
-        schema: Any = json.loads(body["schema"])
-        if not isinstance(schema, dict):
-            schema = {"type": schema}
-        self._schemas[schema_id] = schema
-        return dict(schema)
+        refused, until = self._refused.get(schema_id, (None, 0.0))
+        if refused is not None and time.monotonic() < until:
+            raise refused
+        try:
+            schema = self._ask_for_schema(schema_id)
+        except LookupError as error:
+            until = time.monotonic() + REFUSED_FOR_S
+            self._keep(self._refused, schema_id, (error, until), KEPT_REFUSED)
+            raise
+        self._keep(self._schemas, schema_id, schema, KEPT_SCHEMAS)
+        return schema
 
-    def _remember_unknown(self, schema_id: int) -> None:
-        now = time.monotonic()
-        self._unknown_until = {
-            known: until for known, until in self._unknown_until.items() if until > now
-        }
-        self._unknown_until[schema_id] = now + UNKNOWN_FOR_S
+    def _keep(self, cache: dict[int, Any], key: int, value: Any, at_most: int) -> None:
+        with self._keeping:
+            cache.pop(key, None)
+            cache[key] = value
+            if len(cache) > at_most:
+                del cache[next(iter(cache))]
+
+    def _ask_for_schema(self, schema_id: int) -> Any:
+        problem = ""
+        for _ in range(TRIES_OF_AN_ID):
+            try:
+                status, body = self._call("GET", f"/schemas/ids/{schema_id}", None)
+            except BadAnswer as error:
+                # Where the registry answers other requests, it is this id and not the registry.
+                problem = str(error)
+                self.ping()
+                continue
+            if status != 200:
+                raise UnknownSchemaId(f"the registry knows no schema of id {schema_id}")
+            return _avro_schema(schema_id, body)
+        raise UnusableSchema(f"asked for schema id {schema_id}, {problem}")
 
     def id_of(self, subject: str, schema: dict[str, Any]) -> int:
         """The id of our schema under `subject`. Raises SubjectMissing or RegistryUnavailable."""
@@ -119,26 +153,65 @@ class SchemaRegistry:
     def _call(self, method: str, path: str, body: object) -> tuple[int, Any]:
         """Status 200, 404 or 409 with the body; everything else raises."""
         try:
-            response = self._client.request(
-                method,
-                self._url + path,
-                content=None if body is None else json.dumps(body),
-                headers={"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE},
-            )
-            if response.status_code in (200, 404, 409):
-                return response.status_code, response.json()
-        except (httpx.HTTPError, ValueError) as error:
+            status, content = self._send(method, path, body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RegistryUnavailable(
                 f"the schema registry at {self._url} does not answer "
                 f"({type(error).__name__}: {error}); check REVIEWMESH_REGISTRY__URL"
             ) from error
-        hint = ""
-        if response.status_code in (401, 403):
-            hint = "; check REVIEWMESH_REGISTRY__USERNAME and REVIEWMESH_REGISTRY__PASSWORD"
-        raise RegistryUnavailable(
-            f"the schema registry at {self._url} answered {method} {path} with "
-            f"{response.status_code}: {response.text[:500]}{hint}"
+        answered = f"the schema registry at {self._url} answered {method} {path} with"
+        if status in (401, 403):
+            raise RegistryUnavailable(
+                f"{answered} {status}; check REVIEWMESH_REGISTRY__USERNAME and "
+                "REVIEWMESH_REGISTRY__PASSWORD"
+            )
+        if status not in (200, 404, 409):
+            raise BadAnswer(f"{answered} {status}: {content[:500].decode(errors='replace')}")
+        if len(content) > MAX_ANSWER:
+            raise BadAnswer(f"{answered} more than {MAX_ANSWER:,} bytes")
+        try:
+            return status, json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise BadAnswer(f"{answered} what is no JSON ({type(error).__name__})") from error
+
+    def _send(self, method: str, path: str, body: object) -> tuple[int, bytes]:
+        """The answer's status and its beginning, which is all of it up to MAX_ANSWER."""
+        content = None if body is None else json.dumps(body)
+        headers = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE}
+        with self._client.stream(
+            method, self._url + path, content=content, headers=headers
+        ) as response:
+            read = bytearray()
+            for part in response.iter_bytes():
+                read += part
+                if len(read) > MAX_ANSWER:
+                    break
+            return response.status_code, bytes(read)
+
+
+def _avro_schema(schema_id: int, body: Any) -> Any:
+    """Raises UnusableSchema."""
+    if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
+        raise UnusableSchema(f"the registry's answer for schema id {schema_id} holds no schema")
+    kind = body.get("schemaType") or "AVRO"
+    if kind != "AVRO":
+        raise UnusableSchema(f"schema id {schema_id} is one of type {str(kind)[:100]}")
+    if body.get("references"):
+        raise UnusableSchema(
+            f"schema id {schema_id} refers to other subjects; register one that holds every type "
+            "that it uses"
         )
+    if len(body["schema"]) > MAX_SCHEMA:
+        raise UnusableSchema(
+            f"schema id {schema_id} has {len(body['schema']):,} characters, at most "
+            f"{MAX_SCHEMA:,} are read"
+        )
+    try:
+        return json.loads(body["schema"])
+    except (ValueError, RecursionError) as error:
+        raise UnusableSchema(
+            f"the schema of id {schema_id} is no JSON ({type(error).__name__})"
+        ) from error
 
 
 def registry_of(settings: RegistrySettings, timeout_s: float = 2.0) -> SchemaRegistry:

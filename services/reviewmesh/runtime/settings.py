@@ -189,9 +189,14 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class IntakeSettings(Section):
+    """`forwarding_secret`: one for all replicas. With it a forwarded review names the record that
+    its producer wrote; without it the one that intake forwarded, since anybody can write headers.
+    """
+
     dedupe_window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
     dedupe_ids: int = Field(default=20_000, gt=0)
     drop_attributes: Names = ("email", "phone", "ip_address", "user_id")
+    forwarding_secret: SecretStr | None = Field(default=None, min_length=16)
 
 
 class JoinSettings(Section):

@@ -76,6 +76,11 @@ class TopicsFile:
     topics: tuple[Topic, ...]
 
 
+def room_of(topic: Topic) -> int:
+    """What a record of the topic may measure, with room for the batch around it."""
+    return topic.max_message_bytes * 15 // 16
+
+
 def load_topics() -> TopicsFile:
     """Reads topics.yaml of the contracts."""
     text = resources.files("reviewmesh_schemas").joinpath("topics.yaml").read_text("utf-8")
