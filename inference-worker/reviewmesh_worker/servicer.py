@@ -117,7 +117,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
-        self.admission.measured(len(request.items), seconds)
         metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
         metrics.ENGINE_SECONDS.labels(request.task, description.model_version).observe(seconds)
 
