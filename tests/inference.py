@@ -97,34 +97,40 @@ class ScriptedWorker(WorkerProcess):
 
 
 class Driver:
-    """The mesh's client; remembers every answer under the id of its item."""
+    """The mesh's client; remembers every answer under the offset of its item."""
 
     def __init__(self, addresses: Sequence[str], **options: float) -> None:
         self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
-        self.answers: dict[str, list[Answer]] = {}
+        self.answers: dict[int, list[Answer]] = {}
         self.submitted = 0
         self.client.start()
 
-    def submit(self, texts: Sequence[str], trace: str | None = None, token: object = "t") -> None:
+    def submit(
+        self,
+        texts: Sequence[str],
+        trace: str | None = None,
+        token: object = "t",
+        partition: int = 0,
+    ) -> None:
         first = self.submitted
         self.submitted += len(texts)
         self.client.submit(
             [
-                WorkItem(token, str(first + index), text, "en", trace)
+                WorkItem(token, partition, first + index, text, "en", trace)
                 for index, text in enumerate(texts)
             ]
         )
 
     def finished(self) -> int:
         for item, answer in self.client.completed():
-            self.answers.setdefault(item.id, []).append(answer)
+            self.answers.setdefault(item.offset, []).append(answer)
         return len(self.answers)
 
     def wait(self, within_s: float = SOON_S) -> list[Answer]:
         """One answer for each submitted item, in the order of submission."""
         soon(lambda: self.finished() == self.submitted, "every item has its answer", within_s)
         assert all(len(answers) == 1 for answers in self.answers.values()), "an answer came twice"
-        return [self.answers[str(index)][0] for index in range(self.submitted)]
+        return [self.answers[index][0] for index in range(self.submitted)]
 
 
 def infer(

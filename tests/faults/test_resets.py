@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from reviewmesh.runtime.partitioning import partition_of
 from tests.broker import wait_until
+from tests.faults.test_operators import Operator
 from tests.mesh import PARTITIONS, TASKS, Mesh, assert_exactly_once, reviews
 
 ACCEPTED = "reviews.accepted"
@@ -168,6 +171,32 @@ def test_accepted_reviews_that_were_skipped_come_out_when_it_is_set_back(mesh: M
     all_out(mesh, "skipped-", edited + skipped[30:])
 
 
+def test_a_joiner_that_dies_amid_a_reset_goes_on_with_it(mesh: Mesh) -> None:
+    published = reviews(200, tag="amid-")
+    mesh.publish(published)
+    all_out(mesh, "amid-", published)
+    mesh.processes["joiner"].terminate()
+    operator, deleted = Operator(mesh), (0, 2, 4)
+    for partition in deleted:
+        end = operator.end("reviews.enriched", partition)
+        operator.delete_records("reviews.enriched", partition, end)
+    reset(mesh, "joiner", (ACCEPTED,), EARLIEST)
+    dying = mesh.add("joiner", dies_in_transaction=1)
+    dying.start()
+    assert dying.wait() == -signal.SIGKILL
+    mesh.add("joiner").start()
+    home = {r["review_id"]: partition_of(r["review_id"].encode(), PARTITIONS) for r in published}
+    again = sum(partition in deleted for partition in home.values())
+    mesh.wait_for(
+        lambda: len(of(mesh, "amid-")) >= len(published) + again, SOON_S, "what was deleted"
+    )
+    flow_on(mesh, "after-dying-")
+    times = Counter(record["review_id"] for record in of(mesh, "amid-"))
+    assert times == {key: 2 if partition in deleted else 1 for key, partition in home.items()}
+    assert all(record["complete"] for record in of(mesh, "amid-"))
+    revisions_rise(of(mesh, "amid-"))
+
+
 @pytest.mark.parametrize("to", [EARLIEST, LATEST])
 def test_an_enricher_that_is_reset_changes_nothing_that_is_out(mesh: Mesh, to: str) -> None:
     tag = f"inferred-{to}"
@@ -179,6 +208,27 @@ def test_an_enricher_that_is_reset_changes_nothing_that_is_out(mesh: Mesh, to: s
     mesh.processes["enricher-ner"].start()
     flow_on(mesh, f"after-{tag}")
     all_out(mesh, tag, published)
+
+
+def test_reviews_that_an_enricher_skipped_are_complete_once_it_is_set_back(mesh: Mesh) -> None:
+    enricher = mesh.processes["enricher-ner"]
+    enricher.terminate()
+    skipped, inferred = reviews(30, tag="unanswered-"), len(mesh.read("reviews.topic"))
+    mesh.publish(skipped)
+    mesh.wait_for(
+        lambda: len(mesh.read("reviews.topic")) >= inferred + 30, SOON_S, "another task answers"
+    )
+    reset(mesh, "enricher-ner", (ACCEPTED,), LATEST)
+    enricher.start()
+    later = reviews(30, tag="answered-")
+    mesh.publish(later)
+    mesh.wait_for(lambda: len(of(mesh, "answered-")) == 30, SOON_S, "later reviews come out")
+    assert of(mesh, "unanswered-") == []
+    enricher.terminate()
+    reset(mesh, "enricher-ner", (ACCEPTED,), EARLIEST)
+    enricher.start()
+    all_out(mesh, "unanswered-", skipped)
+    all_out(mesh, "answered-", later)
 
 
 def test_intake_that_is_reset_judges_nothing_again(mesh: Mesh) -> None:

@@ -121,8 +121,7 @@ def test_what_the_mesh_writes_is_for_its_user_alone(own: EmbeddedStack, running:
         if not path.is_symlink() and path.stat().st_mode & 0o077
     ]
 
-    # The lock says nothing; it may be older than the mesh.
-    assert open_to_others in ([], [str(own.paths.lock_file)])
+    assert open_to_others == []
 
 
 def test_ps_tells_a_hung_process_from_one_that_works(

@@ -9,6 +9,7 @@ from confluent_kafka import IsolationLevel as Isolation
 from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.lag import progress_of
 from reviewmesh.cli.reading import EndReached, Place, offsets, places
+from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.record import Record
 
 RAW = "reviews.raw"
@@ -45,7 +46,11 @@ class Account:
         """Note a record; gives it back decoded when it is an enriched review of ours."""
         if record.value is None:
             return None
-        content = self._codecs[record.topic].decode(record.value)
+        try:
+            content = self._codecs[record.topic].decode(record.value)
+        except DecodeError:
+            # Somebody else's, whatever it is.
+            return None
         if record.topic == DEAD_LETTER:
             self.dead_letters.append(content)
             if content["topic"] == RAW:

@@ -18,10 +18,11 @@ from reviewmesh.cli.account import Account
 from reviewmesh.cli.connection import Connection, connect_embedded
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.publish import Outcome, publish_lines
-from reviewmesh.cli.reading import EndReached, Reader, follow, offsets, places, reader
+from reviewmesh.cli.reading import EndReached, Reader, offsets, places, reader
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.stack import start_with_progress
 from reviewmesh.cli.summary import closing_table
+from reviewmesh.cli.tail import decoded_records
 from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
@@ -118,10 +119,8 @@ def _stay(connection: Connection) -> None:
         "\nthe mesh stays up; in another terminal try `reviewmesh publish -`, `reviewmesh lag` or "
         "`reviewmesh ps`; Ctrl-C stops it",
     )
-    codec = connection.codec(ENRICHED)
-    for record in follow(connection, ENRICHED, from_beginning=False, timeout_s=None):
-        if record.value is not None:
-            out.print(enriched_line(codec.decode(record.value)))
+    for _record, enriched in decoded_records(connection, ENRICHED, False, None):
+        out.print(enriched_line(enriched))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from reviewmesh.cli.terminal import shortened
+from reviewmesh.cli.terminal import plain, shortened
 
 MOOD_STYLES = {"positive": "green", "negative": "red", "mixed": "yellow"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,15 +66,16 @@ def _record_as_json(schema: dict[str, Any], value: dict[str, Any], named: dict[s
 
 def enriched_line(record: dict[str, Any]) -> Text:
     """One enriched review in one line: mood, topics, entities, the beginning of its text."""
-    mood = record["sentiment"]["label"] if record["sentiment"] else "-"
+    mood = plain(record["sentiment"]["label"]) if record["sentiment"] else "-"
     line = Text(f"{mood:<9}", style=MOOD_STYLES.get(mood, ""))
     line.append(shortened(record["text"] or ""), style="default")
     for topic in record["topics"]:
-        line.append(f"  #{topic['id'].rpartition('.')[2]}", style="cyan")
+        line.append(f"  #{plain(topic['id'].rpartition('.')[2])}", style="cyan")
     for entity in record["entities"]:
-        line.append(f"  {shortened(entity['text'], 24)}/{entity['label']}", style="magenta")
+        found = f"{shortened(entity['text'], 24)}/{plain(entity['label'])}"
+        line.append(f"  {found}", style="magenta")
     if not record["complete"]:
-        line.append("  incomplete: " + ", ".join(failed_tasks(record)), style="red")
+        line.append("  incomplete: " + plain(", ".join(failed_tasks(record))), style="red")
     return line
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from reviewmesh.cli.connection import connect, topic_named
+from reviewmesh.cli.connection import Connection, connect, topic_named
 from reviewmesh.cli.reading import follow
 from reviewmesh.cli.render import as_json, enriched_line, iso
-from reviewmesh.cli.terminal import err, json_text, out, plain
+from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.runtime.codec import DecodeError, load_schema
 from reviewmesh.runtime.record import Record
 from reviewmesh.runtime.topics import load_topics
 
 ENRICHED = "reviews.enriched"
+SHOWN_ERROR = 500
 
 
 def tail(
@@ -36,15 +38,8 @@ def tail(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--topic") from error
     connection = connect()
-    codec, schema, shown = connection.codec(name), schema_of(name), 0
-    for record in follow(connection, name, from_beginning, timeout):
-        if record.value is None:
-            continue
-        try:
-            decoded = codec.decode(record.value)
-        except DecodeError as error:
-            err.print(f"{record.partition}/{record.offset}: {plain(str(error))}", style="red")
-            continue
+    schema, shown = schema_of(name), 0
+    for record, decoded in decoded_records(connection, name, from_beginning, timeout):
         _show(record, decoded, schema, as_lines)
         shown += 1
         if shown == max_records:
@@ -52,6 +47,23 @@ def tail(
     if max_records is not None:
         err.print(f"{shown} of {max_records} records came within {timeout:g} s")
         raise typer.Exit(1)
+
+
+def decoded_records(
+    connection: Connection, topic: str, from_beginning: bool, timeout_s: float | None
+) -> Iterator[tuple[Record, dict[str, Any]]]:
+    """Records as they are committed; what cannot be decoded is told and passed over."""
+    codec = connection.codec(topic)
+    for record in follow(connection, topic, from_beginning, timeout_s):
+        if record.value is None:
+            continue
+        try:
+            decoded = codec.decode(record.value)
+        except DecodeError as error:
+            place = f"{record.partition}/{record.offset}"
+            err.print(f"{place}: {shortened(str(error), SHOWN_ERROR)}", style="red")
+            continue
+        yield record, decoded
 
 
 def schema_of(topic: str) -> dict[str, Any]:

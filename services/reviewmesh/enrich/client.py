@@ -24,6 +24,7 @@ import grpc
 
 from reviewmesh.enrich.pool import Worker, WorkerPool
 from reviewmesh.enrich.standing import backoff_s
+from reviewmesh.enrich.waiting import OldestFirst
 from reviewmesh.runtime import metrics
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -43,7 +44,8 @@ NEVER_REACHED = ("failed to connect", "draining", "loading", "name resolution", 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     token: object
-    id: str
+    partition: int
+    offset: int
     text: str
     language: str
     traceparent: str | None
@@ -89,7 +91,7 @@ class InferenceClient:
         self._batch_bytes = batch_bytes
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
-        self._queue: deque[Job] = deque()
+        self._queue: OldestFirst[Job] = OldestFirst()
         self._jobs: set[Job] = set()
         # What each call is still to answer, by the item's id within the call.
         self._calls: dict[asyncio.Task[None], dict[str, Job]] = {}
@@ -158,15 +160,18 @@ class InferenceClient:
         for item in items:
             job = Job(item, self._batch_items)
             self._jobs.add(job)
-            self._queue.append(job)
+            self._wait_for_call(job)
         self._dispatch()
+
+    def _wait_for_call(self, job: Job) -> None:
+        self._queue.add(job.item.partition, job.item.offset, job)
 
     def _withdraw(self, withdrawn: Callable[[object], bool]) -> None:
         for job in [job for job in self._jobs if withdrawn(job.item.token)]:
             job.withdrawn = True
             self._jobs.discard(job)
         # While no worker is there nothing else would take them out of the queue.
-        self._queue = deque(job for job in self._queue if not job.withdrawn)
+        self._queue.keep(lambda job: not job.withdrawn)
         for call, unanswered in self._calls.items():
             if all(job.withdrawn for job in unanswered.values()):
                 call.cancel()
@@ -191,14 +196,11 @@ class InferenceClient:
         batch: list[Job] = []
         size, limit = 0, min(self._batch_items, room)
         while self._queue:
-            job = self._queue[0]
-            if job.withdrawn:
-                self._queue.popleft()
-                continue
+            job = self._queue.first()
             limit = min(limit, job.limit)
             if batch and (len(batch) >= limit or size + job.size > self._batch_bytes):
                 break
-            batch.append(self._queue.popleft())
+            batch.append(self._queue.take())
             size += job.size
         return batch
 
@@ -354,7 +356,9 @@ class InferenceClient:
         self._loop.call_later(pause, self._requeue, [job])
 
     def _requeue(self, jobs: list[Job]) -> None:
-        self._queue.extendleft(job for job in reversed(jobs) if not job.withdrawn)
+        for job in jobs:
+            if not job.withdrawn:
+                self._wait_for_call(job)
         self._loop.call_soon(self._dispatch)
 
     def _finish(

@@ -161,7 +161,8 @@ class EnrichStage:
         self._to_submit.append(
             WorkItem(
                 token=work,
-                id=work.review["review_id"],
+                partition=work.record.partition,
+                offset=work.record.offset,
                 text=work.review["text"] or "",
                 language=work.review["language"] or "",
                 traceparent=trace.decode("ascii", "replace") if trace else None,

@@ -7,6 +7,7 @@ import sys
 import structlog
 
 from reviewmesh.join.ends import EndOffsets
+from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
 from reviewmesh.join.resets import ENRICHED
 from reviewmesh.join.stage import PARTIAL, JoinStage
@@ -29,6 +30,7 @@ def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundL
         DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         PartitionReader(settings),
         EndOffsets(settings, wall_clock),
+        EnricherLedgers(settings, wall_clock),
         wall_clock,
         Windows(settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s),
         contracts.max_bytes(ACCEPTED),

@@ -62,10 +62,22 @@ class Pending:
     replayed: bool
     appended_at: float
     results: dict[str, tuple[int, Result]] = field(default_factory=dict)
-    overtaken_at: dict[str, float] = field(default_factory=dict)
+    # By task: when it was known that the enricher is done with this review, so that its result,
+    # if there is one, was written before.
+    enriched_by: dict[str, float] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
         return [task for task in TASKS if task not in self.results]
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What must be known before reviews that wait for these tasks may come out without them."""
+
+    # Where the partition of the task's results ends.
+    ends: frozenset[str] = frozenset()
+    # Which accepted offsets the task's enricher has finished.
+    ledgers: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -220,23 +232,34 @@ class PartitionJoin:
 
     # -- deadlines ---------------------------------------------------------------------------
 
-    def tick(self, now: float) -> tuple[list[Emission], set[str]]:
-        """What time alone decides, and the tasks whose end must be known to decide more."""
+    def finished_by_enricher(self, task: str, covers: Callable[[int], bool], now: float) -> None:
+        """What the task's enricher has committed by now. Results are committed together with it."""
+        bound = self._progress[task].straggler_bound
+        for offset, pending in self._pending.items():
+            if offset >= bound:
+                break
+            if task not in pending.results and covers(offset):
+                pending.enriched_by.setdefault(task, now)
+
+    def tick(self, now: float) -> tuple[list[Emission], Questions]:
+        """What time alone decides, and what must be known to decide more."""
         emissions = self._drop_passed()
-        unproven: set[str] = set()
+        ends: set[str] = set()
+        ledgers: set[str] = set()
         self._forget_published()
         bound = max(progress.straggler_bound for progress in self._progress.values())
         for offset, pending in list(self._pending.items()):
             if now < pending.appended_at + self._windows.max_wait_s and offset >= bound:
                 break
             if offset in self._pending and self._is_first_version(pending):
-                open_tasks, unknown = self._undecided(pending, now)
-                unproven |= unknown
+                open_tasks, unproven = self._undecided(pending, now)
+                ends |= unproven
+                ledgers |= self._maybe_lost(pending, open_tasks - unproven)
                 if not open_tasks:
                     emissions.append(self._emit(pending, now))
                     emissions += self._emit_complete(pending.accepted["review_id"], now)
         emissions += self._close_partials(now)
-        return emissions, unproven
+        return emissions, Questions(frozenset(ends), frozenset(ledgers))
 
     def _forget_published(self) -> None:
         """Nothing comes again any more."""
@@ -262,12 +285,19 @@ class PartitionJoin:
         return open_tasks, unproven
 
     def _late_since(self, pending: Pending, task: str, now: float) -> float | None:
+        """From when on nothing more is waited for; None while the result is still on its way."""
         deadline = pending.appended_at + self._windows.max_wait_s
         if now >= deadline:
             return deadline
-        if pending.offset < self._progress[task].straggler_bound:
-            return pending.overtaken_at.setdefault(task, now)
-        return None
+        return pending.enriched_by.get(task)
+
+    def _maybe_lost(self, pending: Pending, tasks: set[str]) -> set[str]:
+        """Those of the tasks whose results for later reviews have long been coming.
+
+        That proves nothing: a review may wait for the version before it, for a worker, for another
+        try. Their enrichers tell.
+        """
+        return {task for task in tasks if pending.offset < self._progress[task].straggler_bound}
 
     # -- emitting ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections import deque
 class TaskProgress:
     """Tells which accepted offsets a task has overtaken for `straggler_s` of flowing time.
 
+    That is when to ask the enricher for them, and no proof of anything, see `pipeline`.
     Only time in which results keep coming counts: when all workers of a task are gone its clock
     stands still, so that what was in flight is no straggler when they return.
     """

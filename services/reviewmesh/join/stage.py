@@ -11,6 +11,7 @@ import structlog
 
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
+from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import (
     ACCEPTED,
@@ -83,6 +84,7 @@ class JoinStage:
         dead_letters: DeadLetters,
         reader: PartitionReader,
         ends: EndOffsets,
+        enrichers: EnricherLedgers,
         clock: Clock,
         windows: Windows,
         max_accepted_bytes: int,
@@ -97,6 +99,7 @@ class JoinStage:
         self._dead_letters = dead_letters
         self._reader = reader
         self._ends = ends
+        self._enrichers = enrichers
         self._clock = clock
         self._windows = windows
         self._max_accepted_bytes = max_accepted_bytes
@@ -151,6 +154,7 @@ class JoinStage:
         self._joins.pop(partition, None)
         self._replays.pop(partition, None)
         self._ends.forget(partition)
+        self._enrichers.forget(partition)
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
@@ -230,9 +234,13 @@ class JoinStage:
                 self._emit(partition, join.accepted_read_to_end())
             else:
                 join.read_to_end(RESULT_TOPICS[topic], as_of)
-        emissions, unproven = join.tick(now)
-        for task in unproven:
+        for task, finished in self._enrichers.answers(partition):
+            join.finished_by_enricher(task, finished.covers, now)
+        emissions, questions = join.tick(now)
+        for task in questions.ends:
             self._ends.ask(TOPIC_OF[task], partition)
+        for task in questions.ledgers:
+            self._enrichers.ask(task, partition)
         if join.doubts_early():
             self._ends.ask(ACCEPTED, partition)
         self._emit(partition, emissions)
@@ -251,7 +259,7 @@ class JoinStage:
         return not self._units
 
     def stop(self) -> None:
-        """Nothing runs beside the loop."""
+        self._enrichers.stop()
 
     # -- outputs -----------------------------------------------------------------------------
 

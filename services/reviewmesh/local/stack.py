@@ -144,7 +144,9 @@ class EmbeddedStack:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with self.paths.lock_file.open("w") as handle:
+        with private_files():
+            lock = self.paths.lock_file.open("w")
+        with lock as handle:
             try:
                 fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from reviewmesh.runtime.settings import HttpSettings
 
 STALLED_AFTER_S = 60.0
+CONNECTIONS_AT_MOST = 64
+SILENCE_S = 5.0
+
+
+class BoundedServer(ThreadingHTTPServer):
+    """A thread for each connection, so many at once: when more come, the oldest is let go of.
+
+    Connections that say nothing, or one byte now and then, thus keep nobody from an answer.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._open: deque[socket.socket] = deque()
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open.append(request)
+            oldest = self._open.popleft() if len(self._open) > CONNECTIONS_AT_MOST else None
+        if oldest is not None:
+            # Its thread wakes up and closes it.
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock, suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the midst of its request is no news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +78,8 @@ def serve(
     """
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = SILENCE_S
+
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
@@ -65,6 +107,6 @@ def serve(
         def log_message(self, format: str, *args: object) -> None:
             """Scrapes every few seconds are no news."""
 
-    server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+    server = BoundedServer((settings.host, settings.port), Handler)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     return server

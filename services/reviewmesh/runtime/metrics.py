@@ -89,6 +89,12 @@ LATE_RESULTS = Counter(
     "another content.",
     ["task", "outcome"],
 )
+ENRICHERS_ASKED = Counter(
+    "reviewmesh_enrichers_asked_total",
+    "Times that the joiner asked what a task's enricher has finished, since later results had long "
+    "overtaken a review.",
+    ["task"],
+)
 REPLAYS_DROPPED = Counter(
     "reviewmesh_replays_dropped_total",
     "Replays of a dead letter whose replay has taken effect before.",

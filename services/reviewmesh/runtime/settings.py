@@ -200,7 +200,7 @@ class IntakeSettings(Section):
 
 
 class JoinSettings(Section):
-    """`straggler_s` must exceed session timeout + transaction timeout + the worst inference."""
+    """`straggler_s`: from when on the enricher is asked for a review that later ones overtook."""
 
     max_wait_s: float = Field(default=6 * 3600, gt=0, allow_inf_nan=False)
     straggler_s: float = Field(default=60, gt=0, allow_inf_nan=False)

@@ -25,6 +25,7 @@ NASTY = [
     f"abc{BIDI}def",
     "line\u2028and\u2029paragraph",
     "half \ud83d of a pair",
+    "one line\r\nand another",
 ]
 
 
@@ -54,7 +55,8 @@ def test_nothing_printed_steers_the_terminal_or_is_read_as_markup(text: str) -> 
     for what in (text, table, enriched_line(record)):
         shown = printed(what)
         assert set(steers(shown)) <= {"\n"}
-        assert not steers(plain(text)) and not steers(shortened(text))
+    assert printed(enriched_line(record)).count("\n") == 1
+    assert not steers(plain(text)) and not steers(shortened(text))
 
 
 @pytest.mark.parametrize("text", ["[/b] closing", "[red]hotel[/red]", ":smile:"])

@@ -16,6 +16,7 @@ from reviewmesh.join.pipeline import (
     TOPIC_OF,
     Emission,
     PartitionJoin,
+    Questions,
     Windows,
 )
 from reviewmesh.join.published import Published
@@ -67,6 +68,8 @@ class Partition:
         # Offsets of reviews.enriched that hold no record: transaction markers, aborted records.
         self.gaps = 0
         self.published: Published | None = None
+        # Accepted offsets that an enricher is done with and whose results are gone.
+        self.lost: dict[str, set[int]] = {task: set() for task in TASKS}
         self.crash()
 
     def crash(self) -> None:
@@ -105,10 +108,16 @@ class Partition:
             self.uncommitted += self.join.result(task, offset, record, self.now)
         self.ledgers[topic].deliver(offset)
 
-    def tick(self) -> set[str]:
-        emissions, unproven = self.join.tick(self.now)
+    def tick(self) -> Questions:
+        emissions, questions = self.join.tick(self.now)
         self.uncommitted += emissions
-        return unproven
+        return questions
+
+    def ask_enricher(self, task: str) -> None:
+        """The enricher commits an accepted offset together with its result."""
+        results = self.topics[TOPIC_OF[task]]
+        finished = {*self.lost[task], *(result["accepted_offset"] for result in results)}
+        self.join.finished_by_enricher(task, finished.__contains__, self.now)
 
     def commit(self) -> None:
         for emission in self.uncommitted:
@@ -275,7 +284,7 @@ def test_max_wait_gives_a_partial_record_and_a_late_answer_the_next_revision() -
     partition.answer("topic", offset)
     partition.now = 7 * HOUR
     partition.read_all()
-    assert partition.tick() == {"sentiment"}
+    assert partition.tick() == Questions(ends=frozenset({"sentiment"}))
     partition.commit()
     assert partition.out == [], "a deadline counts only once the partition was read to its end"
     partition.join.read_to_end("sentiment", partition.now)
@@ -327,47 +336,6 @@ def test_a_task_an_hour_behind_times_nothing_out() -> None:
         partition.tick()
     partition.commit()
     assert len(partition.out) == 500
-    assert all(record["complete"] for record in partition.out)
-
-
-def overtake(partition: Partition, seconds: int) -> None:
-    """Results for later reviews keep coming, one a second."""
-    for _ in range(seconds):
-        offset = partition.add(f"later{partition.now}", "text")
-        for task in TASKS:
-            partition.answer(task, offset)
-        partition.now += 1
-        partition.read_all()
-        for task in TASKS:
-            partition.join.read_to_end(task, partition.now)
-        partition.tick()
-
-
-def test_an_overtaken_review_is_a_straggler_after_a_minute_of_flow() -> None:
-    partition = Partition()
-    offset = partition.add("slow", "text")
-    partition.answer("ner", offset)
-    partition.answer("topic", offset)
-    overtake(partition, 58)
-    partition.commit()
-    assert "slow" not in {record["review_id"] for record in partition.out}
-    overtake(partition, 10)
-    partition.commit()
-    slow = next(record for record in partition.out if record["review_id"] == "slow")
-    assert statuses(slow) == {"ner": "OK", "topic": "OK", "sentiment": "TIMEOUT"}
-
-
-def test_an_hour_without_workers_makes_no_stragglers() -> None:
-    partition = Partition()
-    offset = partition.add("in flight", "text")
-    partition.answer("ner", offset)
-    partition.answer("topic", offset)
-    overtake(partition, 5)
-    partition.now += HOUR
-    overtake(partition, 3)
-    partition.answer("sentiment", offset)
-    partition.read_all()
-    partition.commit()
     assert all(record["complete"] for record in partition.out)
 
 

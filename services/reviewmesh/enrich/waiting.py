@@ -1,0 +1,58 @@
+"""The items that wait for a call: the oldest of each partition first, partitions in turn.
+
+The order is that of the offsets, not of arrival. The second version of a review is handed in when
+the first is done, and an item that is tried again comes back late; at the end of the line either
+would be overtaken by thousands, and the joiner holds what overtook them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import count
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class OldestFirst(Generic[T]):
+    def __init__(self) -> None:
+        # The order of arrival tells apart what has the same offset.
+        self._arrivals = count()
+        # In the order of their turns; none is empty.
+        self._partitions: OrderedDict[int, list[tuple[int, int, T]]] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, partition: int, offset: int, item: T) -> None:
+        heap = self._partitions.setdefault(partition, [])
+        heapq.heappush(heap, (offset, next(self._arrivals), item))
+        self._size += 1
+
+    def first(self) -> T:
+        """What `take` gives next."""
+        return next(iter(self._partitions.values()))[0][2]
+
+    def take(self) -> T:
+        partition, heap = next(iter(self._partitions.items()))
+        *_, item = heapq.heappop(heap)
+        self._size -= 1
+        if heap:
+            self._partitions.move_to_end(partition)
+        else:
+            del self._partitions[partition]
+        return item
+
+    def keep(self, wanted: Callable[[T], bool]) -> None:
+        """Let go of the others."""
+        entries = self._partitions
+        self._partitions, self._size = OrderedDict(), 0
+        for partition, heap in entries.items():
+            kept = [entry for entry in heap if wanted(entry[2])]
+            if kept:
+                heapq.heapify(kept)
+                self._partitions[partition] = kept
+                self._size += len(kept)

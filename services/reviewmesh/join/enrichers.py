@@ -1,0 +1,108 @@
+"""Asks the broker which accepted reviews an enricher has finished, beside the polling thread.
+
+Through consumers that never join, as `lag` does: librdkafka's admin client can end the process over
+a group's coordinator that timed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from reviewmesh.join.pipeline import ACCEPTED
+from reviewmesh.runtime import kafka, metrics
+from reviewmesh.runtime.ledger import decode_finished
+from reviewmesh.runtime.settings import Settings
+
+CALL_TIMEOUT_S = 5.0
+# A review that was overtaken may wait for hours.
+ASK_EVERY_S = 5.0
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What the enricher of a task has committed for a partition of accepted reviews."""
+
+    offset: int
+    beyond: frozenset[int] = frozenset()
+
+    def covers(self, offset: int) -> bool:
+        return offset < self.offset or offset in self.beyond
+
+
+class EnricherLedgers:
+    """One open question per task and partition at most. Used from the polling thread."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledgers")
+        # Used in that thread alone.
+        self._of_task: dict[str, Any] = {}
+        self._questions: dict[Place, Future[Finished | None]] = {}
+        self._not_before: dict[Place, float] = {}
+
+    def ask(self, task: str, partition: int) -> None:
+        place = (task, partition)
+        now = self._clock()
+        if place in self._questions or now < self._not_before.get(place, 0.0):
+            return
+        self._not_before[place] = now + ASK_EVERY_S
+        metrics.ENRICHERS_ASKED.labels(task).inc()
+        self._questions[place] = self._thread.submit(self._committed, task, partition)
+
+    def answers(self, partition: int) -> list[tuple[str, Finished]]:
+        """(task, finished) of what was answered since; a failed question is forgotten."""
+        found = []
+        for place, question in list(self._questions.items()):
+            if place[1] == partition and question.done():
+                del self._questions[place]
+                finished = question.result()
+                if finished is not None:
+                    found.append((place[0], finished))
+        return found
+
+    def forget(self, partition: int) -> None:
+        for place in [place for place in self._not_before if place[1] == partition]:
+            self._not_before.pop(place)
+            self._questions.pop(place, None)
+
+    def stop(self) -> None:
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    # -- in the thread -----------------------------------------------------------------------
+
+    def _committed(self, task: str, partition: int) -> Finished | None:
+        """None where nothing is committed or nobody answers."""
+        topic = self._settings.prefix + ACCEPTED
+        try:
+            (at,) = self._consumer(task).committed(
+                [TopicPartition(topic, partition)], timeout=CALL_TIMEOUT_S
+            )
+        except KafkaException:
+            return None
+        if at.error is not None or at.offset < 0:
+            return None
+        return Finished(at.offset, decode_finished(at.offset, at.metadata))
+
+    def _consumer(self, task: str) -> Any:
+        if task not in self._of_task:
+            # Under read_committed the answer would wait for the end of an open transaction. What
+            # lies in one is not committed, and not part of the answer.
+            options = kafka.reader_options(self._settings) | {
+                "group.id": f"{self._settings.prefix}reviewmesh-enricher-{task}",
+                "isolation.level": "read_uncommitted",
+            }
+            self._of_task[task] = kafka.make_consumer(options, lambda error: None)
+        return self._of_task[task]
+
+    def _close(self) -> None:
+        for consumer in self._of_task.values():
+            consumer.close()
