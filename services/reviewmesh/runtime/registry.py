@@ -23,6 +23,8 @@ SHARE_OF_TIME = 0.5
 SAVED_UP_S = 5.0
 # Registries count up: an id up to so far above the newest one known may be a schema just made.
 NEW_IDS = 100
+# From telling that an id is refused to refusing it.
+MOMENT_S = 0.1
 MAX_ANSWER = 4 * 1024 * 1024
 MAX_SCHEMA = 256 * 1024
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -102,16 +104,9 @@ class SchemaRegistry:
         known = self._schemas.get(schema_id)
         if known is not None:
             return known
-        refused, until = self._refused.get(schema_id, (None, 0.0))
-        if refused is not None and time.monotonic() < until:
-            raise _anew(refused)
-        allowance = self._allowances[schema_id <= self._newest_id + NEW_IDS]
-        with self._keeping:
-            if not allowance.is_left():
-                raise UnknownSchemaId(
-                    f"schema id {schema_id} was not looked up, too many unknown ones came before "
-                    "it; if it is registered, replay the record"
-                )
+        refusal = self._refusal(schema_id, time.monotonic())
+        if refusal is not None:
+            raise _anew(refusal)
         started = time.monotonic()
         try:
             schema = self._ask_for_schema(schema_id)
@@ -119,11 +114,32 @@ class SchemaRegistry:
             until = time.monotonic() + REFUSED_FOR_S
             self._keep(self._refused, schema_id, (_anew(error), until), KEPT_REFUSED)
             with self._keeping:
-                allowance.spend(time.monotonic() - started)
+                self._allowance(schema_id).spend(time.monotonic() - started)
             raise
         self._newest_id = max(self._newest_id, schema_id)
         self._keep(self._schemas, schema_id, schema, KEPT_SCHEMAS)
         return schema
+
+    def refuses(self, schema_id: int) -> bool:
+        """Whether `schema` raises a LookupError without asking, now and for a moment more."""
+        return self._refusal(schema_id, time.monotonic() + MOMENT_S) is not None
+
+    def _refusal(self, schema_id: int, at: float) -> LookupError | None:
+        refused, until = self._refused.get(schema_id, (None, 0.0))
+        if refused is not None and at < until:
+            return refused
+        with self._keeping:
+            if schema_id in self._schemas or self._allowance(schema_id).is_left():
+                return None
+        error = UnknownSchemaId(
+            f"schema id {schema_id} was not looked up, too many unknown ones came before it; if "
+            "it is registered, replay the record"
+        )
+        self._keep(self._refused, schema_id, (error, at + MOMENT_S), KEPT_REFUSED)
+        return error
+
+    def _allowance(self, schema_id: int) -> Allowance:
+        return self._allowances[schema_id <= self._newest_id + NEW_IDS]
 
     def _keep(self, cache: dict[int, Any], key: int, value: Any, at_most: int) -> None:
         with self._keeping:

@@ -31,6 +31,9 @@ class Registered:
     def __init__(self, schema: Any) -> None:
         self._schema = schema
 
+    def refuses(self, schema_id: int) -> bool:
+        return False
+
     def schema(self, schema_id: int) -> Any:
         if schema_id != 7:
             raise UnknownSchemaId(f"the registry knows no schema of id {schema_id}")

@@ -53,8 +53,12 @@ def test_thousands_of_unknown_ids_are_refused_without_asking_for_each(server: Se
             server.registry.schema(schema_id)
     most = client.SAVED_UP_S / (1 - client.SHARE_OF_TIME) / ANSWER_TAKES_S
     assert len(server.asked) <= most + 1
+    assert server.registry.refuses(120_000)
+    assert not server.registry.refuses(NEWEST + 1)
+    asked = len(server.asked)
     with pytest.raises(UnknownSchemaId, match="replay the record"):
         server.registry.schema(120_000)
+    assert len(server.asked) == asked
 
 
 def test_a_schema_just_registered_is_found_meanwhile(server: Server) -> None:
