@@ -13,7 +13,7 @@ import pytest
 from reviewmesh.runtime import writers
 from reviewmesh.runtime.codec import HEADER, Codec, DecodeError, load_schema
 from reviewmesh.runtime.registry import UnknownSchemaId
-from reviewmesh.runtime.writers import MAX_DEPTH, MAX_NODES
+from reviewmesh.runtime.writers import MAX_DEPTH, MAX_NODES, PRIMITIVES
 
 REVIEW = load_schema("review")
 FULL: dict[str, Any] = {
@@ -303,3 +303,17 @@ def test_what_is_wrong_with_a_schema_is_found_out_once(monkeypatch: pytest.Monke
             reader.decode(HEADER.pack(0, 7))
     assert len(judged) == 1
     assert reader.knows(7)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "kind",
+    [*(name for name in PRIMITIVES if name != "null"), {"type": "fixed", "name": "F", "size": 4}],
+    ids=str,
+)
+def test_items_that_are_skipped_end_with_the_bytes(kind: Any) -> None:
+    """fastavro does not look whether there was anything to skip."""
+    schema = items(kind)
+    count = b"\x80" * 8 + b"\x01"
+    data = written(REVIEW, FULL) + count
+    assert refusal(schema, data).cause == "MALFORMED"
