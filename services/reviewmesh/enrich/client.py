@@ -274,7 +274,8 @@ class InferenceClient:
         for result in response.results:
             kind = result.WhichOneof("outcome")
             if kind is not None and (job := unanswered.pop(result.id, None)) is not None:
-                self._answered(job, result, kind, response.lineage)
+                lineage = response.lineage if response.HasField("lineage") else None
+                self._answered(job, result, kind, lineage)
         answered -= len(unanswered)
         load = response.load
         worker.standing.answered(load.running + load.waiting, answered, load.max)
@@ -286,7 +287,7 @@ class InferenceClient:
         job: Job,
         result: inference_pb2.Result,
         kind: str,
-        lineage: inference_pb2.Lineage,
+        lineage: inference_pb2.Lineage | None,
     ) -> None:
         job.attempts += 1
         if kind != "error":
