@@ -35,7 +35,7 @@ Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.Sen
 BROKEN_IN_COMPANY = 3
 BROKEN_ALONE = 10
 FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 5.0
+LONGEST_BACKOFF_S = 0.6
 RETRY_AFTER = "retry-after-ms"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 NEVER_REACHED = ("failed to connect", "draining", "loading", "name resolution", "dns")
@@ -227,7 +227,7 @@ class InferenceClient:
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
             self._bisect(list(unanswered.values()), f"{type(error).__name__}: {error}")
         else:
-            worker.standing.took(self._loop.time() - started)
+            worker.standing.took(len(batch), self._loop.time() - started)
             for job in unanswered.values():
                 job.attempts += 1
                 self._retry(job, "the worker left the item without a result")
@@ -307,7 +307,7 @@ class InferenceClient:
             if hint is None:
                 self._bisect(batch, reason)
             else:
-                self._pool.hold_off(worker, hint * random.uniform(1.0, 1.5), len(batch))
+                self._pool.hold_off(worker, hint)
                 self._requeue(batch)
         elif code is grpc.StatusCode.INVALID_ARGUMENT:
             worker.standing.answered()

@@ -26,13 +26,14 @@ RESOLVE_EVERY_S = 5.0
 RESOLVE_TIMEOUT_S = 5.0
 CHECK_EVERY_S = 2.0
 CHECK_TIMEOUT_S = 3.0
+TIMER_SLACK_S = 0.005
 COMPLAIN_AFTER_S = 2.0
 COMPLAIN_EVERY_S = 30.0
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.keepalive_time_ms", 20000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.enable_retries", 0),
@@ -110,11 +111,12 @@ class WorkerPool:
 
     # -- what calls tell ---------------------------------------------------------------------
 
-    def hold_off(self, worker: Worker, seconds: float, items: int) -> None:
-        """The worker had no place for a call of so many: leave it alone for a while."""
+    def hold_off(self, worker: Worker, seconds: float) -> None:
+        """The worker had no place for a call: leave it alone for a while."""
         worker.standing.answered()
-        worker.standing.hold_off(seconds, items)
-        asyncio.get_running_loop().call_later(seconds, self._on_change)
+        held = worker.standing.hold_off(seconds)
+        # A timer may fire a moment early; nothing else might ask again.
+        asyncio.get_running_loop().call_later(held + TIMER_SLACK_S, self._on_change)
 
     def failed(self, worker: Worker, reason: str) -> None:
         if worker.standing.failed():
