@@ -64,6 +64,11 @@ class StackPaths:
         return self.state_dir / "lock"
 
     @property
+    def forwarding_secret(self) -> Path:
+        """What intake signs the coordinates of forwarded records with."""
+        return self.state_dir / "forwarding-secret"
+
+    @property
     def supervisor_config(self) -> Path:
         return self.state_dir / "supervisord.conf"
 

@@ -60,25 +60,27 @@ def backing_programs(
     ]
 
 
-def mesh_programs(ports: Mapping[str, int]) -> list[Program]:
+def mesh_programs(ports: Mapping[str, int], forwarding_secret: str) -> list[Program]:
     """The worker and the services; services are stopped before the worker that they call."""
+    own = {"intake": {"REVIEWMESH_INTAKE__FORWARDING_SECRET": forwarding_secret}}
     worker = Program(
         name=WORKER,
         group="inference",
         command=[sys.executable, "-m", "reviewmesh_worker"],
         environment=_worker_environment(ports),
     )
-    return [worker, *(_service(name, ports) for name in SERVICES)]
+    return [worker, *(_service(name, ports, own.get(name, {})) for name in SERVICES)]
 
 
-def _service(name: str, ports: Mapping[str, int]) -> Program:
+def _service(name: str, ports: Mapping[str, int], own: dict[str, str]) -> Program:
     return Program(
         name=name,
         group="services",
         command=[sys.executable, "-m", *_module_arguments(name)],
         environment=service_environment(ports)
         | _http_environment(ports[name])
-        | {"REVIEWMESH_SLOT": "0"},
+        | {"REVIEWMESH_SLOT": "0"}
+        | own,
         stop_wait_s=30,
     )
 

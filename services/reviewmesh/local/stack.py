@@ -191,7 +191,7 @@ class EmbeddedStack:
         make_private(self.paths.registry_dir)
         socket_file = supervision.socket_path(self.paths)
         wanted = programs.backing_programs(self.paths, files, ports)
-        wanted += programs.mesh_programs(ports) if mesh else []
+        wanted += programs.mesh_programs(ports, state.forwarding_secret(self.paths)) if mesh else []
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
         info = StackInfo(stack_id, mesh, ports, None, str(socket_file))

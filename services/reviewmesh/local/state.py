@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,6 +76,17 @@ def write(paths: StackPaths, info: StackInfo) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def forwarding_secret(paths: StackPaths) -> str:
+    """Drawn at the first start and kept, so that what was forwarded before is still believed."""
+    if paths.forwarding_secret.exists() and (
+        kept := paths.forwarding_secret.read_text(encoding="utf-8").strip()
+    ):
+        return kept
+    drawn = secrets.token_hex(32)
+    paths.forwarding_secret.write_text(drawn + "\n", encoding="utf-8")
+    return drawn
 
 
 def find_running(state_dir: Path) -> StackInfo | None:

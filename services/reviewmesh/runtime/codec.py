@@ -104,7 +104,8 @@ class Codec:
         self._parsed: Any = fastavro.parse_schema(without_logical_types(self._schema))
         self._name = self._schema["name"]
         self._header = b""
-        self._resolutions: dict[int, Resolution] = {}
+        # Or what is wrong with a schema that cannot be read with.
+        self._resolutions: dict[int, Resolution | str] = {}
 
     def prepare(self) -> None:
         """Learn the schema's id, so that `encode` needs no registry from then on."""
@@ -124,6 +125,8 @@ class Codec:
         """Raises a DecodeError that says what was expected and what came."""
         schema_id = self.schema_id_of(data)
         resolution = self._resolutions.get(schema_id) or self._resolve(schema_id)
+        if isinstance(resolution, str):
+            raise WrongSchema(resolution)
         buffer = io.BytesIO(data)
         buffer.seek(HEADER.size)
         try:
@@ -164,7 +167,7 @@ class Codec:
 
     # -- the writer's schema -------------------------------------------------------------------
 
-    def _resolve(self, schema_id: int) -> Resolution:
+    def _resolve(self, schema_id: int) -> Resolution | str:
         try:
             schema = self._registry.schema(schema_id)
         except UnknownSchemaId as error:
@@ -173,17 +176,18 @@ class Codec:
             ) from error
         except UnusableSchema as error:
             raise WrongSchema(f"expected an Avro {self._name}: {error}") from error
+        resolution: Resolution | str
         try:
             resolution = self._judge(schema)
         except UnusableWriter as error:
-            raise WrongSchema(
+            resolution = (
                 f"schema id {schema_id} cannot be read as {self._name} (subject {self._subject}): "
                 f"{error}"
-            ) from error
+            )
         self._keep(schema_id, resolution)
         return resolution
 
-    def _keep(self, schema_id: int, resolution: Resolution) -> None:
+    def _keep(self, schema_id: int, resolution: Resolution | str) -> None:
         self._resolutions[schema_id] = resolution
         if len(self._resolutions) > KEPT_WRITERS:
             del self._resolutions[next(iter(self._resolutions))]

@@ -78,7 +78,8 @@ class SchemaRegistry:
             return known
         refused, until = self._refused.get(schema_id, (None, 0.0))
         if refused is not None and time.monotonic() < until:
-            raise refused
+            # Kept errors must not gather the frames of all who got them.
+            raise refused.with_traceback(None)
         try:
             schema = self._ask_for_schema(schema_id)
         except LookupError as error:

@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewmesh.intake.normalise import (
+    LONGEST_RUN,
+    MAX_ATTRIBUTE_NAME,
+    MAX_ATTRIBUTE_VALUE,
+    MAX_ATTRIBUTES,
+    MAX_ATTRIBUTES_BYTES,
+    MAX_LENGTHS,
     MAX_REVIEW_ID,
     MAX_TEXT,
+    NON_STARTERS,
     Refused,
     clean,
     content_hash,
@@ -22,6 +29,7 @@ from reviewmesh.intake.normalise import (
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
 DROPPED = [control for control in CONTROLS if control not in "\t\n\r"]
 ZWJ, ZWNJ, RLM, RLO, PDF, BOM, SOFT_HYPHEN = "\u200d\u200c\u200f\u202e\u202c\ufeff\u00ad"
+JOINER = "\u034f"
 COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"
 # Of every Unicode category; surrogates cannot come out of Avro.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -53,6 +61,38 @@ def refusal(**fields: Any) -> Refused:
 def test_clean_is_nfc_of_what_is_left_without_controls(text: str) -> None:
     kept = "".join(character for character in text if character not in DROPPED)
     assert clean(text) == unicodedata.normalize("NFC", kept)
+
+
+@given(st.text(st.sampled_from([*"ae\u0301\u0344\u0316\x00", JOINER]), max_size=400))
+def test_no_run_of_marks_is_longer_than_a_stream_safe_one(text: str) -> None:
+    cleaned = clean(text)
+    assert clean(cleaned) == cleaned
+    assert unicodedata.is_normalized("NFC", cleaned)
+    run = 0
+    for character in cleaned:
+        run = run + 1 if unicodedata.combining(character) else 0
+        assert run <= LONGEST_RUN
+    assert unicodedata.normalize("NFD", cleaned.replace(JOINER, "")) == unicodedata.normalize(
+        "NFD", text.replace(JOINER, "").replace("\x00", "")
+    )
+
+
+def test_a_text_of_nothing_but_marks_is_cleaned_without_waiting() -> None:
+    # As one run it would be sorted in time that grows with the square of its length.
+    marks = "a" + "\u0301\u0316" * (MAX_TEXT // 2)
+    assert len(clean(marks)) > MAX_TEXT
+    assert refusal(text=marks[:MAX_TEXT]).cause == "OVERSIZE"
+
+
+def test_thirty_marks_in_a_row_stay_as_they_are() -> None:
+    text = "x" + "\u0316" * LONGEST_RUN
+    assert clean(text) == text
+    assert clean(text + "\u0316") == text + JOINER + "\u0316"
+
+
+def test_every_non_starter_is_among_those_that_are_counted() -> None:
+    known = {chr(code) for code in range(0x110000) if unicodedata.combining(chr(code))}
+    assert set(NON_STARTERS) == known
 
 
 @given(written)
@@ -111,7 +151,7 @@ def test_all_but_text_and_title_goes_through_unchanged(business: str, source: st
         business_id=business,
         language="pt-BR",
         stars=4.5,
-        created_at=-1,
+        created_at=1,
         source=source,
         attributes={"e\u0301": "\x00"},
     )
@@ -199,7 +239,33 @@ def test_a_text_with_nothing_to_read_is_empty(text: str | None) -> None:
     assert refusal(text=text).cause == "EMPTY"
 
 
-@pytest.mark.parametrize("text", [".", "👍", "\u0301", "  x  "])
+INVISIBLE = {
+    "variation selectors": "\ufe0f\ufe00\U000e0100",
+    "bidi marks": "\u200e\u200f\u061c\u202a\u202e\u2066\u2069",
+    "Hangul fillers": "\u115f\u1160\u3164\uffa0",
+    "Braille blank": "\u2800",
+    "tags": "\U000e0001\U000e0041\U000e007f",
+    "a byte order mark": BOM,
+    "a grapheme joiner": JOINER,
+    "joiners and zero widths": "\u200b\u200c\u200d\u2060\u00ad",
+    "Mongolian selectors": "\u180b\u180e\u180f",
+    "Khmer inherent vowels": "\u17b4\u17b5",
+    "an invisible that is not assigned yet": "\u2065\U000e0fff",
+    "lines": "\u2028\u2029",
+}
+
+
+@pytest.mark.parametrize("name", INVISIBLE)
+def test_what_nobody_sees_is_nothing_to_read(name: str) -> None:
+    for character in INVISIBLE[name]:
+        assert refusal(text=f" {character}{character}\n").cause == "EMPTY"
+        assert normalise(raw(text=f"{character}x"), ())["text"] == f"{character}x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [".", "👍", "\u0301", "  x  ", "\U0001fae8", "\U0001fae9", "\U0001f6dc", "\ue000", "\u0378"],
+)
 def test_the_least_text_is_accepted(text: str) -> None:
     assert normalise(raw(text=text), ())["text"] == text
 
@@ -218,3 +284,58 @@ def test_a_text_that_normalising_makes_too_long_is_oversize() -> None:
 
 def test_a_text_that_was_too_long_before_is_oversize_even_where_it_would_shrink() -> None:
     assert refusal(text=DECOMPOSED * (MAX_TEXT // 2 + 1)).cause == "OVERSIZE"
+
+
+@pytest.mark.parametrize("name", MAX_LENGTHS)
+def test_every_field_has_a_limit_and_is_named_beyond_it(name: str) -> None:
+    at_most = MAX_LENGTHS[name]
+    assert normalise(raw(**{name: "x" * at_most}), ())[name] == "x" * at_most
+    refused = refusal(**{name: "\u0301" * (at_most + 1)})
+    assert refused.cause == "OVERSIZE"
+    assert f"expected a {name} of at most {at_most:,} code points, got {at_most + 1:,}" in str(
+        refused
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({str(n): "" for n in range(MAX_ATTRIBUTES + 1)}, "at most 256 attributes, got 257"),
+        ({"n" * (MAX_ATTRIBUTE_NAME + 1): ""}, "attributes with a name of at most 256"),
+        ({"n\n": "v" * (MAX_ATTRIBUTE_VALUE + 1)}, r"an attribute 'n\n' of at most 65,536"),
+        ({str(n): "é" * 65_000 for n in range(5)}, "attributes of at most 524,288 bytes together"),
+    ],
+)
+def test_attributes_have_limits(attributes: dict[str, str], said: str) -> None:
+    refused = refusal(attributes=attributes)
+    assert refused.cause == "OVERSIZE"
+    assert said in str(refused)
+    assert len(str(refused)) < 1_000
+
+
+def test_attributes_that_are_dropped_do_not_count() -> None:
+    attributes = {"email": "x" * MAX_ATTRIBUTES_BYTES, "room": "v" * MAX_ATTRIBUTE_VALUE}
+    assert normalise(raw(attributes=attributes), ("email",))["attributes"].keys() == {"room"}
+
+
+@pytest.mark.parametrize(
+    ("created_at", "said"),
+    [
+        (1_700_000_000_000_000, "got 1700000000000000, which looks like microseconds"),
+        (1_700_000_000_000_000_000, "which looks like nanoseconds"),
+        (2**62, "which looks like nanoseconds"),
+        (-1, "in milliseconds since 1970"),
+        (-(2**63), "got -9223372036854775808"),
+        (253_402_300_800_000, "up to the year 9999"),
+    ],
+)
+def test_a_time_that_readers_cannot_show_is_invalid(created_at: int, said: str) -> None:
+    refused = refusal(created_at=created_at)
+    assert refused.cause == "INVALID"
+    assert "expected created_at in milliseconds" in str(refused)
+    assert said in str(refused)
+
+
+@pytest.mark.parametrize("created_at", [0, 1_700_000_000_000, 253_402_300_799_999, None])
+def test_a_time_that_readers_can_show_is_accepted(created_at: int | None) -> None:
+    assert normalise(raw(created_at=created_at), ())["created_at"] == created_at
