@@ -20,7 +20,7 @@ WITHIN_S: Final = 10.0
 _GUARDED: Final = ("/inference.v1.InferenceService/Infer",)
 
 
-class Receiving(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class Receiving(grpc.aio.ServerInterceptor):
     """For Infer and InferStream; other calls have small requests."""
 
     def __init__(self) -> None:
