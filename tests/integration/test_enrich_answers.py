@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.stage import ACCEPTED, EnrichStage
@@ -220,6 +222,60 @@ def test_doubled_and_foreign_ids_give_one_result(enricher: Enricher, worker: Str
 
 def another(name: str) -> inference_pb2.Result:
     return inference_pb2.Result(id=name, ner=inference_pb2.NerOutput())
+
+
+def test_what_a_partition_waits_for_is_what_its_oldest_record_waits_for(
+    enricher: Enricher, worker: Stranger
+) -> None:
+    go_on = threading.Event()
+
+    def held(request: inference_pb2.InferRequest) -> bytes:
+        go_on.wait(20)
+        return good(request)
+
+    assert enricher.stage.waits_for(0) == ""
+    with answering(worker, held):
+        first, second = enricher.record(review()), enricher.record(review())
+        enricher.stage.receive(first)
+        enricher.stage.receive(second)
+        enricher.stage.poll()
+        told = f"the worker at {worker.address} has had it for 0 s"
+        wait_until(lambda: enricher.stage.waits_for(0) == told, 10, "it says where the first is")
+        assert enricher.stage.waits_for(1) == ""
+        go_on.set()
+        units: list[Unit] = []
+
+        def both() -> bool:
+            units.extend(enricher.stage.poll())
+            return len(units) == 2
+
+        wait_until(both, 20, "both are finished")
+    assert [unit.finished[0][1] for unit in units] == [first.offset, second.offset]
+    assert enricher.stage.waits_for(0) == ""
+
+
+def test_retries_are_counted_once_their_result_is_committed(
+    enricher: Enricher, worker: Stranger
+) -> None:
+    calls: list[inference_pb2.InferRequest] = []
+
+    def busy_at_first(request: inference_pb2.InferRequest) -> bytes:
+        calls.append(request)
+        failure = inference_pb2.ItemError(code="BUSY", message="come again", retryable=True)
+        busy = results(inference_pb2.Result(id="0", error=failure))
+        return busy if len(calls) == 1 else good(request)
+
+    def counted() -> float:
+        sample = REGISTRY.get_sample_value("reviewmesh_inference_retries_total", {"task": TASK})
+        return sample or 0.0
+
+    before = counted()
+    with answering(worker, busy_at_first):
+        unit = enricher.take(enricher.record(review()))
+    assert enricher.result(unit)["status"] == "OK" and counted() == before
+    assert unit.committed is not None
+    unit.committed()
+    assert counted() == before + 1
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class EnrichStage:
         self._lives: dict[int, int] = {}
         self._life = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
+        # Offsets in hand, by partition; they come in order, so the first is the oldest.
+        self._open: dict[int, dict[int, None]] = {}
         self._in_flight = 0
         self._to_submit: list[WorkItem] = []
         self._units: list[Unit] = []
@@ -97,11 +99,13 @@ class EnrichStage:
     def open(self, partition: int, ledgers: Ledgers, loaded: None) -> None:
         self._life += 1
         self._lives[partition] = self._life
+        self._open[partition] = {}
 
     def close(self, partition: int) -> None:
         life = self._lives.pop(partition, None)
         if life is None:
             return
+        del self._open[partition]
         self._to_submit = [item for item in self._to_submit if _work(item).life != life]
         self._client.cancel(lambda token: isinstance(token, Work) and token.life == life)
         for key in [key for key in self._waiting if key[0] == partition]:
@@ -125,6 +129,7 @@ class EnrichStage:
             return
         work = Work(record, review, self._lives[record.partition], self._clock())
         key = (record.partition, review["review_id"])
+        self._open[record.partition][record.offset] = None
         queue = self._waiting.get(key)
         if queue is not None:
             queue.append(work)
@@ -167,8 +172,9 @@ class EnrichStage:
         return self._client.missing()
 
     def waits_for(self, partition: int) -> str:
-        waiting = any(key[0] == partition for key in self._waiting)
-        return self._client.missing() or ("answers of workers" if waiting else "")
+        """Of the oldest record: that it waits for an older one of its key is no cause outside."""
+        oldest = next(iter(self._open.get(partition, ())), None)
+        return "" if oldest is None else self._client.waits_for(partition, oldest)
 
     def idle(self) -> bool:
         """Without a worker nothing will come: what is in flight is read again by the next owner."""
@@ -210,6 +216,7 @@ class EnrichStage:
         outputs: tuple[Output, ...],
         committed: Callable[[], None] | None = None,
     ) -> None:
+        self._open[record.partition].pop(record.offset, None)
         finished = ((ACCEPTED, record.offset),)
         self._units.append(Unit(record.partition, finished, outputs, committed))
 
