@@ -21,6 +21,7 @@ FORWARDED_FROM = "reviewmesh-forwarded-from"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"
 # A header's lengths and a record's own: at most that much each beside names and values.
 OVERHEAD = 16
+MAX_HEADERS = 1_000
 TELL_AGAIN_AFTER_S = 60.0
 
 
@@ -83,23 +84,30 @@ _last_told_of_headers = -TELL_AGAIN_AFTER_S
 
 
 def headers_of(message: Any) -> Headers:
-    """A consumed message's headers; none where the client cannot give them.
-
-    confluent-kafka gives all or none when the name of one is not UTF-8.
+    """A consumed message's headers, the last where there are very many; none where the client
+    cannot give them: confluent-kafka gives all or none when the name of one is not UTF-8.
     """
-    global _last_told_of_headers
     try:
-        return tuple(message.headers() or ())
+        found = message.headers() or ()
     # The C code of the client gives the one or the other, by its version.
     except (UnicodeDecodeError, SystemError):
-        now = time.monotonic()
-        if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
-            _last_told_of_headers = now
-            structlog.get_logger().warning(
-                "a record's headers are left out, the name of one is not UTF-8; others like it "
-                "within a minute are not told of",
-                topic=message.topic(),
-                partition=message.partition(),
-                offset=message.offset(),
-            )
+        _tell_of_headers(message, "all headers: the name of one is not UTF-8")
         return ()
+    if len(found) > MAX_HEADERS:
+        # Compressed, a million of them is a small record; the mesh's own come last.
+        _tell_of_headers(message, f"headers: expected at most {MAX_HEADERS}, got {len(found):,}")
+    return tuple(found[-MAX_HEADERS:])
+
+
+def _tell_of_headers(message: Any, what: str) -> None:
+    global _last_told_of_headers
+    now = time.monotonic()
+    if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
+        _last_told_of_headers = now
+        structlog.get_logger().warning(
+            "a record's headers are left out; others like it within a minute are not told of",
+            left_out=what,
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+        )

@@ -53,6 +53,9 @@ class Registry:
         self.away = False
         self.asked: list[int] = []
 
+    def refuses(self, schema_id: int) -> bool:
+        return False
+
     def schema(self, schema_id: int) -> Any:
         if self.away:
             raise RegistryUnavailable("the registry is away")

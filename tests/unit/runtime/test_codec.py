@@ -10,6 +10,7 @@ from typing import Any
 import fastavro
 import pytest
 
+from reviewmesh.runtime import writers
 from reviewmesh.runtime.codec import HEADER, Codec, DecodeError, load_schema
 from reviewmesh.runtime.registry import UnknownSchemaId
 from reviewmesh.runtime.writers import MAX_DEPTH, MAX_NODES
@@ -29,6 +30,9 @@ class Registered:
 
     def __init__(self, schema: Any) -> None:
         self._schema = schema
+
+    def refuses(self, schema_id: int) -> bool:
+        return False
 
     def schema(self, schema_id: int) -> Any:
         if schema_id != 7:
@@ -286,3 +290,16 @@ def test_only_so_many_schemas_are_kept() -> None:
     for schema_id in range(1_500):
         assert taken.decode(HEADER.pack(0, schema_id) + body) == FULL
     assert len(taken._resolutions) == 1_000
+
+
+def test_what_is_wrong_with_a_schema_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than to read a record, and may come with every record."""
+    judged: list[Any] = []
+    check = writers.check
+    monkeypatch.setattr(writers, "check", lambda schema: (judged.append(schema), check(schema)))
+    reader = codec(items("null"))
+    for _ in range(3):
+        with pytest.raises(DecodeError, match="take at least a byte"):
+            reader.decode(HEADER.pack(0, 7))
+    assert len(judged) == 1
+    assert reader.knows(7)
