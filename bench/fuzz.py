@@ -400,7 +400,7 @@ def build(schemas: Schemas) -> IntakeStage:
         accepted,
         codecs[REPLAYED],
         DeadLetters(letters, time.time),
-        Resets(reader, accepted, letters, "", PARTITIONS, log),  # type: ignore[arg-type]
+        Resets(reader, accepted, letters, PARTITIONS, log),  # type: ignore[arg-type]
         reader,  # type: ignore[arg-type]
         time.time,
         Contract(PARTITIONS, room_of(TOPICS[RAW]), room_of(TOPICS[ACCEPTED])),

@@ -14,7 +14,7 @@ from reviewmesh_worker.packages.registry import Registry, RegistryError
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 
 DEFINED = load_tasks()
-FILES = {"weights.bin": b"weights " * 100, "tokenizer/vocab.txt": b"a\nb\n"}
+FILES = {"weights.safetensors": b"weights " * 100, "tokenizer/vocab.txt": b"a\nb\n"}
 
 
 def small_package(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -10,7 +11,9 @@ from typing import Final
 from reviewmesh_worker.lanes import Lane
 
 SHORTEST_HINT_MS = 20
-LONGEST_HINT_MS = 5_000
+LONGEST_HINT_MS = 500
+"""What holds the places may be over at once: who was sent away for longer leaves them empty."""
+SMOOTHING: Final = 0.1
 BACKFILL_SHARE: Final = 0.75
 """Of the places: the rest is there for interactive calls, however much a backfill asks."""
 
@@ -30,12 +33,16 @@ class Admission:
     its share when no other of a backfill is there.
     """
 
-    def __init__(self, max_items: int) -> None:
+    def __init__(self, max_items: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_items = max_items
         self.items = 0
         self._backfill = 0
         self._max_backfill = int(max_items * BACKFILL_SHARE)
-        self._seconds_per_item = 0.005
+        self._clock = clock
+        # Moving averages of how many places come free at once and of the seconds between that.
+        self._freed = 1.0
+        self._between_s = 0.005
+        self._freed_at = 0.0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -46,6 +53,8 @@ class Admission:
         self._refuse_over(self.items, items, self.max_items, "items")
         if backfill:
             self._refuse_over(self._backfill, items, self._max_backfill, "items of a backfill")
+        if self._empty.is_set():
+            self._freed_at = self._clock()
         self._empty.clear()
         held = 0
 
@@ -56,18 +65,23 @@ class Admission:
             if backfill:
                 self._backfill += count
 
+        def free(count: int) -> None:
+            hold(-count)
+            self._measure(count)
+
         hold(items)
         try:
-            yield lambda count: hold(-count)
+            yield free
         finally:
-            hold(-held)
+            free(held)
             if not self.items:
                 self._empty.set()
 
     def _refuse_over(self, held: int, items: int, limit: int, what: str) -> None:
         if not held or held + items <= limit:
             return
-        wait_ms = int(1000 * self._seconds_per_item * (held + items - limit))
+        seconds = self._between_s / self._freed * (held + items - limit)
+        wait_ms = int(1000 * seconds)
         hint = min(max(wait_ms, SHORTEST_HINT_MS), LONGEST_HINT_MS)
         raise Full(hint, f"{held} of {limit} {what} in flight; try again in {hint} ms")
 
@@ -79,6 +93,9 @@ class Admission:
             return False
         return True
 
-    def measured(self, items: int, seconds: float) -> None:
-        """Moving average of engine time per item, for the hint."""
-        self._seconds_per_item += 0.1 * (seconds / max(items, 1) - self._seconds_per_item)
+    def _measure(self, count: int) -> None:
+        if count:
+            now = self._clock()
+            self._freed += SMOOTHING * (count - self._freed)
+            self._between_s += SMOOTHING * (now - self._freed_at - self._between_s)
+            self._freed_at = now

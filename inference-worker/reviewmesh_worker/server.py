@@ -15,11 +15,16 @@ from reviewmesh_worker import metrics
 from reviewmesh_worker.deployment import Deployment
 from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.interface import EngineDead
-from reviewmesh_worker.servicer import MAX_MESSAGE_BYTES, InferenceServicer
+from reviewmesh_worker.servicer import (
+    MAX_REQUEST_BYTES,
+    MAX_RESPONSE_BYTES,
+    InferenceServicer,
+)
 from reviewmesh_worker.settings import Settings
 
 LAST_ANSWERS_S = 1.0
 CHECK_EVERY_S = 1.0
+CALLS_PER_CONNECTION = 64
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_NAMES = (
@@ -38,8 +43,16 @@ async def serve(
     """
     server = grpc.aio.server(
         options=(
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+            # Calls are read into memory before they are admitted: so many of a connection at once,
+            # the next ones wait at its client.
+            ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+            # Connections that never spoke HTTP/2, or have gone away without a word, are closed.
+            ("grpc.server_handshake_timeout_ms", 5_000),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", 0),
         )
     )

@@ -22,7 +22,12 @@ from reviewmesh_worker.results import lineage_of, to_result
 Request = inference_pb2.InferRequest | inference_pb2.InferStreamRequest
 MAX_ITEMS_PER_CALL = 256
 MAX_TEXT_CODE_POINTS = 100_000
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+# The largest text is 400 KB in UTF-8; the mesh's client sends 1 MiB at most, or one such text.
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024
+MAX_ID = 1_024
+MAX_LANGUAGE = 100
+MAX_TRACEPARENT = 100
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -83,11 +88,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         elif not 1 <= len(request.items) <= MAX_ITEMS_PER_CALL:
             problem = f"expected 1 to {MAX_ITEMS_PER_CALL} items, got {len(request.items)}"
         else:
-            longest = max(len(item.text) for item in request.items)
-            if longest > MAX_TEXT_CODE_POINTS:
-                problem = (
-                    f"expected texts of at most {MAX_TEXT_CODE_POINTS} code points, got {longest}"
-                )
+            problem = too_long(request.items)
         if problem:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
 
@@ -116,7 +117,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
-        self.admission.measured(len(request.items), seconds)
         metrics.CALL_ITEMS.labels(request.task).observe(len(request.items))
         metrics.ENGINE_SECONDS.labels(request.task, description.model_version).observe(seconds)
 
@@ -178,9 +178,24 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 max_items_per_call=MAX_ITEMS_PER_CALL,
                 max_in_flight_items=self.admission.max_items,
                 max_text_code_points=MAX_TEXT_CODE_POINTS,
-                max_message_bytes=MAX_MESSAGE_BYTES,
+                max_message_bytes=MAX_REQUEST_BYTES,
             ),
         )
+
+
+def too_long(items: Sequence[inference_pb2.Item]) -> str:
+    """Which field of the items exceeds its limit, and by what; empty when none does."""
+    limits = (
+        ("texts", MAX_TEXT_CODE_POINTS, "text"),
+        ("ids", MAX_ID, "id"),
+        ("languages", MAX_LANGUAGE, "language"),
+        ("traceparents", MAX_TRACEPARENT, "traceparent"),
+    )
+    for name, limit, field in limits:
+        longest = max(len(getattr(item, field)) for item in items)
+        if longest > limit:
+            return f"expected {name} of at most {limit} code points, got {longest}"
+    return ""
 
 
 async def refuse_for_now(context: Any, full: Full) -> NoReturn:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from reviewmesh_schemas.environment import unknown_settings
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.tasks import BUNDLED_TASKS
@@ -37,7 +40,7 @@ class WorkerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     host: str = "127.0.0.1"
-    port: int = 50051
+    port: int = Field(default=50051, ge=0, le=65535)
     model: Path = Field(default=BUNDLED_MODEL, description="Folder of the package to serve.")
     model_registry: Path | None = Field(
         default=None,
@@ -55,9 +58,12 @@ class WorkerSettings(BaseModel):
         description="beside: a promoted package is loaded while the old one serves, where memory "
         "allows; drain: the old one is let go of first.",
     )
-    max_in_flight: int = Field(default=256, gt=0, description="Items admitted at once.")
+    max_in_flight: int = Field(default=256, gt=0, le=100_000, description="Items admitted at once.")
     grace_s: float = Field(
-        default=20, gt=0, description="Time to finish calls after SIGTERM or before a drain's end."
+        default=20,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time to finish calls after SIGTERM or before a drain's end.",
     )
 
     @model_validator(mode="after")
@@ -71,11 +77,15 @@ class WorkerSettings(BaseModel):
 
 
 class HttpSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int = Field(default=0, ge=0, le=65535)
 
 
 class LogSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["json", "console"] = "json"
 
@@ -88,13 +98,22 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 
+    @model_validator(mode="after")
+    def _environment_holds_no_other_names(self) -> Self:
+        if unknown := unknown_settings(os.environ):
+            raise ValueError("\n".join(unknown))
+        return self
+
 
 def problems(error: ValidationError) -> list[str]:
     """A line for each setting that is wrong, under its name."""
-    return [
-        ENV_PREFIX
-        + "__".join(str(part).upper() for part in one["loc"])
-        + ": "
-        + one["msg"].removeprefix("Value error, ")
-        for one in error.errors()
-    ]
+    return [_problem(one["type"], one["loc"], one["msg"]) for one in error.errors()]
+
+
+def _problem(kind: str, path: Sequence[int | str], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not path:
+        return message
+    if kind == "extra_forbidden":
+        message = "there is no such setting"
+    return f"{ENV_PREFIX}{'__'.join(str(part).upper() for part in path)}: {message}"

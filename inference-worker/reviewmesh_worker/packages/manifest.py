@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,16 @@ CARD_FILE: Final = "MODEL_CARD.md"
 NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE, CARD_FILE})
 
 Kind = Literal["encoder", "causal"]
+
+# Formats that hold data and nothing that is run when they are read: no pickles, no code.
+HARMLESS: Final = frozenset(
+    {".json", ".jinja", ".md", ".model", ".onnx", ".safetensors", ".txt", ".yaml"}
+)
+LARGEST_MANIFEST: Final = 4 * 1024 * 1024
+# Larger ones are vocabularies.
+LARGEST_CONFIGURATION: Final = 1024 * 1024
+# What a configuration of transformers names code with that it would load from the package.
+CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines"})
 
 _COPY_ANEW: Final = "copy the package anew from where it was made, or make it anew"
 
@@ -168,6 +179,7 @@ class Package:
                 "belong there out of the folder, or make the package anew"
             )
         for path, expected in named.items():
+            _check_harmless(self.folder / path)
             found = _sha256(self.folder / path)
             if found != expected:
                 raise PackageError(
@@ -217,7 +229,13 @@ def write_manifest(
 
 def _read(file: Path) -> Manifest:
     try:
+        if file.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError(f"at most {LARGEST_MANIFEST:,} bytes, not {file.stat().st_size:,}")
         content = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise PackageError(f"{file}: expected JSON that is not nested so deep; {_COPY_ANEW}") from (
+            error
+        )
     except OSError as error:
         raise PackageError(
             f"expected the manifest of a package at {file}, {error.strerror}; name the folder of a "
@@ -263,9 +281,34 @@ def _files_in(folder: Path) -> Iterator[str]:
                     "it leads to"
                 )
         for name in files:
-            path = (Path(parent) / name).relative_to(folder).as_posix()
+            file = Path(parent) / name
+            if not stat.S_ISREG(file.lstat().st_mode):
+                raise PackageError(
+                    f"{file}: a package may hold files only, no links and no devices; copy what "
+                    "it leads to"
+                )
+            path = file.relative_to(folder).as_posix()
             if path not in NOT_HASHED:
                 yield path
+
+
+def _check_harmless(file: Path) -> None:
+    """Raises PackageError for what could run code when it is loaded."""
+    if file.suffix not in HARMLESS:
+        raise PackageError(
+            f"{file}: a package may hold {_listed(HARMLESS)}; found {file.name!r}: give weights as "
+            "safetensors (or ONNX), and leave code out"
+        )
+    if file.suffix == ".json" and file.stat().st_size <= LARGEST_CONFIGURATION:
+        try:
+            content = json.loads(file.read_bytes())
+        except (ValueError, RecursionError):
+            return
+        if isinstance(content, dict) and (named := CODE_KEYS & content.keys()):
+            raise PackageError(
+                f"{file}: names code that is to be loaded ({_listed(named)}); take it out, and "
+                "use a model of an architecture that the engine knows"
+            )
 
 
 def _sha256(file: Path) -> str:

@@ -5,8 +5,9 @@ its calls is half-open first: one call goes through, and when that is answered t
 What breaks calls is ejected at once, what fails them is ejected after a few in a row, so that a
 worker that fails fast does not draw all traffic.
 
-A worker that others fill has no place for a large call, however long it waits: what it refuses
-comes back in halves, and calls grow again as they are answered.
+A worker that others fill has no place for all that we would have there, however long we wait: what
+it refuses halves that, and each answered call lets it grow by its size. So clients share a worker
+with few refusals, and one that has it to itself soon fills it.
 
 A unary call is over when its slowest item is. Where inference is slow, results are streamed, and
 the room of those that came is filled again while the others run.
@@ -19,7 +20,9 @@ from collections.abc import Callable
 from enum import Enum
 
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 2.0
+# Longer pauses would leave a worker that is well again idle beside what waits for it.
+LONGEST_PAUSE_S = 0.6
+LONGEST_HOLD_S = 0.5
 FAILURES_BEFORE_EJECTION = 5
 SNAPSHOT_HOLDS_S = 5.0
 CALLS_PER_WORKER = 8
@@ -57,7 +60,7 @@ class Standing:
         self.calls = 0
         self.items = 0
         self._most = ITEMS_PER_WORKER
-        self._largest_call = ITEMS_PER_WORKER
+        self._share = ITEMS_PER_WORKER
         self._call_s = 0.0
         self._not_before = 0.0
         self._others = 0
@@ -72,12 +75,13 @@ class Standing:
         """How many items a call may hold now; none while the worker is to be left alone."""
         if self.state is State.EJECTED or self._not_before > self._clock():
             return 0
+        most = min(self._most, self._share)
         if self.state is State.HALF_OPEN:
-            return 0 if self.calls else min(self._most, self._largest_call)
+            return 0 if self.calls else most
         if self.calls >= CALLS_PER_WORKER and not self.is_slow():
             return 0
-        free = self._most - self.items
-        return min(free, self._largest_call) if free >= min(SMALLEST_ROOM, self._most) else 0
+        free = most - self.items
+        return free if free >= min(SMALLEST_ROOM, most) else 0
 
     def is_slow(self) -> bool:
         """Whether calls take so long that their results are better streamed."""
@@ -103,9 +107,9 @@ class Standing:
         self.calls -= 1
         self.items -= items
 
-    def took(self, seconds: float) -> None:
-        """How long an answered call took; the next may be larger."""
-        self._largest_call = min(self._largest_call * 2, ITEMS_PER_WORKER)
+    def took(self, items: int, seconds: float) -> None:
+        """A call of so many was answered, and how long it took."""
+        self._share = min(self._share + items, max(self._most, ITEMS_PER_WORKER))
         self._call_s += CALL_SECONDS_SMOOTHING * (seconds - self._call_s)
 
     def answered(self, busy: int | None = None, own: int = 0, most: int = 0) -> None:
@@ -129,13 +133,17 @@ class Standing:
         self._failures += 1
         return self.state is State.HALF_OPEN or self._failures >= FAILURES_BEFORE_EJECTION
 
-    def hold_off(self, seconds: float, items: int) -> None:
-        """No place for a call of so many: none for so long. A longer pause that runs stays.
+    def hold_off(self, seconds: float) -> float:
+        """No place for a call that is in flight: none for so long; returns the seconds.
 
-        Calls that were refused together are halved once.
+        A longer pause that runs stays. What was refused together is one refusal.
         """
-        self._largest_call = min(self._largest_call, max(1, items // 2))
-        self._not_before = max(self._not_before, self._clock() + seconds)
+        now = self._clock()
+        if self._not_before <= now:
+            self._share = max(1, min(self._share, self.items) // 2)
+        seconds = min(seconds, LONGEST_HOLD_S) * (1.0 + self._draw() / 2)
+        self._not_before = max(self._not_before, now + seconds)
+        return seconds
 
     # -- ejecting and coming back ------------------------------------------------------------
 

@@ -28,7 +28,7 @@ def build(
         accepted,
         contracts.codec(REPLAYED),
         DeadLetters(letters, wall_clock),
-        Resets(reader, accepted, letters, settings.prefix, partitions, log),
+        Resets(reader, accepted, letters, partitions, log),
         reader,
         wall_clock,
         Contract(partitions, contracts.max_bytes(RAW), contracts.max_bytes(ACCEPTED)),

@@ -8,6 +8,9 @@ nothing as long as the outcomes are kept.
 
 from __future__ import annotations
 
+import re
+import zlib
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from reviewmesh.runtime.clock import bounded_ms
 from reviewmesh.runtime.codec import Codec, DecodeError
 from reviewmesh.runtime.deadletter import DEAD_LETTER
 from reviewmesh.runtime.readback import ReadBack
@@ -24,77 +28,91 @@ from reviewmesh.runtime.stage import Start
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"
+CAME_FROM = re.compile(rb"reviews\.raw/([0-9]{1,9})/([0-9]{1,18})")
 OFFSETS_PER_CHUNK = 1 << 16
-# 32 MB of offsets in a set at most: two hundred and sixty million of them where they are dense.
-CHUNKS_AT_MOST = 4_096
+# 128 MB for each kind of outcome: four bytes an offset.
+CHUNKS_AT_MOST = 512
 LATEST_CONTENTS = 20_000
 
 
-class OffsetSet:
-    """Offsets of any partitions, a bit each; far beyond what is plausible the oldest go."""
+class Offsets:
+    """A number of 32 bits that is not 0 for offsets of any partitions, in chunks of neighbours.
 
-    def __init__(self) -> None:
-        self._chunks: OrderedDict[tuple[int, int], bytearray] = OrderedDict()
+    Far beyond what is plausible the oldest chunks go.
+    """
 
-    def add(self, partition: int, offset: int) -> None:
+    def __init__(self, chunks_at_most: int) -> None:
+        self._chunks_at_most = chunks_at_most
+        self._chunks: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
+
+    def set(self, partition: int, offset: int, number: int) -> None:
         if offset < 0:
             return
-        number, within = divmod(offset, OFFSETS_PER_CHUNK)
-        chunk = self._chunks.get((partition, number))
-        if chunk is None:
-            chunk = self._chunks[partition, number] = bytearray(OFFSETS_PER_CHUNK // 8)
-            if len(self._chunks) > CHUNKS_AT_MOST:
+        chunk, within = divmod(offset, OFFSETS_PER_CHUNK)
+        numbers = self._chunks.get((partition, chunk))
+        if numbers is None:
+            numbers = array("I", [0]) * OFFSETS_PER_CHUNK
+            self._chunks[partition, chunk] = numbers
+            if len(self._chunks) > self._chunks_at_most:
                 self._chunks.popitem(last=False)
-        chunk[within >> 3] |= 1 << (within & 7)
+        numbers[within] = number
 
-    def has(self, partition: int, offset: int) -> bool:
-        number, within = divmod(offset, OFFSETS_PER_CHUNK)
-        chunk = self._chunks.get((partition, number))
-        return chunk is not None and bool(chunk[within >> 3] >> (within & 7) & 1)
+    def get(self, partition: int, offset: int) -> int:
+        chunk, within = divmod(offset, OFFSETS_PER_CHUNK)
+        numbers = self._chunks.get((partition, chunk))
+        return 0 if numbers is None else numbers[within]
 
 
 class Judged:
-    """Of one partition of raw, for the offsets before `until`."""
+    """Of one partition of raw, for the offsets before `until`.
 
-    def __init__(self, raw: str, partition: int, until: int) -> None:
-        """`raw` is the topic's full name, as outcomes and forwarded copies carry it or not."""
-        self._raw_names = (RAW, raw)
+    Outcomes are kept with the time of their raw record: the same offset of a topic that was deleted
+    and made anew is another record.
+    """
+
+    def __init__(self, partition: int, until: int) -> None:
         self._partition = partition
         self.until = until
-        self._accepted = OffsetSet()
-        self._refused = OffsetSet()
-        self._forwarded = OffsetSet()
+        self._accepted = Offsets(CHUNKS_AT_MOST)
+        self._refused = Offsets(CHUNKS_AT_MOST)
+        # By what the copies say, with the sum of their bytes: any producer can write any header.
+        self._forwarded = Offsets(CHUNKS_AT_MOST)
         self._latest: OrderedDict[str, str] = OrderedDict()
 
     def add_accepted(self, accepted: Mapping[str, Any]) -> None:
         """A record of the same partition of `reviews.accepted`."""
-        if accepted["source_topic"] in self._raw_names and accepted["source_offset"] is not None:
-            self._accepted.add(accepted["source_partition"], accepted["source_offset"])
+        if accepted["source_topic"] == RAW and accepted["source_offset"] is not None:
+            place = accepted["source_partition"], accepted["source_offset"]
+            self._accepted.set(*place, stamp(accepted["source_timestamp"]))
 
     def add_dead_letter(self, letter: Mapping[str, Any]) -> None:
-        if letter["topic"] in self._raw_names and letter["stage"] == "intake":
-            self._refused.add(letter["partition"], letter["offset"])
+        if letter["topic"] == RAW and letter["stage"] == "intake":
+            self._refused.set(letter["partition"], letter["offset"], stamp(letter["read_at"]))
 
     def add_forwarded(self, record: Record) -> None:
         """A record of another partition of raw, which may be the copy of one of this."""
-        came_from = (record.header(FORWARDED_FROM) or b"").decode("ascii", "replace").split("/")
-        if len(came_from) == 3 and came_from[0] in self._raw_names:
-            partition, offset = came_from[1:]
-            # More digits than any offset has: `int` would take long, or refuse.
-            if partition == str(self._partition) and offset.isdecimal() and len(offset) < 19:
-                self._forwarded.add(self._partition, int(offset))
+        partition, offset = claimed(record)
+        if partition == self._partition:
+            self._forwarded.set(partition, offset, checksum(record))
 
     def covers(self, record: Record) -> bool:
         return record.offset < self.until
 
-    def was_accepted(self, partition: int, offset: int) -> bool:
-        """By the coordinates of the producer's own record."""
-        return self._accepted.has(partition, offset)
+    def was_accepted(self, record: Record, origin_ms: int) -> bool:
+        """Under its own coordinates or those that it claims, which may have been believed then.
+
+        `origin_ms` is the time that an outcome of it would carry.
+        """
+        return any(
+            self._accepted.get(*place) == stamp(origin_ms)
+            for place in ((record.partition, record.offset), claimed(record))
+        )
 
     def was_settled(self, record: Record) -> bool:
         """Whether it was refused, or forwarded to its own partition."""
         at = record.partition, record.offset
-        return self._refused.has(*at) or self._forwarded.has(*at)
+        was_refused = self._refused.get(*at) == stamp(bounded_ms(record.timestamp_ms))
+        return was_refused or self._forwarded.get(*at) == checksum(record)
 
     def passed(self, review_id: str, content_hash: str) -> None:
         """The reading came past a review that was accepted."""
@@ -108,6 +126,22 @@ class Judged:
         return self._latest.get(review_id) == content_hash
 
 
+def claimed(record: Record) -> tuple[int, int]:
+    """Partition and offset that a record says to be a copy of; negative where it says nothing."""
+    match = CAME_FROM.fullmatch(record.header(FORWARDED_FROM) or b"")
+    return (int(match[1]), int(match[2])) if match else (-1, -1)
+
+
+def stamp(milliseconds: int | None) -> int:
+    """Never 0, which stands for none."""
+    return (milliseconds or 0) & 0xFFFFFFFF or 1
+
+
+def checksum(record: Record) -> int:
+    """Never 0, which stands for none."""
+    return zlib.crc32(record.value or b"") or 1
+
+
 class Resets:
     """Reads back what was judged. Used by the threads that load partitions."""
 
@@ -116,14 +150,12 @@ class Resets:
         reader: PartitionReader,
         accepted_codec: Codec,
         dead_letters_codec: Codec,
-        prefix: str,
         partitions: int,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._reader = reader
         self._accepted_codec = accepted_codec
         self._dead_letters_codec = dead_letters_codec
-        self._raw = prefix + RAW
         self._partitions = partitions
         self._log = log
         self._readings: dict[int, tuple[Judged, ReadBack]] = {}
@@ -149,7 +181,7 @@ class Resets:
         return judged
 
     def _begin(self, partition: int, first: int, until: int) -> tuple[Judged, ReadBack]:
-        judged = Judged(self._raw, partition, until)
+        judged = Judged(partition, until)
         home = partition % self._partitions
         positions = {(ACCEPTED, home): 0, (DEAD_LETTER, home): 0}
         # A copy can only be behind what it is a copy of, but producers make up the time of both.

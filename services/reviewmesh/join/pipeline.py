@@ -7,6 +7,8 @@ records that are still open. Results are matched by the accepted offset that the
 from __future__ import annotations
 
 import heapq
+import json
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ RESULT_TOPICS = {f"reviews.{task}": task for task in TASKS}
 TOPIC_OF = {task: topic for topic, task in RESULT_TOPICS.items()}
 
 MAX_PARTIALS = 50_000
+# Deadlines of partial records that were completed; beyond that they are cleared away.
+SPARE_DEADLINES = 10_000
 
 Result = Mapping[str, Any]
 
@@ -80,14 +84,34 @@ class Questions:
     ledgers: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Partial:
-    """A published record that lacks an answer."""
+    """A published record that lacks an answer. Packed: they may be many, and few are completed."""
 
+    review_id: str
+    content_hash: str
     accepted_offset: int
-    record: dict[str, Any]
-    headers: Headers
+    # The tasks whose answers are still taken in.
+    open_tasks: frozenset[str]
     over_at: float
+    headers: Headers
+    packed: bytes
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], headers: Headers, late_window_s: float) -> Partial:
+        return cls(
+            record["review_id"],
+            record["content_hash"],
+            record["accepted_offset"],
+            frozenset(task for task in TASKS if record["tasks"][task]["status"] == TIMEOUT),
+            record["timings"]["enriched_at"] / 1000 + late_window_s,
+            headers,
+            zlib.compress(json.dumps(record).encode(), 1),
+        )
+
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(zlib.decompress(self.packed))
+        return record
 
 
 class PartitionJoin:
@@ -124,12 +148,16 @@ class PartitionJoin:
 
     # -- what comes in -----------------------------------------------------------------------
 
-    def restore_partial(self, record: dict[str, Any], headers: Headers = ()) -> None:
-        """An open partial record, read back when the partition is opened."""
-        self._keep_partial(record, headers)
-
-    def forget_partial(self, review_id: str) -> None:
-        self._partials.pop(review_id, None)
+    def keep_partial(self, partial: Partial) -> None:
+        """A record that is out and open, also as it was read back when the partition opened."""
+        self._partials[partial.review_id] = partial
+        over = (partial.over_at, partial.review_id, partial.accepted_offset)
+        heapq.heappush(self._partials_over, over)
+        if len(self._partials_over) > 2 * len(self._partials) + SPARE_DEADLINES:
+            self._partials_over = sorted(
+                (item.over_at, item.review_id, item.accepted_offset)
+                for item in self._partials.values()
+            )
 
     def accepted(
         self,
@@ -352,7 +380,7 @@ class PartitionJoin:
         review_id = record["review_id"]
         self._revision += 1
         if not record["complete"]:
-            self._keep_partial(record, headers)
+            self.keep_partial(Partial.of(record, headers, self._windows.late_window_s))
             partial = "write"
         else:
             erased = self._partials.pop(review_id, None) is not None
@@ -366,19 +394,13 @@ class PartitionJoin:
         if (
             partial is None
             or partial.accepted_offset != result["accepted_offset"]
-            or partial.record["content_hash"] != result["content_hash"]
-            or partial.record["tasks"][task]["status"] != TIMEOUT
+            or partial.content_hash != result["content_hash"]
+            or task not in partial.open_tasks
         ):
             return finished_without_use(task, offset, result, "dropped")
-        record = merge(partial.record, {task: result}, self._revision + 1, int(now * 1000))
+        record = merge(partial.record(), {task: result}, self._revision + 1, int(now * 1000))
         finished = ((TOPIC_OF[task], offset),)
         return self._publish(record, partial.headers, finished, late=(task, "merged"))
-
-    def _keep_partial(self, record: dict[str, Any], headers: Headers) -> None:
-        over_at = record["timings"]["enriched_at"] / 1000 + self._windows.late_window_s
-        offset = record["accepted_offset"]
-        self._partials[record["review_id"]] = Partial(offset, record, headers, over_at)
-        heapq.heappush(self._partials_over, (over_at, record["review_id"], offset))
 
     def _close_partials(self, now: float) -> list[Emission]:
         """Erase partial records that are over, and the oldest ones beyond the limit."""
@@ -425,10 +447,13 @@ class PartitionJoin:
 
 
 def is_of(result: Result, accepted: Mapping[str, Any]) -> bool:
-    """Whether it is of this content: a topic made anew gives the same offsets to others."""
+    """Whether it is of this content: a topic made anew gives the same offsets to others.
+
+    An enricher that could not read the review knows its key only.
+    """
     return bool(
         result["review_id"] == accepted["review_id"]
-        and result["content_hash"] == accepted["content_hash"]
+        and result["content_hash"] in (accepted["content_hash"], "")
     )
 
 

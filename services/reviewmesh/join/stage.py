@@ -18,6 +18,7 @@ from reviewmesh.join.pipeline import (
     RESULT_TOPICS,
     TOPIC_OF,
     Emission,
+    Partial,
     PartitionJoin,
     Windows,
 )
@@ -56,7 +57,7 @@ LONGEST_KEPT_HEADER = 256
 class Loaded:
     """What a partition's state is made of."""
 
-    partials: list[tuple[dict[str, Any], Headers]]
+    partials: list[Partial]
     published_until: int
     published: Published | None
     replays: Replays
@@ -131,7 +132,12 @@ class JoinStage:
             for record in self._reader.read_tail(REPLAYED, partition, None, None):
                 replays.restore(record)
             published_until = self._reader.bounds(ENRICHED, partition)[1]
-            return Loaded(list(partials.records()), published_until, published, replays)
+            late_window_s = self._windows.late_window_s
+            opened = [
+                Partial.of(enriched, kept(headers), late_window_s)
+                for enriched, headers in partials.records()
+            ]
+            return Loaded(opened, published_until, published, replays)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
 
@@ -145,8 +151,8 @@ class JoinStage:
             loaded.published_until,
             loaded.published,
         )
-        for record, headers in loaded.partials:
-            join.restore_partial(record, kept(headers))
+        for item in loaded.partials:
+            join.keep_partial(item)
         self._joins[partition] = join
         self._replays[partition] = loaded.replays
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
@@ -21,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from reviewmesh_schemas.environment import unknown_settings
 
 ENV_PREFIX = "REVIEWMESH_"
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
@@ -254,6 +257,12 @@ class Settings(BaseSettings):
         description="Time to finish work after SIGTERM.",
     )
 
+    @model_validator(mode="after")
+    def _environment_holds_no_other_names(self) -> Self:
+        if unknown := unknown_settings(os.environ):
+            raise ValueError("\n".join(unknown))
+        return self
+
 
 def problems(error: ValidationError | SettingsError) -> list[str]:
     """A line for each setting that is wrong, under its name and without its value."""
@@ -268,6 +277,8 @@ def problems(error: ValidationError | SettingsError) -> list[str]:
 
 
 def _problem(kind: str, path: list[str], message: str) -> str:
+    if not path:
+        return message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = "there is no such setting"
     return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

@@ -13,6 +13,7 @@ from reviewmesh.enrich.standing import (
     FAILURES_BEFORE_EJECTION,
     FIRST_PAUSE_S,
     ITEMS_PER_WORKER,
+    LONGEST_HOLD_S,
     LONGEST_PAUSE_S,
     SMALLEST_ROOM,
     SNAPSHOT_HOLDS_S,
@@ -119,35 +120,52 @@ def test_a_good_health_check_alone_does_not_shorten_the_pauses() -> None:
     assert standing.eject(over_calls=True) == FIRST_PAUSE_S
 
 
-def test_a_full_worker_is_left_alone_as_long_as_it_said() -> None:
+def test_a_full_worker_is_left_alone_as_long_as_it_said_within_bounds() -> None:
     clock = SimulatedClock()
     standing = serving(clock)
-    standing.hold_off(2.0, 32)
-    standing.hold_off(0.5, 32)
-    clock.now += 1.9
+    assert standing.hold_off(0.4) == 0.4 * 1.25
+    standing.hold_off(0.1)
+    clock.now += 0.49
     assert not standing.room()
-    clock.now += 0.1
+    clock.now += 0.02
     assert standing.room()
+    assert standing.hold_off(3600.0) == LONGEST_HOLD_S * 1.25
 
 
-def test_what_a_full_worker_refused_comes_in_halves_until_calls_are_answered() -> None:
+def test_what_a_full_worker_refuses_halves_our_share_until_calls_are_answered() -> None:
     clock = SimulatedClock()
     standing = serving(clock)
 
     def refuse(*calls: int) -> int:
         for items in calls:
-            standing.hold_off(1.0, items)
+            standing.started(items)
+        for items in calls:
+            standing.hold_off(1.0)
+            standing.ended(items)
         clock.now += 1.0
         return standing.room()
 
-    # Three calls on their way together were too large by the same want of room.
-    assert [refuse(32, 32, 32), refuse(16), refuse(8, 8)] == [16, 8, 4]
-    assert [refuse(1), refuse(1)] == [1, 1]
-    standing.took(0.01)
+    # Three calls on their way together were too many by the same want of room.
+    assert [refuse(32, 32, 32), refuse(32, 16), refuse(24)] == [48, 24, 12]
+    assert [refuse(12), refuse(6), refuse(3), refuse(1), refuse(1)] == [6, 3, 1, 1, 1]
+    standing.took(1, 0.01)
     assert standing.room() == 2
     for _ in range(10):
-        standing.took(0.01)
+        standing.took(standing.room(), 0.01)
     assert standing.room() == ITEMS_PER_WORKER
+
+
+def test_a_share_is_for_all_calls_together() -> None:
+    clock = SimulatedClock()
+    standing = serving(clock)
+    for _ in range(3):
+        call(standing, 32)
+    standing.hold_off(0.1)
+    clock.now += 1.0
+    standing.ended(32)
+    assert not standing.room(), "64 are there, 48 are our share"
+    standing.ended(32)
+    assert standing.room() == 16
 
 
 def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
@@ -166,7 +184,7 @@ def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
 def test_the_room_of_a_slow_worker_is_filled_again_as_results_come() -> None:
     standing = serving(SimulatedClock())
     for _ in range(50):
-        standing.took(1.0)
+        standing.took(1, 1.0)
     assert standing.is_slow()
     for _ in range(ITEMS_PER_WORKER // 32):
         call(standing, 32)
@@ -175,7 +193,7 @@ def test_the_room_of_a_slow_worker_is_filled_again_as_results_come() -> None:
     standing.done(1)
     assert standing.room()
     for _ in range(50):
-        standing.took(0.001)
+        standing.took(1, 0.001)
     assert not standing.is_slow()
 
 
@@ -245,10 +263,13 @@ class Life(RuleBasedStateMachine):
             self.standing.eject(over_calls=True)
         self.standing.ended(self.open.pop(0))
 
-    @rule(seconds=st.floats(0.01, 5), items=st.integers(1, 300))
-    def full(self, seconds: float, items: int) -> None:
-        self.standing.hold_off(seconds, items)
-        self.held_until = max(self.held_until, self.clock.now + seconds)
+    @precondition(lambda self: self.open)
+    @rule(seconds=st.floats(0.01, 5))
+    def full(self, seconds: float) -> None:
+        held = self.standing.hold_off(seconds)
+        assert held <= 1
+        self.held_until = max(self.held_until, self.clock.now + held)
+        self.standing.ended(self.open.pop(0))
 
     @rule(seconds=st.floats(0.01, 10))
     def time_passes(self, seconds: float) -> None:

@@ -101,7 +101,6 @@ class Intake:
                 self.tail,  # type: ignore[arg-type]
                 self.accepted,
                 self.dead,
-                "",
                 PARTITIONS,
                 structlog.get_logger(),
             ),

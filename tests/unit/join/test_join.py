@@ -15,6 +15,7 @@ from reviewmesh.join.pipeline import (
     ACCEPTED,
     TOPIC_OF,
     Emission,
+    Partial,
     PartitionJoin,
     Questions,
     Windows,
@@ -89,7 +90,7 @@ class Partition:
             self.published,
         )
         for record in self.partials.values():
-            self.join.restore_partial(record)
+            self.join.keep_partial(Partial.of(record, (), self.windows.late_window_s))
         self.uncommitted: list[Emission] = []
 
     def step(self, topic: str) -> None:

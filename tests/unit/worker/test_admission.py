@@ -58,16 +58,40 @@ def test_a_backfill_call_larger_than_its_share_is_let_in_as_the_only_one_of_a_ba
         hint(admission, 7, Lane.BACKFILL)
 
 
-def test_the_hint_grows_with_what_is_in_the_way_and_with_slowness_within_its_bounds() -> None:
-    admission = Admission(100)
-    with admission.admit(100):
-        assert hint(admission, 1) == SHORTEST_HINT_MS
-        admission.measured(10, 10.0)
-        short, long = hint(admission, 2), hint(admission, 20)
-        assert SHORTEST_HINT_MS < short < long
-        for _ in range(100):
-            admission.measured(1, 60.0)
-        assert hint(admission, 100) == LONGEST_HINT_MS
+def test_the_hint_follows_how_fast_places_come_free_within_its_bounds() -> None:
+    now = 0.0
+    admission = Admission(100, lambda: now)
+
+    def freed(items: int, each_s: float) -> None:
+        nonlocal now
+        with admission.admit(items) as free:
+            for _ in range(items):
+                now += each_s
+                free(1)
+
+    with admission.admit(10):
+        freed(90, 0.0001)
+        assert hint(admission, 91) == SHORTEST_HINT_MS
+        freed(90, 0.01)
+        assert hint(admission, 110) == pytest.approx(200, rel=0.05)
+        now += 0.01
+    # Time in which the worker was empty tells nothing.
+    now += 3600
+    with admission.admit(10):
+        freed(1, 0.01)
+        assert SHORTEST_HINT_MS < hint(admission, 110) < LONGEST_HINT_MS
+        freed(90, 1.0)
+        assert hint(admission, 110) == LONGEST_HINT_MS
+
+
+def test_the_hint_counts_places_that_come_free_together() -> None:
+    now = 0.0
+    admission = Admission(64, lambda: now)
+    for _ in range(100):
+        with admission.admit(32):
+            now += 0.32
+    with admission.admit(64):
+        assert hint(admission, 32) == pytest.approx(320, rel=0.05)
 
 
 def test_emptied_waits_for_the_last_item_and_no_longer_than_it_may() -> None:

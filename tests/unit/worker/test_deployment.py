@@ -35,6 +35,7 @@ from tests.packages import DEFINED, small_package, tampered
 
 DEADLINE_S = 10.0
 TASKS = tuple(DEFINED)
+WEIGHTS = "weights.safetensors"
 LABELS = {name: task.label_ids for name, task in DEFINED.items()}
 
 
@@ -377,7 +378,7 @@ def test_what_is_off_in_the_registry_is_refused_before_anything_is_let_go_of(
             world.promote("2")
             world.registry.rollback("small@2", DEFINED)
             await world.seen()
-            tampered(world.registry.package("small@2").folder / "weights.bin")
+            tampered(world.registry.package("small@2").folder / "weights.safetensors")
         story = list(world.machine.story)
         for task in TASKS:
             forge(world.registry, task, damage)
@@ -409,7 +410,7 @@ def test_a_start_meanwhile_serves_what_served_before(tmp_path: Path, damage: str
     async def scenario() -> None:
         world = World(tmp_path, Machine())
         world.promote("2", "ner", "topic")
-        weights = world.registry.package("small@2").folder / "weights.bin"
+        weights = world.registry.package("small@2").folder / "weights.safetensors"
         good = weights.read_bytes()
         if damage == "broken":
             world.machine.broken = {"2"}
@@ -457,7 +458,9 @@ def test_at_the_start_what_is_off_is_an_error(tmp_path: Path) -> None:
     asyncio.run(run(lambda world: forge(world.registry, "ner", "gate"), "passed a gate"))
     asyncio.run(
         run(
-            lambda world: tampered(world.registry.package("small@1").folder / "weights.bin"),
+            lambda world: tampered(
+                world.registry.package("small@1").folder / "weights.safetensors"
+            ),
             "cut short or changed",
         )
     )

@@ -87,7 +87,8 @@ def engine_arguments(settings: VllmSettings, device: str, encoder: bool) -> dict
     ours = _DEFAULTS[device]
     cpu = device == "cpu"
     arguments: dict[str, Any] = {
-        "load_format": settings.load_format,
+        # Else vLLM would take pickles too.
+        "load_format": "dummy" if settings.load_format == "dummy" else "safetensors",
         "max_num_seqs": settings.max_num_seqs or ours.max_num_seqs,
         "scheduling_policy": settings.scheduling_policy,
         "gpu_memory_utilization": settings.gpu_memory_utilization or ours.gpu_memory_utilization,

@@ -111,8 +111,8 @@ def test_what_is_off_is_listed_and_does_not_come_in(registry: Registry, tmp_path
     (package.folder / "manifest.json").unlink()
     assert "expected the manifest of a package" in said(2, "show", package.id)
     small = small_package(tmp_path / "small", tasks={"ner": DEFINED["ner"]})
-    (small.folder / "weights.bin").unlink()
-    assert "names weights.bin, which the folder has not" in said(2, "add", small.folder)
+    (small.folder / "weights.safetensors").unlink()
+    assert "names weights.safetensors, which the folder has not" in said(2, "add", small.folder)
 
 
 def test_commands_need_a_registry(tmp_path: Path) -> None:

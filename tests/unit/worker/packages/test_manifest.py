@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_a_digest_is_of_what_decides_an_answer(tmp_path: Path) -> None:
     others = [
         small_package(tmp_path / "version", version="2"),
         small_package(tmp_path / "training", training={"seed": 8}),
-        small_package(tmp_path / "files", files=FILES | {"weights.bin": b"others"}),
+        small_package(tmp_path / "files", files=FILES | {"weights.safetensors": b"others"}),
         small_package(tmp_path / "tasks", tasks={"ner": DEFINED["ner"]}),
         small_package(tmp_path / "kind", kind="causal"),
     ]
@@ -168,7 +169,7 @@ def test_a_folder_that_is_no_package_is_named(tmp_path: Path) -> None:
         ({"tasks": {}}, "tasks: "),
         ({"files": {"../outside": "0" * 64}}, "inside the package, found '../outside'"),
         ({"files": {"/etc/passwd": "0" * 64}}, "inside the package, found '/etc/passwd'"),
-        ({"files": {"weights.bin": "sha256:0"}}, "files.weights.bin: "),
+        ({"files": {"weights.safetensors": "sha256:0"}}, "files.weights.safetensors: "),
         ({"surprise": 1}, "surprise: "),
     ],
 )
@@ -183,3 +184,38 @@ def test_a_package_that_cannot_be_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="name: "):
         small_package(tmp_path, name="No Such Name")
     assert not (tmp_path / MANIFEST_FILE).exists()
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "tokenizer/vocab.txt", "nowhere"])
+def test_a_link_to_a_file_is_refused(tmp_path: Path, target: str) -> None:
+    package = small_package(tmp_path)
+    (tmp_path / "linked.txt").symlink_to(target)
+    assert "linked.txt: a package may hold files only" in refusal(package)
+
+
+def test_a_pipe_is_refused_and_not_read(tmp_path: Path) -> None:
+    package = small_package(tmp_path)
+    os.mkfifo(tmp_path / "pipe.json")
+    assert "pipe.json: a package may hold files only" in refusal(package)
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "weights.pt", "model.pkl", "modeling.py", "lib.so", "array.npy"]
+)
+def test_what_runs_code_when_it_is_loaded_is_refused(tmp_path: Path, name: str) -> None:
+    package = small_package(tmp_path, files={name: b"anything"})
+    message = refusal(package)
+    assert name in message and "safetensors" in message
+
+
+def test_a_configuration_that_names_code_is_refused(tmp_path: Path) -> None:
+    config = json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}).encode()
+    package = small_package(tmp_path, files={"config.json": config})
+    assert "config.json: names code" in refusal(package)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, " " * 5_000_000])
+def test_a_manifest_that_is_deep_or_huge_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(text)
+    with pytest.raises(PackageError, match="expected"):
+        Package.open(tmp_path)

@@ -101,7 +101,7 @@ def test_a_package_that_is_off_does_not_come_in(
         tasks = DEFINED | {"ner": dataclasses.replace(DEFINED["ner"], version="7")}
     package = small_package(tmp_path / "3", "3", tasks)
     if damage == "bytes":
-        tampered(package.folder / "weights.bin")
+        tampered(package.folder / "weights.safetensors")
     with pytest.raises(PackageError):
         registry.add(package.folder, DEFINED)
     assert registry.ids() == ["small@1", "small@2"]
@@ -183,8 +183,8 @@ def test_a_reason_that_was_not_needed_is_no_force(registry: Registry) -> None:
 
 def test_no_force_lets_a_tampered_package_serve(registry: Registry) -> None:
     promote(registry, "small@1")
-    tampered(registry.package("small@2").folder / "weights.bin")
-    with pytest.raises(PackageError, match=r"weights\.bin"):
+    tampered(registry.package("small@2").folder / "weights.safetensors")
+    with pytest.raises(PackageError, match=r"weights\.safetensors"):
         promote(registry, "small@2", force="now")
     assert serving(registry) == dict.fromkeys(TASKS, "small@1")
 
@@ -192,8 +192,8 @@ def test_no_force_lets_a_tampered_package_serve(registry: Registry) -> None:
 def test_a_tampered_package_is_not_rolled_back_to(registry: Registry) -> None:
     promote(registry, "small@1")
     promote(registry, "small@2")
-    tampered(registry.package("small@1").folder / "weights.bin")
-    with pytest.raises(PackageError, match=r"weights\.bin"):
+    tampered(registry.package("small@1").folder / "weights.safetensors")
+    with pytest.raises(PackageError, match=r"weights\.safetensors"):
         registry.rollback("small@2", DEFINED)
     assert serving(registry) == dict.fromkeys(TASKS, "small@2")
 
