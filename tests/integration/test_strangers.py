@@ -188,8 +188,9 @@ def test_marks_times_and_emoji(mesh: Mesh) -> None:
     publish(mesh, written(schema_id, text="a" + "\u0301\u0316" * 49_000))
     publish(mesh, written(schema_id, created_at=2**62))
     publish(mesh, written(schema_id, text="\U0001fae8"), timestamp=2**62)
-    found = causes(mesh, "marks", at_least=already + 1)[already:]
-    assert sorted(found) == ["INVALID", "OVERSIZE"] or found == ["INVALID"]
+    found = causes(mesh, "marks", at_least=already + 2)[already:]
+    # The joiners that go between 98,000 marks are too much for a text.
+    assert found == ["OVERSIZE", "INVALID"]
     assert "\U0001fae8" in {item["text"] for item in mesh.read("reviews.accepted")}
 
 
