@@ -23,6 +23,7 @@ from reviewmesh.local.ports import find_free
 from reviewmesh.runtime import topics
 from reviewmesh.runtime.codec import Codec
 from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.runtime.record import headers_of
 from reviewmesh.runtime.registry import SchemaRegistry
 from tests.broker import TestStack, wait_until
 
@@ -265,7 +266,7 @@ class Mesh:
                     record["_partition"] = message.partition()
                     record["_offset"] = message.offset()
                     record["_schema_id"] = int.from_bytes(message.value()[1:5], "big")
-                    record["_headers"] = dict(message.headers() or [])
+                    record["_headers"] = dict(headers_of(message))
                     self._records[topic].append(record)
         consumer.close()
         return self._records[topic]

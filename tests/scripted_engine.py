@@ -92,6 +92,8 @@ class ScriptedEngine:
     def check(self) -> None:
         if self._script().get("dead"):
             raise EngineDead("as the script says")
+        if self._batcher is not None and self._batcher.hangs:
+            raise EngineDead("a batch does not return")
 
     def load(self) -> EngineLoad:
         if self._batcher is None:

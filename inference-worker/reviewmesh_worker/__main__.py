@@ -39,11 +39,16 @@ def main() -> int:
     code = 0
     try:
         asyncio.run(serve(deployment, settings, log))
-    except (EngineLoadError, EngineDead, OSError, RuntimeError) as error:
+    except EngineDead as error:
+        log.error("cannot serve", reason=str(error))
+        deployment.stuck = True
+    except (EngineLoadError, OSError, RuntimeError) as error:
         log.error("cannot serve", reason=str(error))
         code = 1
     if deployment.stuck:
-        # Its thread would keep the process for ever.
+        # A thread of its engine may never return, and would keep the process for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(1)
     return code
 

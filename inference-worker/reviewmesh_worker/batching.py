@@ -28,6 +28,8 @@ MAX_BATCH: Final = 32
 MAX_WAITING: Final = 4096
 # The tasks of a backlog drift apart: one that asks for a text later still finds it remembered.
 MAX_REMEMBERED: Final = 32_768
+HANGS_AFTER_S: Final = 120.0
+"""No honest batch takes as long as its callers wait for it at most."""
 MAX_BATCH_CODE_POINTS: Final = 32_000
 """A batch of long texts is cut short, so that a short text never waits for minutes behind it."""
 
@@ -70,6 +72,12 @@ class Batcher(Generic[T]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
+        self._began: float | None = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the batch under way has not returned for so long that it never will."""
+        return self._began is not None and time.monotonic() - self._began > HANGS_AFTER_S
 
     @property
     def running(self) -> int:
@@ -107,7 +115,7 @@ class Batcher(Generic[T]):
         for ticket in self._waiting.values():
             ticket.outcome.set_result(_closing())
         self._waiting.clear()
-        if self._worker is not None:
+        if self._worker is not None and not self.hangs:
             await self._worker
         self._thread.shutdown(wait=False)
 
@@ -133,7 +141,9 @@ class Batcher(Generic[T]):
         while self._waiting:
             texts = self._next_batch()
             self._running = {text: self._waiting.pop(text) for text in texts}
+            self._began = time.monotonic()
             outcomes = await loop.run_in_executor(self._thread, self._run_bisecting, texts)
+            self._began = None
             finished, self._running = self._running, {}
             for ticket, outcome in zip(finished.values(), outcomes, strict=True):
                 self._remembered.keep(ticket.text, outcome)

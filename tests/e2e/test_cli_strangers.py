@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import FORWARDED_FROM, REPLAY, REPLAY_OF
-from tests.broker import TestStack
+from tests.broker import TestStack, wait_until
 from tests.command_line import Run
 from tests.mesh import PARTITIONS, Mesh, review
 
@@ -44,7 +44,7 @@ def put(mesh: Mesh) -> Put:
         producer = Producer(mesh.kafka)
         place = partition_of(key.encode(), PARTITIONS)
         producer.produce(mesh.prefix + topic, value, key.encode(), place, headers=headers or [])
-        assert producer.flush(10) == 0
+        assert producer.flush(30) == 0
 
     return put
 
@@ -137,11 +137,17 @@ def test_control_characters_and_impossible_times_are_shown_as_text(put: Put, run
         assert (shown["message"], shown["read_at"]) == (ESCAPES, -NEVER)
 
 
+def partitions(mesh: Mesh, admin: AdminClient) -> list[int]:
+    name = mesh.prefix + "reviews.raw"
+    return list(admin.list_topics(name, timeout=10).topics[name].partitions)
+
+
 def test_partitions_that_were_added_to_raw_are_read_too(mesh: Mesh, run: Run) -> None:
     admin = AdminClient(mesh.kafka)
     more = NewPartitions(mesh.prefix + "reviews.raw", PARTITIONS + 2)
     for done in admin.create_partitions([more]).values():
         done.result(10)
+    wait_until(lambda: len(partitions(mesh, admin)) == PARTITIONS + 2, 30, "the new partitions")
     value = mesh.codec("reviews.raw").encode(review("far", "t"))
     mesh.publish_raw(value, b"far", PARTITIONS + 1)
 

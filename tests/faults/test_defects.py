@@ -90,6 +90,11 @@ def test_a_record_that_ends_the_process_is_set_aside_and_no_other(mesh: Mesh, na
     assert {letter["cause"] for letter in letters} == {"UNREADABLE"}
     assert all(b"Poison" in letter["value"] for letter in letters)
     print(f"{name}: {len(restarts)} restarts")
+    if name == "enricher-topic":
+        mesh.wait_for(lambda: len(mesh.enriched()) == 302, 30, "the deadly ones come out, too")
+        failed = [record for record in mesh.enriched() if not record["complete"]]
+        assert {record["review_id"] for record in failed} == {"deadly-0", "deadly-1"}
+        assert {record["tasks"]["topic"]["status"] for record in failed} == {"FAILED"}
 
 
 def test_kills_at_random_set_nothing_aside(mesh: Mesh, seed: int) -> None:

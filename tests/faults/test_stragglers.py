@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Me
         breakable_stack, prefix, tmp_path, {"REVIEWMESH_JOIN__STRAGGLER_S": str(STRAGGLER_S)}
     )
     try:
-        mesh.start()
+        mesh.start(120)
         yield mesh
     finally:
         mesh.stop()
@@ -64,8 +65,10 @@ def test_a_review_whose_result_is_gone_comes_out_without_it(mesh: Mesh) -> None:
     mesh.processes["joiner"].start()
     later: list[dict[str, Any]] = []
 
+    rounds = count()
+
     def given_up() -> bool:
-        more = [item for item in reviews(12, tag=f"later-{len(later)}") if home(item) == 0]
+        more = [item for item in reviews(12, tag=f"later-{next(rounds)}") if home(item) == 0]
         mesh.publish(more)
         later.extend(more)
         return sum(not record["complete"] for record in mesh.enriched()) == len(lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+import structlog
 import typer
 from confluent_kafka import KafkaException
 from pydantic import ValidationError
@@ -53,6 +54,8 @@ app.add_typer(topics.app, name="topics")
 
 def main() -> None:
     """The command line; what a command raises becomes a message and an exit code."""
+    # What the runtime has to say of a record is no part of the output.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         app()
     except (ValidationError, SettingsError) as error:

@@ -15,7 +15,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.errors import CannotReach
 from reviewmesh.runtime import kafka
-from reviewmesh.runtime.record import Headers, Record
+from reviewmesh.runtime.record import Record, headers_of
 
 CALL_TIMEOUT_S = 10.0
 SILENCE_S = 20.0
@@ -66,7 +66,7 @@ class Reader:
                     message.offset(),
                     message.key(),
                     message.value(),
-                    _headers(message),
+                    headers_of(message),
                     message.timestamp()[1],
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -76,15 +76,6 @@ class Reader:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-def _headers(message: Any) -> Headers:
-    """None at all where a name is no UTF-8: the client gives either all or an error."""
-    try:
-        return tuple(message.headers() or ())
-    # The client's C code gives the one or the other, by its version.
-    except (UnicodeDecodeError, SystemError):
-        return ()
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -69,10 +68,25 @@ class Job:
     attempts: int = 0
     broken: int = 0
     withdrawn: bool = False
+    # Where it is, by the clock of the event loop: at a worker since, or to be tried again at.
+    worker: str = ""
+    since: float = 0.0
+    again_at: float = 0.0
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.size = len(self.item.text) * 4 + len(self.item.language) + 128
+
+
+@dataclass(slots=True)
+class Call:
+    worker: Worker
+    # What it is still to answer, by the item's id within the call.
+    unanswered: dict[str, Job]
+    hung: bool = False
+
+    def is_withdrawn(self) -> bool:
+        return all(job.withdrawn for job in self.unanswered.values())
 
 
 class InferenceClient:
@@ -92,9 +106,9 @@ class InferenceClient:
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
         self._queue: OldestFirst[Job] = OldestFirst()
-        self._jobs: set[Job] = set()
-        # What each call is still to answer, by the item's id within the call.
-        self._calls: dict[asyncio.Task[None], dict[str, Job]] = {}
+        # By partition and offset. Looked at from the polling thread, too.
+        self._jobs: dict[tuple[int, int], Job] = {}
+        self._calls: dict[asyncio.Task[None], Call] = {}
         self._done: deque[tuple[WorkItem, Answer]] = deque()
         self._pool: WorkerPool | None = None
         self._closed = False
@@ -132,6 +146,20 @@ class InferenceClient:
         """Names the addresses tried when no worker is there; empty otherwise."""
         return "" if self._pool is None else self._pool.missing()
 
+    def waits_for(self, partition: int, offset: int) -> str:
+        """What keeps an item from being answered; empty when it is not here, or could be sent."""
+        job = self._jobs.get((partition, offset))
+        if job is None or self._pool is None:
+            return ""
+        now = self._loop.time()
+        if missing := self._pool.missing():
+            return missing
+        if job.worker:
+            return f"the worker at {job.worker} has had it for {now - job.since:.0f} s"
+        if job.again_at > now:
+            return f"it is tried again in {job.again_at - now:.1f} s"
+        return "" if self._pool.has_room() else "it waits for room at a worker"
+
     def _tell(self, action: Callable[[T], None], argument: T) -> None:
         # The consumer gives its partitions back after the stage has stopped: by then the client
         # holds nothing, and what is submitted is read again by whoever owns the partition.
@@ -146,7 +174,7 @@ class InferenceClient:
         self._loop.close()
 
     async def _open(self) -> None:
-        self._pool = WorkerPool(self._task, self._endpoints, self._dispatch)
+        self._pool = WorkerPool(self._task, self._endpoints, self._dispatch, self._hung)
         self._pool.start()
 
     async def _shut(self) -> None:
@@ -159,7 +187,7 @@ class InferenceClient:
     def _enqueue(self, items: tuple[WorkItem, ...]) -> None:
         for item in items:
             job = Job(item, self._batch_items)
-            self._jobs.add(job)
+            self._jobs[item.partition, item.offset] = job
             self._wait_for_call(job)
         self._dispatch()
 
@@ -167,14 +195,22 @@ class InferenceClient:
         self._queue.add(job.item.partition, job.item.offset, job)
 
     def _withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        for job in [job for job in self._jobs if withdrawn(job.item.token)]:
-            job.withdrawn = True
-            self._jobs.discard(job)
+        for place, job in list(self._jobs.items()):
+            if withdrawn(job.item.token):
+                job.withdrawn = True
+                del self._jobs[place]
         # While no worker is there nothing else would take them out of the queue.
         self._queue.keep(lambda job: not job.withdrawn)
-        for call, unanswered in self._calls.items():
-            if all(job.withdrawn for job in unanswered.values()):
-                call.cancel()
+        for task, call in self._calls.items():
+            if call.is_withdrawn():
+                task.cancel()
+
+    def _hung(self, worker: Worker) -> None:
+        """What it has goes elsewhere now, long before the deadline of its calls."""
+        for task, call in self._calls.items():
+            if call.worker is worker:
+                call.hung = True
+                task.cancel()
 
     def _dispatch(self) -> None:
         """Send as soon as there is a worker for a call."""
@@ -187,10 +223,13 @@ class InferenceClient:
             if not batch:
                 return
             worker.standing.started(len(batch))
-            unanswered = {str(index): job for index, job in enumerate(batch)}
-            call = self._loop.create_task(self._call(worker, unanswered))
-            self._calls[call] = unanswered
-            call.add_done_callback(partial(self._ended, worker))
+            now = self._loop.time()
+            for job in batch:
+                job.worker, job.since = worker.address, now
+            call = Call(worker, {str(index): job for index, job in enumerate(batch)})
+            task = self._loop.create_task(self._call(call))
+            self._calls[task] = call
+            task.add_done_callback(self._ended)
 
     def _next_batch(self, room: int) -> list[Job]:
         batch: list[Job] = []
@@ -204,16 +243,18 @@ class InferenceClient:
             size += job.size
         return batch
 
-    def _ended(self, worker: Worker, call: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         assert self._pool is not None
-        self._pool.ended(worker, len(self._calls.pop(call)))
-        if not call.cancelled() and (error := call.exception()) is not None:
+        call = self._calls.pop(task)
+        self._pool.ended(call.worker, len(call.unanswered))
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "call failed", "exception": error})
         self._dispatch()
 
-    async def _call(self, worker: Worker, unanswered: dict[str, Job]) -> None:
+    async def _call(self, call: Call) -> None:
         """No way out of here leaves an item of the call without an outcome."""
         started = self._loop.time()
+        worker, unanswered = call.worker, call.unanswered
         batch = list(unanswered.values())
         try:
             async for response in self._responses(worker, batch):
@@ -221,9 +262,10 @@ class InferenceClient:
         except grpc.aio.AioRpcError as error:
             self._call_failed(worker, list(unanswered.values()), error)
         except asyncio.CancelledError:
-            if all(job.withdrawn for job in unanswered.values()):
+            if call.is_withdrawn():
                 raise
-            self._broken(list(unanswered.values()), "the channel was closed")
+            reason = "the worker hung" if call.hung else "the channel was closed"
+            self._broken(list(unanswered.values()), reason)
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
             self._bisect(list(unanswered.values()), f"{type(error).__name__}: {error}")
         else:
@@ -274,7 +316,8 @@ class InferenceClient:
         for result in response.results:
             kind = result.WhichOneof("outcome")
             if kind is not None and (job := unanswered.pop(result.id, None)) is not None:
-                self._answered(job, result, kind, response.lineage)
+                lineage = response.lineage if response.HasField("lineage") else None
+                self._answered(job, result, kind, lineage)
         answered -= len(unanswered)
         load = response.load
         worker.standing.answered(load.running + load.waiting, answered, load.max)
@@ -286,7 +329,7 @@ class InferenceClient:
         job: Job,
         result: inference_pb2.Result,
         kind: str,
-        lineage: inference_pb2.Lineage,
+        lineage: inference_pb2.Lineage | None,
     ) -> None:
         job.attempts += 1
         if kind != "error":
@@ -333,7 +376,7 @@ class InferenceClient:
                 job.limit = 1
             if job.broken >= BROKEN_IN_COMPANY + BROKEN_ALONE:
                 self._finish(job, None, f"workers keep breaking on this item ({reason})", None)
-        self._requeue([job for job in batch if job in self._jobs])
+        self._requeue([job for job in batch if self._holds(job)])
 
     def _bisect(self, batch: list[Job], reason: str, final: bool = False) -> None:
         """A call failed as a whole: halve it until the item that fails is alone."""
@@ -353,13 +396,18 @@ class InferenceClient:
             self._finish(job, None, f"{reason} ({job.attempts} attempts)", None)
             return
         pause = backoff_s(job.attempts, FIRST_BACKOFF_S, LONGEST_BACKOFF_S, random.random())
+        job.worker, job.again_at = "", self._loop.time() + pause
         self._loop.call_later(pause, self._requeue, [job])
 
     def _requeue(self, jobs: list[Job]) -> None:
         for job in jobs:
+            job.worker = ""
             if not job.withdrawn:
                 self._wait_for_call(job)
         self._loop.call_soon(self._dispatch)
+
+    def _holds(self, job: Job) -> bool:
+        return self._jobs.get((job.item.partition, job.item.offset)) is job
 
     def _finish(
         self,
@@ -369,9 +417,9 @@ class InferenceClient:
         lineage: inference_pb2.Lineage | None,
         usage: inference_pb2.Usage | None = None,
     ) -> None:
-        if job.withdrawn:
+        if not self._holds(job):
             return
-        self._jobs.discard(job)
+        del self._jobs[job.item.partition, job.item.offset]
         attempts = max(1, job.attempts + job.broken)
         self._done.append((job.item, Answer(output, error, attempts, lineage, usage)))
 

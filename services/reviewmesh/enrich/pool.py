@@ -26,6 +26,8 @@ RESOLVE_EVERY_S = 5.0
 RESOLVE_TIMEOUT_S = 5.0
 CHECK_EVERY_S = 2.0
 CHECK_TIMEOUT_S = 3.0
+# One may be a moment of hard work.
+SILENT_CHECKS = 2
 TIMER_SLACK_S = 0.005
 COMPLAIN_AFTER_S = 2.0
 COMPLAIN_EVERY_S = 30.0
@@ -50,24 +52,29 @@ class Worker:
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.reason = "not checked yet"
+        self.silent_checks = 0
         self.retired = False
         self.watch: asyncio.Task[None] | None = None
 
 
 class WorkerPool:
-    """Lives in one event loop. `on_change` is called when a worker may take a call again."""
+    """Lives in one event loop. `on_change` is called when a worker may take a call again, `on_hang`
+    when one answers no health check any more: what it has is better asked elsewhere.
+    """
 
     def __init__(
         self,
         task: str,
         addresses: Sequence[str],
         on_change: Callable[[], None],
+        on_hang: Callable[[Worker], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._task = task
         self._setting = f"REVIEWMESH_WORKERS__{task.upper()}"
         self._addresses = tuple(addresses)
         self._on_change = on_change
+        self._on_hang = on_hang
         self._clock = clock
         self._workers: dict[str, Worker] = {}
         self._found: dict[str, set[str]] = {}
@@ -91,7 +98,7 @@ class WorkerPool:
             await worker.channel.close()
         await asyncio.gather(*self._closing)
 
-    # -- choosing; these two are asked from other threads too ----------------------------------
+    # -- choosing; all but the last are asked from other threads too ------------------------------
 
     def any_serving(self) -> bool:
         return any(w.standing.state is not State.EJECTED for w in tuple(self._workers.values()))
@@ -105,9 +112,17 @@ class WorkerPool:
         where = ", ".join(sorted(tried)) or ", ".join(self._addresses)
         return f"no worker for task {self._task} reachable at {where}"
 
+    def has_room(self) -> bool:
+        return any(worker.standing.room() for worker in tuple(self._workers.values()))
+
     def least_loaded(self) -> Worker | None:
+        """One on trial only where the others have no room: what goes there may cost an attempt."""
         free = [worker for worker in self._workers.values() if worker.standing.room()]
-        return min(free, key=lambda worker: worker.standing.load(), default=None)
+
+        def rank(worker: Worker) -> tuple[bool, int]:
+            return worker.standing.state is State.HALF_OPEN, worker.standing.load()
+
+        return min(free, key=rank, default=None)
 
     # -- what calls tell ---------------------------------------------------------------------
 
@@ -144,7 +159,10 @@ class WorkerPool:
             await asyncio.sleep(pause)
             reason = await self._check(worker)
             if reason:
-                pause = self._out(worker, reason, over_calls=False)
+                hangs = worker.silent_checks >= SILENT_CHECKS
+                pause = self._out(worker, reason, over_calls=hangs)
+                if hangs:
+                    self._on_hang(worker)
                 self._complain()
                 continue
             pause = CHECK_EVERY_S * random.uniform(0.75, 1.25)
@@ -160,7 +178,10 @@ class WorkerPool:
         try:
             answer = await worker.health.Check(request, timeout=CHECK_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
+            silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            worker.silent_checks = worker.silent_checks + 1 if silent else 0
             return f"{error.code().name}: {error.details()}"
+        worker.silent_checks = 0
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             return ""
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

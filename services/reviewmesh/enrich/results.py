@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from reviewmesh_protos.inference.v1 import inference_pb2
 
-TASKS = ("ner", "topic", "sentiment")
+OUTPUTS: dict[str, type] = {
+    "ner": inference_pb2.NerOutput,
+    "topic": inference_pb2.TopicOutput,
+    "sentiment": inference_pb2.SentimentOutput,
+}
+TASKS = tuple(OUTPUTS)
+
+
+class Unusable(ValueError):
+    """An answer that no result can be made of; says what was expected and what came."""
 
 
 def lineage_of(
@@ -40,7 +51,13 @@ def _number(usage: inference_pb2.Usage | None, name: str) -> Any:
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:
-    """The task's own fields of its result; entities whose span does not hold are left out."""
+    """The task's own fields of its result; entities whose span does not hold are left out.
+
+    Raises Unusable.
+    """
+    expected, got = OUTPUTS[task].__name__, type(output).__name__
+    if got != expected:
+        raise Unusable(f"expected the worker to answer with {expected}, got {got}")
     if task == "ner":
         entities = [
             {
@@ -54,11 +71,21 @@ def payload(task: str, output: Any, text: str) -> dict[str, Any]:
             if 0 <= entity.start < entity.end <= len(text)
             and text[entity.start : entity.end] == entity.text
         ]
+        _check_scores(entity["score"] for entity in entities)
         return {"entities": sorted(entities, key=lambda entity: (entity["start"], entity["end"]))}
     if task == "topic":
         topics = [
             {"id": topic.id, "score": topic.score, "polarity": topic.polarity or None}
             for topic in output.topics
         ]
+        _check_scores(topic["score"] for topic in topics)
         return {"topics": sorted(topics, key=lambda topic: -topic["score"])}
-    return {"sentiment": {"label": output.label, "scores": dict(output.scores)}}
+    scores = dict(output.scores)
+    _check_scores(scores.values())
+    return {"sentiment": {"label": output.label, "scores": scores}}
+
+
+def _check_scores(scores: Iterable[float]) -> None:
+    for score in scores:
+        if not math.isfinite(score):
+            raise Unusable(f"expected the worker to give finite scores, got {score}")

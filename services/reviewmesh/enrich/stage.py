@@ -6,12 +6,13 @@ A key in flight blocks later records of the same key, never others.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
-from reviewmesh.enrich.results import lineage_of, payload
+from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh.runtime import metrics
 from reviewmesh.runtime.clock import Clock, milliseconds
 from reviewmesh.runtime.codec import Codec, DecodeError
@@ -23,12 +24,18 @@ from reviewmesh.runtime.record import (
     Record,
     Unavailable,
     Unit,
+    headers_size,
 )
 from reviewmesh.runtime.registry import RegistryUnavailable
 from reviewmesh.runtime.stage import Ledgers, Start
 
 ACCEPTED = "reviews.accepted"
 ROOM_WHILE_STARVED = 2_000
+MAX_ERROR = 2_000
+MAX_LINEAGE_FIELD = 1_000
+# The headers that go on are of a known length; what is longer did the mesh not write.
+LONGEST_KEPT_HEADER = 256
+MAX_HEADERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,8 @@ class EnrichStage:
         self._lives: dict[int, int] = {}
         self._life = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
+        # Offsets in hand, by partition; they come in order, so the first is the oldest.
+        self._open: dict[int, dict[int, None]] = {}
         self._in_flight = 0
         self._to_submit: list[WorkItem] = []
         self._units: list[Unit] = []
@@ -90,11 +99,13 @@ class EnrichStage:
     def open(self, partition: int, ledgers: Ledgers, loaded: None) -> None:
         self._life += 1
         self._lives[partition] = self._life
+        self._open[partition] = {}
 
     def close(self, partition: int) -> None:
         life = self._lives.pop(partition, None)
         if life is None:
             return
+        del self._open[partition]
         self._to_submit = [item for item in self._to_submit if _work(item).life != life]
         self._client.cancel(lambda token: isinstance(token, Work) and token.life == life)
         for key in [key for key in self._waiting if key[0] == partition]:
@@ -111,8 +122,14 @@ class EnrichStage:
             # Nobody but intake writes here; what came all the same must not stop the rest.
             self._finish(record, self.set_aside(record, error.cause, str(error)))
             return
+        if not isinstance(review["review_id"], str):
+            self._finish(
+                record, self.set_aside(record, "INVALID", "expected a review_id, got none")
+            )
+            return
         work = Work(record, review, self._lives[record.partition], self._clock())
         key = (record.partition, review["review_id"])
+        self._open[record.partition][record.offset] = None
         queue = self._waiting.get(key)
         if queue is not None:
             queue.append(work)
@@ -122,8 +139,19 @@ class EnrichStage:
         self._submit(work)
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        """The review still comes out: its key tells whose FAILED result this is.
+
+        Nothing else is read of a record that may be what ended the process.
+        """
         stage = f"enrich.{self._task}"
-        return (self._dead_letters.output(record, stage, cause, message, 0, None),)
+        dead_letter = self._dead_letters.output(record, stage, cause, message, 0, None)
+        try:
+            review_id = (record.key or b"").decode()
+        except UnicodeDecodeError:
+            review_id = ""
+        if not review_id or record.value is None:
+            return (dead_letter,)
+        return (*self._failed_result(record, review_id, "", message, None), dead_letter)
 
     def poll(self) -> Sequence[Unit]:
         for item, answer in self._client.completed():
@@ -144,8 +172,9 @@ class EnrichStage:
         return self._client.missing()
 
     def waits_for(self, partition: int) -> str:
-        waiting = any(key[0] == partition for key in self._waiting)
-        return self._client.missing() or ("answers of workers" if waiting else "")
+        """Of the oldest record: that it waits for an older one of its key is no cause outside."""
+        oldest = next(iter(self._open.get(partition, ())), None)
+        return "" if oldest is None else self._client.waits_for(partition, oldest)
 
     def idle(self) -> bool:
         """Without a worker nothing will come: what is in flight is read again by the next owner."""
@@ -171,9 +200,8 @@ class EnrichStage:
 
     def _answered(self, work: Work, answer: Answer) -> None:
         metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
-        if answer.attempts > 1:
-            metrics.RETRIES.labels(self._task).inc(answer.attempts - 1)
-        self._finish(work.record, self._outputs(work, answer))
+        retried = partial(metrics.RETRIES.labels(self._task).inc, answer.attempts - 1)
+        self._finish(work.record, self._outputs(work, answer), retried)
         key = (work.record.partition, work.review["review_id"])
         queue = self._waiting[key]
         if queue:
@@ -182,62 +210,112 @@ class EnrichStage:
             del self._waiting[key]
             self._in_flight -= 1
 
-    def _finish(self, record: Record, outputs: tuple[Output, ...]) -> None:
-        self._units.append(Unit(record.partition, ((ACCEPTED, record.offset),), outputs))
+    def _finish(
+        self,
+        record: Record,
+        outputs: tuple[Output, ...],
+        committed: Callable[[], None] | None = None,
+    ) -> None:
+        self._open[record.partition].pop(record.offset, None)
+        finished = ((ACCEPTED, record.offset),)
+        self._units.append(Unit(record.partition, finished, outputs, committed))
 
     def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:
+        """Whatever a worker answers costs this item at most."""
         if answer.output is None:
             return self._failed(work, answer, answer.error or "the worker gave no reason")
+        try:
+            return (self._answer(work, answer),)
+        except Unusable as error:
+            return self._failed(work, answer, str(error))
+        except Exception as error:  # noqa: BLE001 - strangers' answers cannot all be foreseen
+            return self._failed(work, answer, f"{type(error).__name__}: {error}")
+
+    def _answer(self, work: Work, answer: Answer) -> Output:
+        """Raises Unusable."""
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        if lineage is None:
+            raise Unusable("expected the worker to say which model answered, got no lineage")
         fields = payload(self._task, answer.output, work.review["text"] or "")
-        value = self._encode(work, answer, {"status": "OK", "error": None, **fields})
-        if len(value) > self._max_result_bytes:
-            return self._failed(
-                work,
-                answer,
-                f"expected a result of at most {self._max_result_bytes:,} bytes, "
-                f"got {len(value):,}",
+        review = work.review
+        result = self._result(
+            work.record,
+            review["review_id"],
+            review["content_hash"],
+            {"status": "OK", "error": None, "lineage": lineage, **fields},
+        )
+        if (size := _size(result)) > self._max_result_bytes:
+            raise Unusable(
+                f"expected a result of at most {self._max_result_bytes:,} bytes, got {size:,}"
             )
-        return (self._result(work.record, work, value),)
+        return result
 
     def _failed(self, work: Work, answer: Answer, message: str) -> tuple[Output, ...]:
         """The dead letter and the FAILED result go out together: the review still comes out."""
-        value = self._encode(work, answer, {"status": "FAILED", "error": message[:2_000]})
+        review = work.review
         dead_letter = self._dead_letters.output(
             work.record,
             f"enrich.{self._task}",
             "FAILED",
             message,
             answer.attempts,
-            work.review["review_id"],
+            review["review_id"],
         )
-        return (self._result(work.record, work, value), dead_letter)
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        results = self._failed_result(
+            work.record, review["review_id"], review["content_hash"], message, lineage
+        )
+        return (*results, dead_letter)
 
-    def _encode(self, work: Work, answer: Answer, fields: dict[str, Any]) -> bytes:
-        return self._result_codec.encode(
+    def _failed_result(
+        self,
+        record: Record,
+        review_id: str,
+        content_hash: str,
+        message: str,
+        lineage: dict[str, Any] | None,
+    ) -> tuple[Output, ...]:
+        """None where even that does not fit, which no review does that intake let in."""
+        # It may quote what cannot be encoded.
+        error = message[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
+        if lineage is not None and any(
+            isinstance(value, str) and len(value) > MAX_LINEAGE_FIELD for value in lineage.values()
+        ):
+            lineage = None
+        result = self._result(
+            record,
+            review_id,
+            content_hash,
+            {"status": "FAILED", "error": error, "lineage": lineage},
+        )
+        return (result,) if _size(result) <= self._max_result_bytes else ()
+
+    def _result(
+        self, record: Record, review_id: str, content_hash: str, fields: dict[str, Any]
+    ) -> Output:
+        value = self._result_codec.encode(
             {
-                "review_id": work.review["review_id"],
-                "content_hash": work.review["content_hash"],
-                "accepted_partition": work.record.partition,
-                "accepted_offset": work.record.offset,
-                "lineage": lineage_of(answer.lineage, answer.usage, answer.attempts),
+                "review_id": review_id,
+                "content_hash": content_hash,
+                "accepted_partition": record.partition,
+                "accepted_offset": record.offset,
                 "produced_at": milliseconds(self._clock()),
                 **fields,
             }
         )
-
-    def _result(self, record: Record, work: Work, value: bytes) -> Output:
         headers = tuple(
             (name, content)
             for name, content in record.headers
             if name in (TRACEPARENT, ORIGIN_TIMESTAMP)
+            and len(content or b"") <= LONGEST_KEPT_HEADER
         )
         return Output(
-            self._result_topic,
-            record.partition,
-            work.review["review_id"].encode(),
-            value,
-            headers,
+            self._result_topic, record.partition, review_id.encode(), value, headers[:MAX_HEADERS]
         )
+
+
+def _size(output: Output) -> int:
+    return len(output.key or b"") + len(output.value or b"") + headers_size(output.headers)
 
 
 def _work(item: WorkItem) -> Work:

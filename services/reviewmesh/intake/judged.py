@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from reviewmesh.runtime.clock import bounded_ms
 from reviewmesh.runtime.codec import Codec, DecodeError
 from reviewmesh.runtime.deadletter import DEAD_LETTER
 from reviewmesh.runtime.readback import ReadBack
@@ -29,20 +30,18 @@ RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"
 CAME_FROM = re.compile(rb"reviews\.raw/([0-9]{1,9})/([0-9]{1,18})")
 OFFSETS_PER_CHUNK = 1 << 16
-# 128 MB for each kind of outcome: a byte an offset, and four for forwarded ones.
-CHUNKS_AT_MOST = 2_048
-CHUNKS_OF_SUMS_AT_MOST = 512
+# 128 MB for each kind of outcome: four bytes an offset.
+CHUNKS_AT_MOST = 512
 LATEST_CONTENTS = 20_000
 
 
 class Offsets:
-    """A number that is not 0 for offsets of any partitions, in chunks of neighbours.
+    """A number of 32 bits that is not 0 for offsets of any partitions, in chunks of neighbours.
 
     Far beyond what is plausible the oldest chunks go.
     """
 
-    def __init__(self, typecode: str, chunks_at_most: int) -> None:
-        self._typecode = typecode
+    def __init__(self, chunks_at_most: int) -> None:
         self._chunks_at_most = chunks_at_most
         self._chunks: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
 
@@ -52,7 +51,7 @@ class Offsets:
         chunk, within = divmod(offset, OFFSETS_PER_CHUNK)
         numbers = self._chunks.get((partition, chunk))
         if numbers is None:
-            numbers = array(self._typecode, [0]) * OFFSETS_PER_CHUNK
+            numbers = array("I", [0]) * OFFSETS_PER_CHUNK
             self._chunks[partition, chunk] = numbers
             if len(self._chunks) > self._chunks_at_most:
                 self._chunks.popitem(last=False)
@@ -65,25 +64,30 @@ class Offsets:
 
 
 class Judged:
-    """Of one partition of raw, for the offsets before `until`."""
+    """Of one partition of raw, for the offsets before `until`.
+
+    Outcomes are kept with the time of their raw record: the same offset of a topic that was deleted
+    and made anew is another record.
+    """
 
     def __init__(self, partition: int, until: int) -> None:
         self._partition = partition
         self.until = until
-        self._accepted = Offsets("B", CHUNKS_AT_MOST)
-        self._refused = Offsets("B", CHUNKS_AT_MOST)
+        self._accepted = Offsets(CHUNKS_AT_MOST)
+        self._refused = Offsets(CHUNKS_AT_MOST)
         # By what the copies say, with the sum of their bytes: any producer can write any header.
-        self._forwarded = Offsets("I", CHUNKS_OF_SUMS_AT_MOST)
+        self._forwarded = Offsets(CHUNKS_AT_MOST)
         self._latest: OrderedDict[str, str] = OrderedDict()
 
     def add_accepted(self, accepted: Mapping[str, Any]) -> None:
         """A record of the same partition of `reviews.accepted`."""
         if accepted["source_topic"] == RAW and accepted["source_offset"] is not None:
-            self._accepted.set(accepted["source_partition"], accepted["source_offset"], 1)
+            place = accepted["source_partition"], accepted["source_offset"]
+            self._accepted.set(*place, stamp(accepted["source_timestamp"]))
 
     def add_dead_letter(self, letter: Mapping[str, Any]) -> None:
         if letter["topic"] == RAW and letter["stage"] == "intake":
-            self._refused.set(letter["partition"], letter["offset"], 1)
+            self._refused.set(letter["partition"], letter["offset"], stamp(letter["read_at"]))
 
     def add_forwarded(self, record: Record) -> None:
         """A record of another partition of raw, which may be the copy of one of this."""
@@ -94,17 +98,21 @@ class Judged:
     def covers(self, record: Record) -> bool:
         return record.offset < self.until
 
-    def was_accepted(self, record: Record) -> bool:
-        """Under its own coordinates or those that it claims, which may have been believed then."""
+    def was_accepted(self, record: Record, origin_ms: int) -> bool:
+        """Under its own coordinates or those that it claims, which may have been believed then.
+
+        `origin_ms` is the time that an outcome of it would carry.
+        """
         return any(
-            self._accepted.get(*place)
+            self._accepted.get(*place) == stamp(origin_ms)
             for place in ((record.partition, record.offset), claimed(record))
         )
 
     def was_settled(self, record: Record) -> bool:
         """Whether it was refused, or forwarded to its own partition."""
         at = record.partition, record.offset
-        return bool(self._refused.get(*at)) or self._forwarded.get(*at) == checksum(record)
+        was_refused = self._refused.get(*at) == stamp(bounded_ms(record.timestamp_ms))
+        return was_refused or self._forwarded.get(*at) == checksum(record)
 
     def passed(self, review_id: str, content_hash: str) -> None:
         """The reading came past a review that was accepted."""
@@ -122,6 +130,11 @@ def claimed(record: Record) -> tuple[int, int]:
     """Partition and offset that a record says to be a copy of; negative where it says nothing."""
     match = CAME_FROM.fullmatch(record.header(FORWARDED_FROM) or b"")
     return (int(match[1]), int(match[2])) if match else (-1, -1)
+
+
+def stamp(milliseconds: int | None) -> int:
+    """Never 0, which stands for none."""
+    return (milliseconds or 0) & 0xFFFFFFFF or 1
 
 
 def checksum(record: Record) -> int:

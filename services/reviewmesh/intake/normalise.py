@@ -36,6 +36,7 @@ NON_STARTERS = "".join(
     for code in range(0x300, 0x20000)
     if unicodedata.combining(unicodedata.normalize("NFD", chr(code))[0])
 )
+NON_STARTER_SET = frozenset(NON_STARTERS)
 TOO_LONG_A_RUN = re.compile(f"[{NON_STARTERS}]{{{LONGEST_RUN + 1},}}")
 
 # Drawn as nothing though they are no format characters: Unicode's Default_Ignorable_Code_Point
@@ -71,7 +72,8 @@ def clean(text: str) -> str:
 
 def stream_safe(text: str) -> str:
     """The same text with a joiner behind every 30 non-starters in a row."""
-    if text.isascii():
+    # Too long a run covers one of these, wherever it begins: most texts have none of it.
+    if NON_STARTER_SET.isdisjoint(text[LONGEST_RUN :: LONGEST_RUN + 1]):
         return text
     return TOO_LONG_A_RUN.sub(_with_joiners, text)
 

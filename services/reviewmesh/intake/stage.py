@@ -237,7 +237,8 @@ class IntakeStage:
             return False
         if judged.was_settled(record):
             return True
-        was_accepted = judged.was_accepted(record)
+        origin_ms = self._provenance.coordinates(record).timestamp_ms
+        was_accepted = judged.was_accepted(record, origin_ms)
         try:
             decoded = self._review_codec.decode(record.value or b"")
             review = normalise(decoded, self._drop_attributes)

@@ -114,6 +114,8 @@ class Feed:
                 if not item.suspicion.may_take() or not self._take(item, record):
                     break
                 taken += 1
+            if record.offset > item.ledger.position:
+                item.gaps.append((item.ledger.position, record.offset))
             item.ledger.deliver(record.offset)
             item.held.popleft()
         return taken

@@ -10,6 +10,8 @@ from reviewmesh.runtime.ledger import Commit, CompletionLedger, Notes
 from reviewmesh.runtime.record import Record
 from reviewmesh.runtime.suspicion import Suspicion
 
+GAPS_KEPT = 1_000
+
 
 @dataclass(slots=True)
 class Input:
@@ -22,6 +24,8 @@ class Input:
     redo_until: int = 0
     held: deque[Record] = field(default_factory=deque)
     end: int = 0
+    # Offsets that were not delivered, as (first, next): markers, or deleted before they were read.
+    gaps: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
     paused: bool = False
     committed_as: Commit | None = None
 

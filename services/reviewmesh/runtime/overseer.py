@@ -161,6 +161,7 @@ class Overseer:
         log = logs.get(place)
         if log is None:
             return False
+        is_new = place not in self._positions or self._positions[place][0] is not log
         if self._is_another(place, log, item.ledger.position):
             self._log.warning(
                 "the topic was made anew: reading it from its beginning",
@@ -169,11 +170,19 @@ class Overseer:
             )
             del self._topic_ids[place], self._positions[place]
             return True
-        position = max(item.ledger.position, self._told_of_skipped.get(place, 0))
-        if log.start > position:
-            self._ends.skipped(item.topic, item.partition, position, log.start)
-            self._told_of_skipped[place] = log.start
+        if is_new:
+            # The client goes past what was deleted by itself, often before this log was seen.
+            for first, following in item.gaps:
+                self._count_skipped(place, first, min(following, log.start))
+            item.gaps.clear()
+            self._count_skipped(place, item.ledger.position, log.start)
         return False
+
+    def _count_skipped(self, place: Place, first: int, low: int) -> None:
+        first = max(first, self._told_of_skipped.get(place, 0))
+        if low > first:
+            self._ends.skipped(*place, first, low)
+            self._told_of_skipped[place] = low
 
     def _is_another(self, place: Place, log: Log, position: int) -> bool:
         """Whether this log is not the one that was read: another id, or an end before what was

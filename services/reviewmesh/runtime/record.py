@@ -5,11 +5,13 @@ Named tuples: thousands are made each second, and a frozen dataclass takes three
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, NamedTuple
 
-import structlog
+log = logging.getLogger(__name__)
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -80,15 +82,20 @@ def headers_size(headers: Headers) -> int:
     return sum(len(name.encode()) + len(value or b"") + OVERHEAD for name, value in headers)
 
 
+# Called in C, which looks whether an error was left behind. Python's own call of a method that it
+# has specialised does not, and the error then comes up somewhere else.
+_headers = methodcaller("headers")
 _last_told_of_headers = -TELL_AGAIN_AFTER_S
 
 
 def headers_of(message: Any) -> Headers:
     """A consumed message's headers, the last where there are very many; none where the client
-    cannot give them: confluent-kafka gives all or none when the name of one is not UTF-8.
+    cannot give them.
+
+    When the name of one is not UTF-8, confluent-kafka gives all and leaves an error behind.
     """
     try:
-        found = message.headers() or ()
+        found = _headers(message) or ()
     # The C code of the client gives the one or the other, by its version.
     except (UnicodeDecodeError, SystemError):
         _tell_of_headers(message, "all headers: the name of one is not UTF-8")
@@ -104,10 +111,10 @@ def _tell_of_headers(message: Any, what: str) -> None:
     now = time.monotonic()
     if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
         _last_told_of_headers = now
-        structlog.get_logger().warning(
-            "a record's headers are left out; others like it within a minute are not told of",
-            left_out=what,
-            topic=message.topic(),
-            partition=message.partition(),
-            offset=message.offset(),
+        log.warning(
+            "left out of %s/%s at offset %s: %s; others like it within a minute are not told of",
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            what,
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from reviewmesh.enrich.results import lineage_of, payload
+import math
+
+import pytest
+
+from reviewmesh.enrich.results import TASKS, Unusable, lineage_of, payload
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 TEXT = "👍 Anna liked it"
@@ -49,3 +53,33 @@ def test_what_the_engine_did_not_measure_is_none_and_zero_is_zero() -> None:
     assert (fields["inference_ms"], fields["queue_ms"], fields["attempts"]) == (0, None, 2)
     assert fields["prompt_version"] is None
     assert lineage_of(None, None, 1) is None
+
+
+OF_TASK = {
+    "ner": inference_pb2.NerOutput(),
+    "topic": inference_pb2.TopicOutput(),
+    "sentiment": inference_pb2.SentimentOutput(),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("other", TASKS)
+def test_only_the_tasks_own_kind_of_answer_is_one(task: str, other: str) -> None:
+    if task == other:
+        payload(task, OF_TASK[other], TEXT)
+        return
+    with pytest.raises(Unusable, match=r"answer with \w+Output, got \w+Output"):
+        payload(task, OF_TASK[other], TEXT)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_score_that_is_no_number_makes_no_result(task: str, score: float) -> None:
+    entities = [inference_pb2.Entity(start=2, end=6, text="Anna", label="person", score=score)]
+    outputs = {
+        "ner": inference_pb2.NerOutput(entities=entities),
+        "topic": inference_pb2.TopicOutput(topics=[inference_pb2.Topic(id="a", score=score)]),
+        "sentiment": inference_pb2.SentimentOutput(label="mixed", scores={"mixed": score}),
+    }
+    with pytest.raises(Unusable, match="expected the worker to give finite scores, got"):
+        payload(task, outputs[task], TEXT)

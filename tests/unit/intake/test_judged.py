@@ -11,11 +11,11 @@ from reviewmesh.runtime.record import FORWARDED_FROM, Record
 PLACES = st.tuples(st.integers(0, 9), st.integers(0, 2**62) | st.integers(0, 200_000))
 
 
-@given(st.dictionaries(PLACES, st.integers(1, 2**32 - 1), max_size=50), st.sets(PLACES))
+@given(st.dictionaries(PLACES, st.integers(1, 2**32 - 1), max_size=10), st.sets(PLACES))
 def test_offsets_have_what_was_set(
     numbers: dict[tuple[int, int], int], asked: set[tuple[int, int]]
 ) -> None:
-    offsets = Offsets("I", 1_000)
+    offsets = Offsets(1_000)
     for place, number in numbers.items():
         offsets.set(*place, number)
     assert all(offsets.get(*place) == number for place, number in numbers.items())
@@ -23,13 +23,16 @@ def test_offsets_have_what_was_set(
 
 
 def test_absurd_offsets_take_up_no_memory_without_bound() -> None:
-    offsets = Offsets("B", 10)
+    offsets = Offsets(10)
     offsets.set(0, -1, 1)
     for number in range(11):
         offsets.set(0, number * OFFSETS_PER_CHUNK, 1)
     assert not offsets.get(0, 0)
     assert offsets.get(0, OFFSETS_PER_CHUNK)
     assert not offsets.get(0, -1)
+
+
+AT_MS = 1_795_000_000_000
 
 
 def judged() -> Judged:
@@ -40,23 +43,36 @@ def raw(
     offset: int, partition: int = 1, came_from: bytes | None = None, value: bytes = b"review"
 ) -> Record:
     headers = () if came_from is None else ((FORWARDED_FROM, came_from),)
-    return Record("reviews.raw", partition, offset, None, value, headers)
+    return Record("reviews.raw", partition, offset, None, value, headers, AT_MS)
 
 
 def test_accepted_reviews_name_the_record_of_the_producer() -> None:
     known = judged()
-    known.add_accepted({"source_topic": "reviews.raw", "source_partition": 4, "source_offset": 7})
-    known.add_accepted({"source_topic": "other", "source_partition": 4, "source_offset": 8})
-    known.add_accepted({"source_topic": None, "source_partition": None, "source_offset": None})
-    assert known.was_accepted(raw(7, partition=4))
-    assert known.was_accepted(raw(50, came_from=b"reviews.raw/4/7"))
-    assert not known.was_accepted(raw(8, partition=4))
-    assert not known.was_accepted(raw(50, came_from=b"reviews.raw/4/8"))
+    accepted = {"source_topic": "reviews.raw", "source_partition": 4, "source_timestamp": AT_MS}
+    known.add_accepted({**accepted, "source_offset": 7})
+    known.add_accepted({**accepted, "source_offset": 8, "source_topic": "other"})
+    known.add_accepted(dict.fromkeys([*accepted, "source_offset"]))
+    assert known.was_accepted(raw(7, partition=4), AT_MS)
+    assert known.was_accepted(raw(50, came_from=b"reviews.raw/4/7"), AT_MS)
+    assert not known.was_accepted(raw(8, partition=4), AT_MS)
+    assert not known.was_accepted(raw(50, came_from=b"reviews.raw/4/8"), AT_MS)
+
+
+def test_the_same_offset_of_a_topic_made_anew_is_another_record() -> None:
+    known = judged()
+    accepted = {"source_topic": "reviews.raw", "source_partition": 4, "source_timestamp": AT_MS}
+    known.add_accepted({**accepted, "source_offset": 7})
+    refused = {"topic": "reviews.raw", "partition": 1, "offset": 7, "stage": "intake"}
+    known.add_dead_letter({**refused, "read_at": AT_MS - 1})
+    assert not known.was_accepted(raw(7, partition=4), AT_MS + 1)
+    assert not known.was_settled(raw(7))
 
 
 def test_dead_letters_of_intake_settle_a_record_and_those_of_others_do_not() -> None:
     known = judged()
-    letter = {"topic": "reviews.raw", "partition": 1, "offset": 7, "stage": "intake"}
+    letter = {"topic": "reviews.raw", "partition": 1, "offset": 7, "stage": "intake"} | {
+        "read_at": AT_MS
+    }
     known.add_dead_letter(letter)
     known.add_dead_letter({**letter, "offset": 8, "topic": "reviews.accepted"})
     known.add_dead_letter({**letter, "offset": 9, "stage": "join"})

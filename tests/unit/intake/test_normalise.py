@@ -90,6 +90,14 @@ def test_thirty_marks_in_a_row_stay_as_they_are() -> None:
     assert clean(text + "\u0316") == text + JOINER + "\u0316"
 
 
+@pytest.mark.parametrize("before", range(2 * LONGEST_RUN + 2))
+def test_a_run_is_found_wherever_it_begins(before: int) -> None:
+    marks = "\u0316" * LONGEST_RUN
+    assert clean("x" * before + "é" + marks + "\u0316x") == (
+        "x" * before + "é" + marks + JOINER + "\u0316x"
+    )
+
+
 def test_every_non_starter_is_among_those_that_are_counted() -> None:
     known = {
         one

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from reviewmesh_worker import lanes
+from reviewmesh_worker import batching, lanes
 from reviewmesh_worker.batching import MAX_BATCH_CODE_POINTS, Batcher
 from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.lanes import Lane
@@ -271,5 +271,25 @@ def test_a_text_of_a_backfill_that_an_interactive_call_asks_for_is_hurried() -> 
         run.open.set()
         assert await asyncio.gather(*calls) == ["HEAD", "ONE", "TWO", "TWO"]
         assert run.seen == ["head", "two", "one"]
+
+    drive(scenario)
+
+
+def test_a_batch_that_never_returns_is_told_and_keeps_no_close_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        run = ScriptedRun()
+        run.open.clear()
+        batcher = Batcher(run)
+        waiting = asyncio.create_task(batcher.submit("text"))
+        await until(lambda: batcher.running == 1)
+        assert not batcher.hangs
+        monkeypatch.setattr(batching, "HANGS_AFTER_S", 0.0)
+        await until(lambda: batcher.hangs)
+        await batcher.close()
+        run.open.set()
+        assert await waiting == "TEXT"
+        assert not batcher.hangs
 
     drive(scenario)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from reviewmesh_worker.batching import Batcher
+from reviewmesh_worker.batching import HANGS_AFTER_S, Batcher
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import Reading
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     Answer,
+    EngineDead,
     EngineLoad,
     ItemFailure,
     TaskDescription,
@@ -63,7 +64,9 @@ class OnnxEngine:
         return [_answer(task, reading) for reading in readings]
 
     def check(self) -> None:
-        """It lives in this process: where that is well, the engine is."""
+        """It lives in this process; it is dead when a batch never returns."""
+        if self._batcher is not None and self._batcher.hangs:
+            raise EngineDead(f"a batch has not returned for over {HANGS_AFTER_S:g} s")
 
     def load(self) -> EngineLoad:
         if self._batcher is None:
