@@ -72,6 +72,8 @@ ODD_NUMBERS = (
     0, 1, -1, 5, 17, 2**31 - 1, -(2**31), 2**62, 2**63 - 1, -(2**63), 1_700_000_000_000,
     1_700_000_000_000_000, 1_700_000_000_000_000_000, 253_402_300_799_999, 253_402_300_800_000,
 )  # fmt: skip
+# 2^50 as Avro writes a number: zigzag, seven bits a byte, the lowest first.
+MANY_ITEMS = b"\x80" * 7 + b"\x04"
 ODD_DOUBLES = (0.0, 1.0, 3.5, 5.0, 5.01, -1.0, float("nan"), float("inf"), 1e308)
 HEADER_NAMES = (
     names.TRACEPARENT, names.ORIGIN_TIMESTAMP, names.REPLAY, names.REPLAY_OF, names.FORWARDED_FROM,
@@ -289,7 +291,7 @@ def written(rng: random.Random, parsed: Any) -> bytes:
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
-    way = rng.randrange(6)
+    way = rng.randrange(7)
     at = rng.randrange(len(data) + 1)
     if way == 0:
         return data[:at]
@@ -305,6 +307,9 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
         )
     if way == 4:
         return rng.randbytes(rng.randrange(40))
+    if way == 5:
+        # Where an array or a map ends the record, it begins anew and has 2^50 items.
+        return data[:-1] + MANY_ITEMS + rng.randbytes(rng.randrange(40))
     return data[:5] + b"\x02" * rng.choice((9, 900, 90_000))
 
 
