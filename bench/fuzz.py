@@ -94,6 +94,9 @@ class Schemas:
         self._made = functools.lru_cache(KEPT_SCHEMAS)(self._make)
         self._parsed = functools.lru_cache(KEPT_SCHEMAS)(self._parse)
 
+    def refuses(self, schema_id: int) -> bool:
+        return False
+
     def schema(self, schema_id: int) -> Any:
         made = self._made(schema_id)
         if isinstance(made, LookupError):

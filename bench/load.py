@@ -1,7 +1,7 @@
 """The load generator, a process of its own: open loop, by a schedule that waits for nobody.
 
-Record i of a run is due at start + i / rate, and that is the timestamp that it carries, however
-late it gets out: a system that holds its producer up cannot hide it.
+Record i of a run is due at start + i / rate, and its latency counts from there, however late it
+gets out: a system that holds its producer up cannot hide it.
 """
 
 from __future__ import annotations
@@ -93,10 +93,9 @@ class Generator:
     def _produce(self, schedule: Schedule, sequence: int) -> None:
         key, value = self._payloads.record(schedule.tag, sequence, self._texts)
         self._texts += 1
-        due_ms = int((schedule.start + sequence / schedule.rate) * 1000)
         while True:
             try:
-                self._producer.produce(self._topic, key=key, value=value, timestamp=due_ms)
+                self._producer.produce(self._topic, key=key, value=value)
                 return
             except BufferError:
                 self._producer.poll(0.01)

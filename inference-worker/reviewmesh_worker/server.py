@@ -15,6 +15,7 @@ from reviewmesh_worker import metrics
 from reviewmesh_worker.deployment import Deployment
 from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.interface import EngineDead
+from reviewmesh_worker.receiving import Receiving
 from reviewmesh_worker.servicer import (
     MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
@@ -42,11 +43,11 @@ async def serve(
     Raises EngineLoadError, OSError for a port, and EngineDead when the engine died while serving.
     """
     server = grpc.aio.server(
+        interceptors=(Receiving(),),
         options=(
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-            # Calls are read into memory before they are admitted: so many of a connection at once,
-            # the next ones wait at its client.
+            # So many of a connection at once, the next ones wait at its client; see `receiving`.
             ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
             # Connections that never spoke HTTP/2, or have gone away without a word, are closed.
             ("grpc.server_handshake_timeout_ms", 5_000),
@@ -54,7 +55,7 @@ async def serve(
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", 0),
-        )
+        ),
     )
     servicer = InferenceServicer(deployment, settings.worker.max_in_flight, log)
     checks = Health(servicer, deployment)

@@ -82,6 +82,16 @@ class Topic:
         wait_until(lambda: condition(self.row()), 10, what)
         return self.row()
 
+    def wait_new_row(self) -> PartitionLag:
+        """Of a topic that was made anew and is empty; until its leader is known it has none."""
+
+        def ends_at_zero() -> bool:
+            snapshot = self.meter.measure()
+            return not snapshot.problems and [row.end for row in snapshot.rows] == [0]
+
+        wait_until(ends_at_zero, 20, "the topic is there again, and empty")
+        return self.row()
+
     def seconds(self) -> float:
         return self.row().seconds(self.now)
 
@@ -197,3 +207,34 @@ def test_a_group_that_is_set_back_and_a_topic_that_goes_away(topic: Topic) -> No
     wait_until(lambda: topic.meter.measure().rows == (), 10, "no rows of a topic that is gone")
     [problem] = topic.meter.measure().problems
     assert topic.name in problem
+
+
+def test_a_topic_made_anew_is_unread_from_its_beginning(topic: Topic) -> None:
+    topic.write(50, 40, 30, 20)
+    topic.commit(5)
+    topic.wait_row(lambda row: row.backlog == 0 and row.end == 5, "caught up")
+    topic.admin.delete_topics([topic.name])[topic.name].result(10)
+    wait_until(lambda: topic.meter.measure().rows == (), 10, "no rows of a topic that is gone")
+    for created in topic.admin.create_topics([NewTopic(topic.name, 1)]).values():
+        created.result(10)
+    topic.wait_new_row()
+    # Kafka forgets a deleted topic's commits; a service that runs may still make one.
+    topic.commit(5)
+    row = topic.row()
+    assert (row.lag, row.backlog, row.seconds(topic.now)) == (0, 0, 0)
+    topic.write(300, 200)
+    # Fewer than were committed of the old one: none of these offsets was read.
+    row = topic.wait_row(lambda row: row.end == 3 and row.backlog > 0, "the new records are seen")
+    assert (row.committed, row.lag, row.backlog) == (0, 3, 3)
+    assert row.seconds(topic.now) == pytest.approx(300, abs=0.01)
+
+
+def test_a_topic_made_anew_between_two_measurements(topic: Topic) -> None:
+    topic.write(50, 40, 30, 20)
+    topic.commit(0)
+    topic.wait_row(lambda row: row.end == 5 and row.backlog == 5, "four records and their marker")
+    topic.admin.delete_topics([topic.name])[topic.name].result(10)
+    for created in topic.admin.create_topics([NewTopic(topic.name, 1)]).values():
+        created.result(10)
+    row = topic.wait_new_row()
+    assert (row.lag, row.backlog, row.seconds(topic.now)) == (0, 0, 0)

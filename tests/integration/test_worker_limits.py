@@ -87,3 +87,23 @@ def test_connections_that_speak_no_grpc_do_not_keep_others_away(
 def test_the_port_says_what_it_takes(worker: ScriptedWorker) -> None:
     limits = worker.stub.Describe(inference_pb2.DescribeRequest(), timeout=SOON_S).limits
     assert limits.max_message_bytes == MAX_REQUEST_BYTES
+
+
+def test_a_call_of_millions_of_empty_items_costs_no_more_than_another(
+    worker: ScriptedWorker,
+) -> None:
+    """Each is two bytes on the wire and fifty in memory."""
+    assert worker.process.popen is not None
+    process = psutil.Process(worker.process.popen.pid)
+    before = process.memory_info().rss
+    exploding = b"\x0a\x03ner" + b"\x12\x00" * (MAX_REQUEST_BYTES // 2 - 100)
+    most = before
+    with grpc.insecure_channel(worker.address) as channel:
+        ask = channel.unary_unary("/inference.v1.InferenceService/Infer")
+        for call in [ask.future(exploding, timeout=60) for _ in range(32)]:
+            refused = call.exception()
+            assert isinstance(refused, grpc.RpcError)
+            assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+            most = max(most, process.memory_info().rss)
+    assert (most - before) / 2**20 < ROOM_FOR_CALLS_MB
+    assert answers(worker)

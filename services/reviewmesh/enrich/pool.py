@@ -116,8 +116,13 @@ class WorkerPool:
         return any(worker.standing.room() for worker in tuple(self._workers.values()))
 
     def least_loaded(self) -> Worker | None:
+        """One on trial only where the others have no room: what goes there may cost an attempt."""
         free = [worker for worker in self._workers.values() if worker.standing.room()]
-        return min(free, key=lambda worker: worker.standing.load(), default=None)
+
+        def rank(worker: Worker) -> tuple[bool, int]:
+            return worker.standing.state is State.HALF_OPEN, worker.standing.load()
+
+        return min(free, key=rank, default=None)
 
     # -- what calls tell ---------------------------------------------------------------------
 

@@ -29,9 +29,12 @@ KEPT_CONTROLS = "\t\n\r"
 # combining grapheme joiner behind them.
 LONGEST_RUN = 30
 JOINER = "\u034f"
-# The last one that this Python knows is U+1E94A.
+# The last one that this Python knows is U+1E94A. A few Tibetan vowels are starters themselves and
+# become non-starters once they are decomposed.
 NON_STARTERS = "".join(
-    chr(code) for code in range(0x300, 0x20000) if unicodedata.combining(chr(code))
+    chr(code)
+    for code in range(0x300, 0x20000)
+    if unicodedata.combining(unicodedata.normalize("NFD", chr(code))[0])
 )
 NON_STARTER_SET = frozenset(NON_STARTERS)
 TOO_LONG_A_RUN = re.compile(f"[{NON_STARTERS}]{{{LONGEST_RUN + 1},}}")

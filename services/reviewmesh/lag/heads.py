@@ -19,6 +19,8 @@ READ_FOR_S = 3.0
 POLL_S = 0.02
 POLL_RECORDS = 1_000
 LONGEST_TIMESTAMP = 15
+# As long as records are kept.
+LONGEST_WAY_MS = 7 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ def _head(message: Any, stretch: Stretch) -> Head | None:
 
 
 def _origin_ms(header: bytes | None, timestamp_ms: int) -> int:
-    """The header comes from any producer, so it may be anything."""
-    plausible = header is not None and header.isdigit() and len(header) <= LONGEST_TIMESTAMP
-    return int(header) if plausible and header is not None else timestamp_ms
+    """The header comes from any producer, so it may be anything: what it says is believed within
+    the time that a review may take through the mesh."""
+    if header is None or not header.isdigit() or len(header) > LONGEST_TIMESTAMP:
+        return timestamp_ms
+    origin_ms = int(header)
+    return origin_ms if timestamp_ms - LONGEST_WAY_MS <= origin_ms <= timestamp_ms else timestamp_ms

@@ -84,8 +84,11 @@ class Watched:
             return False
         if now - self.searched_at > LOOK_AGAIN_AFTER_S:
             return False
+        if wanted.end < self.searched.end:
+            # An end never goes back: the topic was made anew, and these are other records.
+            return False
         if self.head is None:
-            return wanted.end <= self.searched.end
+            return wanted.end == self.searched.end
         return self.head.offset >= wanted.start and not wanted.progress.covers(self.head.offset)
 
 
@@ -185,15 +188,16 @@ class LagMeter:
                     watched.row = watched.searched = watched.head = None
                 continue
             reach[key] = found
-            start = max(watched.progress.committed, found.start)
-            wanted[key] = Stretch(key[1], start, found.stable, watched.progress)
+            progress = _progress_within(found, watched.progress)
+            start = max(progress.committed, found.start)
+            wanted[key] = Stretch(key[1], start, found.stable, progress)
         self._find_heads(wanted, now, problems)
         open_heads = self._find_open_heads(wanted, reach)
         for key, stretch in wanted.items():
             watched = self._watched[key]
             if watched.searched is stretch or watched.knows_head_of(stretch, now):
                 head = watched.head or open_heads.get(key)
-                watched.row = _row(key, watched, reach[key], head)
+                watched.row = _row(key, watched, stretch.progress, reach[key], head)
         self._held_since = {key[1]: self._since(key[1], found, now) for key, found in reach.items()}
         self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
 
@@ -265,9 +269,16 @@ def _progress(committed: Committed | None) -> Progress:
     return committed.progress()
 
 
-def _row(key: Key, watched: Watched, ends: Ends, head: Head | None) -> PartitionLag:
+def _progress_within(ends: Ends, progress: Progress) -> Progress:
+    """A commit beyond the end is of a topic that was deleted: its successor is read from the
+    beginning."""
+    return progress if progress.committed <= ends.end else Progress(0)
+
+
+def _row(
+    key: Key, watched: Watched, progress: Progress, ends: Ends, head: Head | None
+) -> PartitionLag:
     group, (topic, partition) = key
-    progress = watched.progress
     start = max(progress.committed, ends.start)
     backlog = 0
     if head is not None:

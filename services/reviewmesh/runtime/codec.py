@@ -159,7 +159,7 @@ class Codec:
 
     def knows(self, schema_id: int) -> bool:
         """Whether `decode` reads it without asking the registry."""
-        return schema_id in self._resolutions
+        return schema_id in self._resolutions or self._registry.refuses(schema_id)
 
     def look_up(self, schema_id: int) -> None:
         """Ask the registry now, from any thread, so that `decode` need not; see there."""

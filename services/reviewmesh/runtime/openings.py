@@ -23,7 +23,9 @@ from reviewmesh.runtime.readiness import Readiness
 from reviewmesh.runtime.record import Unavailable
 from reviewmesh.runtime.stage import Stage, Start
 
+# Polling waits for it. Doubled for a coordinator that is slow to answer, for as long as it is.
 RESOLVE_TIMEOUT_S = 0.1
+LONGEST_RESOLVE_TIMEOUT_S = 0.8
 RETRY_S = 1.0
 LOADS_AT_ONCE = 3
 # A load has deadlines of its own; one that outlives them is left behind and begun again.
@@ -98,6 +100,7 @@ class Openings:
         self._readiness = readiness
         self._log = log
         self._openings: dict[int, Opening] = {}
+        self._timeout_s = RESOLVE_TIMEOUT_S
 
     def __len__(self) -> int:
         return len(self._openings)
@@ -120,7 +123,7 @@ class Openings:
             self._readiness.has("offsets")
 
     def advance(self, consumer: Any) -> list[Opened]:
-        """What has become ready; returns after RESOLVE_TIMEOUT_S at most for one that waits."""
+        """What has become ready; returns after one call at most that was not answered in time."""
         opened = []
         for partition, opening in list(self._openings.items()):
             if opening.loading is not None:
@@ -141,7 +144,7 @@ class Openings:
     def _resolve(self, consumer: Any, partition: int, opening: Opening) -> bool:
         wanted = [TopicPartition(self._prefix + topic, partition) for topic in self._stage.topics]
         try:
-            committed = consumer.committed(wanted, timeout=RESOLVE_TIMEOUT_S)
+            committed = consumer.committed(wanted, timeout=self._timeout_s)
             for item in committed:
                 if item.error:
                     raise KafkaException(item.error)
@@ -149,8 +152,10 @@ class Openings:
             # The previous owner's transaction is open, or the broker is away. The others come
             # first the next time.
             self._waits(f"committed offsets: {error.args[0].str()}")
+            self._timeout_s = min(self._timeout_s * 2, LONGEST_RESOLVE_TIMEOUT_S)
             self._openings[partition] = self._openings.pop(partition)
             return False
+        self._timeout_s = RESOLVE_TIMEOUT_S
         for topic, item in zip(self._stage.topics, committed, strict=True):
             self._restore(opening, topic, item)
         return True

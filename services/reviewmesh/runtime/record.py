@@ -23,6 +23,7 @@ FORWARDED_FROM = "reviewmesh-forwarded-from"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"
 # A header's lengths and a record's own: at most that much each beside names and values.
 OVERHEAD = 16
+MAX_HEADERS = 1_000
 TELL_AGAIN_AFTER_S = 60.0
 
 
@@ -88,22 +89,29 @@ _last_told_of_headers = -TELL_AGAIN_AFTER_S
 
 
 def headers_of(message: Any) -> Headers:
-    """A consumed message's headers; none where the client cannot give them.
-
-    When the name of one is not UTF-8, confluent-kafka gives all and leaves an error behind.
+    """A consumed message's headers, the last where there are very many; none where the client
+    cannot give them: when the name of one is not UTF-8, it gives all and leaves an error behind.
     """
-    global _last_told_of_headers
     try:
-        return tuple(_headers(message) or ())
+        found = _headers(message) or ()
     except (UnicodeDecodeError, SystemError):
-        now = time.monotonic()
-        if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
-            _last_told_of_headers = now
-            log.warning(
-                "the headers of %s/%s at offset %s are left out, since the name of one is not "
-                "UTF-8; others like it within a minute are not told of",
-                message.topic(),
-                message.partition(),
-                message.offset(),
-            )
+        _tell_of_headers(message, "all headers: the name of one is not UTF-8")
         return ()
+    if len(found) > MAX_HEADERS:
+        # Compressed, a million of them is a small record; the mesh's own come last.
+        _tell_of_headers(message, f"headers: expected at most {MAX_HEADERS}, got {len(found):,}")
+    return tuple(found[-MAX_HEADERS:])
+
+
+def _tell_of_headers(message: Any, what: str) -> None:
+    global _last_told_of_headers
+    now = time.monotonic()
+    if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
+        _last_told_of_headers = now
+        log.warning(
+            "left out of %s/%s at offset %s, others like it within a minute are not told of: %s",
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            what,
+        )

@@ -17,6 +17,14 @@ REFUSED_FOR_S = 5.0
 KEPT_REFUSED = 10_000
 KEPT_SCHEMAS = 1_000
 TRIES_OF_AN_ID = 3
+# Unknown ids may be as many as there are records: what share of the time may go into asking for
+# them, and how many seconds of it may be saved up. Calls at the same time count each for itself.
+SHARE_OF_TIME = 0.5
+SAVED_UP_S = 5.0
+# Registries count up: an id up to so far above the newest one known may be a schema just made.
+NEW_IDS = 100
+# From telling that an id is refused to refusing it.
+MOMENT_S = 0.1
 MAX_ANSWER = 4 * 1024 * 1024
 MAX_SCHEMA = 256 * 1024
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -46,6 +54,23 @@ class IncompatibleSchema(ValueError):
     """The registry refuses the schema as incompatible with what is registered."""
 
 
+class Allowance:
+    """Seconds that may go into asking for what is not there: a share of the time, saved up."""
+
+    def __init__(self) -> None:
+        self._saved_s = SAVED_UP_S
+        self._at = time.monotonic()
+
+    def is_left(self) -> bool:
+        now = time.monotonic()
+        self._saved_s = min(SAVED_UP_S, self._saved_s + (now - self._at) * SHARE_OF_TIME)
+        self._at = now
+        return self._saved_s > 0
+
+    def spend(self, seconds: float) -> None:
+        self._saved_s -= seconds
+
+
 class SchemaRegistry:
     """Looks ids and schemas up, both cached: a pair never changes once it is known.
 
@@ -70,24 +95,51 @@ class SchemaRegistry:
         self._ids: dict[tuple[str, str], int] = {}
         # What is wrong with an id, and until when that is not asked again.
         self._refused: dict[int, tuple[LookupError, float]] = {}
+        self._newest_id = 0
+        # For ids that may be new schemas, and for those from nowhere: none uses the other's up.
+        self._allowances = {True: Allowance(), False: Allowance()}
 
     def schema(self, schema_id: int) -> Any:
         """The writer's schema. Raises UnknownSchemaId, UnusableSchema or RegistryUnavailable."""
         known = self._schemas.get(schema_id)
         if known is not None:
             return known
-        refused, until = self._refused.get(schema_id, (None, 0.0))
-        if refused is not None and time.monotonic() < until:
-            # Kept errors must not gather the frames of all who got them.
-            raise refused.with_traceback(None)
+        refusal = self._refusal(schema_id, time.monotonic())
+        if refusal is not None:
+            raise _anew(refusal)
+        started = time.monotonic()
         try:
             schema = self._ask_for_schema(schema_id)
         except LookupError as error:
             until = time.monotonic() + REFUSED_FOR_S
-            self._keep(self._refused, schema_id, (error, until), KEPT_REFUSED)
+            self._keep(self._refused, schema_id, (_anew(error), until), KEPT_REFUSED)
+            with self._keeping:
+                self._allowance(schema_id).spend(time.monotonic() - started)
             raise
+        self._newest_id = max(self._newest_id, schema_id)
         self._keep(self._schemas, schema_id, schema, KEPT_SCHEMAS)
         return schema
+
+    def refuses(self, schema_id: int) -> bool:
+        """Whether `schema` raises a LookupError without asking, now and for a moment more."""
+        return self._refusal(schema_id, time.monotonic() + MOMENT_S) is not None
+
+    def _refusal(self, schema_id: int, at: float) -> LookupError | None:
+        refused, until = self._refused.get(schema_id, (None, 0.0))
+        if refused is not None and at < until:
+            return refused
+        with self._keeping:
+            if schema_id in self._schemas or self._allowance(schema_id).is_left():
+                return None
+        error = UnknownSchemaId(
+            f"schema id {schema_id} was not looked up, too many unknown ones came before it; if "
+            "it is registered, replay the record"
+        )
+        self._keep(self._refused, schema_id, (error, at + MOMENT_S), KEPT_REFUSED)
+        return error
+
+    def _allowance(self, schema_id: int) -> Allowance:
+        return self._allowances[schema_id <= self._newest_id + NEW_IDS]
 
     def _keep(self, cache: dict[int, Any], key: int, value: Any, at_most: int) -> None:
         with self._keeping:
@@ -123,6 +175,7 @@ class SchemaRegistry:
                 f"subject {subject} lacks this version's schema; run `reviewmesh topics apply`"
             )
         self._ids[subject, text] = int(body["id"])
+        self._newest_id = max(self._newest_id, int(body["id"]))
         return int(body["id"])
 
     def register(self, subject: str, schema: dict[str, Any]) -> int:
@@ -188,6 +241,12 @@ class SchemaRegistry:
                 if len(read) > MAX_ANSWER:
                     break
             return response.status_code, bytes(read)
+
+
+def _anew(error: LookupError) -> LookupError:
+    """Each time that an exception is raised it holds the frames, and the records in them, for as
+    long as it is kept: what is kept is never raised."""
+    return type(error)(*error.args)
 
 
 def _avro_schema(schema_id: int, body: Any) -> Any:

@@ -14,13 +14,15 @@ MAX_NODES = 2_000
 # Of what an item holds, for each byte that it takes at least.
 MAX_NODES_A_BYTE = 64
 LONGEST_NAME = 100
+# The bytes of a value whose end fastavro notices: where it skips the others, it goes on behind the
+# end of the record, for 2^40 items if so many are named.
 PRIMITIVES = {
     "null": 0,
-    "boolean": 1,
+    "boolean": 0,
     "int": 1,
     "long": 1,
-    "float": 4,
-    "double": 8,
+    "float": 0,
+    "double": 0,
     "bytes": 1,
     "string": 1,
 }
@@ -60,7 +62,7 @@ class _Judge:
         self._named: dict[str, tuple[int, int] | None] = {}
 
     def measure(self, schema: Any, namespace: str = "", depth: int = 1) -> tuple[int, int]:
-        """The fewest bytes that a value takes, and the nodes that are then visited."""
+        """The fewest bytes of a value whose end is noticed, and the nodes that are then visited."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise UnusableWriter(f"expected at most {MAX_NODES:,} types in it, got more")
@@ -78,7 +80,8 @@ class _Judge:
         if kind == "enum":
             return self._define(schema, namespace, (1, 1))
         if kind == "fixed":
-            return self._define(schema, namespace, (_size(schema), 1))
+            _check_size(schema)
+            return self._define(schema, namespace, (0, 1))
         if kind == "array":
             return self._items(schema.get("items"), namespace, depth, least=0)
         if kind == "map":
@@ -123,7 +126,8 @@ class _Judge:
         bytes_each += least
         if bytes_each == 0:
             raise UnusableWriter(
-                f"expected array items that take at least a byte, got {described(items)}"
+                "expected array items that hold a whole number, text, bytes, an enum, a union, an "
+                f"array or a map, got {described(items)}; put it into a union with null"
             )
         if nodes > MAX_NODES_A_BYTE * bytes_each:
             raise UnusableWriter(
@@ -255,8 +259,7 @@ def _full_name(name: object, namespace: str) -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
 
-def _size(schema: dict[str, Any]) -> int:
+def _check_size(schema: dict[str, Any]) -> None:
     size = schema.get("size")
     if not isinstance(size, int) or size < 0:
         raise UnusableWriter(f"expected the size of a fixed type, got {shown(size)}")
-    return size

@@ -10,6 +10,7 @@ from typing import Any
 import fastavro
 import pytest
 
+from reviewmesh.runtime import writers
 from reviewmesh.runtime.codec import HEADER, Codec, DecodeError, load_schema
 from reviewmesh.runtime.registry import UnknownSchemaId
 from reviewmesh.runtime.writers import MAX_DEPTH, MAX_NODES
@@ -29,6 +30,9 @@ class Registered:
 
     def __init__(self, schema: Any) -> None:
         self._schema = schema
+
+    def refuses(self, schema_id: int) -> bool:
+        return False
 
     def schema(self, schema_id: int) -> Any:
         if schema_id != 7:
@@ -123,10 +127,14 @@ UNREADABLE = {
     ),
     "a fixed type without a size": (changed(odd={"type": "fixed", "name": "X"}), "the size"),
     "an enum without symbols": (changed(odd={"type": "enum", "name": "X"}), "valid Avro schema"),
-    "items of null": (items("null"), "take at least a byte, got null"),
-    "items of nothing": (items(record_of()), "take at least a byte, got record Item"),
-    "items of nulls": (items(record_of("null", record_of())), "take at least a byte"),
-    "items of fixed 0": (items({"type": "fixed", "name": "F", "size": 0}), "at least a byte"),
+    "items of null": (items("null"), "hold a whole number, text, bytes, an enum"),
+    "items of nothing": (items(record_of()), "a map, got record Item"),
+    "items of nulls": (items(record_of("null", record_of())), "array items that hold"),
+    "items of fixed 0": (items({"type": "fixed", "name": "F", "size": 0}), "array items that hold"),
+    "items of fixed 4": (items({"type": "fixed", "name": "F", "size": 4}), "array items that hold"),
+    "items of booleans": (items("boolean"), "a map, got boolean"),
+    "items of floats": (items("float"), "a map, got float"),
+    "items of doubles": (items(record_of("double", "double")), "a map, got record Item"),
     "items of much in a byte": (items(record_of("int", *["null"] * 200)), "types for each byte"),
     "a union of much in a byte": (items(["null", record_of(*["null"] * 200)]), "for each byte"),
     "no review_id": (
@@ -286,3 +294,16 @@ def test_only_so_many_schemas_are_kept() -> None:
     for schema_id in range(1_500):
         assert taken.decode(HEADER.pack(0, schema_id) + body) == FULL
     assert len(taken._resolutions) == 1_000
+
+
+def test_what_is_wrong_with_a_schema_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than to read a record, and may come with every record."""
+    judged: list[Any] = []
+    check = writers.check
+    monkeypatch.setattr(writers, "check", lambda schema: (judged.append(schema), check(schema)))
+    reader = codec(items("null"))
+    for _ in range(3):
+        with pytest.raises(DecodeError, match="array items that hold"):
+            reader.decode(HEADER.pack(0, 7))
+    assert len(judged) == 1
+    assert reader.knows(7)
