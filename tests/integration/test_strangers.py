@@ -91,6 +91,7 @@ ODD_SCHEMAS: dict[str, tuple[Any, dict[str, Any], bytes]] = {
     "deep": (with_field(nested(200)), {}, b"\x02" * 200),
     "nulls": (with_field({"type": "array", "items": "null"}), {}, long(2**40)),
     "nothings": (with_field({"type": "array", "items": EMPTY}), {}, long(2**40)),
+    "doubles": (with_field({"type": "array", "items": "double"}), {}, long(2**40)),
     "union": ([EMPTY, REVIEW], {}, b""),
 }
 

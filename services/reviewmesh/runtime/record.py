@@ -90,13 +90,10 @@ _last_told_of_headers = -TELL_AGAIN_AFTER_S
 
 def headers_of(message: Any) -> Headers:
     """A consumed message's headers, the last where there are very many; none where the client
-    cannot give them.
-
-    When the name of one is not UTF-8, confluent-kafka gives all and leaves an error behind.
+    cannot give them: when the name of one is not UTF-8, it gives all and leaves an error behind.
     """
     try:
         found = _headers(message) or ()
-    # The C code of the client gives the one or the other, by its version.
     except (UnicodeDecodeError, SystemError):
         _tell_of_headers(message, "all headers: the name of one is not UTF-8")
         return ()
@@ -112,7 +109,7 @@ def _tell_of_headers(message: Any, what: str) -> None:
     if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
         _last_told_of_headers = now
         log.warning(
-            "left out of %s/%s at offset %s: %s; others like it within a minute are not told of",
+            "left out of %s/%s at offset %s, others like it within a minute are not told of: %s",
             message.topic(),
             message.partition(),
             message.offset(),

@@ -317,3 +317,18 @@ def test_items_that_are_skipped_end_with_the_bytes(kind: Any) -> None:
     count = b"\x80" * 8 + b"\x01"
     data = written(REVIEW, FULL) + count
     assert refusal(schema, data).cause == "MALFORMED"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "kind", [*PRIMITIVES, ["null", "double"], record_of("double", "int"), nested(2)], ids=str
+)
+@pytest.mark.parametrize("name", ["array", "map"])
+def test_a_count_beyond_the_bytes_is_refused_at_once_whatever_is_counted(
+    kind: Any, name: str
+) -> None:
+    """Skipped or explained: with one more mistake, each field is read alone."""
+    counted = {"type": name, "items" if name == "array" else "values": kind}
+    for schema in (changed(odd=counted), changed(odd=counted, stars=["null", counted])):
+        data = written(REVIEW, FULL) + bytes.fromhex("808080808040")
+        assert refusal(schema, data).cause in ("INVALID", "MALFORMED")
