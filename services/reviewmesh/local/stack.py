@@ -321,7 +321,13 @@ class EmbeddedStack:
         pid_file = paths.state_dir / "supervisord.pid"
         # Beside what a full disk cut short.
         half_written = paths.state_dir.glob("stack.*.new")
-        named = (paths.stack_file, paths.supervisor_config, pid_file, paths.lock_file)
+        named = (
+            paths.stack_file,
+            paths.supervisor_config,
+            paths.forwarding_secret,
+            pid_file,
+            paths.lock_file,
+        )
         for file in (*named, *half_written):
             file.unlink(missing_ok=True)
         if not any(paths.state_dir.iterdir()):
