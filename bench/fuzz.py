@@ -484,10 +484,11 @@ def fuzz(cases: int, seed: int, tell_every: int = 0) -> Report:
     try:
         for record in itertools.islice(Records(seed, schemas), cases):
             checker.open[record.offset] = record
-            before = time.monotonic()
+            # Of the processor: what else the machine does is no matter.
+            before = time.thread_time()
             stage.receive(record)
             units = stage.poll()
-            longest = max(longest, time.monotonic() - before)
+            longest = max(longest, time.thread_time() - before)
             for unit in units:
                 checker.take(unit)
             if len(checker.open) >= IN_FLIGHT:
