@@ -71,8 +71,10 @@ def test_a_stage_that_stands_still_says_so_and_ends(mesh: Mesh) -> None:
 @pytest.mark.parametrize("name", ["intake", "enricher-topic", "joiner"])
 def test_a_record_that_ends_the_process_is_set_aside_and_no_other(mesh: Mesh, name: str) -> None:
     good = [*reviews(150, tag="a"), *reviews(150, tag="b")]
-    deadly = [review(f"deadly-{number}", "Poison, said Anna.") for number in range(2)]
-    process = replace(mesh, name, "dies-of-Poison")
+    deadly = [
+        review(f"deadly-{number}", "There is poison in it, said Anna.") for number in range(2)
+    ]
+    process = replace(mesh, name, "dies-of-poison")
     mesh.publish([*good[:150], *deadly, *good[150:]])
 
     def is_over() -> bool:
@@ -88,7 +90,7 @@ def test_a_record_that_ends_the_process_is_set_aside_and_no_other(mesh: Mesh, na
     letters = mesh.dead_letters()
     assert len(letters) == 2
     assert {letter["cause"] for letter in letters} == {"UNREADABLE"}
-    assert all(b"Poison" in letter["value"] for letter in letters)
+    assert all(b"poison" in letter["value"] for letter in letters)
     print(f"{name}: {len(restarts)} restarts")
     if name == "enricher-topic":
         mesh.wait_for(lambda: len(mesh.enriched()) == 302, 30, "the deadly ones come out, too")

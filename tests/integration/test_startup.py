@@ -103,7 +103,7 @@ def test_partitions_beyond_the_mesh_s_number_are_left_alone(mesh: Mesh, topic: s
 
 
 def test_missing_schemas_are_waited_for(mesh: Mesh) -> None:
-    for topic in ("reviews.raw", "reviews.accepted", "reviews.dead-letter"):
+    for topic in ("reviews.raw", "reviews.accepted", "reviews.dead-letter", "reviews.replayed"):
         create(mesh, topic, PARTITIONS)
     process = mesh.add("intake")
     process.start()

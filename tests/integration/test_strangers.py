@@ -91,7 +91,6 @@ ODD_SCHEMAS: dict[str, tuple[Any, dict[str, Any], bytes]] = {
     "deep": (with_field(nested(200)), {}, b"\x02" * 200),
     "nulls": (with_field({"type": "array", "items": "null"}), {}, long(2**40)),
     "nothings": (with_field({"type": "array", "items": EMPTY}), {}, long(2**40)),
-    "doubles": (with_field({"type": "array", "items": "double"}), {}, long(2**40)),
     "union": ([EMPTY, REVIEW], {}, b""),
 }
 
@@ -134,6 +133,14 @@ def test_a_schema_that_cannot_be_read_with(mesh: Mesh, name: str) -> None:
         publish(mesh, written(schema_id, behind), partition)
     found = causes(mesh, name, at_least=already + PARTITIONS)[already:]
     assert found == ["INVALID"] * PARTITIONS
+
+
+def test_more_items_than_the_bytes_hold(mesh: Mesh) -> None:
+    """Of a type that fastavro skips without looking whether it is there."""
+    schema_id = register(mesh, "doubles", with_field({"type": "array", "items": "double"}))
+    already = len(mesh.dead_letters())
+    publish(mesh, written(schema_id, long(2**40)))
+    assert causes(mesh, "doubles", at_least=already + 1)[already:] == ["MALFORMED"]
 
 
 def test_a_schema_with_references(mesh: Mesh) -> None:
