@@ -111,7 +111,7 @@ class Feed:
             if not item.ledger.has_room_for(record.offset):
                 break
             if item.ledger.is_new(record.offset):
-                if not item.suspicion.may_take() or not self._take(item, record):
+                if not item.suspicion.may_take(record.offset) or not self._take(item, record):
                     break
                 taken += 1
             if record.offset > item.ledger.position:
@@ -123,7 +123,7 @@ class Feed:
     def _take(self, item: Input, record: Record) -> bool:
         if self._stage.blocks(item.topic, item.partition):
             return False
-        if item.suspicion.condemns():
+        if item.suspicion.condemns(record.offset):
             self._log.error(
                 "the process ended again and again with this record alone in hand: it is set aside",
                 topic=record.topic,
@@ -135,7 +135,7 @@ class Feed:
             )
         elif not self._receive(record):
             return False
-        item.suspicion.took(time.monotonic())
+        item.suspicion.took(time.monotonic(), record.offset)
         return True
 
     def _receive(self, record: Record) -> bool:

@@ -20,7 +20,7 @@ METADATA_LIMIT = 4095
 # A bitmap of this many offsets fits the metadata even where it does not compress at all.
 LARGEST_WINDOW = 24_000
 LARGEST_BITMAP = LARGEST_WINDOW // 8 + 1
-NOTES = struct.Struct(">BHHBQ")
+NOTES = struct.Struct(">BHHBQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,13 @@ class Notes:
     strikes: int = 0
     # See `Start.redo_until`.
     redo_until: int = 0
+    # Where `group` counts from: what is before was in hand, and did no harm.
+    passed: int = 0
 
     def packed(self) -> bytes:
         deaths, group = min(self.deaths, 0xFFFF), min(self.group, 0xFFFF)
-        return NOTES.pack(self.running, deaths, group, min(self.strikes, 0xFF), self.redo_until)
+        strikes = min(self.strikes, 0xFF)
+        return NOTES.pack(self.running, deaths, group, strikes, self.redo_until, self.passed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,15 +52,19 @@ class Suspicion:
         self._deaths = before.deaths + 1 if died else 0
         self._strikes = 0
         self._group = 0
+        # Records before this one were in hand and did no harm, though they may be unfinished.
+        self._passed = head
         if died and (before.group or self._deaths >= DEATHS_BEFORE_GROUPS):
             self._group = max(1, before.group // SHRINKING)
             self._strikes = before.strikes + (before.group == 1)
+            self._passed = max(head, before.passed)
         # One input of the process at a time: a death then tells of that one only.
         self._on_trial = False
         # The group that a commit has named, and how many of it were handed out.
         self._named = 0
         self._taken = 0
         self._taken_at = 0.0
+        self._last = head
 
     @property
     def is_trying(self) -> bool:
@@ -74,26 +78,30 @@ class Suspicion:
     def notes(self, head: int, redo_until: int) -> Notes:
         """What the next commit says, with `head` as its offset."""
         if head > self._head:
-            self._deaths = self._strikes = 0
+            self._deaths = 0
         group = self._group if self._on_trial else 0
-        return Notes(True, self._deaths, group, self._strikes, redo_until)
+        passed = self._passed if self.is_trying else 0
+        return Notes(True, self._deaths, group, self._strikes, redo_until, passed)
 
     def committed(self, notes: Notes) -> None:
         self._named = notes.group
 
-    def may_take(self) -> bool:
-        """Whether one more record may be handed out."""
-        if self._group == 0:
+    def may_take(self, offset: int) -> bool:
+        """Whether this record, the next one, may be handed out."""
+        if self._group == 0 or offset < self._passed:
             return True
         return self._on_trial and self._named == self._group and self._taken < self._group
 
-    def condemns(self) -> bool:
-        """Whether the record that is to be handed out next is to be set aside."""
-        return self._strikes >= DEATHS_ALONE
+    def condemns(self, offset: int) -> bool:
+        """Whether this record, the next one to be handed out, is to be set aside."""
+        return self._strikes >= DEATHS_ALONE and offset >= self._passed
 
-    def took(self, now: float) -> None:
+    def took(self, now: float, offset: int) -> None:
+        if self._group == 0 or offset < self._passed:
+            return
         self._taken += 1
         self._taken_at = now
+        self._last = offset
         # It is the first record only that was alone.
         self._strikes = 0 if self._strikes >= DEATHS_ALONE else self._strikes
 
@@ -106,6 +114,8 @@ class Suspicion:
             return
         if in_flight == 0 or now - self._taken_at >= SURVIVED_AFTER_S:
             self._taken = 0
+            self._strikes = 0
+            self._passed = self._last + 1
             self._group = self._group * GROWTH if self._group < LARGEST_GROUP else 0
             self._on_trial &= self._group > 0
 

@@ -113,7 +113,7 @@ def test_a_full_window_that_does_not_compress_fits_the_metadata() -> None:
     kept = {0} | {offset for offset in range(LARGEST_WINDOW) if chance.random() < 0.5}
     for offset in set(range(LARGEST_WINDOW)) - kept:
         ledger.finish(offset)
-    commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, 2**64 - 1))
+    commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, 2**64 - 1, 2**64 - 1))
     assert len(commit.metadata) <= METADATA_LIMIT
     finished = decode_finished(commit.offset, commit.metadata)
     assert finished == set(range(LARGEST_WINDOW)) - kept
@@ -161,6 +161,7 @@ def test_a_commit_that_finished_nothing_beyond_its_offset_still_carries_the_mark
         group=st.integers(0, 0xFFFF),
         strikes=st.integers(0, 0xFF),
         redo_until=st.integers(0, 2**64 - 1),
+        passed=st.integers(0, 2**64 - 1),
     )
 )
 def test_notes_travel_with_the_commit(notes: Notes) -> None:
