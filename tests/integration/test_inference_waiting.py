@@ -107,3 +107,24 @@ def test_what_a_worker_that_hangs_has_goes_elsewhere(
     make_worker(port=port)
     answers = driver.wait(ELSEWHERE_WITHIN_S)
     assert all(answer.output is not None and answer.attempts == 2 for answer in answers)
+
+
+@pytest.mark.parametrize("company", [0, 63])
+def test_a_text_that_is_never_answered_costs_no_others(
+    make_worker: WorkerFactory, drive: DriverFactory, company: int
+) -> None:
+    worker = make_worker()
+    worker.script(held=["poison"])
+    driver = drive(worker.address, call_timeout_s=6.0, max_attempts=2)
+    driver.submit(["poison", *[f"text {number}" for number in range(company)]])
+    waits_for(driver, 0, "has had it for 4 s")
+    waits_for(driver, 0, "has had it for 0 s")
+    soon(lambda: driver.finished() == company, "its company is answered")
+    for _ in range(3):
+        driver.submit([f"later {number}" for number in range(300)])
+        soon(lambda: driver.finished() == driver.submitted - 1, "what came later is answered")
+    assert "0" not in driver.answers, "they waited for it"
+    answers = driver.wait()
+    assert [index for index, answer in enumerate(answers) if answer.output is None] == [0]
+    assert "DEADLINE_EXCEEDED" in (answers[0].error or "") and answers[0].attempts == 2
+    assert {answer.attempts for answer in answers[1 + company :]} == {1}

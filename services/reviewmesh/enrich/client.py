@@ -6,6 +6,10 @@ fetches what is finished, and never waits. What it holds is bounded by what the 
 A call that never reached a worker is no attempt: items wait for as long as no worker is there. A
 call that broke in flight counts as broken; an item that keeps breaking is sent alone, so that one
 that kills workers is found out in the end.
+
+An item that a call came to nothing over is a suspect: it is sent alone, few of them at once, and is
+no worker's trial while anything else waits. So one that no worker ever answers costs its own time
+and not that of all the others.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any, TypeVar
 import grpc
 
 from reviewmesh.enrich.pool import Worker, WorkerPool
-from reviewmesh.enrich.standing import backoff_s
+from reviewmesh.enrich.standing import State, backoff_s
 from reviewmesh.enrich.waiting import OldestFirst
 from reviewmesh.runtime import metrics
 from reviewmesh_protos.inference.v1 import inference_pb2
@@ -33,6 +37,7 @@ Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.Sen
 
 BROKEN_IN_COMPANY = 3
 BROKEN_ALONE = 10
+SUSPECTS_AT_ONCE = 4
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 0.6
 RETRY_AFTER = "retry-after-ms"
@@ -68,6 +73,7 @@ class Job:
     attempts: int = 0
     broken: int = 0
     withdrawn: bool = False
+    suspect: bool = False
     # Where it is, by the clock of the event loop: at a worker since, or to be tried again at.
     worker: str = ""
     since: float = 0.0
@@ -83,6 +89,7 @@ class Call:
     worker: Worker
     # What it is still to answer, by the item's id within the call.
     unanswered: dict[str, Job]
+    suspect: bool
     hung: bool = False
 
     def is_withdrawn(self) -> bool:
@@ -106,6 +113,7 @@ class InferenceClient:
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
         self._queue: OldestFirst[Job] = OldestFirst()
+        self._suspects: OldestFirst[Job] = OldestFirst()
         # By partition and offset. Looked at from the polling thread, too.
         self._jobs: dict[tuple[int, int], Job] = {}
         self._calls: dict[asyncio.Task[None], Call] = {}
@@ -118,7 +126,9 @@ class InferenceClient:
     # -- the polling thread's side -----------------------------------------------------------
 
     def start(self) -> None:
-        metrics.INFERENCE_WAITING.labels(self._task).set_function(lambda: len(self._queue))
+        metrics.INFERENCE_WAITING.labels(self._task).set_function(
+            lambda: len(self._queue) + len(self._suspects)
+        )
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=10)
 
@@ -158,7 +168,9 @@ class InferenceClient:
             return f"the worker at {job.worker} has had it for {now - job.since:.0f} s"
         if job.again_at > now:
             return f"it is tried again in {job.again_at - now:.1f} s"
-        return "" if self._pool.has_room() else "it waits for room at a worker"
+        if not self._pool.has_room():
+            return "it waits for room at a worker"
+        return "it failed whole calls and waits to be tried alone" if job.suspect else ""
 
     def _tell(self, action: Callable[[T], None], argument: T) -> None:
         # The consumer gives its partitions back after the stage has stopped: by then the client
@@ -192,7 +204,8 @@ class InferenceClient:
         self._dispatch()
 
     def _wait_for_call(self, job: Job) -> None:
-        self._queue.add(job.item.partition, job.item.offset, job)
+        queue = self._suspects if job.suspect else self._queue
+        queue.add(job.item.partition, job.item.offset, job)
 
     def _withdraw(self, withdrawn: Callable[[object], bool]) -> None:
         for place, job in list(self._jobs.items()):
@@ -200,7 +213,8 @@ class InferenceClient:
                 job.withdrawn = True
                 del self._jobs[place]
         # While no worker is there nothing else would take them out of the queue.
-        self._queue.keep(lambda job: not job.withdrawn)
+        for queue in (self._queue, self._suspects):
+            queue.keep(lambda job: not job.withdrawn)
         for task, call in self._calls.items():
             if call.is_withdrawn():
                 task.cancel()
@@ -215,21 +229,33 @@ class InferenceClient:
     def _dispatch(self) -> None:
         """Send as soon as there is a worker for a call."""
         assert self._pool is not None
-        while self._queue:
+        while self._queue or self._suspects:
             worker = self._pool.least_loaded()
             if worker is None:
                 return
-            batch = self._next_batch(worker.standing.room())
-            if not batch:
+            if self._may_try_suspect(worker):
+                self._send(worker, [self._suspects.take()], suspect=True)
+            elif self._queue:
+                self._send(worker, self._next_batch(worker.standing.room()), suspect=False)
+            else:
                 return
-            worker.standing.started(len(batch))
-            now = self._loop.time()
-            for job in batch:
-                job.worker, job.since = worker.address, now
-            call = Call(worker, {str(index): job for index, job in enumerate(batch)})
-            task = self._loop.create_task(self._call(call))
-            self._calls[task] = call
-            task.add_done_callback(self._ended)
+
+    def _may_try_suspect(self, worker: Worker) -> bool:
+        if not self._suspects:
+            return False
+        if worker.standing.state is State.HALF_OPEN:
+            return not self._queue and not worker.standing.calls
+        return sum(call.suspect for call in self._calls.values()) < SUSPECTS_AT_ONCE
+
+    def _send(self, worker: Worker, batch: list[Job], suspect: bool) -> None:
+        worker.standing.started(len(batch), suspect)
+        now = self._loop.time()
+        for job in batch:
+            job.worker, job.since = worker.address, now
+        call = Call(worker, {str(index): job for index, job in enumerate(batch)}, suspect)
+        task = self._loop.create_task(self._call(call))
+        self._calls[task] = call
+        task.add_done_callback(self._ended)
 
     def _next_batch(self, room: int) -> list[Job]:
         batch: list[Job] = []
@@ -246,7 +272,7 @@ class InferenceClient:
     def _ended(self, task: asyncio.Task[None]) -> None:
         assert self._pool is not None
         call = self._calls.pop(task)
-        self._pool.ended(call.worker, len(call.unanswered))
+        self._pool.ended(call.worker, len(call.unanswered), call.suspect)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "call failed", "exception": error})
         self._dispatch()
@@ -260,7 +286,7 @@ class InferenceClient:
             async for response in self._responses(worker, batch):
                 self._take(worker, response, unanswered)
         except grpc.aio.AioRpcError as error:
-            self._call_failed(worker, list(unanswered.values()), error)
+            self._call_failed(call, started, error)
         except asyncio.CancelledError:
             if call.is_withdrawn():
                 raise
@@ -341,8 +367,9 @@ class InferenceClient:
         else:
             self._finish(job, None, message, lineage, result.usage)
 
-    def _call_failed(self, worker: Worker, batch: list[Job], error: grpc.aio.AioRpcError) -> None:
+    def _call_failed(self, call: Call, started: float, error: grpc.aio.AioRpcError) -> None:
         assert self._pool is not None
+        worker, batch = call.worker, list(call.unanswered.values())
         code, details = error.code(), error.details() or ""
         reason = f"{code.name}: {details}"
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -363,17 +390,28 @@ class InferenceClient:
             else:
                 self._broken(batch, reason)
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self._pool.eject(worker, reason)
-            self._bisect(batch, reason)
+            # Who answered others meanwhile does not hang: what hangs is one of these.
+            if not call.suspect and not worker.standing.answered_since(started):
+                self._pool.eject(worker, reason)
+            self._not_answered(batch, reason)
         else:
             self._pool.failed(worker, reason)
             self._bisect(batch, reason)
+
+    def _not_answered(self, batch: list[Job], reason: str) -> None:
+        """Halving would cost the innocent ones a deadline for each half."""
+        for job in batch:
+            job.suspect = True
+        if len(batch) == 1:
+            self._bisect(batch, reason)
+        else:
+            self._requeue(batch)
 
     def _broken(self, batch: list[Job], reason: str) -> None:
         for job in batch:
             job.broken += 1
             if job.broken >= BROKEN_IN_COMPANY:
-                job.limit = 1
+                job.suspect = True
             if job.broken >= BROKEN_IN_COMPANY + BROKEN_ALONE:
                 self._finish(job, None, f"workers keep breaking on this item ({reason})", None)
         self._requeue([job for job in batch if self._holds(job)])

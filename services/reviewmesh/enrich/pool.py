@@ -147,8 +147,8 @@ class WorkerPool:
             self._watch(worker, self._out(worker, reason, over_calls))
         )
 
-    def ended(self, worker: Worker, items: int) -> None:
-        worker.standing.ended(items)
+    def ended(self, worker: Worker, items: int, suspect: bool) -> None:
+        worker.standing.ended(items, suspect)
         if worker.retired and not worker.standing.calls:
             self._close_channel(worker)
 

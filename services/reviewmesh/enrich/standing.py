@@ -59,6 +59,8 @@ class Standing:
         self.state = State.EJECTED
         self.calls = 0
         self.items = 0
+        self._suspects = 0
+        self._answered_at = float("-inf")
         self._most = ITEMS_PER_WORKER
         self._share = ITEMS_PER_WORKER
         self._call_s = 0.0
@@ -77,7 +79,7 @@ class Standing:
             return 0
         most = min(self._most, self._share)
         if self.state is State.HALF_OPEN:
-            return 0 if self.calls else most
+            return 0 if self.calls > self._suspects else most
         if self.calls >= CALLS_PER_WORKER and not self.is_slow():
             return 0
         free = most - self.items
@@ -94,17 +96,20 @@ class Standing:
 
     # -- calls -------------------------------------------------------------------------------
 
-    def started(self, items: int) -> None:
+    def started(self, items: int, suspect: bool = False) -> None:
+        """A call of a suspect is no trial: its silence says nothing of the worker."""
         self.calls += 1
+        self._suspects += suspect
         self.items += items
 
     def done(self, items: int) -> None:
         """That many of a call's items have their results."""
         self.items -= items
 
-    def ended(self, items: int) -> None:
+    def ended(self, items: int, suspect: bool = False) -> None:
         """A call is over; `items` of it were without a result until now."""
         self.calls -= 1
+        self._suspects -= suspect
         self.items -= items
 
     def took(self, items: int, seconds: float) -> None:
@@ -126,7 +131,11 @@ class Standing:
         self._doubted = False
         if busy is not None:
             self._others = max(0, busy - (self.items - own))
-            self._others_at = self._clock()
+            self._others_at = self._answered_at = self._clock()
+
+    def answered_since(self, moment: float) -> bool:
+        """Whether results came: a worker whose engine hangs still refuses and checks well."""
+        return self._answered_at >= moment
 
     def failed(self) -> bool:
         """A call failed as a whole. Whether that is one too many: the caller then ejects."""

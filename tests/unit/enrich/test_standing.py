@@ -90,6 +90,27 @@ def test_half_open_lets_one_call_through_until_it_is_answered() -> None:
     assert not standing.room()
 
 
+def test_the_call_of_a_suspect_is_no_trial() -> None:
+    standing = on_trial(SimulatedClock())
+    standing.started(1, suspect=True)
+    call(standing)
+    assert not standing.room()
+    standing.ended(1)
+    assert standing.room()
+    standing.ended(1, suspect=True)
+    assert standing.room() and standing.calls == 0
+
+
+def test_only_results_show_that_a_worker_does_not_hang() -> None:
+    clock = SimulatedClock()
+    standing = serving(clock)
+    standing.answered()
+    assert not standing.answered_since(clock.now)
+    standing.answered(busy=0)
+    assert standing.answered_since(clock.now)
+    assert not standing.answered_since(clock.now + 0.1)
+
+
 def test_a_failed_trial_ejects_at_once_and_a_failure_in_traffic_does_not() -> None:
     clock = SimulatedClock()
     assert on_trial(clock).failed()
