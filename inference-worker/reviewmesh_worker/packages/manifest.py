@@ -39,7 +39,7 @@ Kind = Literal["encoder", "causal"]
 
 # Formats that hold data and nothing that is run when they are read: no pickles, no code.
 HARMLESS: Final = frozenset(
-    {".json", ".jinja", ".md", ".model", ".onnx", ".safetensors", ".txt", ".yaml"}
+    {".json", ".jinja", ".md", ".model", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
 )
 LARGEST_MANIFEST: Final = 4 * 1024 * 1024
 # Larger ones are vocabularies.
