@@ -38,10 +38,6 @@ class Input:
         head = self.ledger.head
         return self.suspicion.notes(head, self.redo_until if head < self.redo_until else 0)
 
-    def is_dirty(self) -> bool:
-        """Whether a commit would say something new."""
-        return self.committed_as != self.ledger.commit(self.notes())
-
 
 class Inputs:
     """All inputs of a process, found by topic and partition."""

@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 
 from reviewmesh.runtime import kafka, metrics
-from reviewmesh.runtime.feed import Feed
+from reviewmesh.runtime.feed import UNREADABLE, Feed
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.ledger import CompletionLedger
 from reviewmesh.runtime.logends import LogEnds
@@ -387,7 +387,7 @@ class ConsumerLoop:
         )
         metrics.SET_ASIDE.labels(self._stage.service, "aborted").inc()
         record = self._reader.read_one(topic, unit.partition, offset)
-        self._outbox.replace(unit, self._stage.set_aside(record, "UNREADABLE", reason))
+        self._outbox.replace(unit, self._stage.set_aside(record, UNREADABLE, reason))
 
     # -- small things ------------------------------------------------------------------------
 

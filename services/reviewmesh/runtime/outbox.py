@@ -156,8 +156,8 @@ class Outbox:
 
         What will not be in it must not count as finished.
         """
-        for item, offset in finished:
-            item.ledger.take_back([offset])
+        for item in {id(item): item for item, _ in finished}.values():
+            item.ledger.take_back(offset for other, offset in finished if other is item)
         if not error.over_a_record:
             self._aborts_in_a_row += 1
             return
