@@ -22,6 +22,7 @@ from reviewmesh_worker.servicer import (
     InferenceServicer,
 )
 from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.streams import OpenStreams
 
 LAST_ANSWERS_S = 1.0
 CHECK_EVERY_S = 1.0
@@ -43,7 +44,7 @@ async def serve(
     Raises EngineLoadError, OSError for a port, and EngineDead when the engine died while serving.
     """
     server = grpc.aio.server(
-        interceptors=(Receiving(),),
+        interceptors=(Receiving(), OpenStreams()),
         options=(
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
@@ -51,6 +52,8 @@ async def serve(
             ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
             # Connections that never spoke HTTP/2, or have gone away without a word, are closed.
             ("grpc.server_handshake_timeout_ms", 5_000),
+            # The mesh's own stay: they hold a Watch open.
+            ("grpc.max_connection_idle_ms", 60_000),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

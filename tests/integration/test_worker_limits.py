@@ -9,9 +9,21 @@ from contextlib import ExitStack
 import grpc
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
-from reviewmesh_worker.servicer import MAX_ID, MAX_REQUEST_BYTES, MAX_TEXT_CODE_POINTS
+from reviewmesh_worker.receiving import _parsed
+from reviewmesh_worker.server import CALLS_PER_CONNECTION
+from reviewmesh_worker.servicer import (
+    MAX_ID,
+    MAX_ITEMS_PER_CALL,
+    MAX_REQUEST_BYTES,
+    MAX_TEXT_CODE_POINTS,
+)
+from reviewmesh_worker.streams import AT_ONCE
+from tests.broker import wait_until
 from tests.inference import SOON_S, TASK, ScriptedWorker, infer
 
 CALLS = 200
@@ -107,3 +119,58 @@ def test_a_call_of_millions_of_empty_items_costs_no_more_than_another(
             most = max(most, process.memory_info().rss)
     assert (most - before) / 2**20 < ROOM_FOR_CALLS_MB
     assert answers(worker)
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"\x0a\x03ner", b"\x7b\x7c", b"\x28\x01" * 3, b"\x2d0000" + b"\x2900000000"]
+)
+def test_items_are_counted_before_a_call_is_parsed(before: bytes) -> None:
+    """Whatever fields stand before them: a group, numbers."""
+
+    def parse(message: bytes) -> object:
+        raise AssertionError("parsed")
+
+    assert _parsed(before + b"\x12\x00" * 2_000, parse) == (
+        None,
+        "expected 1 to 256 items, got more",
+    )
+
+
+@given(
+    texts=st.lists(st.text(max_size=300), max_size=MAX_ITEMS_PER_CALL), task=st.text(max_size=200)
+)
+def test_every_call_within_the_limits_is_parsed(texts: list[str], task: str) -> None:
+    request = inference_pb2.InferRequest(
+        task=task, items=[inference_pb2.Item(id="1", text=text) for text in texts], lane=1
+    )
+    found, problem = _parsed(request.SerializeToString(), inference_pb2.InferRequest.FromString)
+    assert (found, problem) == (request, "")
+
+
+def test_thousands_of_health_watches_leave_room_for_calls(worker: ScriptedWorker) -> None:
+    with ExitStack() as stack:
+        # A call that nobody holds is cancelled.
+        watches: list[grpc.Call] = []
+        for number in range(2 * AT_ONCE // CALLS_PER_CONNECTION):
+            options = [("grpc.use_local_subchannel_pool", 1), ("reviewmesh.test", number)]
+            channel = stack.enter_context(grpc.insecure_channel(worker.address, options=options))
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest()
+            watches += [health.Watch(request, timeout=60) for _ in range(CALLS_PER_CONNECTION)]
+        codes = [first_of(watch) for watch in watches]
+        assert codes.count("RESOURCE_EXHAUSTED") == AT_ONCE
+        assert answers(worker)
+    wait_until(lambda: first_of(a_watch(worker)) == "watches", SOON_S, "a place is free again")
+
+
+def a_watch(worker: ScriptedWorker) -> grpc.Call:
+    stub = health_pb2_grpc.HealthStub(worker.channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(), timeout=SOON_S)
+
+
+def first_of(watch: grpc.Call) -> str:
+    try:
+        next(watch)
+    except grpc.RpcError as refused:
+        return refused.code().name
+    return "watches"

@@ -42,8 +42,9 @@ HARMLESS: Final = frozenset(
     {".json", ".jinja", ".md", ".model", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
 )
 LARGEST_MANIFEST: Final = 4 * 1024 * 1024
-# Larger ones are vocabularies.
 LARGEST_CONFIGURATION: Final = 1024 * 1024
+# Configure nothing, and may be of any size.
+VOCABULARIES: Final = frozenset({"tokenizer.json", "vocab.json"})
 # What a configuration of transformers names code with that it would load from the package.
 CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines"})
 
@@ -229,8 +230,11 @@ def write_manifest(
 
 def _read(file: Path) -> Manifest:
     try:
-        if file.stat().st_size > LARGEST_MANIFEST:
-            raise ValueError(f"at most {LARGEST_MANIFEST:,} bytes, not {file.stat().st_size:,}")
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise PackageError(f"{file}: expected a file, no link and no device; {_COPY_ANEW}")
+        if found.st_size > LARGEST_MANIFEST:
+            raise ValueError(f"at most {LARGEST_MANIFEST:,} bytes, not {found.st_size:,}")
         content = json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise PackageError(f"{file}: expected JSON that is not nested so deep; {_COPY_ANEW}") from (
@@ -243,11 +247,11 @@ def _read(file: Path) -> Manifest:
         ) from error
     except ValueError as error:
         raise PackageError(f"{file}: expected JSON, {error}; {_COPY_ANEW}") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
         raise PackageError(
-            f"{file}: expected the format {FORMAT}, found {found!r}; use the reviewmesh that made "
-            "the package, or make it anew with this one"
+            f"{file}: expected the format {FORMAT}, found {version!r}; use the reviewmesh that "
+            "made the package, or make it anew with this one"
         )
     try:
         return Manifest.model_validate(content)
@@ -299,16 +303,29 @@ def _check_harmless(file: Path) -> None:
             f"{file}: a package may hold {_listed(HARMLESS)}; found {file.name!r}: give weights as "
             "safetensors (or ONNX), and leave code out"
         )
-    if file.suffix == ".json" and file.stat().st_size <= LARGEST_CONFIGURATION:
-        try:
-            content = json.loads(file.read_bytes())
-        except (ValueError, RecursionError):
-            return
-        if isinstance(content, dict) and (named := CODE_KEYS & content.keys()):
-            raise PackageError(
-                f"{file}: names code that is to be loaded ({_listed(named)}); take it out, and "
-                "use a model of an architecture that the engine knows"
-            )
+    if file.suffix == ".json" and file.name not in VOCABULARIES:
+        _check_configuration(file)
+
+
+def _check_configuration(file: Path) -> None:
+    """Raises PackageError where it names code to load, however deep, or cannot be searched."""
+    keys: set[str] = set()
+    size = file.stat().st_size
+    if size > LARGEST_CONFIGURATION:
+        raise PackageError(
+            f"{file}: expected JSON of at most {LARGEST_CONFIGURATION:,} bytes, found {size:,}; "
+            f"larger may be {_listed(VOCABULARIES)} only"
+        )
+    try:
+        # The hook sees every object, and a key that stands twice.
+        json.loads(file.read_bytes(), object_pairs_hook=lambda pairs: keys.update(dict(pairs)))
+    except (ValueError, RecursionError) as error:
+        raise PackageError(f"{file}: expected JSON, {error}; {_COPY_ANEW}") from error
+    if named := CODE_KEYS & keys:
+        raise PackageError(
+            f"{file}: names code that is to be loaded ({_listed(named)}); take it out, and "
+            "use a model of an architecture that the engine knows"
+        )
 
 
 def _sha256(file: Path) -> str:

@@ -208,10 +208,30 @@ def test_what_runs_code_when_it_is_loaded_is_refused(tmp_path: Path, name: str) 
     assert name in message and "safetensors" in message
 
 
-def test_a_configuration_that_names_code_is_refused(tmp_path: Path) -> None:
-    config = json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}).encode()
-    package = small_package(tmp_path, files={"config.json": config})
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"auto_map": {"AutoModel": "modeling.Model"}}',
+        '{"text_config": {"auto_map": {"AutoModel": "modeling.Model"}}}',
+        '[{"a": [{"custom_pipelines": {}}]}]',
+        '{"auto_map": {"AutoModel": "modeling.Model"}, "auto_map": null}',
+        '{"auto\\u005fmap": {"AutoModel": "modeling.Model"}}',
+    ],
+)
+def test_a_configuration_that_names_code_is_refused(tmp_path: Path, config: str) -> None:
+    package = small_package(tmp_path, files={"config.json": config.encode()})
     assert "config.json: names code" in refusal(package)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", " " * 2_000_000])
+def test_a_configuration_that_cannot_be_searched_is_refused(tmp_path: Path, text: str) -> None:
+    package = small_package(tmp_path, files={"config.json": text.encode()})
+    assert "config.json: expected JSON" in refusal(package)
+
+
+def test_a_pipe_instead_of_a_manifest_is_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST_FILE)
+    assert "expected a file, no link" in refusal_to_open(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, " " * 5_000_000])
