@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -17,6 +17,8 @@ from reviewmesh_worker.servicer import MAX_ITEMS_PER_CALL, refuse
 
 AT_ONCE: Final = 32
 WITHIN_S: Final = 10.0
+# For calls without a deadline of their own, and clients that do not read what they asked for.
+ANSWER_WITHIN_S: Final = 600.0
 # The items, and room for the fields beside them, those of later versions among them.
 MAX_FIELDS: Final = MAX_ITEMS_PER_CALL + 64
 # How protobuf writes a field.
@@ -30,8 +32,9 @@ _GUARDED: Final = ("/inference.v1.InferenceService/Infer",)
 class Receiving(grpc.aio.ServerInterceptor):
     """For Infer and InferStream; other calls have small requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_within_s: float = ANSWER_WITHIN_S) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._answer_within_s = answer_within_s
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -45,8 +48,12 @@ class Receiving(grpc.aio.ServerInterceptor):
                 messages: AsyncIterator[bytes], context: Any
             ) -> AsyncIterator[Any]:
                 request = await self._receive(messages, context, handler.request_deserializer)
-                async for response in handler.unary_stream(request, context):
-                    yield response
+                try:
+                    async with asyncio.timeout(self._answer_within_s):
+                        async for response in handler.unary_stream(request, context):
+                            yield response
+                except TimeoutError:
+                    await self._refuse_late(context)
 
             return grpc.stream_stream_rpc_method_handler(
                 answer_in_parts, None, handler.response_serializer
@@ -54,7 +61,11 @@ class Receiving(grpc.aio.ServerInterceptor):
 
         async def answer(messages: AsyncIterator[bytes], context: Any) -> Any:
             request = await self._receive(messages, context, handler.request_deserializer)
-            return await handler.unary_unary(request, context)
+            try:
+                async with asyncio.timeout(self._answer_within_s):
+                    return await handler.unary_unary(request, context)
+            except TimeoutError:
+                await self._refuse_late(context)
 
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
@@ -72,6 +83,10 @@ class Receiving(grpc.aio.ServerInterceptor):
                 if not problem:
                     return request
         await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
+
+    async def _refuse_late(self, context: Any) -> NoReturn:
+        problem = f"no answer within {self._answer_within_s:g} s; send fewer items"
+        await refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, problem)
 
 
 def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> tuple[Any, str]:
