@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from reviewmesh.runtime.partitioning import partition_of
@@ -159,6 +159,36 @@ def test_partitions_that_were_added_to_raw_are_read_too(mesh: Mesh, run: Run) ->
     assert run("publish", "-", stdin='{"review_id": "near", "text": "t"}').returncode == 0
     [near] = [sent for sent in mesh.read("reviews.raw") if sent["review_id"] == "near"]
     assert near["_partition"] == partition_of(b"near", PARTITIONS)
+
+
+def test_a_review_behind_an_open_transaction_is_not_told_as_lost(
+    mesh: Mesh, put: Put, run: Run
+) -> None:
+    place = partition_of(b"behind", PARTITIONS)
+    foreign = Producer(mesh.kafka | {"transactional.id": f"{mesh.prefix}foreign"})
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    foreign.produce(mesh.prefix + "reviews.raw", b"?", b"other", place)
+    assert foreign.flush(30) == 0
+    put("reviews.raw", "behind", review("behind", "Anna was great."))
+    words = f"reviews.raw/{place}: a transaction that a producer left open at offset 0 holds up"
+    found = run("find", "behind")
+    assert found.returncode == 1
+    assert words in " ".join(found.stderr.split())
+    assert words in " ".join(run("lag").stderr.split())
+    foreign.abort_transaction(30)
+    found = run("find", "behind")
+    assert "waits for intake" in found.stdout and "left open" not in found.stderr
+
+
+def test_a_commit_beyond_the_end_is_of_a_topic_that_is_gone(mesh: Mesh, put: Put, run: Run) -> None:
+    place = partition_of(b"anew", PARTITIONS)
+    consumer = Consumer(mesh.kafka | {"group.id": f"{mesh.prefix}reviewmesh-intake"})
+    gone = TopicPartition(mesh.prefix + "reviews.raw", place, 1_000)
+    consumer.commit(offsets=[gone], asynchronous=False)
+    consumer.close()
+    put("reviews.raw", "anew", review("anew", "Anna was great."))
+    assert "waits for intake" in run("find", "anew").stdout
 
 
 def test_a_replay_says_which_letter_it_is_of_and_that_letter_is_told_apart(

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from reviewmesh.cli.connection import Connection, connect
-from reviewmesh.cli.lag import progress_of
+from reviewmesh.cli.lag import measured, print_left_open, progress_of
 from reviewmesh.cli.reading import Place, places, read_all
 from reviewmesh.cli.render import failed_tasks, iso
 from reviewmesh.cli.terminal import err, out, shortened
@@ -25,6 +25,8 @@ PARTIAL = "reviews.partial"
 DEAD_LETTER = "reviews.dead-letter"
 ANYWHERE = (RAW, DEAD_LETTER)
 """Topics where a review may lie outside its own partition: any producer, any key."""
+LAST = (ENRICHED, DEAD_LETTER)
+"""Where a review is done."""
 
 UNDECODABLE = "undecodable"
 # As intake writes it; a producer may write anything. No offset has more than 19 digits.
@@ -39,6 +41,9 @@ def find(review_id: Annotated[str, typer.Argument(help="The id to look for.")]) 
     """Show where a review is: topic, partition, offset, time and outcome."""
     connection = connect()
     found = _search(connection, review_id)
+    if not any(record.topic in LAST for record, _ in found):
+        # Kafka shows nothing of what lies behind an open transaction.
+        print_left_open(measured(connection))
     if not found:
         err.print(f"{review_id!r} is in no topic of this mesh")
         raise typer.Exit(1)

@@ -20,7 +20,7 @@ from reviewmesh.cli.reading import Place
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
-from reviewmesh.lag.offsets import Broker, Failure, Progress
+from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
 from reviewmesh.runtime.clock import wall_clock
 
 WATCH_EVERY_S = 1.0
@@ -40,7 +40,7 @@ def lag(
         if watch:
             _watch(meter)
             return
-        snapshot = _measured(meter)
+        snapshot = _twice_where_open(meter)
     if not snapshot.rows and snapshot.problems:
         raise CannotReach(f"nothing could be measured: {snapshot.problems[0]}")
     if as_lines:
@@ -48,8 +48,7 @@ def lag(
         print(json_text([_as_json(row, now) for row in snapshot.rows]))
     else:
         out.print(_partitions(snapshot))
-    for words in _left_open(snapshot):
-        err.print(words, style="yellow", markup=False, highlight=False)
+    print_left_open(snapshot)
     for problem in snapshot.problems:
         err.print(f"not measured: {problem}", style="red")
     if snapshot.problems:
@@ -66,14 +65,21 @@ def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict
     broker = Broker(connection.settings)
     try:
         found = broker.committed({name: places})[name]
+        ends = broker.ends(places)
     finally:
         broker.close()
     if isinstance(found, Failure):
         raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
     return {
-        place: found[on_broker].progress() if on_broker in found else Progress(0)
+        place: _progress(found.get(on_broker), ends[on_broker])
         for place, on_broker in zip(wanted, places, strict=True)
     }
+
+
+def _progress(committed: Committed | None, ends: Ends | Failure) -> Progress:
+    if isinstance(ends, Failure):
+        raise CannotReach(f"where a topic ends: {ends.reason}; see `reviewmesh ps`")
+    return Progress(0) if committed is None else ends.reached(committed.progress())
 
 
 @contextmanager
@@ -86,7 +92,18 @@ def _meter(connection: Connection) -> Iterator[LagMeter]:
         meter.close()
 
 
-def _measured(meter: LagMeter) -> Snapshot:
+def measured(connection: Connection) -> Snapshot:
+    """One measurement of every group, long enough to tell a transaction that was left open."""
+    with _meter(connection) as meter:
+        return _twice_where_open(meter)
+
+
+def print_left_open(snapshot: Snapshot) -> None:
+    for words in _left_open(snapshot):
+        err.print(words, style="yellow", markup=False, highlight=False)
+
+
+def _twice_where_open(meter: LagMeter) -> Snapshot:
     """Twice where a transaction is open: one that stays is what holds records up."""
     snapshot = meter.measure()
     if any(since is not None for since in snapshot.held_since.values()):
@@ -97,8 +114,9 @@ def _measured(meter: LagMeter) -> Snapshot:
 
 def _left_open(snapshot: Snapshot) -> list[str]:
     return [
-        f"{topic}/{partition}: a transaction that a producer left open holds up what comes after "
-        "it; see docs/runbook.md"
+        f"{topic}/{partition}: a transaction that a producer left open at offset "
+        f"{snapshot.stable_ends[topic, partition]} holds up what comes after it; see "
+        "docs/runbook.md"
         for (topic, partition), since in snapshot.held_since.items()
         if since is not None and snapshot.measured_at - since >= LEFT_OPEN_AFTER_S / 2
     ]

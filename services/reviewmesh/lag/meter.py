@@ -62,6 +62,8 @@ class Snapshot:
     time_to_drain: Mapping[WatchedGroup, float] = field(default_factory=dict)
     held_since: Mapping[Place, float | None] = field(default_factory=dict)
     """Since when an open transaction has been the end of what can be read; None without one."""
+    stable_ends: Mapping[Place, int] = field(default_factory=dict)
+    """Where what can be read ends: the first record of an open transaction, if there is one."""
     problems: tuple[str, ...] = ()
     """What could not be measured now; its rows are the last ones known."""
 
@@ -137,6 +139,7 @@ class LagMeter:
             rows,
             self._time_to_drain(rows, now),
             self._held_since,
+            self._stable_ends,
             tuple(dict.fromkeys(problems)),
         )
         return self._last
@@ -188,7 +191,7 @@ class LagMeter:
                     watched.row = watched.searched = watched.head = None
                 continue
             reach[key] = found
-            progress = _progress_within(found, watched.progress)
+            progress = found.reached(watched.progress)
             start = max(progress.committed, found.start)
             wanted[key] = Stretch(key[1], start, found.stable, progress)
         self._find_heads(wanted, now, problems)
@@ -267,12 +270,6 @@ def _progress(committed: Committed | None) -> Progress:
     if committed is None:
         return Progress(0)
     return committed.progress()
-
-
-def _progress_within(ends: Ends, progress: Progress) -> Progress:
-    """A commit beyond the end is of a topic that was deleted: its successor is read from the
-    beginning."""
-    return progress if progress.committed <= ends.end else Progress(0)
 
 
 def _row(

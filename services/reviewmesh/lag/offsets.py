@@ -72,6 +72,11 @@ class Ends:
     end: int
     """The high watermark, open transactions included: Kafka's own lag counts up to here."""
 
+    def reached(self, progress: Progress) -> Progress:
+        """What of it holds here. A commit beyond the end is of a topic that was deleted: its
+        successor is read from the beginning."""
+        return progress if progress.committed <= self.end else Progress(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -29,15 +29,15 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One partition's log as the broker told it at `seen_at` (monotonic seconds)."""
+    """One partition's log as the broker told it last."""
 
     start: int
     # What a reader of committed records can reach: the first open transaction ends it.
     stable: int
     end: int
     topic_id: str
-    seen_at: float
-    # Since when `stable` has not moved though records lie behind it; None while it is the end.
+    # Since when (monotonic seconds) `stable` has not moved though records lie behind it; None while
+    # it is the end.
     held_since: float | None = None
 
 
@@ -106,7 +106,7 @@ class LogWatch:
             if place[0] in ids and min(starts[place], stables[place], ends[place]) >= 0:
                 stable, end = stables[place], max(stables[place], ends[place])
                 held = self._held_since(self._logs.get(place), stable, end, now)
-                logs[place] = Log(starts[place], stable, end, ids[place[0]], now, held)
+                logs[place] = Log(starts[place], stable, end, ids[place[0]], held)
         return logs
 
     def _held_since(self, before: Log | None, stable: int, end: int, now: float) -> float | None:
