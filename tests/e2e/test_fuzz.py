@@ -1,0 +1,259 @@
+"""Whatever strangers may write, through the whole mesh, and what programs of others read of it.
+
+`REVIEWMESH_FUZZ_RECORDS=100000` writes as many records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from bench.fuzz import FIRST_STRANGER, OUR_IDS, RAW_PARTITIONS, Records, Schemas
+from reviewmesh.runtime.codec import HEADER, load_schema
+from reviewmesh.runtime.record import FORWARDED_FROM, FORWARDED_MAC, Record
+from tests.broker import TestStack, wait_until
+from tests.clients.programs import CLIENTS, addressed, run_together
+from tests.mesh import SCHEMAS, Mesh
+
+RECORDS = int(os.environ.get("REVIEWMESH_FUZZ_RECORDS", "2000"))
+SEED = 20261128
+# Ids that nobody registered.
+NOWHERE = 1_000_000
+REGISTERED = 60
+IN_FLIGHT = 2_000
+DONE_WITHIN_S = 60 + RECORDS / 50
+PER_CLIENT = 40
+
+Place = tuple[int, int]
+
+
+@pytest.fixture(scope="module")
+def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """Its raw topic has more partitions than the others."""
+    folder: Path = tmp_path_factory.mktemp("mesh")
+    # What forged headers say is ignored: none of them knows the secret.
+    secret = {"REVIEWMESH_INTAKE__FORWARDING_SECRET": "a secret of intake's own"}
+    mesh = Mesh(stack, f"f{folder.parent.name[-3:]}{folder.name[-1]}.", folder, secret)
+    mesh.apply_topics()
+    grown = NewPartitions(f"{mesh.prefix}reviews.raw", RAW_PARTITIONS)
+    admin = AdminClient(mesh.kafka)
+    [done] = admin.create_partitions([grown]).values()
+    done.result(30)
+    try:
+        mesh.start()
+        yield mesh
+    finally:
+        mesh.stop()
+
+
+@pytest.fixture(scope="module")
+def written(mesh: Mesh) -> dict[Place, Record]:
+    """What the broker took, by partition and offset; the mesh is done with all of it."""
+    schemas = Schemas(SEED)
+    ids = registered(mesh, schemas)
+    producer = mesh.producer(**{"compression.type": "zstd", "message.max.bytes": "30000000"})
+    taken: dict[Place, Record] = {}
+    too_large = 0
+
+    def delivered(record: Record) -> Any:
+        def tell(error: KafkaError | None, message: Any) -> None:
+            nonlocal too_large
+            if error is None:
+                taken[message.partition(), message.offset()] = record
+            else:
+                assert error.code() == KafkaError.MSG_SIZE_TOO_LARGE, error
+                too_large += 1
+
+        return tell
+
+    for record in islice(Records(SEED, schemas), RECORDS):
+        while len(producer) > IN_FLIGHT:
+            producer.poll(0.1)
+        producer.produce(
+            f"{mesh.prefix}reviews.raw",
+            renumbered(record.value, ids),
+            record.key,
+            record.partition,
+            headers=list(record.headers),
+            on_delivery=delivered(record),
+        )
+    assert producer.flush(60) == 0
+    assert len(taken) + too_large == RECORDS
+    pauses = until_done(mesh)
+    print(f"{len(taken)} taken, {too_large} too large for the topic, longest pause {pauses:.1f} s")
+    return taken
+
+
+def registered(mesh: Mesh, schemas: Schemas) -> dict[int, int]:
+    """The registry's ids for those that the records are made with."""
+    subject = f"{mesh.prefix}reviews.raw-value"
+    ids = {OUR_IDS["review"]: mesh.registry.id_of(subject, load_schema("review"))}
+    for number in range(FIRST_STRANGER, FIRST_STRANGER + REGISTERED):
+        try:
+            schema = {"schema": json.dumps(schemas.schema(number))}
+        except LookupError:
+            continue
+        url = f"{mesh.stack.registry_url}/subjects/{mesh.prefix}{number}/versions"
+        answer = httpx.post(url, json=schema, timeout=30)
+        if answer.status_code == 200:
+            ids[number] = answer.json()["id"]
+    assert len(ids) > REGISTERED / 3
+    return ids
+
+
+def renumbered(value: bytes | None, ids: dict[int, int]) -> bytes | None:
+    if value is None or len(value) < HEADER.size or value[0] != 0:
+        return value
+    schema_id = int.from_bytes(value[1:5], "big")
+    return HEADER.pack(0, ids.get(schema_id, NOWHERE + schema_id % NOWHERE)) + value[HEADER.size :]
+
+
+def until_done(mesh: Mesh) -> float:
+    """Wait until nothing is unfinished; gives the longest time without progress, in seconds."""
+    topics = [f"{mesh.prefix}{name}" for name in SCHEMAS if name != "reviews.partial"]
+    deadline = time.monotonic() + DONE_WITHIN_S
+    longest, before, moved = 0.0, -1, time.monotonic()
+    while not is_done(mesh):
+        now, ends = time.monotonic(), sum(end for topic in topics for end in ends_of(mesh, topic))
+        if ends != before:
+            before, moved = ends, now
+        longest = max(longest, now - moved)
+        if now > deadline:
+            raise AssertionError(f"not done after {DONE_WITHIN_S:g} s\n{mesh.report()}")
+        time.sleep(0.1)
+    return longest
+
+
+def is_done(mesh: Mesh) -> bool:
+    """Each group has committed to the end of what it reads."""
+    groups = {"intake": ("reviews.raw",), "joiner": ("reviews.accepted",)}
+    groups |= {f"enricher-{task}": ("reviews.accepted",) for task in ("ner", "topic", "sentiment")}
+    return all(
+        committed(mesh, group, f"{mesh.prefix}{topic}") >= ends_of(mesh, f"{mesh.prefix}{topic}")
+        for group, topics in groups.items()
+        for topic in topics
+    )
+
+
+def committed(mesh: Mesh, group: str, topic: str) -> list[int]:
+    consumer = Consumer(mesh.kafka | {"group.id": f"{mesh.prefix}reviewmesh-{group}"})
+    try:
+        found = consumer.committed(partitions_of(topic, mesh), timeout=10)
+        return [max(0, at.offset) for at in found]
+    finally:
+        consumer.close()
+
+
+def ends_of(mesh: Mesh, topic: str) -> list[int]:
+    consumer = Consumer(mesh.kafka | {"group.id": f"{mesh.prefix}fuzz"})
+    try:
+        return [
+            consumer.get_watermark_offsets(at, timeout=10)[1] for at in partitions_of(topic, mesh)
+        ]
+    finally:
+        consumer.close()
+
+
+def partitions_of(topic: str, mesh: Mesh) -> list[TopicPartition]:
+    found = AdminClient(mesh.kafka).list_topics(topic, timeout=10).topics[topic].partitions
+    return [TopicPartition(topic, number) for number in sorted(found)]
+
+
+def everything_on_raw(mesh: Mesh) -> Iterator[tuple[Place, Sequence[tuple[str, bytes]]]]:
+    topic = f"{mesh.prefix}reviews.raw"
+    options = {"group.id": f"{mesh.prefix}fuzz", "enable.partition.eof": "true"}
+    consumer = Consumer(mesh.kafka | options)
+    try:
+        unread = set(range(RAW_PARTITIONS))
+        consumer.assign([TopicPartition(topic, number, 0) for number in unread])
+        while unread:
+            message = consumer.poll(20)
+            assert message is not None
+            if message.error() is None:
+                yield (message.partition(), message.offset()), message.headers() or []
+            else:
+                assert message.error().code() == KafkaError._PARTITION_EOF
+                unread.discard(message.partition())
+    finally:
+        consumer.close()
+
+
+def test_every_record_has_one_outcome(mesh: Mesh, written: dict[Place, Record]) -> None:
+    raw = dict(everything_on_raw(mesh))
+    by_intake = raw.keys() - written.keys()
+    assert all({FORWARDED_FROM, FORWARDED_MAC} <= {name for name, _ in raw[at]} for at in by_intake)
+    origins = {at: place(dict(raw[at])[FORWARDED_FROM]) for at in by_intake}
+    refused = [
+        (letter["partition"], letter["offset"])
+        for letter in mesh.dead_letters()
+        if letter["topic"] == "reviews.raw"
+    ]
+    # A dead letter of what intake forwarded names its second place, an accepted review its first.
+    letters = [origins.get(at, at) for at in refused]
+    accepted = [
+        (record["source_partition"], record["source_offset"])
+        for record in mesh.read("reviews.accepted")
+    ]
+    judged = Counter(letters) + Counter(accepted)
+    assert max(judged.values()) == 1
+    assert max(Counter(origins.values()).values()) == 1
+    dropped = mesh.processes["intake"].metric("reviewmesh_duplicates_total")
+    assert len(judged) + dropped == len(written)
+    assert judged.keys() <= written.keys()
+    assert {letter["cause"] for letter in mesh.dead_letters()} >= {"MALFORMED", "INVALID", "EMPTY"}
+
+
+def place(header: bytes) -> Place:
+    _, partition, offset = header.decode().split("/")
+    return int(partition), int(offset)
+
+
+def test_every_accepted_review_is_enriched_once_and_complete(
+    mesh: Mesh, written: dict[Place, Record]
+) -> None:
+    accepted = Counter(
+        (record["source_partition"], record["source_offset"])
+        for record in mesh.read("reviews.accepted")
+    )
+    records = mesh.enriched()
+    enriched = Counter((record["source_partition"], record["source_offset"]) for record in records)
+    assert enriched == accepted
+    assert all(record["complete"] for record in records)
+
+
+def test_every_service_is_ready_and_none_has_ended(
+    mesh: Mesh, written: dict[Place, Record]
+) -> None:
+    for process in mesh.processes.values():
+        assert process.popen is not None and process.popen.poll() is None, process.name
+        wait_until(process.is_ready, 20, f"{process.name} ready")
+
+
+def test_programs_of_others_read_all_that_came_of_it(
+    mesh: Mesh, written: dict[Place, Record], tmp_path: Path
+) -> None:
+    """Each reads from the beginning until its own reviews come, which lie on every partition."""
+    commands = {}
+    for name, (path, prepare) in CLIENTS.items():
+        source = addressed(path.read_text(encoding="utf-8"), mesh.stack, mesh.prefix)
+        folder = tmp_path / name
+        folder.mkdir()
+        own = [f"after-{name}-{number}" for number in range(PER_CLIENT)]
+        commands[name] = [*prepare(source, folder), *own]
+    printed = run_together(commands)
+    before = {record["review_id"] for record in mesh.enriched()} - {
+        f"after-{name}-{number}" for name in CLIENTS for number in range(PER_CLIENT)
+    }
+    for name in CLIENTS:
+        assert before <= {record["review_id"] for record in printed[name]}, name
