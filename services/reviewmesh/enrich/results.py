@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from reviewmesh.runtime.bounds import LARGEST
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {
@@ -44,10 +45,12 @@ def lineage_of(
     }
 
 
-def _number(usage: inference_pb2.Usage | None, name: str) -> Any:
+def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
+    """None also for what no reader could show."""
     if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
         return None
-    return getattr(usage, name)
+    number = int(getattr(usage, name))
+    return number if 0 <= number <= LARGEST else None
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:

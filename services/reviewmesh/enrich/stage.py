@@ -115,7 +115,7 @@ class EnrichStage:
 
     def receive(self, record: Record) -> None:
         try:
-            review = self._accepted_codec.decode(record.value or b"")
+            review = self._accepted_codec.decode_ours(record.value or b"")
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         except DecodeError as error:

@@ -193,9 +193,11 @@ class Resets:
                 return
             try:
                 if record.topic == ACCEPTED:
-                    judged.add_accepted(self._accepted_codec.decode(record.value or b""))
+                    judged.add_accepted(self._accepted_codec.decode_ours(record.value or b""))
                 else:
-                    judged.add_dead_letter(self._dead_letters_codec.decode(record.value or b""))
+                    judged.add_dead_letter(
+                        self._dead_letters_codec.decode_ours(record.value or b"")
+                    )
             except DecodeError:
                 # What others wrote there is no outcome of intake's.
                 return

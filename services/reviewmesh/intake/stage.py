@@ -171,7 +171,7 @@ class IntakeStage:
         foreign = 0
         for record in self._reader.read_tail(ACCEPTED, partition, since, at_most):
             try:
-                accepted = self._accepted_codec.decode(record.value or b"")
+                accepted = self._accepted_codec.decode_ours(record.value or b"")
             except DecodeError as error:
                 foreign += 1
                 if foreign == 1:

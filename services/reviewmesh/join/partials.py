@@ -36,8 +36,8 @@ class OpenPartials:
         """Decoded; what is no partial record is left out. Raises RegistryUnavailable."""
         for record in self._open.values():
             try:
-                published = self._partial_codec.decode(record.value or b"")["enriched"]
-                enriched = self._enriched_codec.decode(published)
+                published = self._partial_codec.decode_ours(record.value or b"")["enriched"]
+                enriched = self._enriched_codec.decode_ours(published)
                 if missing := [task for task in TASKS if task not in enriched["tasks"]]:
                     raise ValueError(f"expected every task, got none of {missing}")
                 if enriched["timings"]["enriched_at"] is None:

@@ -110,7 +110,7 @@ class Resets:
 
         def take(record: Record) -> None:
             try:
-                published.add(self._codec.decode(record.value or b""))
+                published.add(self._codec.decode_ours(record.value or b""))
             except DecodeError as error:
                 self._log.warning(
                     "not a record of the joiner's",

@@ -202,11 +202,11 @@ class JoinStage:
                 f"expected an accepted review of at most {self._max_accepted_bytes:,} bytes, got "
                 f"{len(value):,}"
             )
-        accepted = self._accepted_codec.decode(value)
+        accepted = self._accepted_codec.decode_ours(value)
         return {name: accepted[name] for name in ACCEPTED_FIELDS}
 
     def _result(self, record: Record, task: str) -> dict[str, Any]:
-        result = self._result_codecs[task].decode(record.value or b"")
+        result = self._result_codecs[task].decode_ours(record.value or b"")
         if result["accepted_partition"] != record.partition or result["accepted_offset"] < 0:
             raise Refused(
                 f"expected a result of a review in {ACCEPTED}/{record.partition}, got one of "

@@ -17,6 +17,7 @@ import fastavro
 from fastavro.read import SchemaResolutionError
 
 from reviewmesh.runtime import writers
+from reviewmesh.runtime.bounds import TIMESTAMP, check_of
 from reviewmesh.runtime.registry import SchemaRegistry, UnknownSchemaId, UnusableSchema
 from reviewmesh.runtime.writers import UnusableWriter, described, shown
 
@@ -27,7 +28,6 @@ LONGEST_REASON = 300
 # Fields that have a default, since the contract says so of all but identity, and without which a
 # writer's schema says nothing: most likely the field has another name there.
 NEEDED = {"Review": ("text",)}
-TIMESTAMP = "timestamp-millis"
 
 
 class DecodeError(ValueError):
@@ -50,6 +50,10 @@ class WrongSchema(DecodeError):
 
 class Oversize(DecodeError):
     cause = "OVERSIZE"
+
+
+class OutOfRange(DecodeError):
+    cause = "INVALID"
 
 
 class Resolution(NamedTuple):
@@ -117,6 +121,7 @@ class Codec:
         self._essential = writers.essential(self._schema)
         self._parsed: Any = fastavro.parse_schema(without_logical_types(self._schema))
         self._name = self._schema["name"]
+        self._check = check_of(self._schema)
         self._header = b""
         # Or what is wrong with a schema that cannot be read with.
         self._resolutions: dict[int, Resolution | str] = {}
@@ -157,6 +162,14 @@ class Codec:
             if record[field] is not None:
                 record[field] = convert(record[field])
         return record  # type: ignore[no-any-return]
+
+    def decode_ours(self, data: bytes) -> dict[str, Any]:
+        """As `decode`, of a topic that the mesh alone should write to: what is taken from there is
+        published again, so that every reader must be able to show it."""
+        record = self.decode(data)
+        if self._check is not None and (problem := self._check("", record)):
+            raise OutOfRange(problem)
+        return record
 
     def schema_id_of(self, data: bytes) -> int:
         """Raises Oversize or Malformed where no record of ours can be in it."""

@@ -49,7 +49,7 @@ class Replays:
         if record.value is None:
             return
         try:
-            self._remember(place, self._codec.decode(record.value)["record_offset"])
+            self._remember(place, self._codec.decode_ours(record.value)["record_offset"])
         except DecodeError:
             # Whatever it is, the letter of that place was marked; the mark is not ours to judge.
             self._remember(place, -1)
