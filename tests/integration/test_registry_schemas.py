@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -65,6 +67,9 @@ def test_a_primitive_and_a_union_come_as_they_are(stack: TestStack, prefix: str)
     assert registry.schema(union) == ["null", "string"]
 
 
+UNKNOWN = b'{"error_code": 40403, "message": "not found"}'
+
+
 class Nonsense(BaseHTTPRequestHandler):
     """Knows `answers` by path; counts what it is asked."""
 
@@ -73,7 +78,7 @@ class Nonsense(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         type(self).asked.append(self.path)
-        status, body = type(self).answers.get(self.path, (404, b"{}"))
+        status, body = type(self).answers.get(self.path, (404, UNKNOWN))
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -103,6 +108,7 @@ BROKEN = {
     "deep JSON": (200, DEEP.encode()),
     "too much": (200, b" " * (client.MAX_ANSWER + 1)),
     "no object": (200, b"[]"),
+    "another program's 404": (404, b'{"error": "not found"}'),
     "no schema": (200, b"{}"),
     "a schema that is no text": (200, b'{"schema": 3}'),
     "a schema that is no JSON": (200, json.dumps({"schema": "record Review"}).encode()),
@@ -124,12 +130,15 @@ def test_an_id_that_is_answered_with_nonsense_is_unusable_after_a_few_tries(
     assert handler.asked.count("/schemas/ids/7") <= client.TRIES_OF_AN_ID
 
 
-@pytest.mark.parametrize("status", [500, 401])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, b"oh"), (401, b"oh"), (200, b"null"), (200, b"{}"), (404, b"{}"), (404, b"<html>")],
+)
 def test_a_registry_that_answers_nothing_with_sense_is_waited_for(
-    nonsense: tuple[SchemaRegistry, type[Nonsense]], status: int
+    nonsense: tuple[SchemaRegistry, type[Nonsense]], status: int, body: bytes
 ) -> None:
     registry, handler = nonsense
-    handler.answers |= {"/subjects": (status, b"oh"), "/schemas/ids/7": (status, b"oh")}
+    handler.answers |= {"/subjects": (status, body), "/schemas/ids/7": (status, body)}
     with pytest.raises(RegistryUnavailable):
         registry.schema(7)
     handler.answers |= {"/schemas/ids/7": (200, b'{"schema": "\\"string\\""}')}
@@ -164,3 +173,28 @@ def test_what_is_remembered_is_bounded(
         with pytest.raises(UnknownSchemaId):
             registry.schema(1_000 + schema_id)
     assert len(registry._schemas) == len(registry._refused) == 10
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n{"])
+def test_an_answer_that_trickles_is_given_up(begin: bytes) -> None:
+    """In the headers as well as in the body."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(begin)
+                while not ended.wait(0.05):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            port = server.getsockname()[1]
+            registry = SchemaRegistry(f"http://127.0.0.1:{port}", timeout_s=0.2)
+            with pytest.raises(RegistryUnavailable, match="does not answer"):
+                registry.schema(7)
+        finally:
+            ended.set()
+            thread.join()

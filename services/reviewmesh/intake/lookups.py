@@ -23,6 +23,7 @@ CALLS_AT_A_TIME = 4
 # Of each partition, so that one with thousands leaves the others their turn.
 LOOK_AHEAD = 32
 ASK_AGAIN_AFTER_S = 1.0
+LATE_S = 5.0
 # What may wait in a partition before it is paused.
 MAX_RECORDS = 1_000
 MAX_BYTES = 8 * 1024 * 1024
@@ -47,7 +48,8 @@ class Lookups:
         self._codec = codec
         self._pool = ThreadPoolExecutor(CALLS_AT_A_TIME, "registry")
         self._queues: dict[int, Queue] = {}
-        self._asked: dict[int, Future[None]] = {}
+        # With the time of the question.
+        self._asked: dict[int, tuple[Future[None], float]] = {}
         # Why the registry gives no answer, and when it is asked again.
         self._away = ""
         self._ask_again_at = 0.0
@@ -96,7 +98,14 @@ class Lookups:
         return self._away or f"the schema registry's answer on id {queue.waiting[0].schema_id}"
 
     def waiting_for(self) -> str:
-        return self._away
+        """Also while an answer is late, before it is given up."""
+        if self._away or not self._asked:
+            return self._away
+        schema_id, (_, at) = next(iter(self._asked.items()))
+        waited_s = time.monotonic() - at
+        if waited_s < LATE_S:
+            return ""
+        return f"the schema registry's answer on id {schema_id}, for {waited_s:.0f} s"
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -125,11 +134,12 @@ class Lookups:
             if item.schema_id in self._asked or self._may_go(item):
                 continue
             assert item.schema_id is not None
-            self._asked[item.schema_id] = self._pool.submit(self._codec.look_up, item.schema_id)
+            asked = self._pool.submit(self._codec.look_up, item.schema_id)
+            self._asked[item.schema_id] = asked, time.monotonic()
 
     def _gather(self) -> set[int]:
         """The ids on which the registry has answered."""
-        done = {schema_id: asked for schema_id, asked in self._asked.items() if asked.done()}
+        done = {schema_id: asked for schema_id, (asked, _) in self._asked.items() if asked.done()}
         answered = set()
         for schema_id, asked in done.items():
             del self._asked[schema_id]

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from reviewmesh.runtime.http_client import HttpClient
 from reviewmesh.runtime.settings import RegistrySettings
 
 REFUSED_FOR_S = 5.0
@@ -26,6 +27,10 @@ NEW_IDS = 100
 # From telling that an id is refused to refusing it.
 MOMENT_S = 0.1
 MAX_ANSWER = 4 * 1024 * 1024
+# So many times as long as a part of an answer may take, the whole of it may.
+WHOLE_ANSWERS = 3
+# The Confluent API's own code; a 404 without it comes from something in between.
+NOT_FOUND = 40403
 MAX_SCHEMA = 256 * 1024
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
@@ -89,7 +94,8 @@ class SchemaRegistry:
         if username is not None:
             auth = (username, password.get_secret_value() if password else "")
         self._url = url.rstrip("/")
-        self._client = httpx.Client(auth=auth, timeout=timeout_s, verify=verify)
+        client = httpx.AsyncClient(auth=auth, timeout=timeout_s, verify=verify)
+        self._client = HttpClient(client, WHOLE_ANSWERS * timeout_s, MAX_ANSWER)
         self._keeping = threading.Lock()
         self._schemas: dict[int, Any] = {}
         self._ids: dict[tuple[str, str], int] = {}
@@ -158,9 +164,12 @@ class SchemaRegistry:
                 problem = str(error)
                 self.ping()
                 continue
-            if status != 200:
+            if status != 200 and isinstance(body, dict) and body.get("error_code") == NOT_FOUND:
                 raise UnknownSchemaId(f"the registry knows no schema of id {schema_id}")
-            return _avro_schema(schema_id, body)
+            if status == 200 and isinstance(body, dict) and isinstance(body.get("schema"), str):
+                return _avro_schema(schema_id, body)
+            problem = f"the registry answered {status} and no schema"
+            self.ping()
         raise UnusableSchema(f"asked for schema id {schema_id}, {problem}")
 
     def id_of(self, subject: str, schema: dict[str, Any]) -> int:
@@ -201,13 +210,20 @@ class SchemaRegistry:
         return status == 404 or bool(body["is_compatible"])
 
     def ping(self) -> None:
-        """Raises RegistryUnavailable."""
-        self._call("GET", "/subjects", None)
+        """Raises RegistryUnavailable, also where another program answers in its place."""
+        status, body = self._call("GET", "/subjects", None)
+        if status != 200 or not isinstance(body, list):
+            raise BadAnswer(
+                f"the schema registry at {self._url} answered GET /subjects with {status} and no "
+                "list; check REVIEWMESH_REGISTRY__URL"
+            )
 
     def _call(self, method: str, path: str, body: object) -> tuple[int, Any]:
         """Status 200, 404 or 409 with the body; everything else raises."""
+        sent = None if body is None else json.dumps(body)
+        headers = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE}
         try:
-            status, content = self._send(method, path, body)
+            status, content = self._client.send(method, self._url + path, sent, headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RegistryUnavailable(
                 f"the schema registry at {self._url} does not answer "
@@ -228,20 +244,6 @@ class SchemaRegistry:
         except (ValueError, RecursionError) as error:
             raise BadAnswer(f"{answered} what is no JSON ({type(error).__name__})") from error
 
-    def _send(self, method: str, path: str, body: object) -> tuple[int, bytes]:
-        """The answer's status and its beginning, which is all of it up to MAX_ANSWER."""
-        content = None if body is None else json.dumps(body)
-        headers = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE}
-        with self._client.stream(
-            method, self._url + path, content=content, headers=headers
-        ) as response:
-            read = bytearray()
-            for part in response.iter_bytes():
-                read += part
-                if len(read) > MAX_ANSWER:
-                    break
-            return response.status_code, bytes(read)
-
 
 def _anew(error: LookupError) -> LookupError:
     """Each time that an exception is raised it holds the frames, and the records in them, for as
@@ -249,10 +251,8 @@ def _anew(error: LookupError) -> LookupError:
     return type(error)(*error.args)
 
 
-def _avro_schema(schema_id: int, body: Any) -> Any:
+def _avro_schema(schema_id: int, body: dict[str, Any]) -> Any:
     """Raises UnusableSchema."""
-    if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
-        raise UnusableSchema(f"the registry's answer for schema id {schema_id} holds no schema")
     kind = body.get("schemaType") or "AVRO"
     if kind != "AVRO":
         raise UnusableSchema(f"schema id {schema_id} is one of type {str(kind)[:100]}")

@@ -11,6 +11,7 @@ import pytest
 
 from reviewmesh.runtime import registry as client
 from reviewmesh.runtime.codec import HEADER, Codec, DecodeError, load_schema
+from reviewmesh.runtime.http_client import HttpClient
 from reviewmesh.runtime.registry import SchemaRegistry, UnknownSchemaId
 
 NEWEST = 50
@@ -25,7 +26,8 @@ class Server:
         self.newest = NEWEST
         self.now = 1_000.0
         self.registry = SchemaRegistry("http://registry.invalid")
-        self.registry._client = httpx.Client(transport=httpx.MockTransport(self._answer))
+        served = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        self.registry._client = HttpClient(served, 60, client.MAX_ANSWER)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.startswith("/subjects/"):
