@@ -105,12 +105,23 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
 
     os.kill(intake, signal.SIGKILL)
     wait_until(lambda: stack.status_of("intake").pid not in (None, intake), 10, "intake is back")
+
+    stopped, misspelt = (
+        _reviewmesh(stack, "stop", "joiner", "intake"),
+        _reviewmesh(stack, "stop", "x"),
+    )
+    assert stopped.returncode == 0, stopped.stderr
+    assert (stack.status_of("joiner").pid, stack.status_of("intake").pid) == (None, None)
+    assert misspelt.returncode == 2 and "got x" in misspelt.stderr
+    assert _reviewmesh(stack, "start", "joiner", "intake").returncode == 0
+    wait_until(lambda: all(h.ready for h in stack.health().values()), 60, "all is ready again")
     down = _reviewmesh(stack, "down", "--purge")
 
     assert down.returncode == 0
     assert marked_processes(info.stack_id) == []
     assert not stack.paths.state_dir.exists()
     assert _reviewmesh(stack, "ps").returncode == 1
+    assert _reviewmesh(stack, "stop", "joiner").returncode == 1
 
 
 def test_ctrl_c_again_and_again_while_it_starts_leaves_nothing_running(

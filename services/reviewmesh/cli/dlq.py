@@ -132,7 +132,9 @@ def replay(
 ) -> None:
     """Send dead letters to the topic that they were read from, each once, past intake's dedupe."""
     if bool(chosen) == everything:
-        raise typer.BadParameter("name dead letters as PARTITION/OFFSET, or give --all")
+        raise typer.BadParameter(
+            "name dead letters as PARTITION/OFFSET, or give --all, which keeps to the filters"
+        )
     connection = connect()
     places_ = dict.fromkeys(chosen or ())
     found = [_at(connection, place) for place in places_] if chosen else _all(connection)

@@ -17,6 +17,7 @@ from rich.text import Text
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CannotReach
 from reviewmesh.cli.reading import Place
+from reviewmesh.cli.render import iso
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
@@ -123,8 +124,12 @@ def _left_open(snapshot: Snapshot) -> list[str]:
 
 
 def _watch(meter: LagMeter) -> None:
-    """Measure again and again, until Ctrl-C."""
+    """Measure again and again, until Ctrl-C; one table below the other where no screen shows it."""
     try:
+        while not out.is_terminal:
+            out.print(iso(int(time.time() * 1000)), _live(meter.measure()))
+            out.file.flush()
+            time.sleep(WATCH_EVERY_S)
         with Live(console=out, auto_refresh=False) as live:
             while True:
                 live.update(_live(meter.measure()), refresh=True)
@@ -166,7 +171,9 @@ def _partitions(snapshot: Snapshot) -> Table:
 
 def _live(snapshot: Snapshot) -> Group:
     """A line per group and topic: a screen has no room for every partition."""
-    table = Table("group", "topic", box=None)
+    table = Table(box=None)
+    for name in ("group", "topic"):
+        table.add_column(name, overflow="fold")
     for name in ("lag", "unfinished", "seconds", "last commit", "time to drain"):
         table.add_column(name, justify="right")
     now = time.time()

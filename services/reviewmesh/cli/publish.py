@@ -212,7 +212,8 @@ def decoded(line: bytes) -> str:
         return line.decode().removeprefix(BYTE_ORDER_MARK).strip()
     except UnicodeDecodeError as error:
         raise NoReview(
-            f"expected UTF-8, got the byte 0x{line[error.start]:02x} at position {error.start + 1}"
+            f"expected UTF-8, got the byte 0x{line[error.start]:02x} at position "
+            f"{error.start + 1}; convert the file, such as with iconv"
         ) from error
 
 

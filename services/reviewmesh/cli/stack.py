@@ -32,6 +32,9 @@ from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, log_tail
 
 WATCH_INTERVAL_S = 1.0
+# A service finishes what is in flight first; its supervisor kills it after 30 s.
+STOPPED_WITHIN_S = 60.0
+STOP_CHECK_S = 0.1
 # Smaller files come and go faster than a line can be read.
 SHOWN_DOWNLOAD_BYTES = 5_000_000
 HEALTHY = ("RUNNING", "STARTING")
@@ -42,6 +45,8 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(ps)
+    app.command()(stop)
+    app.command()(start)
 
 
 def up(
@@ -88,6 +93,43 @@ def ps(
         _print_dead(processes)
     if not all(_is_well(process, health) for process in processes):
         raise typer.Exit(EXIT_FAILED)
+
+
+Names = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
+
+
+def stop(names: Names) -> None:
+    """Stop processes in order and keep them stopped, until `start` or the next `up`."""
+    stack = _stack_of(names)
+    for name in names:
+        stack.stop_process(name)
+    deadline = time.monotonic() + STOPPED_WITHIN_S
+    while still := [name for name in names if stack.status_of(name).pid]:
+        if time.monotonic() > deadline:
+            err.print(f"still running after {STOPPED_WITHIN_S:g} s: {', '.join(still)}")
+            raise typer.Exit(EXIT_FAILED)
+        time.sleep(STOP_CHECK_S)
+    err.print(f"stopped: {', '.join(names)}")
+
+
+def start(names: Names) -> None:
+    """Start processes that were stopped."""
+    stack = _stack_of(names)
+    for name in names:
+        stack.start_process(name)
+    err.print(f"started: {', '.join(names)}; `reviewmesh ps` says when they are ready")
+
+
+def _stack_of(names: list[str]) -> EmbeddedStack:
+    """The mesh that runs and has these processes."""
+    stack = EmbeddedStack(default_state_dir())
+    known = [process.name for process in stack.ps()]
+    if not known:
+        err.print(f"no mesh runs from {stack.paths.state_dir}")
+        raise typer.Exit(EXIT_FAILED)
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    return stack
 
 
 def _is_well(process: ProcessStatus, health: Mapping[str, Health]) -> bool:
