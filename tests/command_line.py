@@ -16,7 +16,7 @@ def reviewmesh(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [sys.executable, "-c", "from reviewmesh.cli.app import main; main()", *words],
+        [sys.executable, "-c", "from reviewmesh.cli.__main__ import main; main()", *words],
         env=environment,
         cwd=folder,
         input=stdin,

@@ -32,6 +32,7 @@ NAMES = frozenset(
         "BENCH_REVIEWS",
         "CACHE_DIR",
         "FAULT_SEEDS",
+        "FUZZ_RECORDS",
         "GRACE_S",
         "LOCAL_STACK",
         "PREFIX",

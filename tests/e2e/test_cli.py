@@ -107,6 +107,11 @@ def test_exit_codes_say_what_went_wrong(run: Run, tmp_path: Path) -> None:
     nowhere = reviewmesh(alone, tmp_path, "lag")
     assert nowhere.returncode == 3
     assert "reviewmesh up" in nowhere.stderr
+    for name in ("REVIEWMESH_KAFKA__BOOTSTRAP_SERVER", "REVIEWMESH_REGISTRY__PASSWRD"):
+        for command in ("lag", "up"):
+            refused = reviewmesh(alone | {name: "hunter2"}, tmp_path, command)
+            assert refused.returncode == 2
+            assert name in refused.stderr and "hunter2" not in refused.stderr
     unreachable = alone | {"REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     assert reviewmesh(unreachable, tmp_path, "lag").returncode == 3
 

@@ -22,9 +22,9 @@ from reviewmesh.cli.errors import (
 from reviewmesh.cli.terminal import err
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.runtime.codec import DecodeError
-from reviewmesh.runtime.kafka import BadOption
+from reviewmesh.runtime.kafka import BadOption, check_options
 from reviewmesh.runtime.registry import RegistryUnavailable, SubjectMissing
-from reviewmesh.runtime.settings import problems
+from reviewmesh.runtime.settings import Settings, problems
 
 app = typer.Typer(
     help="Enrich streams of customer reviews, each exactly once.",
@@ -32,6 +32,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def check_settings() -> None:
+    """A bad or misspelt setting is told before anything is started or asked."""
+    check_options(Settings())
 
 
 def _register_embedded() -> None:

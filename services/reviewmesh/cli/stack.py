@@ -70,11 +70,13 @@ def down(
 ) -> None:
     """Stop the mesh of this state folder; its data stays."""
     stack = EmbeddedStack(default_state_dir())
+    had_data = stack.paths.state_dir.exists()
     with _interrupted_in_order():
         was_running = stack.down(purge)
     words = "stopped" if was_running else "nothing was running"
-    kept = "data removed" if purge else "data kept"
-    err.print(f"{words}, {kept}: {stack.paths.state_dir}")
+    if had_data:
+        words += ", data removed" if purge else ", data kept"
+    err.print(f"{words}: {stack.paths.state_dir}")
 
 
 def ps(

@@ -281,4 +281,6 @@ def _problem(kind: str, path: list[str], message: str) -> str:
         return message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = "there is no such setting"
+    if kind == "too_short":
+        message = message.replace("items after validation", "characters")
     return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

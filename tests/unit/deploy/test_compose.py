@@ -104,7 +104,7 @@ def test_every_command_exists_in_its_image(name: str) -> None:
         command = command[2:]
     if command[0] == "reviewmesh":
         project = tomllib.loads(text("pyproject.toml"))["project"]
-        assert project["scripts"]["reviewmesh"] == "reviewmesh.cli.app:main"
+        assert project["scripts"]["reviewmesh"] == "reviewmesh.cli.__main__:main"
         return
     assert command[:2] == ["python", "-m"]
     assert find_spec(f"{command[2]}.__main__"), f"no module {command[2]}"
