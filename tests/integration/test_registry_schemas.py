@@ -77,12 +77,15 @@ class Nonsense(BaseHTTPRequestHandler):
     asked: list[str]
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
         type(self).asked.append(self.path)
         status, body = type(self).answers.get(self.path, (404, UNKNOWN))
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""
@@ -143,6 +146,19 @@ def test_a_registry_that_answers_nothing_with_sense_is_waited_for(
         registry.schema(7)
     handler.answers |= {"/schemas/ids/7": (200, b'{"schema": "\\"string\\""}')}
     assert registry.schema(7) == "string"
+
+
+@pytest.mark.parametrize("body", [b"null", b"{}", b"[]", b'{"id": "1"}', b'{"id": null}'])
+def test_an_address_that_answers_anything_is_no_registry(
+    nonsense: tuple[SchemaRegistry, type[Nonsense]], body: bytes
+) -> None:
+    registry, handler = nonsense
+    handler.answers["/subjects/reviews.raw-value"] = (200, body)
+    handler.answers["/subjects/reviews.raw-value/versions"] = (200, body)
+    with pytest.raises(RegistryUnavailable, match="check REVIEWMESH_REGISTRY__URL"):
+        registry.id_of("reviews.raw-value", {})
+    with pytest.raises(RegistryUnavailable, match="check REVIEWMESH_REGISTRY__URL"):
+        registry.register("reviews.raw-value", {})
 
 
 def test_an_unknown_id_is_asked_for_again_after_a_while(

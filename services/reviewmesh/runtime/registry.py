@@ -183,19 +183,31 @@ class SchemaRegistry:
             raise SubjectMissing(
                 f"subject {subject} lacks this version's schema; run `reviewmesh topics apply`"
             )
-        self._ids[subject, text] = int(body["id"])
-        self._newest_id = max(self._newest_id, int(body["id"]))
-        return int(body["id"])
+        found = self._id_in(body)
+        self._ids[subject, text] = found
+        self._newest_id = max(self._newest_id, found)
+        return found
 
     def register(self, subject: str, schema: dict[str, Any]) -> int:
         """Raises IncompatibleSchema or RegistryUnavailable."""
         text = json.dumps(schema)
         status, body = self._call("POST", f"/subjects/{subject}/versions", {"schema": text})
         if status == 409:
-            raise IncompatibleSchema(f"{subject}: {body.get('message', 'incompatible schema')}")
+            message = body.get("message") if isinstance(body, dict) else body
+            raise IncompatibleSchema(f"{subject}: {message or 'incompatible schema'}")
         if status == 404:
             raise RegistryUnavailable(f"{subject}: {body}")
-        return int(body["id"])
+        return self._id_in(body)
+
+    def _id_in(self, body: Any) -> int:
+        """Raises BadAnswer."""
+        found = body.get("id") if isinstance(body, dict) else None
+        if not isinstance(found, int):
+            raise BadAnswer(
+                f"the schema registry at {self._url} answered with no id of a schema; check "
+                "REVIEWMESH_REGISTRY__URL"
+            )
+        return found
 
     def set_compatibility(self, subject: str, level: str) -> None:
         self._call("PUT", f"/config/{subject}", {"compatibility": level})
@@ -207,7 +219,7 @@ class SchemaRegistry:
             f"/compatibility/subjects/{subject}/versions",
             {"schema": json.dumps(schema)},
         )
-        return status == 404 or bool(body["is_compatible"])
+        return status == 404 or (isinstance(body, dict) and bool(body.get("is_compatible")))
 
     def ping(self) -> None:
         """Raises RegistryUnavailable, also where another program answers in its place."""
