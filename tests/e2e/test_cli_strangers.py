@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import FORWARDED_FROM, REPLAY, REPLAY_OF
 from tests.broker import TestStack, wait_until
-from tests.command_line import Run
+from tests.command_line import Run, reviewmesh
 from tests.mesh import PARTITIONS, Mesh, review
 
 Put = Callable[..., None]
@@ -135,6 +138,26 @@ def test_control_characters_and_impossible_times_are_shown_as_text(put: Put, run
     for each in done[3:5]:
         shown = json.loads(each.stdout)
         assert (shown["message"], shown["read_at"]) == (ESCAPES, -NEVER)
+
+
+def test_outputs_that_are_closed_or_ascii_are_no_failure(
+    stack: TestStack, prefix: str, put: Put, tmp_path: Path
+) -> None:
+    put("reviews.dead-letter", "r", letter("é" * 500, message="\u2026" * 100))
+    environment = os.environ | {
+        "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "REVIEWMESH_REGISTRY__URL": stack.registry_url,
+        "REVIEWMESH_PREFIX": prefix,
+        "PYTHONIOENCODING": "ascii",
+    }
+    listed = reviewmesh(environment, tmp_path, "dlq", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "\\u2026" in listed.stdout
+    command = f"exec {sys.executable} -m reviewmesh.cli lag --json >&-"
+    closed = subprocess.run(
+        ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert closed.returncode == 0, closed.stderr
 
 
 def partitions(mesh: Mesh, admin: AdminClient) -> list[int]:

@@ -167,6 +167,24 @@ def test_an_output_that_the_broker_refuses_costs_its_record(mesh: Mesh) -> None:
     assert all(noise.encode() in letter["value"] for letter in mesh.dead_letters())
 
 
+def test_a_dead_letter_that_its_topic_refuses_waits_and_nothing_else_does(mesh: Mesh) -> None:
+    operator = Operator(mesh)
+    operator.configure("reviews.dead-letter", "max.message.bytes", "1000")
+    for number in range(PARTITIONS):
+        for _ in range(3):
+            mesh.publish_raw(random.Random(number).randbytes(3_000), partition=number)
+    flows(mesh, "meanwhile")
+    intake = mesh.processes["intake"]
+    mesh.wait_for(lambda: "a dead letter waits" in intake.get("/readyz")[1], SOON_S, "it says so")
+    assert intake.get("/readyz")[0] == 503
+    flows(mesh, "again")
+    assert intake.log.read_text().count("dead letter is refused") == 1
+    operator.configure("reviews.dead-letter", "max.message.bytes", str(8 * 1024 * 1024))
+    mesh.wait_for(lambda: len(mesh.dead_letters()) == 3 * PARTITIONS, SOON_S, "they come out")
+    wait_until(intake.is_ready, SOON_S, "intake ready")
+    assert len(mesh.dead_letters()) == 3 * PARTITIONS
+
+
 def test_raw_may_grow_while_it_is_read(mesh: Mesh) -> None:
     flows(mesh, "before")
     Operator(mesh).grow("reviews.raw", 12)

@@ -369,11 +369,24 @@ class ConsumerLoop:
             if self._outbox.aborts_again_and_again:
                 self.readiness.waits("transactions", f"transactions are aborted: {error}")
         except Refused as error:
-            self._set_aside(error.unit, str(error))
+            if error.is_set_aside:
+                self._postpone(error)
+            else:
+                self._set_aside(error.unit, str(error))
         except OutcomeUnknown as error:
             self._recover(str(error))
         else:
             self.readiness.has("transactions")
+            if not self._outbox.has_postponed:
+                self.readiness.has("topic")
+
+    def _postpone(self, refused: Refused) -> None:
+        """Somebody changed the topic; it takes its dead letters again once that is undone."""
+        reason = f"{refused}: a dead letter waits until its topic takes it; see its configuration"
+        if not self.readiness.is_waiting_for("topic"):
+            self._log.error("a dead letter is refused", reason=reason)
+        self.readiness.waits("topic", reason)
+        self._outbox.postpone(refused.unit)
 
     def _set_aside(self, unit: Unit, reason: str) -> None:
         """A unit whose output is refused every time becomes the dead letter of its record."""

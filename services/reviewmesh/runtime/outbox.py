@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterable
 from confluent_kafka import TopicPartition
 
 from reviewmesh.runtime import metrics
+from reviewmesh.runtime.deadletter import DEAD_LETTER
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.ledger import Commit, Notes
 from reviewmesh.runtime.record import Output, Unit
+from reviewmesh.runtime.replays import REPLAYED
 from reviewmesh.runtime.transactions import Aborted, TransactionalProducer
 
 COMMIT_EVERY_S = 0.05
@@ -24,6 +26,7 @@ SHARE_OF_TIME_IN_TRANSACTIONS = 0.1
 LONGEST_RETRY_S = 5.0
 # One follows each output that is refused, and one more a record that was too large.
 ABORTS_TO_TELL_OF = 4
+TRY_POSTPONED_EVERY_S = 5.0
 
 
 class Refused(Exception):
@@ -32,6 +35,11 @@ class Refused(Exception):
     def __init__(self, unit: Unit, reason: str) -> None:
         super().__init__(reason)
         self.unit = unit
+
+    @property
+    def is_set_aside(self) -> bool:
+        """It is a dead letter already: no record is at fault, but the topic of dead letters."""
+        return all(output.topic in (DEAD_LETTER, REPLAYED) for output in self.unit.outputs)
 
 
 class Outbox:
@@ -48,6 +56,11 @@ class Outbox:
         # Fewer while an output that is refused is searched for.
         self._at_most = COMMIT_UNITS
         self._aborts_in_a_row = 0
+        # Dead letters that their topic refuses until an operator mends it. One of them is tried now
+        # and then; once it is taken the others follow.
+        self._postponed: deque[Unit] = deque()
+        self._tried: Unit | None = None
+        self._try_at = 0.0
 
     def __len__(self) -> int:
         return len(self._units)
@@ -56,19 +69,50 @@ class Outbox:
     def aborts_again_and_again(self) -> bool:
         return self._aborts_in_a_row >= ABORTS_TO_TELL_OF
 
+    @property
+    def has_postponed(self) -> bool:
+        return bool(self._postponed) or self._tried is not None
+
     def holds(self, partition: int) -> bool:
-        return any(unit.partition == partition for unit in self._units)
+        """Whether finished units of the partition wait to be committed."""
+        return any(
+            unit.partition == partition
+            for units in (self._units, self._postponed)
+            for unit in units
+        )
 
     def add(self, units: Iterable[Unit]) -> None:
         self._units.extend(units)
 
     def drop(self, partition: int) -> None:
         self._units = deque(unit for unit in self._units if unit.partition != partition)
+        self._postponed = deque(unit for unit in self._postponed if unit.partition != partition)
+        if self._tried is not None and self._tried.partition == partition:
+            self._tried = None
 
     def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
         """Let these outputs go out in place of those that were refused."""
         assert self._units[0] is unit, "expected the unit that was refused in front"
         self._units[0] = Unit(unit.partition, unit.finished, outputs)
+
+    def postpone(self, unit: Unit) -> None:
+        """Let others go first, until the topic may take it."""
+        assert self._units[0] is unit, "expected the unit that was refused in front"
+        self._postponed.append(self._units.popleft())
+        self._tried = None
+        self._try_at = time.monotonic() + TRY_POSTPONED_EVERY_S
+
+    def _try_postponed(self) -> None:
+        if self._postponed and self._tried is None and time.monotonic() >= self._try_at:
+            self._tried = self._postponed.popleft()
+            self._units.appendleft(self._tried)
+            self._at_most = 1
+
+    def _taken(self, unit: Unit) -> None:
+        if unit is self._tried:
+            self._tried = None
+            self._units.extendleft(reversed(self._postponed))
+            self._postponed.clear()
 
     def is_due(self) -> bool:
         since = time.monotonic() - self._last_commit
@@ -94,6 +138,7 @@ class Outbox:
         Raises Aborted, after which the same units are tried again, OutcomeUnknown, or Refused for a
         unit that will never be taken as it is.
         """
+        self._try_postponed()
         units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
         finished = self._finish(units)
         dirty = self._dirty(closing)
@@ -105,8 +150,10 @@ class Outbox:
             except Aborted as error:
                 self._aborted(units, finished, error)
                 raise
-            for unit in units:
+            for _ in units:
                 self._units.popleft()
+            for unit in units:
+                self._taken(unit)
                 if unit.committed is not None:
                     unit.committed()
             for output in outputs:
