@@ -6,6 +6,8 @@ import copy
 import io
 import json
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.record import FORWARDED_FROM, ORIGIN_TIMESTAMP
 from tests import odd_headers
 from tests.broker import TestStack
-from tests.mesh import PARTITIONS, Mesh, review
+from tests.mesh import PARTITIONS, Mesh, Process, review
 
 REVIEW = load_schema("review")
 MIB = 1024 * 1024
@@ -36,10 +38,37 @@ def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     mesh.apply_topics()
     mesh.add("intake").start()
     mesh.wait_ready()
+    pulse = Pulse(mesh.processes["intake"])
+    pulse.start()
     try:
         yield mesh
     finally:
+        pulse.end()
         mesh.stop()
+    print(f"slowest /healthz {pulse.slowest_s:.2f} s of {pulse.asked}")
+    assert pulse.failed == 0
+
+
+class Pulse(threading.Thread):
+    """Asks /healthz all the time."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self._process = process
+        self._ended = threading.Event()
+        self.asked = self.failed = 0
+        self.slowest_s = 0.0
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            began = time.monotonic()
+            self.failed += self._process.get("/healthz")[0] != 200
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.asked += 1
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
 
 
 def register(mesh: Mesh, name: str, schema: Any, **more: Any) -> int:
@@ -100,16 +129,17 @@ def assert_good_ones_pass(mesh: Mesh, tag: str) -> None:
     good = [review(f"{tag}-{number}", f"{tag} {number}, said Anna.") for number in range(60)]
     wanted = {item["review_id"] for item in good}
     assert {partition_of(name.encode(), PARTITIONS) for name in wanted} == set(range(PARTITIONS))
+    began = time.monotonic()
     mesh.publish(good)
     mesh.wait_for(
         lambda: wanted <= {item["review_id"] for item in mesh.read("reviews.accepted")},
         GOOD_WITHIN_S,
         "the good ones come out",
     )
-    assert mesh.processes["intake"].get("/healthz")[0] == 200
+    print(f"{tag}: good ones are out after {time.monotonic() - began:.1f} s")
 
 
-def publish(mesh: Mesh, value: bytes, partition: int = HOME, **more: Any) -> None:
+def publish(mesh: Mesh, value: bytes | None, partition: int = HOME, **more: Any) -> None:
     producer = mesh.producer(
         **{"compression.type": "zstd", "message.max.bytes": "100000000"} | more.pop("options", {})
     )
@@ -200,6 +230,44 @@ def test_marks_times_and_emoji(mesh: Mesh) -> None:
     # The joiners that go between 98,000 marks are too much for a text.
     assert found == ["OVERSIZE", "INVALID"]
     assert "\U0001fae8" in {item["text"] for item in mesh.read("reviews.accepted")}
+
+
+def test_all_kinds_at_once_between_good_ones_on_every_partition(mesh: Mesh) -> None:
+    ours = our_id(mesh)
+    odd: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
+        (written(register(mesh, f"all-{name}", schema, **more), behind), [])
+        for name, (schema, more, behind) in ODD_SCHEMAS.items()
+    ]
+    odd += [
+        (None, []),
+        (b"", []),
+        (written(1_000_000_000), []),
+        (written(ours, text="a" + "\u0301\u0316" * 49_000), []),
+        (written(ours, created_at=2**62), []),
+        (written(ours, text="so good! " * (2 * MIB)), []),
+        (written(ours, text="so good! " * (MIB // 5)), []),
+        (written(ours)[:-3], []),
+        (written(ours, b"more"), []),
+        (b"k" * MIB, [(f"h{number}", b"v" * 900) for number in range(900)]),
+    ]
+    already = len(mesh.dead_letters())
+    for number, (value, headers) in enumerate(odd):
+        mesh.publish(
+            review(f"between-{number}-{n}", f"Between {number} {n}, said Anna.") for n in range(20)
+        )
+        for partition in range(PARTITIONS):
+            publish(mesh, value, partition, headers=headers)
+    began = time.monotonic()
+    wanted = {f"between-{number}-{n}" for number in range(len(odd)) for n in range(20)}
+    mesh.wait_for(
+        lambda: wanted <= {item["review_id"] for item in mesh.read("reviews.accepted")},
+        GOOD_WITHIN_S,
+        "the good ones between come out",
+    )
+    print(f"between: good ones are out {time.monotonic() - began:.1f} s after the last odd one")
+    found = causes(mesh, "all", at_least=already + len(odd) * PARTITIONS)[already:]
+    assert len(found) == len(odd) * PARTITIONS
+    assert "UNREADABLE" not in found
 
 
 def test_thousands_of_unknown_ids_leave_the_others_alone(mesh: Mesh) -> None:
