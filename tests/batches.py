@@ -28,7 +28,9 @@ def zeros(sizes: Iterable[int]) -> tuple[bytes, int]:
     return out.getvalue(), count
 
 
-def produce(servers: str, topic: str, partition: int, payload: bytes, count: int, codec: int) -> int:
+def produce(
+    servers: str, topic: str, partition: int, payload: bytes, count: int, codec: int
+) -> int:
     """Write one batch of compressed records; gives its first offset."""
     now = int(time.time() * 1000)
     body = struct.pack(">hiqqqhii", codec, count - 1, now, now, -1, -1, -1, count) + payload

@@ -162,6 +162,7 @@ class Prober:
         self._asked = json.dumps(
             {
                 "options": kafka.reader_options(settings),
+                "refusals": kafka.REFUSED_BATCH,
                 "topic": settings.prefix + topic,
                 "partition": partition,
             }

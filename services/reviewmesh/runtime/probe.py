@@ -1,11 +1,10 @@
 """`python -m reviewmesh.runtime.probe`: reads one partition in a process that may die of it.
 
-The client unpacks what a producer compressed before anybody can look at it: a batch of a few hundred
-kilobytes may become a gigabyte. This process has little memory and time for each fetch, so that
-such a batch ends it and nothing else.
+The client unpacks what a producer compressed before anybody can look at it: a batch of a few
+hundred kilobytes may become a gigabyte. This process has little memory and time for each fetch, so
+that such a batch ends it and nothing else. It is started often, and imports little.
 
-Lines of JSON: first the client's options, the topic and the partition come in; then a question at
-a time, each answered by a line that says that it begins, any number of records and one line that
+Lines of JSON: first what to read and how comes in; then a question at a time, each answered by a line that says that it begins, any number of records and one line that
 ends it. An answer that began and does not end was the process's end.
 """
 
@@ -20,9 +19,8 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from reviewmesh.runtime import kafka
 from reviewmesh.runtime.record import headers_of
 
 # What a batch may take beside what the client itself does: unpacked, and its records once more.
@@ -34,8 +32,12 @@ DRAIN = 100_000
 
 
 class Probe:
-    def __init__(self, options: dict[str, str], topic: str, partition: int) -> None:
+    def __init__(
+        self, options: dict[str, str], refusals: list[int], topic: str, partition: int
+    ) -> None:
         self._options = options
+        # The codes of errors that are of a batch.
+        self._refusals = refusals
         self._topic, self._partition = topic, partition
         self._fetch_bytes = 0
         self._consumer: Any = None
@@ -68,7 +70,7 @@ class Probe:
             for message in (first, *self._consumer.consume(DRAIN, 0)):
                 error = message.error()
                 if error is not None:
-                    if error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
+                    if error.code() in self._refusals and message.offset() >= 0:
                         return {"refused": message.offset(), "error": error.str()}
                     if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
                         return {"ended": following}
@@ -99,7 +101,7 @@ class Probe:
             # Behind the end there is nothing; the beginning is not what was asked for.
             "auto.offset.reset": "error",
         }
-        self._consumer = kafka.make_consumer(options, lambda error: None)
+        self._consumer = Consumer({**options, "error_cb": lambda error: None})
         target = TopicPartition(self._topic, self._partition)
         self._consumer.get_watermark_offsets(target, timeout=CONNECT_S)
         self._fetch_bytes = fetch_bytes
@@ -147,8 +149,7 @@ def _say(what: dict[str, Any]) -> None:
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    asked = json.loads(sys.stdin.readline())
-    probe = Probe(asked["options"], asked["topic"], asked["partition"])
+    probe = Probe(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         try:
             outcome = probe.answer(*json.loads(line))
