@@ -29,7 +29,7 @@ def zeros(sizes: Iterable[int]) -> tuple[bytes, int]:
 
 
 def produce(
-    servers: str, topic: str, partition: int, payload: bytes, count: int, codec: int
+    servers: str, topic: str, partition: int, payload: bytes, count: int, codec: int = GZIP
 ) -> int:
     """Write one batch of compressed records; gives its first offset."""
     now = int(time.time() * 1000)

@@ -32,6 +32,8 @@ def construct_with_defect(self: Any, stage: Any, *arguments: Any) -> None:
             if BEHAVIOUR.removeprefix("dies-of-").encode() in (record.value or b""):
                 os.kill(os.getpid(), signal.SIGKILL)
             receive(record)
+        elif BEHAVIOUR == "has-little-memory":
+            receive(record)
 
     stage.receive = odd_receive
     construct(self, stage, *arguments)

@@ -1,4 +1,4 @@
-"""Batches that the broker takes and the client does not: small as they are sent, huge decompressed."""
+"""Batches that the broker takes and the client does not: small when sent, huge decompressed."""
 
 from __future__ import annotations
 
