@@ -32,7 +32,9 @@ DEADLINE_S = 75.0
 # So much later no further batch is looked for.
 ENOUGH_S = 25.0
 ANSWER_S = 15.0
-PROBES_AT_ONCE = 2
+PROBES_AT_ONCE = 3
+# A batch that nobody can take is mostly one record, and when sent again it lies close to the first.
+ONE_BY_ONE = 4
 
 Cause = Literal["OVERSIZE", "UNREADABLE"]
 
@@ -46,9 +48,13 @@ class Impassable(NamedTuple):
     reason: str
 
     @property
+    def extent(self) -> str:
+        return f"offsets {self.offset} to {self.next - 1}, which cannot be read: {self.reason}"
+
+    @property
     def message(self) -> str:
         return (
-            f"offsets {self.offset} to {self.next - 1} cannot be read: {self.reason}. "
+            f"{self.extent}. "
             "Send these records again, in smaller batches: all records of one together at most "
             f"{kafka.LARGEST_BATCH // 1024 // 1024} MiB before compression"
         )
@@ -77,10 +83,13 @@ class Probes(Protocol):
 
 
 def find_end(is_within: Callable[[int], bool], first: int) -> int:
-    """The first offset that is not within, going up in doubled steps and then halving."""
+    """The first offset that is not within: going up, one by one at first and then in doubled steps,
+    and then halving."""
     inside, step = first, 1
     while is_within(inside + step):
-        inside, step = inside + step, step * 2
+        inside += step
+        if inside - first >= ONE_BY_ONE:
+            step *= 2
     outside = inside + step
     while outside - inside > 1:
         middle = (inside + outside) // 2
@@ -96,7 +105,7 @@ def find_impassable(probes: Probes, at: int) -> Impassable | None:
 
     Where the end of a batch that is refused lies is found exactly, since its error names it. Of one
     that ends the process nothing is known but that: when several of them lie close together, and
-    the first has several records, what lies between them may be passed over with them.
+    there are more than ONE_BY_ONE records, what lies between may be passed over with them.
     """
     found = probes.read(at, ONE_BATCH, 0)
     if found.refused is not None:

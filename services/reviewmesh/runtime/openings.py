@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -71,9 +71,9 @@ class Loading:
 
         def load() -> None:
             try:
-                ends.correct(partition, opening.starts)
+                log_ends = ends.correct(partition, opening.starts)
                 loaded = stage.load(partition, opening.starts)
-                _look_ahead(settings, partition, opening)
+                _look_ahead(settings, partition, opening, log_ends)
                 self._outcome.put(loaded)
             except Exception as error:  # noqa: BLE001 - raised again in the polling thread
                 self._outcome.put(error)
@@ -93,12 +93,15 @@ class Loading:
         return outcome
 
 
-def _look_ahead(settings: Settings, partition: int, opening: Opening) -> None:
+def _look_ahead(
+    settings: Settings, partition: int, opening: Opening, log_ends: Mapping[str, int]
+) -> None:
     """Where processes died again and again and nothing moved. Raises Unavailable."""
     for topic, start in opening.starts.items():
-        if opening.notes[topic].deaths_with(opening.own) < DEATHS_BEFORE_CARE:
-            continue
         assert start.offset is not None, "expected an offset within the log"
+        deaths = opening.notes[topic].deaths_with(opening.own)
+        if deaths < DEATHS_BEFORE_CARE or start.offset >= log_ends[topic]:
+            continue
         with Prober(settings, topic, partition) as prober:
             opening.passages[topic] = find_passage(prober, start.offset)
 

@@ -4,8 +4,9 @@ The client unpacks what a producer compressed before anybody can look at it: a b
 hundred kilobytes may become a gigabyte. This process has little memory and time for each fetch, so
 that such a batch ends it and nothing else. It is started often, and imports little.
 
-Lines of JSON: first what to read and how comes in; then a question at a time, each answered by a line that says that it begins, any number of records and one line that
-ends it. An answer that began and does not end was the process's end.
+Lines of JSON: first what to read and how comes in; then a question at a time, each answered by a
+line that says that it begins, any number of records and one line that ends it. An answer that began
+and does not end was the process's end.
 """
 
 from __future__ import annotations
