@@ -12,6 +12,7 @@ import pytest
 
 from tests import batches
 from tests.broker import TestStack
+from tests.command_line import reviewmesh
 from tests.faults.test_defects import replace
 from tests.mesh import Mesh, Process, assert_exactly_once, reviews
 
@@ -130,6 +131,14 @@ def test_zstd_batches_cost_their_records_and_no_restart(mesh: Mesh) -> None:
     assert supervised.restarts == 0
     first, last = (int(word) for word in letters[2][1].split()[1::2])
     assert last - first == 60
+    shown = reviewmesh(
+        mesh.processes["intake"].environment,
+        mesh.folder,
+        *("tail", "--topic", "raw", "--from-beginning", "--json", "--max", "240"),
+        *("--timeout", "40"),
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr.count("passed over offsets") == 3
     # And it is over with them.
     mesh.processes["intake"].kill()
     mesh.processes["intake"].start()
