@@ -2,11 +2,13 @@
 
 `hangs`: taking a record never returns. `swallows`: records are taken and never finished.
 `dies-of-WORD`: a record that holds the word ends the process by SIGKILL, without a word.
+`has-little-memory`: 600 MiB, beyond which its client aborts.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -30,11 +32,15 @@ def construct_with_defect(self: Any, stage: Any, *arguments: Any) -> None:
             if BEHAVIOUR.removeprefix("dies-of-").encode() in (record.value or b""):
                 os.kill(os.getpid(), signal.SIGKILL)
             receive(record)
+        elif BEHAVIOUR == "has-little-memory":
+            receive(record)
 
     stage.receive = odd_receive
     construct(self, stage, *arguments)
 
 
+if BEHAVIOUR == "has-little-memory":
+    resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, 600 << 20))
 ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign]
 sys.argv = [MODULE, *sys.argv[3:]]
 runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

@@ -64,6 +64,8 @@ class DeadLetter:
             return f"it was read from {self.content['topic']!r:.60}, which the mesh does not read"
         if not 0 <= self.content["partition"] < 2**31:
             return f"no topic has a partition {self.content['partition']}"
+        if self.content["value"] is None and self.content["cause"] in ("OVERSIZE", "UNREADABLE"):
+            return "nothing of it could be read; publish the review again from its source"
         kept, length = len(self.content["value"] or b""), self.content.get("value_length")
         if length is not None and length > kept:
             return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.errors import CannotReach
 from reviewmesh.runtime import kafka
-from reviewmesh.runtime.record import Record, headers_of
+from reviewmesh.runtime.batches import Prober, find_impassable
+from reviewmesh.runtime.record import Record, Unavailable, headers_of
 
 CALL_TIMEOUT_S = 10.0
 SILENCE_S = 20.0
@@ -41,12 +43,16 @@ class Reader:
     """A consumer that is assigned by hand and commits nothing."""
 
     def __init__(self, connection: Connection) -> None:
-        self._prefix = connection.settings.prefix
+        self._settings = connection.settings
+        self._prefix = self._settings.prefix
+        # The offset after the last record that came.
+        self._positions: dict[Place, int] = {}
         options = kafka.reader_options(connection.settings) | {"log_level": "0"}
         self._consumer: Any = kafka.make_consumer(options, lambda error: None)
 
     def assign(self, starts: Mapping[Place, int]) -> None:
         """From these offsets, or from OFFSET_BEGINNING."""
+        self._positions = {place: offset for place, offset in starts.items() if offset >= 0}
         self._consumer.assign(
             [
                 TopicPartition(self._prefix + topic, partition, offset)
@@ -55,11 +61,12 @@ class Reader:
         )
 
     def poll(self) -> Iterator[Record | EndReached]:
-        """What came within a short while."""
+        """What came within a short while. Raises CannotReach."""
         for message in self._consumer.consume(BATCH, POLL_S):
             error = message.error()
             place = (str(message.topic()).removeprefix(self._prefix), message.partition())
             if error is None:
+                self._positions[place] = message.offset() + 1
                 yield Record(
                     place[0],
                     place[1],
@@ -71,8 +78,24 @@ class Reader:
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
                 yield EndReached(place, message.offset())
+            elif error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
+                self._pass_over(place, self._positions.get(place, message.offset()))
             elif not error.retriable():
                 raise KafkaException(error)
+
+    def _pass_over(self, place: Place, at: int) -> None:
+        """The client would give the same error for ever."""
+        try:
+            with Prober(self._settings, *place) as prober:
+                batch = find_impassable(prober, at)
+        except Unavailable as error:
+            raise CannotReach(str(error)) from error
+        topic, partition = place
+        if batch is not None:
+            print(f"{topic}/{partition}: passed over {batch.extent}", file=sys.stderr)
+            self._positions[place] = batch.next
+        following = self._positions.get(place, at)
+        self._consumer.seek(TopicPartition(self._prefix + topic, partition, following))
 
     def close(self) -> None:
         self._consumer.close()

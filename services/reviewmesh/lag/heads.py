@@ -13,6 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, TopicPartition
 
 from reviewmesh.lag.offsets import Place, Progress
+from reviewmesh.runtime.kafka import REFUSED_BATCH
 from reviewmesh.runtime.record import ORIGIN_TIMESTAMP, headers_of
 
 READ_FOR_S = 3.0
@@ -72,8 +73,12 @@ class HeadReader:
         found: dict[Stretch, Head | None] = {}
         while len(found) < len(batch) and time.monotonic() < deadline:
             for message in self._consumer.consume(POLL_RECORDS, POLL_S):
-                stretch = batch.get((message.topic(), message.partition()))
-                if stretch is not None and stretch not in found and _settles(message, stretch):
+                place = (message.topic(), message.partition())
+                stretch = batch.get(place)
+                if message.error() is not None and message.error().code() in REFUSED_BATCH:
+                    # Nobody can read it; who has the partition passes over it.
+                    batch.pop(place, None)
+                elif stretch is not None and stretch not in found and _settles(message, stretch):
                     found[stretch] = _head(message, stretch)
         return found
 

@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import TopicPartition
 
 from reviewmesh.runtime import metrics
+from reviewmesh.runtime.batches import Impassable
 from reviewmesh.runtime.inputs import Input, Inputs
 from reviewmesh.runtime.outbox import Outbox
 from reviewmesh.runtime.readiness import Readiness
@@ -21,7 +22,7 @@ RETRY_UNAVAILABLE_S = 1.0
 UNREADABLE = "UNREADABLE"
 LONGEST_MESSAGE = 1_000
 
-SetAsideReason = Literal["raised", "aborted", "killed"]
+SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]
 
 
 class Feed:
@@ -89,7 +90,8 @@ class Feed:
         """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
         pause, resume = [], []
         for item in self._inputs:
-            blocked = bool(item.held) or self._stage.blocks(item.topic, item.partition)
+            blocked = bool(item.held) or item.refused or not item.is_named
+            blocked = blocked or self._stage.blocks(item.topic, item.partition)
             if blocked and not item.paused:
                 item.paused = True
                 pause.append(TopicPartition(self._prefix + item.topic, item.partition))
@@ -108,6 +110,11 @@ class Feed:
         taken = 0
         while item.held and item.is_named:
             record = item.held[0]
+            if isinstance(record, Impassable):
+                if not self._pass_over(item, record):
+                    break
+                item.held.popleft()
+                continue
             if not item.ledger.has_room_for(record.offset):
                 break
             if item.ledger.is_new(record.offset):
@@ -119,6 +126,29 @@ class Feed:
             item.ledger.deliver(record.offset)
             item.held.popleft()
         return taken
+
+    def _pass_over(self, item: Input, batch: Impassable) -> bool:
+        """One dead letter for all its records, committed together with an offset behind them."""
+        ledger = item.ledger
+        if not ledger.has_room_for(batch.next - 1):
+            return False
+        if batch.next > ledger.position:
+            first = max(batch.offset, ledger.position)
+            self._log.error(
+                "a batch that cannot be read is passed over: its records are one dead letter",
+                topic=item.topic,
+                partition=item.partition,
+                first=first,
+                next=batch.next,
+                reason=batch.reason,
+            )
+            ledger.deliver(first)
+            ledger.reached_end(batch.next)
+            # Nothing is known of it, not even its key.
+            record = Record(item.topic, item.partition, first, None, None)
+            message = batch._replace(offset=first).message
+            self._set_aside(record, "impassable", message, batch.cause)
+        return True
 
     def _take(self, item: Input, record: Record) -> bool:
         if self._stage.blocks(item.topic, item.partition):
@@ -157,9 +187,11 @@ class Feed:
         self._readiness.has("records")
         return True
 
-    def _set_aside(self, record: Record, reason: SetAsideReason, message: str) -> None:
+    def _set_aside(
+        self, record: Record, reason: SetAsideReason, message: str, cause: str = UNREADABLE
+    ) -> None:
         """Whatever a stage raises, or dies of, costs that one record."""
         metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
-        outputs = self._stage.set_aside(record, UNREADABLE, message[:LONGEST_MESSAGE])
+        outputs = self._stage.set_aside(record, cause, message[:LONGEST_MESSAGE])
         finished = ((record.topic, record.offset),)
         self._outbox.add([Unit(record.partition, finished, outputs)])

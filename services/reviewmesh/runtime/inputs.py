@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from reviewmesh.runtime.batches import Impassable
 from reviewmesh.runtime.ledger import Commit, CompletionLedger, Notes
 from reviewmesh.runtime.record import Record
 from reviewmesh.runtime.suspicion import Suspicion
@@ -15,24 +16,37 @@ GAPS_KEPT = 1_000
 
 @dataclass(slots=True)
 class Input:
-    """One partition of one topic. `held` is bounded by one poll, since holding pauses it."""
+    """One partition of one topic. `held` is bounded by one poll, since holding pauses it.
+
+    Or by what a client fetches ahead, where that was read for it: see `find_passage`.
+    """
 
     topic: str
     partition: int
     ledger: CompletionLedger
     suspicion: Suspicion
     redo_until: int = 0
-    held: deque[Record] = field(default_factory=deque)
+    held: deque[Record | Impassable] = field(default_factory=deque)
     end: int = 0
     # Offsets that were not delivered, as (first, next): markers, or deleted before they were read.
     gaps: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
     paused: bool = False
+    # The client refuses a batch, and it is not known yet where the partition goes on behind it.
+    refused: bool = False
     committed_as: Commit | None = None
 
     @property
     def is_named(self) -> bool:
         """Whether a commit of this life says that its process runs; nothing is taken before."""
         return self.committed_as is not None
+
+    @property
+    def following(self) -> int:
+        """The offset after the last one that came."""
+        if not self.held:
+            return self.ledger.position
+        last = self.held[-1]
+        return last.next if isinstance(last, Impassable) else last.offset + 1
 
     def notes(self) -> Notes:
         head = self.ledger.head

@@ -13,6 +13,16 @@ from reviewmesh.runtime.settings import KafkaSettings, Settings, variable
 
 TRANSACTION_TIMEOUT_MS = 10_000
 GENERATION = slice(7, 11)
+# What all records of one batch may measure together, decompressed. A few hundred kilobytes may
+# become gigabytes: the client unpacks a batch before anybody can look at it, and keeps to this only
+# where it is zstd.
+LARGEST_BATCH = 32 * 1024 * 1024
+# Errors of one batch, which the client gives each time that it fetches it: it never goes past.
+REFUSED_BATCH = (
+    KafkaError._BAD_COMPRESSION,
+    KafkaError._BAD_MSG,
+    KafkaError._NOT_IMPLEMENTED,
+)
 # librdkafka's own lines; a client hands them over when it is polled.
 LOGGER = logging.getLogger("librdkafka")
 # What a client raises over its options, according to whether librdkafka or its binding refuses.
@@ -38,6 +48,7 @@ def consumer_options(settings: Settings, group: str) -> dict[str, str]:
         "fetch.wait.max.ms": "50",
         "fetch.queue.backoff.ms": "10",
         "queued.max.messages.kbytes": "4096",
+        "receive.message.max.bytes": str(LARGEST_BATCH),
         "reconnect.backoff.max.ms": "1000",
         "topic.metadata.refresh.interval.ms": "30000",
         "allow.auto.create.topics": "false",

@@ -40,6 +40,10 @@ class Notes:
     # Where `group` counts from: what is before was in hand, and did no harm.
     passed: int = 0
 
+    def deaths_with(self, own: bool) -> int:
+        """With the process that wrote this; `own`: it is this one, and has not died."""
+        return self.deaths + 1 if self.running and not own else 0
+
     def packed(self) -> bytes:
         deaths, group = min(self.deaths, 0xFFFF), min(self.group, 0xFFFF)
         strikes = min(self.strikes, 0xFF)

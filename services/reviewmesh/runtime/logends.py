@@ -29,20 +29,26 @@ class LogEnds:
         self._service = service
         self._log = log
 
-    def correct(self, partition: int, starts: dict[str, Start]) -> None:
-        """Give every start an offset within its log. Raises Unavailable."""
+    def correct(self, partition: int, starts: dict[str, Start]) -> dict[str, int]:
+        """Give every start an offset within its log; returns where the logs end.
+
+        Raises Unavailable.
+        """
+        ends = {}
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             for topic, start in starts.items():
                 target = TopicPartition(self._prefix + topic, partition)
                 low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
                 starts[topic] = self._within(partition, start, low, high)
+                ends[topic] = high
         except KafkaException as error:
             raise Unavailable(
                 f"log ends of partition {partition}: {error.args[0].str()}"
             ) from error
         finally:
             consumer.close()
+        return ends
 
     def _within(self, partition: int, start: Start, low: int, high: int) -> Start:
         if start.offset is None:

@@ -31,6 +31,7 @@ from reviewmesh.runtime.overseer import Overseer, Reopening
 from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.readiness import Readiness
 from reviewmesh.runtime.record import Unit
+from reviewmesh.runtime.refusals import Refusals
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.suspicion import Suspicion
@@ -80,7 +81,8 @@ class ConsumerLoop:
         self._feed = Feed(stage, self.inputs, self._outbox, self._prefix, self.readiness, log)
         self._reader = PartitionReader(settings)
         self._ends = LogEnds(settings, stage.service, log)
-        self._openings = Openings(stage, self._prefix, self._ends, self.readiness, log)
+        self._openings = Openings(settings, stage, self._ends, self.readiness, log)
+        self._refusals = Refusals(settings, log)
         self._watch = LogWatch(settings, log)
         self._overseer = Overseer(stage, self.inputs, self._ends, self.readiness, log)
         self.readiness.waits("broker", f"the broker at {self._brokers}")
@@ -120,6 +122,7 @@ class ConsumerLoop:
             return
         for opened in self._openings.advance(self._consumer):
             self._start(opened)
+        self._pass_over()
         self._feed.work_off()
         self._collect()
         self._feed.balance(self._consumer)
@@ -330,15 +333,19 @@ class ConsumerLoop:
             )
             notes = opened.notes[topic]
             suspicion = Suspicion(notes, notes.running and not opened.own, head)
-            inputs.append(Input(topic, partition, ledger, suspicion, start.redo_until))
+            item = Input(topic, partition, ledger, suspicion, start.redo_until)
+            item.held.extend(opened.passages.get(topic, ()))
+            inputs.append(item)
         self.inputs.add(inputs)
         self._stage.open(partition, self.inputs, opened.loaded)
         assigned = [self._kafka_partition(item) for item in inputs]
         for at, item in zip(assigned, inputs, strict=True):
-            at.offset = item.ledger.position
+            at.offset = item.following
+            # Nothing is fetched before a commit says that this process runs: that it died of it
+            # would not be known. librdkafka keeps the pause of an earlier assignment, too.
+            item.paused = True
         self._consumer.incremental_assign(assigned)
-        # librdkafka keeps the pause of an earlier assignment; a new input does not know of it.
-        self._consumer.resume(assigned)
+        self._consumer.pause(assigned)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -349,7 +356,35 @@ class ConsumerLoop:
         elif error.code() == KafkaError._PARTITION_EOF:
             self._feed.reached_end(message)
         else:
+            if error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
+                self._refused(message)
             self._on_error(error)
+
+    def _refused(self, message: Any) -> None:
+        """The client gives this error each time: find out how far the batch reaches."""
+        topic = message.topic().removeprefix(self._prefix)
+        item = self.inputs.get(topic, message.partition())
+        if item is None or item.refused:
+            return
+        item.refused = item.paused = True
+        self._consumer.pause([self._kafka_partition(item)])
+        self._refusals.look((item.topic, item.partition), item.following)
+
+    def _pass_over(self) -> None:
+        """Go on behind batches that the client refuses."""
+        for place, at, batch in self._refusals.found():
+            item = self.inputs.get(*place)
+            # It may have been let go of meanwhile, or reopened.
+            if item is None or not item.refused or item.following != at:
+                continue
+            item.refused = False
+            if batch is not None:
+                item.held.append(batch)
+            target = self._kafka_partition(item)
+            self._consumer.incremental_unassign([target])
+            target.offset = item.following
+            self._consumer.incremental_assign([target])
+            self._consumer.pause([target])
 
     def _collect(self) -> None:
         self._outbox.add(self._stage.poll())

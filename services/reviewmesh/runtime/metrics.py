@@ -26,10 +26,11 @@ PRODUCERS_RECOVERED = Counter(
 )
 SET_ASIDE = Counter(
     "reviewmesh_records_set_aside_total",
-    "Records that a stage could not take, by what showed it: raised, aborted, killed.",
+    "Records that a stage could not take, by what showed it: raised, aborted, killed; impassable, "
+    "a batch of which the client gives none.",
     ["service", "reason"],
 )
-SET_ASIDE_REASONS = ("raised", "aborted", "killed")
+SET_ASIDE_REASONS = ("raised", "aborted", "killed", "impassable")
 SKIPPED_OFFSETS = Counter(
     "reviewmesh_skipped_offsets_total",
     "Offsets that were gone before they were read: retention, delete-records, a topic made anew.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -17,11 +17,14 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
+from reviewmesh.runtime.batches import Impassable, Prober, find_passage
 from reviewmesh.runtime.ledger import Notes, restore
 from reviewmesh.runtime.logends import LogEnds
 from reviewmesh.runtime.readiness import Readiness
-from reviewmesh.runtime.record import Unavailable
+from reviewmesh.runtime.record import Record, Unavailable
+from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage, Start
+from reviewmesh.runtime.suspicion import DEATHS_BEFORE_CARE
 
 # Polling waits for it. Doubled for a coordinator that is slow to answer, for as long as it is.
 RESOLVE_TIMEOUT_S = 0.1
@@ -42,6 +45,8 @@ class Opened:
     # Whether this process had it before, so that nobody can have died of it.
     own: bool
     loaded: Any
+    # Of topics where something lies ahead that the client would die of.
+    passages: dict[str, list[Record | Impassable]]
 
 
 @dataclass(slots=True)
@@ -51,20 +56,25 @@ class Opening:
     not_before: float = 0.0
     starts: dict[str, Start] = field(default_factory=dict)
     notes: dict[str, Notes] = field(default_factory=dict)
+    passages: dict[str, list[Record | Impassable]] = field(default_factory=dict)
     loading: Loading | None = None
 
 
 class Loading:
     """`load` of a stage in a thread that may be left behind."""
 
-    def __init__(self, stage: Stage, ends: LogEnds, partition: int, opening: Opening) -> None:
+    def __init__(
+        self, settings: Settings, stage: Stage, ends: LogEnds, partition: int, opening: Opening
+    ) -> None:
         self._outcome: SimpleQueue[Any] = SimpleQueue()
         self._began = time.monotonic()
 
         def load() -> None:
             try:
-                ends.correct(partition, opening.starts)
-                self._outcome.put(stage.load(partition, opening.starts))
+                log_ends = ends.correct(partition, opening.starts)
+                loaded = stage.load(partition, opening.starts)
+                _look_ahead(settings, partition, opening, log_ends)
+                self._outcome.put(loaded)
             except Exception as error:  # noqa: BLE001 - raised again in the polling thread
                 self._outcome.put(error)
 
@@ -83,19 +93,33 @@ class Loading:
         return outcome
 
 
+def _look_ahead(
+    settings: Settings, partition: int, opening: Opening, log_ends: Mapping[str, int]
+) -> None:
+    """Where processes died again and again and nothing moved. Raises Unavailable."""
+    for topic, start in opening.starts.items():
+        assert start.offset is not None, "expected an offset within the log"
+        deaths = opening.notes[topic].deaths_with(opening.own)
+        if deaths < DEATHS_BEFORE_CARE or start.offset >= log_ends[topic]:
+            continue
+        with Prober(settings, topic, partition) as prober:
+            opening.passages[topic] = find_passage(prober, start.offset)
+
+
 class Openings:
     """Used by the polling thread."""
 
     def __init__(
         self,
+        settings: Settings,
         stage: Stage,
-        prefix: str,
         ends: LogEnds,
         readiness: Readiness,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
+        self._settings = settings
         self._stage = stage
-        self._prefix = prefix
+        self._prefix = settings.prefix
         self._ends = ends
         self._readiness = readiness
         self._log = log
@@ -132,7 +156,9 @@ class Openings:
             elif self._has_a_thread() and time.monotonic() >= opening.not_before:
                 if not self._resolve(consumer, partition, opening):
                     break
-                opening.loading = Loading(self._stage, self._ends, partition, opening)
+                opening.loading = Loading(
+                    self._settings, self._stage, self._ends, partition, opening
+                )
         if not self._openings:
             self._readiness.has("offsets")
         return opened
@@ -192,7 +218,9 @@ class Openings:
             self._log.warning("partition waits", partition=partition, reason=str(error))
             return None
         del self._openings[partition]
-        return Opened(partition, opening.starts, opening.notes, opening.own, loaded)
+        return Opened(
+            partition, opening.starts, opening.notes, opening.own, loaded, opening.passages
+        )
 
     def _waits(self, reason: str) -> None:
         self._readiness.waits("offsets", reason)

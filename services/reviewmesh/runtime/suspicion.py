@@ -18,6 +18,9 @@ from reviewmesh.runtime.ledger import Notes
 
 # So many processes in a row that finished nothing: from there on groups are named beforehand.
 DEATHS_BEFORE_GROUPS = 3
+# And so many until what lies ahead is read in another process first: a batch may be what the client
+# itself dies of, before there is a record.
+DEATHS_BEFORE_CARE = 2
 # A kill from elsewhere may fall into the moment in which a record is alone; not so often in a row.
 DEATHS_ALONE = 4
 # A death says that it is among the last group: come near it in small steps.
@@ -49,7 +52,7 @@ class Suspicion:
     def __init__(self, before: Notes, died: bool, head: int) -> None:
         """`died`: the process that wrote `before` never let go of the partition in order."""
         self._head = head
-        self._deaths = before.deaths + 1 if died else 0
+        self._deaths = before.deaths_with(not died)
         self._strikes = 0
         self._group = 0
         # Records before this one were in hand and did no harm, though they may be unfinished.
