@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from reviewmesh.runtime.record import REPLAY_OF
 from tests.command_line import Run, reviewmesh
@@ -56,3 +59,61 @@ def test_replaying_all_again_and_again_sends_each_letter_once(mesh: Mesh, run: R
     assert table.count(" replayed, of ") == 2 * LETTERS
     sent = [each for each in mesh.read("reviews.raw") if REPLAY_OF in each["_headers"]]
     assert len(sent) == 3 * LETTERS
+
+
+def test_two_shells_at_once_and_a_service_that_is_down_send_no_letter_twice(
+    mesh: Mesh, run: Run
+) -> None:
+    known = len(listed(run))
+    mesh.processes["intake"].kill()
+    with ThreadPoolExecutor(2) as shells:
+        done = list(shells.map(lambda _: run("dlq", "replay", "--all"), range(2)))
+    assert [each.returncode for each in done] == [0, 0]
+    mesh.processes["intake"].start()
+    mesh.wait_for(lambda: len(listed(run)) >= known + LETTERS, SOON_S, "a letter of each replay")
+    out = len(mesh.enriched())
+    mesh.publish([review("after-two-shells", "Anna was great.")])
+    mesh.wait_enriched(out + 1)
+    dropped = mesh.processes["intake"].metric("reviewmesh_replays_dropped_total")
+    assert (len(listed(run)), dropped) == (known + LETTERS, LETTERS)
+    assert "was replayed before" in mesh.processes["intake"].log.read_text()
+
+
+def test_copied_headers_cost_no_review_and_a_true_replay_nothing(mesh: Mesh, run: Run) -> None:
+    known, out = len(listed(run)), len(mesh.enriched())
+    [letter, *_] = waiting(run)
+    sent = mesh.read("reviews.raw")[-1]
+    copies = [{REPLAY_OF: letter["place"].encode()}, sent["_headers"]]
+    copies.append({**copies[0], "reviewmesh-replay": b"all"})
+    codec, producer = mesh.codec("reviews.raw"), mesh.producer()
+    partition = int(letter["place"].split("/")[0])
+    for number in range(60):
+        value = codec.encode(review(f"copied-{number}", f"Review {number}."))
+        headers = list(copies[number % 3].items())
+        producer.produce(f"{mesh.prefix}reviews.raw", value, b"k", partition, headers=headers)
+    assert producer.flush(30) == 0
+    mesh.wait_enriched(out + 60)
+    assert letter["place"] in {each["place"] for each in waiting(run)}
+    assert run("dlq", "replay", letter["place"]).stderr.startswith("1 replayed")
+    mesh.wait_for(lambda: len(listed(run)) == known + 1, SOON_S, "the replay fails again")
+
+
+def test_letters_of_a_topic_that_was_made_anew_were_not_replayed(mesh: Mesh, run: Run) -> None:
+    """Also where the very same records come to lie where they lay."""
+    old = {letter["place"]: letter["value"] for letter in listed(run) if letter["replayed"]}
+    admin, topic = AdminClient(mesh.kafka), f"{mesh.prefix}reviews.dead-letter"
+    admin.delete_topics([topic])[topic].result(30)
+    mesh.wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, SOON_S, "it is gone")
+    time.sleep(1)
+    mesh.apply_topics()
+    mesh.wait_for(lambda: topic in admin.list_topics(timeout=10).topics, SOON_S, "it is there")
+    mesh.publish(review(f"empty-{number}", " ") for number in range(LETTERS))
+    mesh.wait_for(lambda: len(listed(run)) == LETTERS, SOON_S, "a letter of each")
+    assert {letter["place"]: letter["value"] for letter in listed(run)}.items() <= old.items()
+    assert len(waiting(run)) == LETTERS
+
+    for _ in range(2):
+        done = run("dlq", "replay", "--all")
+        assert (done.returncode, done.stderr[:10]) == (0, f"{LETTERS} replayed"), done.stderr
+        mesh.wait_for(lambda: len(waiting(run)) == LETTERS, SOON_S, "they fail again")
+    assert len(listed(run)) == 3 * LETTERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -268,6 +268,76 @@ def test_raw_records_that_were_skipped_are_judged_when_it_is_set_back(mesh: Mesh
     mesh.processes["intake"].start()
     all_out(mesh, "passed-", skipped)
     assert len(mesh.dead_letters()) == letters + 1
+
+
+@pytest.fixture
+def forgetful(mesh: Mesh) -> Iterator[None]:
+    """What came 3 seconds ago is no duplicate any more."""
+    intake = mesh.processes["intake"]
+    intake.environment["REVIEWMESH_INTAKE__DEDUPE_WINDOW_S"] = "3"
+    intake.terminate()
+    intake.start()
+    yield
+    del intake.environment["REVIEWMESH_INTAKE__DEDUPE_WINDOW_S"]
+
+
+def set_back_intake(mesh: Mesh, to: str | int) -> None:
+    mesh.processes["intake"].terminate()
+    reset(mesh, "intake", ("reviews.raw",), to)
+    mesh.processes["intake"].start()
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_duplicate_is_none_for_a_reset_to_behind_what_it_repeats(mesh: Mesh) -> None:
+    mesh.wait_ready()
+    codec, published = mesh.codec("reviews.raw"), reviews(60, tag="repeats-")
+    mesh.publish(published[:30])
+    for number, item in enumerate(published[30:]):
+        mesh.publish_raw(codec.encode(item), b"any key", number % PARTITIONS)
+    mesh.wait_for(
+        lambda: sum("repeats-" in r["review_id"] for r in mesh.read(ACCEPTED)) == 60,
+        SOON_S,
+        "accepted",
+    )
+    between = int(time.time() * 1000)
+    mesh.publish(published[:30])
+    for number, item in enumerate(published[30:]):
+        mesh.publish_raw(codec.encode(item), b"any key", number % PARTITIONS)
+    all_out(mesh, "repeats-", published)
+    time.sleep(4)
+    for to in (between, between, EARLIEST):
+        set_back_intake(mesh, to)
+        flow_on(mesh, f"after-repeats-{time.time()}")
+        all_out(mesh, "repeats-", published)
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("secret", ["", "a secret of intake's own"], ids=["unsigned", "signed"])
+def test_what_was_forwarded_is_known_when_its_copy_is_deleted(mesh: Mesh, secret: str) -> None:
+    intake = mesh.processes["intake"]
+    if secret:
+        intake.environment["REVIEWMESH_INTAKE__FORWARDING_SECRET"] = secret
+        intake.terminate()
+        intake.start()
+    tag = f"copied-{len(secret)}-"
+    mesh.wait_ready()
+    codec, published, letters = mesh.codec("reviews.raw"), reviews(60, tag=tag), mesh.dead_letters()
+    known = len(letters)
+    empty = reviews(10, tag=f"{tag}empty-")
+    for item in [*published, *published[:20], *({**item, "text": " "} for item in empty)]:
+        mesh.publish_raw(codec.encode(item), b"any key", 0)
+    all_out(mesh, tag, published)
+    mesh.wait_for(lambda: len(mesh.dead_letters()) >= known + 10, SOON_S, "10 dead letters")
+    operator = Operator(mesh)
+    for partition in range(1, PARTITIONS):
+        end = operator.end("reviews.raw", partition)
+        operator.delete_records("reviews.raw", partition, end)
+    time.sleep(4)
+    for to in (EARLIEST, EARLIEST):
+        set_back_intake(mesh, to)
+        flow_on(mesh, f"after-{tag}{time.time()}")
+        all_out(mesh, tag, published)
+        assert len(mesh.dead_letters()) == known + 10
 
 
 def test_a_live_group_cannot_be_reset(mesh: Mesh) -> None:

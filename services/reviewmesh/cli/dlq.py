@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from reviewmesh.cli.tail import schema_of
 from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
 from reviewmesh.runtime.codec import DecodeError
 from reviewmesh.runtime.record import REPLAY, REPLAY_OF
-from reviewmesh.runtime.replays import PLACE, REPLAYED
+from reviewmesh.runtime.replays import PLACE, REPLAYED, Letter, Marks, letter_at, place_named
 
 DEAD_LETTER = "reviews.dead-letter"
 REPLAYABLE = (
@@ -49,12 +48,16 @@ class DeadLetter:
         return f"{self.partition}/{self.offset}"
 
     @property
+    def letter(self) -> Letter:
+        """What its replay and the mark of that name."""
+        return letter_at(self.place, self.timestamp_ms, self.content["key"], self.content["value"])
+
+    @property
     def replay_of(self) -> str | None:
         """The letter whose replay failed again and became this one."""
         for header in reversed(self.content["headers"]):
             if header["key"] == REPLAY_OF:
-                place = (header["value"] or b"").decode(errors="replace")
-                return place if PLACE.fullmatch(place) else None
+                return place_named(header["value"])
         return None
 
     @property
@@ -88,10 +91,10 @@ def list_(
     """List dead letters, oldest first in each partition."""
     connection = connect()
     letters = [item for item in _all(connection) if _matches(item, cause, stage)]
-    replayed = _replayed(connection)
+    marks = _marks(connection)
     if as_lines:
         for item in letters:
-            print(_json(item, replayed))
+            print(_json(item, marks))
         return
     table = Table("place", "time", "stage", "cause", "replay", "review", "message", box=None)
     for item in letters:
@@ -101,16 +104,16 @@ def list_(
             iso(item.timestamp_ms),
             shortened(content["stage"] or "-"),
             shortened(content["cause"] or "-"),
-            _replay_words(item, replayed),
+            _replay_words(item, marks),
             shortened(content["review_id"] or "-", 40),
             shortened(content["message"] or ""),
         )
     out.print(table if letters else "no dead letters")
 
 
-def _replay_words(item: DeadLetter, replayed: Set[str]) -> str:
+def _replay_words(item: DeadLetter, marks: Marks) -> str:
     """Whether it was sent again, and whether it is what came of sending another one again."""
-    words = ["replayed"] if item.place in replayed else []
+    words = ["replayed"] if marks.has(item.letter) else []
     if item.replay_of is not None:
         words.append(f"of {item.replay_of}")
     return ", ".join(words) or "-"
@@ -120,7 +123,7 @@ def _replay_words(item: DeadLetter, replayed: Set[str]) -> str:
 def show(place: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET")]) -> None:
     """Show one dead letter as JSON; bytes are in base64."""
     connection = connect()
-    print(_json(_at(connection, place), _replayed(connection), indent=2))
+    print(_json(_at(connection, place), _marks(connection), indent=2))
 
 
 @app.command()
@@ -140,9 +143,9 @@ def replay(
     connection = connect()
     places_ = dict.fromkeys(chosen or ())
     found = [_at(connection, place) for place in places_] if chosen else _all(connection)
-    replayed = _replayed(connection)
+    marks = _marks(connection)
     letters = [item for item in found if _matches(item, cause, stage)]
-    fresh = [item for item in letters if item.place not in replayed]
+    fresh = [item for item in letters if not marks.has(item.letter)]
     sendable = [item for item in fresh if not item.problem]
     for item in fresh:
         if item.problem:
@@ -179,8 +182,8 @@ def _send(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             for header in content["headers"]
             if header["key"] not in (REPLAY, REPLAY_OF)
         ]
-        # The stage that takes it keeps the place, and drops a second replay of it.
-        marks = [(REPLAY, ALL_TASKS), (REPLAY_OF, item.place.encode())]
+        # The stage that takes it keeps the name, and drops a second replay of it.
+        marks = [(REPLAY, ALL_TASKS), (REPLAY_OF, item.letter.name.encode())]
         try:
             send(
                 producer,
@@ -197,15 +200,15 @@ def _send(connection: Connection, letters: list[DeadLetter]) -> list[str]:
     return failures
 
 
-def _replayed(connection: Connection) -> set[str]:
-    """The places of letters whose replay has arrived."""
+def _marks(connection: Connection) -> Marks:
+    """Of the letters whose replay has arrived."""
+    marks = Marks()
     # Until `topics apply` of this version has run.
     if connection.topic(REPLAYED) not in connection.found:
-        return set()
-    kept: dict[str, bool] = {}
+        return marks
     for record in read_all(connection, places(connection, REPLAYED)):
-        kept[(record.key or b"").decode(errors="replace")] = record.value is not None
-    return {place for place, there in kept.items() if there}
+        marks.take(record)
+    return marks
 
 
 def _all(connection: Connection) -> list[DeadLetter]:
@@ -241,10 +244,10 @@ def _matches(item: DeadLetter, cause: str | None, stage: str | None) -> bool:
     return cause in (None, item.content["cause"]) and stage in (None, item.content["stage"])
 
 
-def _json(item: DeadLetter, replayed: Set[str], indent: int | None = None) -> str:
+def _json(item: DeadLetter, marks: Marks, indent: int | None = None) -> str:
     content = {
         "place": item.place,
-        "replayed": item.place in replayed,
+        "replayed": marks.has(item.letter),
         "replay_of": item.replay_of,
         **as_json(schema_of(DEAD_LETTER), item.content),
     }

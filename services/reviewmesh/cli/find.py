@@ -148,4 +148,6 @@ def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, st
             return f"forwarded from {origin[1]}/{origin[2]}; {words}".rstrip("; ")
     input_ = (record.topic, record.partition)
     progress = progress_of(connection, "reviewmesh-intake", [input_])[input_]
-    return "dropped, unchanged" if progress.covers(record.offset) else "waits for intake"
+    if progress.covers(record.offset):
+        return "no outcome: a duplicate that was dropped, or passed over by a reset"
+    return "waits for intake"

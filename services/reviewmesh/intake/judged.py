@@ -1,9 +1,10 @@
 """What intake has judged of the raw records that an operator's reset makes come again.
 
 The outcomes tell: accepted reviews and dead letters carry the coordinates of their raw record, and
-a forwarded copy those of the record that it is of. What left no outcome was dropped as a duplicate,
-or never judged; the content of the review before it tells which. So a reset of intake repeats
-nothing as long as the outcomes are kept.
+a forwarded copy those of the record that it is of, which go on into the copy's own outcome, since
+the copy may be deleted first. What left no outcome was dropped as a duplicate, or never judged; the
+content that was accepted before it tells which. So a reset of intake repeats nothing as long as the
+outcomes are kept.
 """
 
 from __future__ import annotations
@@ -64,35 +65,79 @@ class Offsets:
 
 
 class Judged:
-    """Of one partition of raw, for the offsets before `until`.
+    """Of one partition of raw, for the offsets from `first` on and before `until`.
 
     Outcomes are kept with the time of their raw record: the same offset of a topic that was deleted
     and made anew is another record.
     """
 
-    def __init__(self, partition: int, until: int) -> None:
+    def __init__(self, partition: int, first: int, until: int) -> None:
         self._partition = partition
+        self.first = first
         self.until = until
         self._accepted = Offsets(CHUNKS_AT_MOST)
         self._refused = Offsets(CHUNKS_AT_MOST)
         # By what the copies say, with the sum of their bytes: any producer can write any header.
         self._forwarded = Offsets(CHUNKS_AT_MOST)
-        self._latest: OrderedDict[str, str] = OrderedDict()
+        # The same of what was accepted of the copies, with the sum of id, content and time.
+        self._accepted_copies = Offsets(CHUNKS_AT_MOST)
+        # What the copies say that come again themselves.
+        self._again = Offsets(CHUNKS_AT_MOST)
+        # By review id: the content accepted last before the record in hand, and its offset.
+        self._latest: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._reached = -1
+
+    def add_again(self, record: Record) -> None:
+        """A record that comes again. To be called before the outcomes are added."""
+        self._again.set(*claimed(record), 1)
 
     def add_accepted(self, accepted: Mapping[str, Any]) -> None:
         """A record of the same partition of `reviews.accepted`."""
-        if accepted["source_topic"] == RAW and accepted["source_offset"] is not None:
-            place = accepted["source_partition"], accepted["source_offset"]
-            self._accepted.set(*place, stamp(accepted["source_timestamp"]))
+        if accepted["source_topic"] != RAW or accepted["source_offset"] is None:
+            return
+        partition, offset = accepted["source_partition"], accepted["source_offset"]
+        self._accepted.set(partition, offset, stamp(accepted["source_timestamp"]))
+        if partition == self._partition:
+            if offset >= self.first:
+                return
+            self._reached = max(self._reached, offset)
+        elif self._again.get(partition, offset):
+            return
+        else:
+            # Where its copy lay is not told; about where the ones around it lay.
+            offset = self._reached
+        self._accepted_before(accepted, offset)
+
+    def add_accepted_copy(self, accepted: Mapping[str, Any], offset: int) -> None:
+        """What was accepted of the copy of a record of this partition."""
+        content = accepted["review_id"], accepted["content_hash"]
+        told = content_sum(*content, accepted["source_timestamp"])
+        self._accepted_copies.set(self._partition, offset, told)
+        if offset < self.first:
+            self._accepted_before(accepted, offset)
+
+    def _accepted_before(self, accepted: Mapping[str, Any], offset: int) -> None:
+        """Accepted of a record before `first`. After a reset, later ones are not of later records:
+        what an earlier one had skipped is accepted behind what came after it."""
+        known = self._latest.get(accepted["review_id"])
+        if known is None or known[1] <= offset:
+            self.passed(accepted["review_id"], accepted["content_hash"], offset)
 
     def add_dead_letter(self, letter: Mapping[str, Any]) -> None:
-        if letter["topic"] == RAW and letter["stage"] == "intake":
+        """Of any partition: a letter holds the headers and the bytes of its record."""
+        if letter["topic"] != RAW or letter["stage"] != "intake":
+            return
+        if letter["partition"] == self._partition:
             self._refused.set(letter["partition"], letter["offset"], stamp(letter["read_at"]))
+        headers = tuple((header["key"], header["value"]) for header in letter["headers"])
+        self.add_forwarded(
+            Record(RAW, letter["partition"], letter["offset"], None, letter["value"], headers)
+        )
 
     def add_forwarded(self, record: Record) -> None:
         """A record of another partition of raw, which may be the copy of one of this."""
         partition, offset = claimed(record)
-        if partition == self._partition:
+        if partition == self._partition and record.partition != partition:
             self._forwarded.set(partition, offset, checksum(record))
 
     def covers(self, record: Record) -> bool:
@@ -108,28 +153,41 @@ class Judged:
             for place in ((record.partition, record.offset), claimed(record))
         )
 
+    def was_accepted_as_copy(
+        self, record: Record, review_id: str, content_hash: str, origin_ms: int
+    ) -> bool:
+        """Whether it was forwarded to its own partition and accepted there."""
+        known = self._accepted_copies.get(record.partition, record.offset)
+        return known == content_sum(review_id, content_hash, origin_ms)
+
     def was_settled(self, record: Record) -> bool:
         """Whether it was refused, or forwarded to its own partition."""
         at = record.partition, record.offset
         was_refused = self._refused.get(*at) == stamp(bounded_ms(record.timestamp_ms))
         return was_refused or self._forwarded.get(*at) == checksum(record)
 
-    def passed(self, review_id: str, content_hash: str) -> None:
+    def passed(self, review_id: str, content_hash: str, offset: int) -> None:
         """The reading came past a review that was accepted."""
         self._latest.pop(review_id, None)
-        self._latest[review_id] = content_hash
+        self._latest[review_id] = content_hash, offset
         if len(self._latest) > LATEST_CONTENTS:
             self._latest.popitem(last=False)
 
     def was_dropped(self, review_id: str, content_hash: str) -> bool:
         """Whether it left no outcome since it was a duplicate of the review before it."""
-        return self._latest.get(review_id) == content_hash
+        latest = self._latest.get(review_id)
+        return latest is not None and latest[0] == content_hash
 
 
 def claimed(record: Record) -> tuple[int, int]:
     """Partition and offset that a record says to be a copy of; negative where it says nothing."""
     match = CAME_FROM.fullmatch(record.header(FORWARDED_FROM) or b"")
     return (int(match[1]), int(match[2])) if match else (-1, -1)
+
+
+def is_copy(record: Record) -> bool:
+    """Whether a record says to be the copy of one of another partition, as intake makes them."""
+    return claimed(record)[0] not in (-1, record.partition)
 
 
 def stamp(milliseconds: int | None) -> int:
@@ -140,6 +198,11 @@ def stamp(milliseconds: int | None) -> int:
 def checksum(record: Record) -> int:
     """Never 0, which stands for none."""
     return zlib.crc32(record.value or b"") or 1
+
+
+def content_sum(review_id: str, content_hash: str, origin_ms: int | None) -> int:
+    """Never 0, which stands for none."""
+    return zlib.crc32(f"{origin_ms}/{content_hash}/{review_id}".encode()) or 1
 
 
 class Resets:
@@ -172,8 +235,11 @@ class Resets:
         until = self._reader.bounds(RAW, partition)[1] if start.reset else start.redo_until
         if until <= first:
             return None
-        judged, readback = self._readings.get(partition) or self._begin(partition, first, until)
-        self._readings[partition] = judged, readback
+        reading = self._readings.get(partition)
+        # Where another replica had the partition meanwhile, it begins further on.
+        if reading is None or reading[0].first != first:
+            reading = self._begin(partition, first, until)
+        judged, readback = self._readings[partition] = reading
         readback.go_on()
         del self._readings[partition]
         starts[RAW] = replace(start, redo_until=max(until, judged.until))
@@ -181,23 +247,37 @@ class Resets:
         return judged
 
     def _begin(self, partition: int, first: int, until: int) -> tuple[Judged, ReadBack]:
-        judged = Judged(partition, until)
+        judged = Judged(partition, first, until)
         home = partition % self._partitions
-        positions = {(ACCEPTED, home): 0, (DEAD_LETTER, home): 0}
+        positions = {(RAW, partition): first}
         # A copy can only be behind what it is a copy of, but producers make up the time of both.
         positions |= {(RAW, other): 0 for other in range(self._partitions) if other != partition}
+        for topic in (ACCEPTED, DEAD_LETTER):
+            positions |= {(topic, number): 0 for number in range(self._partitions)}
+
+        def take_accepted(record: Record) -> None:
+            copied_from, offset = claimed(record)
+            is_copy = copied_from == partition
+            if not is_copy and record.partition != home:
+                return
+            accepted = self._accepted_codec.decode_ours(record.value or b"")
+            if record.partition == home:
+                judged.add_accepted(accepted)
+            if is_copy:
+                judged.add_accepted_copy(accepted, offset)
 
         def take(record: Record) -> None:
-            if record.topic == RAW:
-                judged.add_forwarded(record)
-                return
             try:
                 if record.topic == ACCEPTED:
-                    judged.add_accepted(self._accepted_codec.decode_ours(record.value or b""))
-                else:
+                    take_accepted(record)
+                elif record.topic == DEAD_LETTER:
                     judged.add_dead_letter(
                         self._dead_letters_codec.decode_ours(record.value or b"")
                     )
+                elif record.partition == partition:
+                    judged.add_again(record)
+                else:
+                    judged.add_forwarded(record)
             except DecodeError:
                 # What others wrote there is no outcome of intake's.
                 return

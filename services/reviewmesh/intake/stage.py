@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from reviewmesh.intake.dedupe import Dedupe
-from reviewmesh.intake.judged import Judged, Resets
+from reviewmesh.intake.judged import Judged, Resets, is_copy
 from reviewmesh.intake.lookups import Lookups
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
 from reviewmesh.intake.provenance import Provenance
@@ -20,6 +20,7 @@ from reviewmesh.runtime.deadletter import DeadLetters
 from reviewmesh.runtime.partitioning import partition_of
 from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.record import (
+    FORWARDED_FROM,
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -220,7 +221,7 @@ class IntakeStage:
     def _take(self, record: Record) -> Unit:
         memory = self._memories[record.partition]
         if memory.replays.is_doubled(record):
-            return _unit(record, counted=metrics.REPLAYS_DROPPED.labels(self.service).inc)
+            return _unit(record, counted=memory.replays.dropping(record))
         if self._comes_again(record, memory):
             return _unit(record, counted=metrics.NOT_REPEATED.labels(self.service, "judged").inc)
         unit = self._judge(record)
@@ -245,8 +246,9 @@ class IntakeStage:
         except (DecodeError, Refused):
             return was_accepted
         content = review["review_id"], review["content_hash"]
+        was_accepted = was_accepted or judged.was_accepted_as_copy(record, *content, origin_ms)
         was_dropped = record.header(REPLAY) is None and judged.was_dropped(*content)
-        judged.passed(*content)
+        judged.passed(*content, record.offset)
         return was_accepted or was_dropped
 
     def _judge(self, record: Record) -> Unit:
@@ -307,6 +309,8 @@ class IntakeStage:
                 valid_traceparent(record.header(TRACEPARENT)) or new_traceparent(),
             ),
             (ORIGIN_TIMESTAMP, str(origin.timestamp_ms).encode()),
+            # As a reset finds it, also once the copy is deleted.
+            *(((FORWARDED_FROM, record.header(FORWARDED_FROM)),) if is_copy(record) else ()),
         )
         output = Output(ACCEPTED, record.partition, review_id.encode(), value, headers)
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")

@@ -166,8 +166,8 @@ class JoinStage:
     def receive(self, record: Record) -> None:
         replays = self._replays[record.partition]
         if replays.is_doubled(record):
-            counted = metrics.REPLAYS_DROPPED.labels(self.service).inc
             finished = ((record.topic, record.offset),)
+            counted = replays.dropping(record)
             self._units.append(Unit(record.partition, finished, (), counted))
             return
         replays.take(record)

@@ -35,8 +35,8 @@ def test_absurd_offsets_take_up_no_memory_without_bound() -> None:
 AT_MS = 1_795_000_000_000
 
 
-def judged() -> Judged:
-    return Judged(partition=1, until=100)
+def judged(first: int = 0) -> Judged:
+    return Judged(partition=1, first=first, until=100)
 
 
 def raw(
@@ -49,6 +49,7 @@ def raw(
 def test_accepted_reviews_name_the_record_of_the_producer() -> None:
     known = judged()
     accepted = {"source_topic": "reviews.raw", "source_partition": 4, "source_timestamp": AT_MS}
+    accepted |= {"review_id": "r", "content_hash": "A"}
     known.add_accepted({**accepted, "source_offset": 7})
     known.add_accepted({**accepted, "source_offset": 8, "source_topic": "other"})
     known.add_accepted(dict.fromkeys([*accepted, "source_offset"]))
@@ -61,9 +62,16 @@ def test_accepted_reviews_name_the_record_of_the_producer() -> None:
 def test_the_same_offset_of_a_topic_made_anew_is_another_record() -> None:
     known = judged()
     accepted = {"source_topic": "reviews.raw", "source_partition": 4, "source_timestamp": AT_MS}
+    accepted |= {"review_id": "r", "content_hash": "A"}
     known.add_accepted({**accepted, "source_offset": 7})
-    refused = {"topic": "reviews.raw", "partition": 1, "offset": 7, "stage": "intake"}
-    known.add_dead_letter({**refused, "read_at": AT_MS - 1})
+    refused = {
+        "topic": "reviews.raw",
+        "partition": 1,
+        "offset": 7,
+        "stage": "intake",
+        "headers": [],
+    }
+    known.add_dead_letter({**refused, "read_at": AT_MS - 1, "value": b"junk"})
     assert not known.was_accepted(raw(7, partition=4), AT_MS + 1)
     assert not known.was_settled(raw(7))
 
@@ -71,7 +79,9 @@ def test_the_same_offset_of_a_topic_made_anew_is_another_record() -> None:
 def test_dead_letters_of_intake_settle_a_record_and_those_of_others_do_not() -> None:
     known = judged()
     letter = {"topic": "reviews.raw", "partition": 1, "offset": 7, "stage": "intake"} | {
-        "read_at": AT_MS
+        "read_at": AT_MS,
+        "headers": [],
+        "value": b"junk",
     }
     known.add_dead_letter(letter)
     known.add_dead_letter({**letter, "offset": 8, "topic": "reviews.accepted"})
@@ -102,9 +112,9 @@ def test_a_header_alone_settles_no_record_of_somebody_else() -> None:
 
 def test_what_left_no_outcome_and_repeats_the_review_before_it_was_a_duplicate() -> None:
     known = judged()
-    known.passed("r", "A")
+    known.passed("r", "A", 1)
     assert known.was_dropped("r", "A")
-    known.passed("r", "B")
+    known.passed("r", "B", 2)
     assert not known.was_dropped("r", "A")
     assert not known.was_dropped("other", "B")
 

@@ -87,6 +87,7 @@ class Intake:
     registry: Registry = dataclasses.field(default_factory=Registry)
     tail: Tail = dataclasses.field(default_factory=Tail)
     secret: str | None = None
+    now: float = NOW
 
     def __post_init__(self) -> None:
         names = ("review", "accepted_review", "dead_letter", "replayed")
@@ -99,7 +100,7 @@ class Intake:
             limited,
             self.accepted,
             replayed,
-            DeadLetters(self.dead, lambda: NOW),
+            DeadLetters(self.dead, lambda: self.now),
             Resets(
                 self.tail,  # type: ignore[arg-type]
                 self.accepted,
@@ -108,7 +109,7 @@ class Intake:
                 structlog.get_logger(),
             ),
             self.tail,  # type: ignore[arg-type]
-            lambda: NOW,
+            lambda: self.now,
             CONTRACT,
             IntakeSettings(forwarding_secret=self.secret),
             structlog.get_logger(),
