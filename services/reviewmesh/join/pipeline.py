@@ -135,7 +135,10 @@ class PartitionJoin:
         self._is_ahead = is_ahead
         self._position = position
         self._pending: dict[int, Pending] = {}
-        self._early: dict[int, dict[str, tuple[int, Result]]] = {}
+        # By accepted offset: results that came before their review, as task, offset and result.
+        # Of a topic that was made anew two reviews have had the same offset: which of the results
+        # is for it, only the review tells.
+        self._early: dict[int, list[tuple[str, int, Result]]] = {}
         self._early_of: Counter[str] = Counter()
         # Accepted offsets of early results that a question for the end of accepted is open for.
         self._doubted: set[int] = set()
@@ -181,9 +184,9 @@ class PartitionJoin:
     def _take_early(self, pending: Pending) -> list[Emission]:
         """The results that came before their review; gives those that are not for it."""
         emissions: list[Emission] = []
-        for task, (offset, result) in self._pop_early(pending.offset).items():
+        for task, offset, result in self._pop_early(pending.offset):
             if is_of(result, pending.accepted):
-                pending.results[task] = (offset, result)
+                emissions += self._choose(pending.results, task, offset, result)
             else:
                 emissions.append(finished_without_use(task, offset, result, "foreign"))
         return emissions
@@ -199,9 +202,9 @@ class PartitionJoin:
             doubled = self._choose(pending.results, task, offset, result)
             return doubled + self._emit_complete(result["review_id"], now)
         if self._is_ahead(accepted_offset):
-            early = self._early.setdefault(accepted_offset, {})
-            self._early_of[task] += task not in early
-            return self._choose(early, task, offset, result)
+            self._early.setdefault(accepted_offset, []).append((task, offset, result))
+            self._early_of[task] += 1
+            return []
         return [self._late(task, offset, result, now)]
 
     def _choose(
@@ -222,9 +225,9 @@ class PartitionJoin:
 
     # -- results whose review does not come --------------------------------------------------
 
-    def _pop_early(self, accepted_offset: int) -> dict[str, tuple[int, Result]]:
-        early = self._early.pop(accepted_offset, {})
-        self._early_of.subtract(early.keys())
+    def _pop_early(self, accepted_offset: int) -> list[tuple[str, int, Result]]:
+        early = self._early.pop(accepted_offset, [])
+        self._early_of.subtract(task for task, _, _ in early)
         return early
 
     def doubts_early(self) -> bool:
@@ -250,7 +253,7 @@ class PartitionJoin:
         return [
             finished_without_use(task, offset, result, "orphaned")
             for accepted_offset in sorted(accepted_offsets)
-            for task, (offset, result) in self._pop_early(accepted_offset).items()
+            for task, offset, result in self._pop_early(accepted_offset)
         ]
 
     def read_to_end(self, task: str, as_of: float) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-Need = Literal["start", "broker", "assignment", "offsets", "records", "transactions", "progress"]
+Need = Literal[
+    "start", "broker", "topics", "assignment", "offsets", "records", "transactions", "progress"
+]
 
 
 class Readiness:
