@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from reviewmesh.join.pipeline import ACCEPTED
 from reviewmesh.runtime import kafka, metrics
-from reviewmesh.runtime.ledger import decode_finished
+from reviewmesh.runtime.ledger import restore
 from reviewmesh.runtime.settings import Settings
 
 CALL_TIMEOUT_S = 5.0
@@ -31,6 +31,8 @@ class Finished:
 
     offset: int
     beyond: frozenset[int] = frozenset()
+    # Kafka's id of the accepted topic that these are offsets of, in short.
+    topic_id: int = 0
 
     def covers(self, offset: int) -> bool:
         return offset < self.offset or offset in self.beyond
@@ -90,7 +92,8 @@ class EnricherLedgers:
             return None
         if at.error is not None or at.offset < 0:
             return None
-        return Finished(at.offset, decode_finished(at.offset, at.metadata))
+        restored = restore(at.offset, at.metadata)
+        return Finished(at.offset, restored.finished, restored.notes.topic_id)
 
     def _consumer(self, task: str) -> Any:
         if task not in self._of_task:

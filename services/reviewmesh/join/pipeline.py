@@ -12,7 +12,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from reviewmesh.join.enriched import ANSWERED, TASKS, TIMEOUT, build, merge
 from reviewmesh.join.progress import TaskProgress
@@ -28,6 +28,9 @@ MAX_PARTIALS = 50_000
 SPARE_DEADLINES = 10_000
 
 Result = Mapping[str, Any]
+ResultOf = tuple[str, str, str]
+"""A task, and the id and the content of the review."""
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,9 @@ class PartitionJoin:
         self._is_ahead = is_ahead
         self._position = position
         self._pending: dict[int, Pending] = {}
-        self._early: dict[int, dict[str, tuple[int, Result]]] = {}
+        # By accepted offset: results that came before their review. Where accepted was made anew,
+        # several reviews have had an offset: which of the results is for it, the review tells.
+        self._early: dict[int, dict[ResultOf, tuple[int, Result]]] = {}
         self._early_of: Counter[str] = Counter()
         # Accepted offsets of early results that a question for the end of accepted is open for.
         self._doubted: set[int] = set()
@@ -181,9 +186,9 @@ class PartitionJoin:
     def _take_early(self, pending: Pending) -> list[Emission]:
         """The results that came before their review; gives those that are not for it."""
         emissions: list[Emission] = []
-        for task, (offset, result) in self._pop_early(pending.offset).items():
+        for (task, *_), (offset, result) in self._pop_early(pending.offset).items():
             if is_of(result, pending.accepted):
-                pending.results[task] = (offset, result)
+                emissions += choose(pending.results, task, task, offset, result)
             else:
                 emissions.append(finished_without_use(task, offset, result, "foreign"))
         return emissions
@@ -196,35 +201,20 @@ class PartitionJoin:
         if pending is not None:
             if not is_of(result, pending.accepted):
                 return [finished_without_use(task, offset, result, "foreign")]
-            doubled = self._choose(pending.results, task, offset, result)
+            doubled = choose(pending.results, task, task, offset, result)
             return doubled + self._emit_complete(result["review_id"], now)
         if self._is_ahead(accepted_offset):
             early = self._early.setdefault(accepted_offset, {})
-            self._early_of[task] += task not in early
-            return self._choose(early, task, offset, result)
+            key = (task, result["review_id"], result["content_hash"])
+            self._early_of[task] += key not in early
+            return choose(early, key, task, offset, result)
         return [self._late(task, offset, result, now)]
-
-    def _choose(
-        self, results: dict[str, tuple[int, Result]], task: str, offset: int, result: Result
-    ) -> list[Emission]:
-        """Keep one result of a task, the first unless only the other is an answer.
-
-        An enricher that was reset infers again; the offset of neither may stay unfinished.
-        """
-        known = results.get(task)
-        if known is None:
-            results[task] = (offset, result)
-            return []
-        other = (offset, result)
-        if known[1]["status"] not in ANSWERED and result["status"] in ANSWERED:
-            results[task], other = other, known
-        return [finished_without_use(task, *other, "doubled")]
 
     # -- results whose review does not come --------------------------------------------------
 
-    def _pop_early(self, accepted_offset: int) -> dict[str, tuple[int, Result]]:
+    def _pop_early(self, accepted_offset: int) -> dict[ResultOf, tuple[int, Result]]:
         early = self._early.pop(accepted_offset, {})
-        self._early_of.subtract(early.keys())
+        self._early_of.subtract(task for task, _, _ in early)
         return early
 
     def doubts_early(self) -> bool:
@@ -250,7 +240,7 @@ class PartitionJoin:
         return [
             finished_without_use(task, offset, result, "orphaned")
             for accepted_offset in sorted(accepted_offsets)
-            for task, (offset, result) in self._pop_early(accepted_offset).items()
+            for (task, *_), (offset, result) in self._pop_early(accepted_offset).items()
         ]
 
     def read_to_end(self, task: str, as_of: float) -> None:
@@ -464,3 +454,20 @@ def finished_by(pending: Pending) -> tuple[tuple[str, int], ...]:
 
 def finished_without_use(task: str, offset: int, result: Result, outcome: str) -> Emission:
     return Emission(result["review_id"], ((TOPIC_OF[task], offset),), late=(task, outcome))
+
+
+def choose(
+    results: dict[Key, tuple[int, Result]], key: Key, task: str, offset: int, result: Result
+) -> list[Emission]:
+    """Keep one result of a review and a task, the first unless only the other is an answer.
+
+    An enricher that was reset infers again; the offset of neither may stay unfinished.
+    """
+    known = results.get(key)
+    if known is None:
+        results[key] = (offset, result)
+        return []
+    other = (offset, result)
+    if known[1]["status"] not in ANSWERED and result["status"] in ANSWERED:
+        results[key], other = other, known
+    return [finished_without_use(task, *other, "doubled")]

@@ -42,6 +42,7 @@ from reviewmesh.runtime.record import (
 from reviewmesh.runtime.registry import RegistryUnavailable
 from reviewmesh.runtime.replays import REPLAYED, Replays
 from reviewmesh.runtime.stage import Ledgers, Start
+from reviewmesh.runtime.topicids import is_another
 
 PARTIAL = "reviews.partial"
 TICK_S = 0.5
@@ -240,7 +241,11 @@ class JoinStage:
                 self._emit(partition, join.accepted_read_to_end())
             else:
                 join.read_to_end(RESULT_TOPICS[topic], as_of)
+        accepted_id = self._ledgers.topic_id(ACCEPTED, partition)
         for task, finished in self._enrichers.answers(partition):
+            # Until it reads a topic that was made anew, it has finished offsets of another one.
+            if is_another(finished.topic_id, accepted_id):
+                continue
             join.finished_by_enricher(task, finished.covers, now)
         emissions, questions = join.tick(now)
         for task in questions.ends:

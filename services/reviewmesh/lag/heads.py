@@ -6,7 +6,7 @@ Only that one record is read, and only when it is not the one read last time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,19 +42,24 @@ class Stretch:
     start: int
     end: int
     progress: Progress
+    topic_id: int = 0
+    """Kafka's id of the topic, in short."""
 
 
 class HeadReader:
     """Assigns a consumer by hand; it fetches only while it is asked."""
 
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
+    def __init__(self, consumer: Callable[[], Any]) -> None:
+        """`consumer` gives the one to use now."""
+        self._current = consumer
+        self._consumer: Any = None
 
     def read(self, stretches: Iterable[Stretch]) -> dict[Stretch, Head | None]:
         """The head of each stretch, None where it holds no record; what gave no answer in time
         is left out."""
         found: dict[Stretch, Head | None] = {}
         waiting = list(dict.fromkeys(stretches))
+        self._consumer = self._current()
         deadline = time.monotonic() + READ_FOR_S
         try:
             while waiting and time.monotonic() < deadline:

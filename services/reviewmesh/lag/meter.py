@@ -86,8 +86,8 @@ class Watched:
             return False
         if now - self.searched_at > LOOK_AGAIN_AFTER_S:
             return False
-        if wanted.end < self.searched.end:
-            # An end never goes back: the topic was made anew, and these are other records.
+        if wanted.topic_id != self.searched.topic_id or wanted.end < self.searched.end:
+            # The topic was made anew, and these are other records. An end never goes back.
             return False
         if self.head is None:
             return wanted.end == self.searched.end
@@ -101,8 +101,8 @@ class LagMeter:
         self._broker = broker
         self._groups = groups
         self._clock = clock
-        self._reader = HeadReader(broker.stable)
-        self._open_reader = HeadReader(broker.open)
+        self._reader = HeadReader(lambda: broker.stable)
+        self._open_reader = HeadReader(lambda: broker.open)
         self._watched: dict[Key, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
         self._stable_ends: dict[Place, int] = {}
@@ -193,7 +193,7 @@ class LagMeter:
             reach[key] = found
             progress = found.reached(watched.progress)
             start = max(progress.committed, found.start)
-            wanted[key] = Stretch(key[1], start, found.stable, progress)
+            wanted[key] = Stretch(key[1], start, found.stable, progress, found.topic_id)
         self._find_heads(wanted, now, problems)
         open_heads = self._find_open_heads(wanted, reach)
         for key, stretch in wanted.items():

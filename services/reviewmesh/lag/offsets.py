@@ -16,8 +16,9 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.runtime import kafka
-from reviewmesh.runtime.ledger import decode_finished
+from reviewmesh.runtime.ledger import restore
 from reviewmesh.runtime.settings import Settings, variable
+from reviewmesh.runtime.topicids import Found, find_topics, is_another
 
 CALL_TIMEOUT_S = 2.0
 ASK_AGAIN_S = 0.1
@@ -32,8 +33,6 @@ MOVING = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
 )
 
-TOPICS_HOLD_S = 10.0
-
 Place = tuple[str, int]
 """A topic as it is named on the broker, and a partition."""
 
@@ -47,7 +46,8 @@ class Committed:
 
     def progress(self) -> Progress:
         """Metadata that the mesh did not write counts as none, as it does for the services."""
-        return Progress(self.offset, decode_finished(self.offset, self.metadata))
+        restored = restore(self.offset, self.metadata)
+        return Progress(self.offset, restored.finished, restored.notes.topic_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Progress:
     committed: int
     finished: frozenset[int] = frozenset()
     """Offsets beyond `committed` that are finished too."""
+    topic_id: int = 0
+    """Kafka's id of the topic that these are offsets of, in short; 0 where it is unknown."""
 
     def covers(self, offset: int) -> bool:
         return offset < self.committed or offset in self.finished
@@ -72,10 +74,14 @@ class Ends:
     end: int
     """The high watermark, open transactions included: Kafka's own lag counts up to here."""
 
+    topic_id: int = 0
+
     def reached(self, progress: Progress) -> Progress:
-        """What of it holds here. A commit beyond the end is of a topic that was deleted: its
-        successor is read from the beginning."""
-        return progress if progress.committed <= self.end else Progress(0)
+        """What of it holds here. A commit of another id, or beyond the end, is of a topic that was
+        deleted: its successor is read from the beginning."""
+        if is_another(progress.topic_id, self.topic_id) or progress.committed > self.end:
+            return Progress(0)
+        return progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +97,39 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.stable: Any = self._consumer("read_committed")
-        self.open: Any = self._consumer("read_uncommitted")
+        self._stable: Any = None
+        self._open: Any = None
         self._of_group: dict[str, Any] = {}
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
-        # The partitions of topics that exist, as far as known; None after a failure: look again.
-        self._topics: Mapping[str, int] | None = None
-        self._topics_at = 0.0
+        self._admin = kafka.make_admin(settings.kafka)
+        # Kafka's ids of the topics that these clients have asked about.
+        self._topic_ids: dict[str, int] = {}
 
     def close(self) -> None:
         self._threads.shutdown()
-        for consumer in (self.stable, self.open, *self._of_group.values()):
+        for consumer in self._of_group.values():
             consumer.close()
+        self._close_readers()
+
+    @property
+    def stable(self) -> Any:
+        """Reads what is committed; only to be held for as long as one measurement."""
+        if self._stable is None:
+            self._stable = self._consumer("read_committed")
+        return self._stable
+
+    @property
+    def open(self) -> Any:
+        """Reads open transactions too; only to be held for as long as one measurement."""
+        if self._open is None:
+            self._open = self._consumer("read_uncommitted")
+        return self._open
+
+    def _close_readers(self) -> None:
+        for consumer in (self._stable, self._open):
+            if consumer is not None:
+                consumer.close()
+        self._stable = self._open = None
 
     def _consumer(self, isolation: str, group: str | None = None) -> Any:
         options = kafka.reader_options(self._settings) | {
@@ -153,46 +180,55 @@ class Broker:
     # -- ends --------------------------------------------------------------------------------
 
     def ends(self, places: Collection[Place]) -> dict[Place, Ends | Failure]:
-        """Three requests to each leader, whatever the number of partitions."""
-        topics = self._existing({topic for topic, _ in places})
+        """Four requests, three of them to each leader, whatever the number of partitions."""
+        names = {topic for topic, _ in places}
+        topics = self._existing(names)
         if isinstance(topics, Failure):
             return dict.fromkeys(places, topics)
-        there = [place for place in places if place[0] in topics]
-        found: dict[Place, Ends | Failure] = dict.fromkeys(
-            places, Failure("there is no such topic; see `reviewmesh topics apply`", gone=True)
-        )
-        if there:
-            found |= self._ends(there)
-        if any(isinstance(ends, Failure) for ends in found.values()):
-            self._topics = None
+        found = self._ends_of(places, topics)
+        if any(isinstance(ends, Failure) and not ends.gone for ends in found.values()):
+            # A topic that goes meanwhile fails the question for all: ask again without it.
+            left = self._existing(names)
+            if not isinstance(left, Failure) and left.keys() < topics.keys():
+                found = self._ends_of(places, left)
         return found
 
-    def _ends(self, places: list[Place]) -> dict[Place, Ends | Failure]:
+    def _ends_of(
+        self, places: Collection[Place], topics: Mapping[str, Found]
+    ) -> dict[Place, Ends | Failure]:
+        gone = Failure("there is no such topic; see `reviewmesh topics apply`", gone=True)
+        found: dict[Place, Ends | Failure] = dict.fromkeys(places, gone)
+        there = [place for place in places if place[0] in topics]
+        if not there:
+            return found
         asked = ((self.open, OFFSET_BEGINNING), (self.stable, OFFSET_END), (self.open, OFFSET_END))
         try:
-            answers = [_offsets(consumer, places, at) for consumer, at in asked]
+            answers = [_offsets(consumer, there, at) for consumer, at in asked]
         except KafkaException as error:
-            return dict.fromkeys(places, Failure(error.args[0].str()))
-        return {place: _reach([answer[place] for answer in answers]) for place in places}
+            return found | dict.fromkeys(there, Failure(error.args[0].str()))
+        for place in there:
+            found[place] = _reach([answer[place] for answer in answers], topics[place[0]].id)
+        return found
 
     def partitions(self, topic: str) -> int:
         """How many the topic has now; 0 where that is not known. Topics may grow."""
         topics = self._existing({topic})
-        return 0 if isinstance(topics, Failure) else topics.get(topic, 0)
+        return topics[topic].partitions if not isinstance(topics, Failure) and topics else 0
 
-    def _existing(self, wanted: set[str]) -> Mapping[str, int] | Failure:
-        """The topics that exist with their partitions, asked for now and again."""
-        known = self._topics
-        fresh = time.monotonic() - self._topics_at < TOPICS_HOLD_S
-        if known is not None and fresh and wanted <= known.keys():
-            return known
+    def _existing(self, names: set[str]) -> Mapping[str, Found] | Failure:
+        """Those of the topics that exist."""
         try:
-            found = self.open.list_topics(timeout=CALL_TIMEOUT_S).topics
+            found = find_topics(self._admin, names, CALL_TIMEOUT_S)
         except KafkaException as error:
             return Failure(error.args[0].str())
-        self._topics_at = time.monotonic()
-        self._topics = {name: len(topic.partitions) for name, topic in found.items()}
-        return self._topics
+        for name in names:
+            now = found[name].id if name in found else 0
+            known = self._topic_ids.setdefault(name, now)
+            if known != now:
+                # A client keeps the epoch of a leader, and reads a new topic in vain.
+                self._close_readers()
+                self._topic_ids[name] = now
+        return found
 
 
 def _asked_of_coordinator(consumer: Any, places: Collection[Place]) -> list[Any]:
@@ -215,9 +251,9 @@ def _offsets(consumer: Any, places: Iterable[Place], at: int) -> dict[Place, Any
     return {(found.topic, found.partition): found for found in answer}
 
 
-def _reach(answers: list[Any]) -> Ends | Failure:
+def _reach(answers: list[Any], topic_id: int) -> Ends | Failure:
     for answer in answers:
         if answer.error is not None:
             return Failure(answer.error.str())
     start, stable, end = (answer.offset for answer in answers)
-    return Ends(start, stable, max(stable, end))
+    return Ends(start, stable, max(stable, end), topic_id)

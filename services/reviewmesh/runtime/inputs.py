@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reviewmesh.runtime.batches import Impassable
 from reviewmesh.runtime.ledger import Commit, CompletionLedger, Notes
@@ -26,6 +26,7 @@ class Input:
     ledger: CompletionLedger
     suspicion: Suspicion
     redo_until: int = 0
+    topic_id: int = 0
     held: deque[Record | Impassable] = field(default_factory=deque)
     end: int = 0
     # Offsets that were not delivered, as (first, next): markers, or deleted before they were read.
@@ -50,7 +51,8 @@ class Input:
 
     def notes(self) -> Notes:
         head = self.ledger.head
-        return self.suspicion.notes(head, self.redo_until if head < self.redo_until else 0)
+        notes = self.suspicion.notes(head, self.redo_until if head < self.redo_until else 0)
+        return replace(notes, topic_id=self.topic_id)
 
 
 class Inputs:
@@ -89,3 +91,6 @@ class Inputs:
 
     def position(self, topic: str, partition: int) -> int:
         return self._inputs[topic, partition].ledger.position
+
+    def topic_id(self, topic: str, partition: int) -> int:
+        return self._inputs[topic, partition].topic_id

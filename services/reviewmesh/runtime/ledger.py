@@ -13,7 +13,7 @@ import binascii
 import struct
 import zlib
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MARK = "rm1:"
 METADATA_LIMIT = 4095
@@ -21,6 +21,7 @@ METADATA_LIMIT = 4095
 LARGEST_WINDOW = 24_000
 LARGEST_BITMAP = LARGEST_WINDOW // 8 + 1
 NOTES = struct.Struct(">BHHBQQ")
+TOPIC_ID = struct.Struct(">Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Notes:
     redo_until: int = 0
     # Where `group` counts from: what is before was in hand, and did no harm.
     passed: int = 0
+    # Kafka's id of the topic whose offsets these are, in short; 0 where it is unknown.
+    topic_id: int = 0
 
     def deaths_with(self, own: bool) -> int:
         """With the process that wrote this; `own`: it is this one, and has not died."""
@@ -47,7 +50,8 @@ class Notes:
     def packed(self) -> bytes:
         deaths, group = min(self.deaths, 0xFFFF), min(self.group, 0xFFFF)
         strikes = min(self.strikes, 0xFF)
-        return NOTES.pack(self.running, deaths, group, strikes, self.redo_until, self.passed)
+        counts = NOTES.pack(self.running, deaths, group, strikes, self.redo_until, self.passed)
+        return counts + TOPIC_ID.pack(self.topic_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,14 @@ def _offsets(offset: int, bitmap: bytes) -> frozenset[int]:
 
 
 def _notes(packed: bytes) -> Notes:
-    """Versions before the notes wrote none; a later one may write more behind them."""
+    """Older versions wrote none, or no id; a later one may write more behind them."""
     if len(packed) < NOTES.size:
         return Notes()
     running, *numbers = NOTES.unpack_from(packed)
-    return Notes(bool(running), *numbers)
+    topic_id = 0
+    if len(packed) >= NOTES.size + TOPIC_ID.size:
+        (topic_id,) = TOPIC_ID.unpack_from(packed, NOTES.size)
+    return replace(Notes(bool(running), *numbers), topic_id=topic_id)
 
 
 class CompletionLedger:

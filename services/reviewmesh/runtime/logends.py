@@ -16,6 +16,7 @@ from reviewmesh.runtime import kafka, metrics
 from reviewmesh.runtime.record import Unavailable
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Start
+from reviewmesh.runtime.topicids import find_topics, is_another
 
 CALL_TIMEOUT_S = 5.0
 
@@ -26,6 +27,7 @@ class LogEnds:
     def __init__(self, settings: Settings, service: str, log: structlog.stdlib.BoundLogger) -> None:
         self._prefix = settings.prefix
         self._options = kafka.reader_options(settings)
+        self._admin = kafka.make_admin(settings.kafka)
         self._service = service
         self._log = log
 
@@ -35,12 +37,14 @@ class LogEnds:
         Raises Unavailable.
         """
         ends = {}
+        # A consumer of its own each time: it has no epoch of a log that was deleted.
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
+            ids = self._ids(list(starts))
             for topic, start in starts.items():
                 target = TopicPartition(self._prefix + topic, partition)
                 low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-                starts[topic] = self._within(partition, start, low, high)
+                starts[topic] = self._within(partition, start, ids[topic], low, high)
                 ends[topic] = high
         except KafkaException as error:
             raise Unavailable(
@@ -50,10 +54,20 @@ class LogEnds:
             consumer.close()
         return ends
 
-    def _within(self, partition: int, start: Start, low: int, high: int) -> Start:
+    def _ids(self, topics: list[str]) -> dict[str, int]:
+        found = find_topics(self._admin, [self._prefix + name for name in topics], CALL_TIMEOUT_S)
+        missing = [self._prefix + name for name in topics if self._prefix + name not in found]
+        if missing:
+            raise Unavailable(
+                f"topics missing: {', '.join(missing)}; run `reviewmesh topics apply`"
+            )
+        return {name: found[self._prefix + name].id for name in topics}
+
+    def _within(self, partition: int, start: Start, topic_id: int, low: int, high: int) -> Start:
         if start.offset is None:
-            return Start(start.topic, low)
-        if start.offset > high:
+            return Start(start.topic, low, topic_id=topic_id)
+        # A new log may be as long as the old one was: its offsets alone do not tell.
+        if is_another(start.topic_id, topic_id) or start.offset > high:
             self._log.warning(
                 "the topic was made anew: reading it from its beginning",
                 topic=start.topic,
@@ -61,12 +75,12 @@ class LogEnds:
                 committed=start.offset,
                 end=high,
             )
-            return Start(start.topic, low)
+            return Start(start.topic, low, topic_id=topic_id)
         if start.offset < low:
             self.skipped(start.topic, partition, start.offset, low)
             finished = frozenset(offset for offset in start.finished if offset >= low)
-            return replace(start, offset=low, finished=finished)
-        return start
+            return replace(start, offset=low, finished=finished, topic_id=topic_id)
+        return replace(start, topic_id=topic_id)
 
     def skipped(self, topic: str, partition: int, first: int, low: int) -> None:
         """Say and count that offsets from `first` up to `low` were gone before they were read."""

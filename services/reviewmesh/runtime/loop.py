@@ -9,7 +9,7 @@ another owner's transaction is open, which is the ownership fence.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -22,12 +22,12 @@ from confluent_kafka import (
 from reviewmesh.runtime import kafka, metrics
 from reviewmesh.runtime.feed import UNREADABLE, Feed
 from reviewmesh.runtime.inputs import Input, Inputs
-from reviewmesh.runtime.ledger import CompletionLedger
+from reviewmesh.runtime.ledger import CompletionLedger, Notes
 from reviewmesh.runtime.logends import LogEnds
 from reviewmesh.runtime.logwatch import LogWatch
 from reviewmesh.runtime.openings import Opened, Openings
 from reviewmesh.runtime.outbox import Outbox, Refused
-from reviewmesh.runtime.overseer import Overseer, Reopening
+from reviewmesh.runtime.overseer import Overseer
 from reviewmesh.runtime.reader import PartitionReader
 from reviewmesh.runtime.readiness import Readiness
 from reviewmesh.runtime.record import Unit
@@ -35,6 +35,7 @@ from reviewmesh.runtime.refusals import Refusals
 from reviewmesh.runtime.settings import Settings
 from reviewmesh.runtime.stage import Stage
 from reviewmesh.runtime.suspicion import Suspicion
+from reviewmesh.runtime.topicids import is_another
 from reviewmesh.runtime.topics import partitions_read
 from reviewmesh.runtime.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 
@@ -54,7 +55,14 @@ class SlotTaken(RuntimeError):
 class ConsumerLoop:
     """Runs one stage. `run` returns after `request_stop`, all committed or grace over."""
 
-    def __init__(self, stage: Stage, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        settings: Settings,
+        topics: Collection[str],
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """`topics`: all that the stage reads or writes."""
         self._stage = stage
         self._settings = settings
         self._log = log
@@ -74,6 +82,11 @@ class ConsumerLoop:
         self._failure: BaseException | None = None
         self._fenced = ""
         self._rejoined_at: list[float] = []
+        # Since when this consumer is a member, and the ids of the topics that it reads.
+        self._joined_at = time.monotonic()
+        self._topic_ids: dict[str, int] = {}
+        # Those of them that have another id now.
+        self._made_anew: set[str] = set()
         self.heartbeat = time.monotonic()
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
@@ -83,7 +96,7 @@ class ConsumerLoop:
         self._ends = LogEnds(settings, stage.service, log)
         self._openings = Openings(settings, stage, self._ends, self.readiness, log)
         self._refusals = Refusals(settings, log)
-        self._watch = LogWatch(settings, log)
+        self._watch = LogWatch(settings, topics, log)
         self._overseer = Overseer(stage, self.inputs, self._ends, self.readiness, log)
         self.readiness.waits("broker", f"the broker at {self._brokers}")
 
@@ -122,6 +135,8 @@ class ConsumerLoop:
             return
         for opened in self._openings.advance(self._consumer):
             self._start(opened)
+        if self._made_anew:
+            self._read_anew()
         self._pass_over()
         self._feed.work_off()
         self._collect()
@@ -155,6 +170,9 @@ class ConsumerLoop:
             )
         self._rejoined_at.append(now)
         self._log.warning("fenced by the group: joining it anew", reason=reason)
+        self._replace_consumer()
+
+    def _replace_consumer(self) -> None:
         for partition in self._owned:
             self._forget(partition)
         self._owned.clear()
@@ -163,7 +181,33 @@ class ConsumerLoop:
             kafka.consumer_options(self._settings, self._group), self._on_error
         )
         self._fenced = ""
+        self._made_anew.clear()
+        self._topic_ids.clear()
+        self._joined_at = time.monotonic()
         self._subscribe()
+
+    def _read_anew(self) -> None:
+        """Read topics that were made anew, with a new consumer.
+
+        This one keeps the epochs of the leaders that it has seen, and those of a new topic begin at
+        0 again: after any restart of a broker it would ask in vain for ever.
+        """
+        self._log.warning(
+            "a topic was made anew: joining the group anew to read it from its beginning",
+            topics=sorted(self._made_anew),
+        )
+        self._collect()
+        self._transact(closing=self._owned)
+        self._replace_consumer()
+        self.readiness.waits("assignment", "partitions from the group's coordinator")
+
+    def _note_ids(self, topic_ids: Mapping[str, int]) -> None:
+        for topic in self._stage.topics:
+            now = topic_ids.get(topic, 0)
+            if is_another(self._topic_ids.get(topic, 0), now):
+                self._made_anew.add(topic)
+            elif now:
+                self._topic_ids[topic] = now
 
     def _finish(self) -> None:
         """Stop reading, finish what is in flight within the grace time, commit."""
@@ -233,16 +277,13 @@ class ConsumerLoop:
         metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
         self._producer.discard()
         self.readiness.waits("broker", f"a new producer, since: {reason}")
-        self._reopen({partition: set() for partition in sorted(self._owned)})
+        self._reopen(self._owned)
 
-    def _reopen(self, partitions: Reopening) -> None:
-        """Forget these partitions and read them again from what is committed.
-
-        Of topics that were made anew, what is committed says nothing.
-        """
-        self._drop(list(partitions))
-        for partition, made_anew in partitions.items():
-            self._openings.begin([partition], own=True, made_anew=made_anew)
+    def _reopen(self, partitions: Iterable[int]) -> None:
+        """Forget these partitions and read them again from what is committed."""
+        reopened = sorted(partitions)
+        self._drop(reopened)
+        self._openings.begin(reopened, own=True)
 
     def _oversee(self) -> None:
         """Reopen what stands still or has lost its log. Raises StandsStill when that did not help.
@@ -250,10 +291,23 @@ class ConsumerLoop:
         What waits for the broker, or for a transaction that is refused, is not looked at.
         """
         self._watch.watch((item.topic, item.partition) for item in self.inputs)
+        seen = self._watch.seen
+        if seen.missing:
+            names = ", ".join(self._prefix + topic for topic in seen.missing)
+            self.readiness.waits(
+                "topics", f"topics missing: {names}; run `reviewmesh topics apply`"
+            )
+        else:
+            self.readiness.has("topics")
+        # An earlier look may be of the topic that was there before.
+        if seen.looked_at > self._joined_at:
+            self._note_ids(seen.topic_ids)
+        if self._made_anew:
+            return
         if self.readiness.is_waiting_for("broker") or self.readiness.is_waiting_for("transactions"):
             self._overseer.excuse()
             return
-        to_reopen = self._overseer.look(self._watch.logs, self._outbox.holds)
+        to_reopen = self._overseer.look(seen.logs, self._outbox.holds)
         if to_reopen:
             self._reopen(to_reopen)
 
@@ -325,6 +379,7 @@ class ConsumerLoop:
     def _start(self, opened: Opened) -> None:
         """Fetch a partition from where its state begins."""
         partition, inputs = opened.partition, []
+        self._note_ids({topic: start.topic_id for topic, start in opened.starts.items()})
         for topic, start in opened.starts.items():
             assert start.offset is not None, "expected an offset within the log"
             head = start.offset
@@ -332,8 +387,10 @@ class ConsumerLoop:
                 head, start.finished, self._stage.max_in_flight, self._stage.max_window
             )
             notes = opened.notes[topic]
+            if is_another(notes.topic_id, start.topic_id):
+                notes = Notes()
             suspicion = Suspicion(notes, notes.running and not opened.own, head)
-            item = Input(topic, partition, ledger, suspicion, start.redo_until)
+            item = Input(topic, partition, ledger, suspicion, start.redo_until, start.topic_id)
             item.held.extend(opened.passages.get(topic, ()))
             inputs.append(item)
         self.inputs.add(inputs)
@@ -413,14 +470,14 @@ class ConsumerLoop:
         else:
             self.readiness.has("transactions")
             if not self._outbox.has_postponed:
-                self.readiness.has("topic")
+                self.readiness.has("dead letters")
 
     def _postpone(self, refused: Refused) -> None:
         """Somebody changed the topic; it takes its dead letters again once that is undone."""
         reason = f"{refused}: a dead letter waits until its topic takes it; see its configuration"
-        if not self.readiness.is_waiting_for("topic"):
+        if not self.readiness.is_waiting_for("dead letters"):
             self._log.error("a dead letter is refused", reason=reason)
-        self.readiness.waits("topic", reason)
+        self.readiness.waits("dead letters", reason)
         self._outbox.postpone(refused.unit)
 
     def _set_aside(self, unit: Unit, reason: str) -> None:

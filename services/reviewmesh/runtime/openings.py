@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -52,7 +52,6 @@ class Opened:
 @dataclass(slots=True)
 class Opening:
     own: bool
-    made_anew: frozenset[str]
     not_before: float = 0.0
     starts: dict[str, Start] = field(default_factory=dict)
     notes: dict[str, Notes] = field(default_factory=dict)
@@ -129,15 +128,10 @@ class Openings:
     def __len__(self) -> int:
         return len(self._openings)
 
-    def begin(
-        self, partitions: Sequence[int], own: bool = False, made_anew: Collection[str] = ()
-    ) -> None:
-        """`own`: this process had them until now, so nobody died with them in hand.
-
-        What is committed of topics that were `made_anew` is of the log before.
-        """
+    def begin(self, partitions: Sequence[int], own: bool = False) -> None:
+        """`own`: this process had them until now, so nobody died with them in hand."""
         for partition in partitions:
-            self._openings[partition] = Opening(own, frozenset(made_anew))
+            self._openings[partition] = Opening(own)
         if partitions:
             self._waits(f"committed offsets of partitions {list(partitions)}")
 
@@ -187,7 +181,7 @@ class Openings:
         return True
 
     def _restore(self, opening: Opening, topic: str, item: TopicPartition) -> None:
-        if item.offset < 0 or topic in opening.made_anew:
+        if item.offset < 0:
             opening.starts[topic], opening.notes[topic] = Start(topic, None), Notes()
             return
         restored = restore(item.offset, item.metadata)
@@ -202,7 +196,12 @@ class Openings:
             )
         opening.notes[topic] = restored.notes
         opening.starts[topic] = Start(
-            topic, item.offset, restored.finished, not restored.marked, restored.notes.redo_until
+            topic,
+            item.offset,
+            restored.finished,
+            not restored.marked,
+            restored.notes.redo_until,
+            restored.notes.topic_id,
         )
 
     def _loaded(self, partition: int, opening: Opening) -> Opened | None:
@@ -213,7 +212,7 @@ class Openings:
             return None
         except Unavailable as error:
             again_at = time.monotonic() + RETRY_S
-            self._openings[partition] = Opening(opening.own, opening.made_anew, again_at)
+            self._openings[partition] = Opening(opening.own, again_at)
             self._waits(str(error))
             self._log.warning("partition waits", partition=partition, reason=str(error))
             return None

@@ -172,7 +172,7 @@ class Outbox:
         for item in self._inputs:
             notes = item.notes()
             if item.partition in closing:
-                notes = Notes(redo_until=notes.redo_until)
+                notes = Notes(redo_until=notes.redo_until, topic_id=notes.topic_id)
             commit = item.ledger.commit(notes)
             if commit != item.committed_as:
                 found.append((item, notes, commit))

@@ -22,8 +22,6 @@ from reviewmesh.runtime.stage import Stage
 LOOK_EVERY_S = 1.0
 HELD_UP_AFTER_S = 10.0
 
-Reopening = Mapping[int, set[str]]
-
 
 class StandsStill(RuntimeError):
     """A partition stood still, was reopened, and stands still: only a new process may help."""
@@ -47,7 +45,6 @@ class Overseer:
         self._log = log
         self._look_at = 0.0
         self._progress: dict[Place, Progress] = {}
-        self._topic_ids: dict[Place, str] = {}
         # The last log that was looked at, and the position when that was done.
         self._positions: dict[Place, tuple[Log, int]] = {}
         self._told_of_skipped: dict[Place, int] = {}
@@ -63,21 +60,18 @@ class Overseer:
         for partition in partitions:
             self._reopened.pop(partition, None)
 
-    def look(self, logs: Mapping[Place, Log], is_unsent: Callable[[int], bool]) -> Reopening:
-        """Partitions to reopen, each with its topics that were made anew since it was opened.
+    def look(self, logs: Mapping[Place, Log], is_unsent: Callable[[int], bool]) -> set[int]:
+        """Partitions to reopen.
 
         `is_unsent`: whether finished units of a partition wait. Raises StandsStill.
         """
         now = time.monotonic()
         if now < self._look_at:
-            return {}
+            return set()
         self._look_at = now + LOOK_EVERY_S
         inputs = list(self._inputs)
         self._forget({(item.topic, item.partition) for item in inputs})
-        reopening: dict[int, set[str]] = {}
-        for item in inputs:
-            if self._has_moved(item, logs):
-                reopening.setdefault(item.partition, set()).add(item.topic)
+        cut_off = {item.partition for item in inputs if self._is_cut_off(item, logs)}
         still = self._standing_still(inputs, logs, is_unsent, now)
         self._tell_of_open_transactions(inputs, logs, now)
         self._count_recovered(inputs)
@@ -86,12 +80,11 @@ class Overseer:
         metrics.STALLED.labels(self._stage.service).set(len(self._reopened))
         for place in [place for place in self._progress if place[1] in still]:
             del self._progress[place]
-        return {partition: set() for partition in still} | reopening
+        return cut_off | still.keys()
 
     def _forget(self, present: set[Place]) -> None:
         for known in (
             self._progress,
-            self._topic_ids,
             self._positions,
             self._told_of_skipped,
         ):
@@ -155,22 +148,27 @@ class Overseer:
 
     # -- logs that moved ---------------------------------------------------------------------
 
-    def _has_moved(self, item: Input, logs: Mapping[Place, Log]) -> bool:
-        """Whether the topic was made anew; offsets that were deleted unread are counted."""
+    def _is_cut_off(self, item: Input, logs: Mapping[Place, Log]) -> bool:
+        """Whether the log ends before what was read of it, as after the election of a leader that
+        lacked records; offsets that were deleted unread are counted."""
         place = (item.topic, item.partition)
         log = logs.get(place)
         if log is None:
             return False
-        is_new = place not in self._positions or self._positions[place][0] is not log
-        if self._is_another(place, log, item.ledger.position):
-            self._log.warning(
-                "the topic was made anew: reading it from its beginning",
-                topic=item.topic,
-                partition=item.partition,
-            )
-            del self._topic_ids[place], self._positions[place]
-            return True
-        if is_new:
+        position = item.ledger.position
+        last, reached = self._positions.get(place, (None, position))
+        if last is not log:
+            self._positions[place] = (log, position)
+            if log.end < reached:
+                self._log.warning(
+                    "the log ends before what was read of it: the partition is reopened",
+                    topic=item.topic,
+                    partition=item.partition,
+                    read=reached,
+                    end=log.end,
+                )
+                del self._positions[place]
+                return True
             # The client goes past what was deleted by itself, often before this log was seen.
             for first, following in item.gaps:
                 self._count_skipped(place, first, min(following, log.start))
@@ -183,15 +181,6 @@ class Overseer:
         if low > first:
             self._ends.skipped(*place, first, low)
             self._told_of_skipped[place] = low
-
-    def _is_another(self, place: Place, log: Log, position: int) -> bool:
-        """Whether this log is not the one that was read: another id, or an end before what was
-        read when the log before it was looked at."""
-        known = self._topic_ids.setdefault(place, log.topic_id)
-        last, reached = self._positions.setdefault(place, (log, position))
-        if last is not log:
-            self._positions[place] = (log, position)
-        return known != log.topic_id or (last is not log and log.end < reached)
 
     def _tell_of_open_transactions(
         self, inputs: list[Input], logs: Mapping[Place, Log], now: float

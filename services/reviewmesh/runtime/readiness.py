@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 Need = Literal[
-    "start", "broker", "assignment", "offsets", "records", "transactions", "topic", "progress"
+    "start",
+    "broker",
+    "topics",
+    "assignment",
+    "offsets",
+    "records",
+    "transactions",
+    "dead letters",
+    "progress",
 ]
 
 

@@ -103,7 +103,8 @@ def run(name: str, build: BuildStage) -> int:
         contracts = Contracts(settings)
         stage = build(settings, contracts, log)
         startup = Startup(settings, contracts, log)
-        return Service(startup, stage, lambda: ConsumerLoop(stage, settings, log))
+        topics = [topic.name for topic in contracts.used]
+        return Service(startup, stage, lambda: ConsumerLoop(stage, settings, topics, log))
 
     return run_process(name, make)
 

@@ -23,6 +23,8 @@ class Start:
     # Up to this offset an operator's reset makes records come again; it travels with the commits
     # until the head has passed it.
     redo_until: int = 0
+    # Kafka's id of the topic, in short: the commit's until the log is looked at, then the log's.
+    topic_id: int = 0
 
 
 class Ledgers(Protocol):
@@ -37,6 +39,10 @@ class Ledgers(Protocol):
     def head(self, topic: str, partition: int) -> int: ...
 
     def position(self, topic: str, partition: int) -> int: ...
+
+    def topic_id(self, topic: str, partition: int) -> int:
+        """Kafka's id of the topic that is read, in short."""
+        ...
 
 
 class Stage(Protocol):

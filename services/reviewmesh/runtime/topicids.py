@@ -1,0 +1,47 @@
+"""Kafka's own ids of topics. One that was deleted and made anew has another id under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+SHORT = (1 << 64) - 1
+UNKNOWN = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic that is there."""
+
+    id: int
+    """The first half of Kafka's id, which is short enough for a commit's metadata."""
+    partitions: int
+
+
+def find_topics(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, Found]:
+    """Those of the topics that exist, as the broker has them now. Raises KafkaException."""
+    if not names:
+        return {}
+    asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
+    found = {}
+    for name, answer in asked.items():
+        try:
+            topic = answer.result(timeout_s + 1)
+        except TimeoutError as error:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue
+            raise
+        found[name] = Found(
+            topic.topic_id.get_most_significant_bits() & SHORT, len(topic.partitions)
+        )
+    return found
+
+
+def is_another(known: int, now: int) -> bool:
+    """Whether the topic was made anew. An id may be unknown: in commits that others wrote."""
+    return UNKNOWN not in (known, now) and known != now
