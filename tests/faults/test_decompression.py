@@ -187,6 +187,6 @@ def test_a_gzip_batch_amid_a_backlog(mesh: Mesh, gigabyte: tuple[bytes, int]) ->
     process = mesh.add("intake", defect="has-little-memory")
     process.start()
     supervised = Supervised(mesh, process)
-    supervised.wait_for_all(published + more, 1)
+    supervised.wait_for_all(published + more, 1, within_s=2 * GOES_ON_WITHIN_S)
     assert [partition for partition, _ in extents(mesh.dead_letters())] == [0]
     assert 1 <= supervised.restarts <= RESTARTS_AT_MOST + 1

@@ -108,6 +108,9 @@ def find_impassable(probes: Probes, at: int) -> Impassable | None:
     there are more than ONE_BY_ONE records, what lies between may be passed over with them.
     """
     found = probes.read(at, ONE_BATCH, 0)
+    if found.died:
+        # A process may be ended by something else, hardly twice in a row.
+        found = probes.read(at, ONE_BATCH, 0)
     if found.refused is not None:
         batch = found.refused
 

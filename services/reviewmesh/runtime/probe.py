@@ -30,6 +30,10 @@ CPU_S = 0.7
 CONNECT_S = 5.0
 ANSWER_S = 12.0
 DRAIN = 100_000
+# How long the client waits with the next fetch once it has something that was not taken.
+READ_BACKOFF_MS = 10
+ASK_BACKOFF_MS = 100
+LOOK_EVERY_S = 0.02
 
 
 class Probe:
@@ -40,44 +44,54 @@ class Probe:
         # The codes of errors that are of a batch.
         self._refusals = refusals
         self._topic, self._partition = topic, partition
-        self._fetch_bytes = 0
+        self._opened: tuple[int, int] = (0, 0)
         self._consumer: Any = None
 
-    def answer(self, at: int, fetch_bytes: int, at_most: int) -> dict[str, Any]:
-        """Give the records from `at` on, until they have so many bytes; none where that is 0.
+    def answer(self, at: int, fetch_bytes: int, at_most: int) -> None:
+        """Give the records from `at` on, until they have so many bytes; none where that is 0: then
+        it is only told what comes first.
 
         How it ended: `given` (the next offset), `ended` (nothing is there yet), `refused` (the
         batch with this first offset, and its error).
         """
-        self._open(fetch_bytes)
+        self._open(fetch_bytes, ASK_BACKOFF_MS if at_most == 0 else READ_BACKOFF_MS)
         # Its threads are there now, and each has a stack.
         _limit_data(_data_bytes() + ROOM_BYTES)
         _say({"asking": at})
         self._consumer.assign([TopicPartition(self._topic, self._partition, at)])
-        try:
-            return self._read(at, at_most)
-        finally:
-            self._consumer.unassign()
+        _limit_cpu()
+        # The answer is out before anything else is done, which the process may not live to see.
+        _say(self._first() if at_most == 0 else self._read(at, at_most))
+        self._consumer.unassign()
+
+    def _first(self) -> dict[str, Any]:
+        """The client must not fetch what is behind before the answer is out: it is left to see that
+        it has something, for which it then waits, before that is taken from it."""
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline:
+            time.sleep(LOOK_EVERY_S)
+            message = self._consumer.poll(0)
+            if message is None:
+                continue
+            if message.error() is None:
+                return {"given": message.offset()}
+            if (ended := self._ended(message, message.offset())) is not None:
+                return ended
+        return {"failed": f"no answer within {ANSWER_S:g} s"}
 
     def _read(self, at: int, at_most: int) -> dict[str, Any]:
         given, following = 0, at
         deadline = time.monotonic() + ANSWER_S
-        _limit_cpu()
         while time.monotonic() < deadline:
             first = self._consumer.poll(0.2)
             if first is None:
                 continue
-            # The rest of the same fetch; the client takes its time before the next one.
+            # The rest of the same fetch.
             for message in (first, *self._consumer.consume(DRAIN, 0)):
-                error = message.error()
-                if error is not None:
-                    if error.code() in self._refusals and message.offset() >= 0:
-                        return {"refused": message.offset(), "error": error.str()}
-                    if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
-                        return {"ended": following}
+                if message.error() is not None:
+                    if (ended := self._ended(message, following)) is not None:
+                        return ended
                     continue
-                if at_most == 0:
-                    return {"given": message.offset()}
                 given += _write(message)
                 following = message.offset() + 1
                 deadline = time.monotonic() + ANSWER_S
@@ -87,8 +101,16 @@ class Probe:
             _limit_cpu()
         return {"failed": f"no answer within {ANSWER_S:g} s"}
 
-    def _open(self, fetch_bytes: int) -> None:
-        if fetch_bytes == self._fetch_bytes:
+    def _ended(self, message: Any, following: int) -> dict[str, Any] | None:
+        error = message.error()
+        if error.code() in self._refusals and message.offset() >= 0:
+            return {"refused": message.offset(), "error": error.str()}
+        if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
+            return {"ended": following}
+        return None
+
+    def _open(self, fetch_bytes: int, backoff_ms: int) -> None:
+        if (fetch_bytes, backoff_ms) == self._opened:
             return
         _limit_data(None)
         if self._consumer is not None:
@@ -97,15 +119,14 @@ class Probe:
             **self._options,
             "fetch.message.max.bytes": str(fetch_bytes),
             "queued.min.messages": "1",
-            # What was fetched is written down before the next fetch, which may end it all.
-            "fetch.queue.backoff.ms": "10",
+            "fetch.queue.backoff.ms": str(backoff_ms),
             # Behind the end there is nothing; the beginning is not what was asked for.
             "auto.offset.reset": "error",
         }
         self._consumer = Consumer({**options, "error_cb": lambda error: None})
         target = TopicPartition(self._topic, self._partition)
         self._consumer.get_watermark_offsets(target, timeout=CONNECT_S)
-        self._fetch_bytes = fetch_bytes
+        self._opened = (fetch_bytes, backoff_ms)
 
 
 def _write(message: Any) -> int:
@@ -153,13 +174,12 @@ def main() -> None:
     probe = Probe(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         try:
-            outcome = probe.answer(*json.loads(line))
+            probe.answer(*json.loads(line))
         except MemoryError:
             # Where its room happens to end makes no difference.
             return
         except Exception as error:  # noqa: BLE001 - that is no fault of a batch
-            outcome = {"failed": f"{type(error).__name__}: {error}"}
-        _say(outcome)
+            _say({"failed": f"{type(error).__name__}: {error}"})
 
 
 if __name__ == "__main__":
