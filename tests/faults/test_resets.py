@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from reviewmesh.runtime.partitioning import partition_of
 from tests.broker import wait_until
 from tests.faults.test_operators import Operator
-from tests.mesh import PARTITIONS, TASKS, Mesh, assert_exactly_once, reviews
+from tests.mesh import PARTITIONS, TASKS, Mesh, Process, assert_exactly_once, reviews
 
 ACCEPTED = "reviews.accepted"
 RESULTS = tuple(f"reviews.{task}" for task in TASKS)
@@ -271,25 +271,28 @@ def test_raw_records_that_were_skipped_are_judged_when_it_is_set_back(mesh: Mesh
 
 
 @pytest.fixture
-def forgetful(mesh: Mesh) -> Iterator[None]:
-    """What came 3 seconds ago is no duplicate any more."""
+def intake(mesh: Mesh) -> Iterator[Process]:
+    """With its settings as they were again afterwards."""
     intake = mesh.processes["intake"]
-    intake.environment["REVIEWMESH_INTAKE__DEDUPE_WINDOW_S"] = "3"
+    before = dict(intake.environment)
+    yield intake
     intake.terminate()
+    intake.environment.clear()
+    intake.environment.update(before)
     intake.start()
-    yield
-    del intake.environment["REVIEWMESH_INTAKE__DEDUPE_WINDOW_S"]
 
 
-def set_back_intake(mesh: Mesh, to: str | int) -> None:
-    mesh.processes["intake"].terminate()
+def set_back(mesh: Mesh, intake: Process, to: str | int) -> None:
+    """After so long that nothing that came before is in the memory of duplicates."""
+    intake.terminate()
+    intake.environment["REVIEWMESH_INTAKE__DEDUPE_WINDOW_S"] = "1"
     reset(mesh, "intake", ("reviews.raw",), to)
-    mesh.processes["intake"].start()
+    intake.start()
 
 
-@pytest.mark.usefixtures("forgetful")
-def test_a_duplicate_is_none_for_a_reset_to_behind_what_it_repeats(mesh: Mesh) -> None:
-    mesh.wait_ready()
+def test_a_reset_to_behind_what_a_duplicate_repeats_leaves_it_dropped(
+    mesh: Mesh, intake: Process
+) -> None:
     codec, published = mesh.codec("reviews.raw"), reviews(60, tag="repeats-")
     mesh.publish(published[:30])
     for number, item in enumerate(published[30:]):
@@ -304,25 +307,26 @@ def test_a_duplicate_is_none_for_a_reset_to_behind_what_it_repeats(mesh: Mesh) -
     for number, item in enumerate(published[30:]):
         mesh.publish_raw(codec.encode(item), b"any key", number % PARTITIONS)
     all_out(mesh, "repeats-", published)
-    time.sleep(4)
     for to in (between, between, EARLIEST):
-        set_back_intake(mesh, to)
+        set_back(mesh, intake, to)
         flow_on(mesh, f"after-repeats-{time.time()}")
         all_out(mesh, "repeats-", published)
 
 
-@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("secret", ["", "a secret of intake's own"], ids=["unsigned", "signed"])
-def test_what_was_forwarded_is_known_when_its_copy_is_deleted(mesh: Mesh, secret: str) -> None:
-    intake = mesh.processes["intake"]
+def test_what_was_forwarded_is_known_when_its_copy_is_deleted(
+    mesh: Mesh, intake: Process, secret: str
+) -> None:
     if secret:
         intake.environment["REVIEWMESH_INTAKE__FORWARDING_SECRET"] = secret
         intake.terminate()
         intake.start()
     tag = f"copied-{len(secret)}-"
-    mesh.wait_ready()
-    codec, published, letters = mesh.codec("reviews.raw"), reviews(60, tag=tag), mesh.dead_letters()
-    known = len(letters)
+    codec, published, known = (
+        mesh.codec("reviews.raw"),
+        reviews(60, tag=tag),
+        len(mesh.dead_letters()),
+    )
     empty = reviews(10, tag=f"{tag}empty-")
     for item in [*published, *published[:20], *({**item, "text": " "} for item in empty)]:
         mesh.publish_raw(codec.encode(item), b"any key", 0)
@@ -332,9 +336,8 @@ def test_what_was_forwarded_is_known_when_its_copy_is_deleted(mesh: Mesh, secret
     for partition in range(1, PARTITIONS):
         end = operator.end("reviews.raw", partition)
         operator.delete_records("reviews.raw", partition, end)
-    time.sleep(4)
     for to in (EARLIEST, EARLIEST):
-        set_back_intake(mesh, to)
+        set_back(mesh, intake, to)
         flow_on(mesh, f"after-{tag}{time.time()}")
         all_out(mesh, tag, published)
         assert len(mesh.dead_letters()) == known + 10
