@@ -17,11 +17,9 @@ from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.settings import KafkaSettings, Settings
 from tests.broker import TestStack, wait_until
 from tests.faults.test_operators import Operator
-from tests.mesh import PARTITIONS, SERVICES, Mesh, assert_exactly_once, reviews
+from tests.mesh import PARTITIONS, SERVICES, TASKS, Mesh, assert_exactly_once, reviews
 
 SOON_S = 30
-RESULTS = ("reviews.ner", "reviews.topic", "reviews.sentiment")
-STATE = ("reviews.enriched", "reviews.partial", "reviews.dead-letter", "reviews.replayed")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +105,7 @@ USERS = {
     "reviews.enriched": ("joiner",),
     "reviews.partial": ("joiner",),
     "reviews.dead-letter": SERVICES,
-    "reviews.replayed": SERVICES,
+    "reviews.replayed": ("intake", "joiner"),
 }
 
 
@@ -153,6 +151,25 @@ def test_accepted_live_where_older_results_have_its_offsets(mesh: Mesh, attempt:
     mesh.apply_topics()
     flows(mesh, f"after-{attempt}", 400, 60)
     caught_up(mesh)
+
+
+def test_what_was_lost_with_accepted_may_be_published_again(mesh: Mesh) -> None:
+    """Intake still knows it from before, and must not take it for a duplicate."""
+    enrichers = [mesh.processes[f"enricher-{task}"] for task in TASKS]
+    for process in enrichers:
+        process.terminate()
+    there = len(mesh.read("reviews.accepted"))
+    published = publish(mesh, "again")
+    mesh.wait_for(lambda: len(mesh.read("reviews.accepted")) >= there + 60, SOON_S, "accepted")
+    delete(mesh, "reviews.accepted")
+    mesh.apply_topics()
+    intake = mesh.processes["intake"]
+    mesh.wait_for(lambda: "joining the group anew" in intake.log.read_text(), 10, "noticed")
+    mesh.wait_for(intake.is_ready, SOON_S, "intake reads again")
+    for process in enrichers:
+        process.start()
+    mesh.publish(published)
+    come_out(mesh, "again", published, SOON_S)
 
 
 def test_under_load_and_twice_in_a_row(mesh: Mesh) -> None:
