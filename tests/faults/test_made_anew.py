@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,39 @@ def caught_up(mesh: Mesh) -> None:
 def says_missing(mesh: Mesh, name: str, topic: str) -> bool:
     status, body = mesh.processes[name].get("/readyz")
     return status == 503 and mesh.prefix + topic in body
+
+
+@contextmanager
+def lag(mesh: Mesh) -> Iterator[LagMeter]:
+    settings = Settings(
+        kafka=KafkaSettings(bootstrap_servers=mesh.stack.bootstrap_servers), prefix=mesh.prefix
+    )
+    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
+    try:
+        yield meter
+    finally:
+        meter.close()
+
+
+@pytest.mark.parametrize("topic", ["reviews.raw", "reviews.accepted", "reviews.ner"])
+def test_lag_goes_on_measuring(mesh: Mesh, topic: str) -> None:
+    """A client that has seen the old leader's epoch must not read the new topic in vain."""
+    flows(mesh, f"lag-before-{topic}")
+    with lag(mesh) as meter:
+        meter.measure()
+        joiner = mesh.processes["joiner"]
+        delete(mesh, topic)
+        # Only the one that is gone is named.
+        problems = {problem.split(":")[0] for problem in meter.measure().problems}
+        assert problems <= {mesh.prefix + topic}
+        mesh.apply_topics()
+        joiner.signal(signal.SIGSTOP)
+        try:
+            publish(mesh, f"lag-after-{topic}")
+            wait_until(lambda: meter.measure().problems == (), 15, "everything is measured")
+        finally:
+            joiner.signal(signal.SIGCONT)
+        mesh.wait_for(lambda: len(out(mesh, f"lag-after-{topic}")) >= 60, SOON_S, "they come out")
 
 
 USERS = {
@@ -218,18 +253,12 @@ def commit_again(mesh: Mesh, group: str, offsets: list[TopicPartition]) -> None:
 
 
 def backlog(mesh: Mesh, group: str, topic: str) -> dict[int, int]:
-    settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=mesh.stack.bootstrap_servers), prefix=mesh.prefix
-    )
-    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
-    try:
+    with lag(mesh) as meter:
         return {
             row.partition: row.backlog
             for row in meter.measure().rows
             if row.group == f"{mesh.prefix}reviewmesh-{group}" and row.topic == mesh.prefix + topic
         }
-    finally:
-        meter.close()
 
 
 DOWN = [
