@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,9 @@ from reviewmesh.runtime.clock import wall_clock
 from reviewmesh.runtime.settings import KafkaSettings, Settings
 from tests.broker import TestStack, wait_until
 from tests.faults.test_operators import Operator
-from tests.mesh import PARTITIONS, SERVICES, Mesh, assert_exactly_once, reviews
+from tests.mesh import PARTITIONS, SERVICES, TASKS, Mesh, assert_exactly_once, reviews
 
 SOON_S = 30
-RESULTS = ("reviews.ner", "reviews.topic", "reviews.sentiment")
-STATE = ("reviews.enriched", "reviews.partial", "reviews.dead-letter", "reviews.replayed")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,39 @@ def says_missing(mesh: Mesh, name: str, topic: str) -> bool:
     return status == 503 and mesh.prefix + topic in body
 
 
+@contextmanager
+def lag(mesh: Mesh) -> Iterator[LagMeter]:
+    settings = Settings(
+        kafka=KafkaSettings(bootstrap_servers=mesh.stack.bootstrap_servers), prefix=mesh.prefix
+    )
+    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
+    try:
+        yield meter
+    finally:
+        meter.close()
+
+
+@pytest.mark.parametrize("topic", ["reviews.raw", "reviews.accepted", "reviews.ner"])
+def test_lag_goes_on_measuring(mesh: Mesh, topic: str) -> None:
+    """A client that has seen the old leader's epoch must not read the new topic in vain."""
+    flows(mesh, f"lag-before-{topic}")
+    with lag(mesh) as meter:
+        meter.measure()
+        joiner = mesh.processes["joiner"]
+        delete(mesh, topic)
+        # Only the one that is gone is named.
+        problems = {problem.split(":")[0] for problem in meter.measure().problems}
+        assert problems <= {mesh.prefix + topic}
+        mesh.apply_topics()
+        joiner.signal(signal.SIGSTOP)
+        try:
+            publish(mesh, f"lag-after-{topic}")
+            wait_until(lambda: meter.measure().problems == (), 15, "everything is measured")
+        finally:
+            joiner.signal(signal.SIGCONT)
+        mesh.wait_for(lambda: len(out(mesh, f"lag-after-{topic}")) >= 60, SOON_S, "they come out")
+
+
 USERS = {
     "reviews.raw": ("intake",),
     "reviews.accepted": SERVICES,
@@ -107,7 +140,7 @@ USERS = {
     "reviews.enriched": ("joiner",),
     "reviews.partial": ("joiner",),
     "reviews.dead-letter": SERVICES,
-    "reviews.replayed": SERVICES,
+    "reviews.replayed": ("intake", "joiner"),
 }
 
 
@@ -153,6 +186,25 @@ def test_accepted_live_where_older_results_have_its_offsets(mesh: Mesh, attempt:
     mesh.apply_topics()
     flows(mesh, f"after-{attempt}", 400, 60)
     caught_up(mesh)
+
+
+def test_what_was_lost_with_accepted_may_be_published_again(mesh: Mesh) -> None:
+    """Intake still knows it from before, and must not take it for a duplicate."""
+    enrichers = [mesh.processes[f"enricher-{task}"] for task in TASKS]
+    for process in enrichers:
+        process.terminate()
+    there = len(mesh.read("reviews.accepted"))
+    published = publish(mesh, "again")
+    mesh.wait_for(lambda: len(mesh.read("reviews.accepted")) >= there + 60, SOON_S, "accepted")
+    delete(mesh, "reviews.accepted")
+    mesh.apply_topics()
+    intake = mesh.processes["intake"]
+    mesh.wait_for(lambda: "joining the group anew" in intake.log.read_text(), 10, "noticed")
+    mesh.wait_for(intake.is_ready, SOON_S, "intake reads again")
+    for process in enrichers:
+        process.start()
+    mesh.publish(published)
+    come_out(mesh, "again", published, SOON_S)
 
 
 def test_under_load_and_twice_in_a_row(mesh: Mesh) -> None:
@@ -201,18 +253,12 @@ def commit_again(mesh: Mesh, group: str, offsets: list[TopicPartition]) -> None:
 
 
 def backlog(mesh: Mesh, group: str, topic: str) -> dict[int, int]:
-    settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=mesh.stack.bootstrap_servers), prefix=mesh.prefix
-    )
-    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
-    try:
+    with lag(mesh) as meter:
         return {
             row.partition: row.backlog
             for row in meter.measure().rows
             if row.group == f"{mesh.prefix}reviewmesh-{group}" and row.topic == mesh.prefix + topic
         }
-    finally:
-        meter.close()
 
 
 DOWN = [

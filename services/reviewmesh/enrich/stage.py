@@ -52,6 +52,7 @@ class EnrichStage:
     """One task's enricher."""
 
     topics: tuple[str, ...] = (ACCEPTED,)
+    state_topics: tuple[str, ...] = ()
     max_in_flight = 1_000
     # The joiner holds a task's results while an earlier one is missing; its window must exceed
     # this one, transaction markers included.

@@ -67,6 +67,8 @@ class IntakeStage:
 
     service = "intake"
     topics: tuple[str, ...] = (RAW,)
+    # What was lost with it and is published again must not pass for a duplicate.
+    state_topics: tuple[str, ...] = (ACCEPTED,)
     max_in_flight = 5_000
     max_window = 20_000
 

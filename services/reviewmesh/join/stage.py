@@ -71,6 +71,8 @@ class Refused(ValueError):
 class JoinStage:
     service = "joiner"
     topics: tuple[str, ...] = (ACCEPTED, *RESULT_TOPICS)
+    # What is open, and which replays were seen, is remembered here though the topic is gone.
+    state_topics: tuple[str, ...] = ()
     # Results of one task wait here while an earlier one is missing: more than the enricher's
     # window of 8,000, each with a transaction marker of its own at worst.
     max_in_flight = 24_000

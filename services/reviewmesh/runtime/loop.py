@@ -193,7 +193,7 @@ class ConsumerLoop:
         0 again: after any restart of a broker it would ask in vain for ever.
         """
         self._log.warning(
-            "a topic was made anew: joining the group anew to read it from its beginning",
+            "a topic was made anew: joining the group anew to begin with it",
             topics=sorted(self._made_anew),
         )
         self._collect()
@@ -202,7 +202,7 @@ class ConsumerLoop:
         self.readiness.waits("assignment", "partitions from the group's coordinator")
 
     def _note_ids(self, topic_ids: Mapping[str, int]) -> None:
-        for topic in self._stage.topics:
+        for topic in (*self._stage.topics, *self._stage.state_topics):
             now = topic_ids.get(topic, 0)
             if is_another(self._topic_ids.get(topic, 0), now):
                 self._made_anew.add(topic)

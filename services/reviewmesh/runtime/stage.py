@@ -51,6 +51,8 @@ class Stage(Protocol):
     service: str
     # The subscribed topic first; the same partition number of the others comes along with it.
     topics: tuple[str, ...]
+    # Others that `load` takes a partition's state from: made anew, they make it void.
+    state_topics: tuple[str, ...]
     # Per partition: records in flight, and offsets between the head and the last delivered one.
     max_in_flight: int
     max_window: int

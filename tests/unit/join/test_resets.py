@@ -291,3 +291,25 @@ def test_results_of_another_review_are_not_taken_for_those_of_this_one() -> None
         partition.read_all()
         partition.commit()
         assert contents(partition) == [("text", True)]
+
+
+def test_early_results_of_another_review_keep_those_of_this_one_in() -> None:
+    """Accepted was made anew: the joiner reads older results of the same offset before both."""
+    partition = Partition()
+    old = partition.add("old", "text")
+    for task in TASKS:
+        partition.answer(task, old)
+    partition.topics[ACCEPTED].clear()
+    new = partition.add("new", "text")
+    assert new == old
+    for task in TASKS:
+        partition.answer(task, new)
+        partition.step(TOPIC_OF[task])
+        partition.step(TOPIC_OF[task])
+    assert partition.out == []
+    partition.read_all()
+    partition.commit()
+    assert [(record["review_id"], record["complete"]) for record in partition.out] == [
+        ("new", True)
+    ]
+    assert all(ledger.head == ledger.position for ledger in partition.ledgers.values())

@@ -113,7 +113,7 @@ def test_a_full_window_that_does_not_compress_fits_the_metadata() -> None:
     kept = {0} | {offset for offset in range(LARGEST_WINDOW) if chance.random() < 0.5}
     for offset in set(range(LARGEST_WINDOW)) - kept:
         ledger.finish(offset)
-    commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, 2**64 - 1, 2**64 - 1))
+    commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, *[2**64 - 1] * 3))
     assert len(commit.metadata) <= METADATA_LIMIT
     finished = decode_finished(commit.offset, commit.metadata)
     assert finished == set(range(LARGEST_WINDOW)) - kept
@@ -162,6 +162,7 @@ def test_a_commit_that_finished_nothing_beyond_its_offset_still_carries_the_mark
         strikes=st.integers(0, 0xFF),
         redo_until=st.integers(0, 2**64 - 1),
         passed=st.integers(0, 2**64 - 1),
+        topic_id=st.integers(0, 2**64 - 1),
     )
 )
 def test_notes_travel_with_the_commit(notes: Notes) -> None:
@@ -181,6 +182,14 @@ def test_metadata_of_the_version_before_the_notes_is_read() -> None:
     assert restored.finished == {10, 12}
     assert restored.notes == Notes()
     assert restored.marked
+
+
+def test_metadata_of_the_version_before_the_topic_id_is_read() -> None:
+    ledger = CompletionLedger(0)
+    notes = Notes(running=True, deaths=2, redo_until=7, topic_id=5)
+    packed = base64.b64decode(ledger.commit(notes).metadata.removeprefix("rm1:"))
+    restored = restore(0, "rm1:" + base64.b64encode(packed[:-8]).decode())
+    assert restored.notes == Notes(running=True, deaths=2, redo_until=7)
 
 
 def test_the_version_before_the_notes_reads_metadata_that_has_them() -> None:
