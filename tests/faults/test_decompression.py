@@ -171,7 +171,8 @@ def test_a_gzip_batch_that_the_process_dies_of_is_passed_over(
     mesh.publish(more)
     published += more
     supervised = Supervised(mesh, process)
-    supervised.wait_for_all(published, 3, within_s=2 * GOES_ON_WITHIN_S)
+    # Three of them, one after the other.
+    supervised.wait_for_all(published, 3, within_s=3 * GOES_ON_WITHIN_S)
     assert extents(mesh.dead_letters()) == sorted(expected)
     assert 1 <= supervised.restarts <= RESTARTS_AT_MOST
 
