@@ -14,6 +14,7 @@ from tests import batches
 from tests.broker import TestStack
 from tests.command_line import reviewmesh
 from tests.faults.test_defects import replace
+from tests.faults.test_operators import Operator
 from tests.mesh import Mesh, Process, assert_exactly_once, reviews
 
 GOES_ON_WITHIN_S = 30
@@ -191,3 +192,20 @@ def test_a_gzip_batch_amid_a_backlog(mesh: Mesh, gigabyte: tuple[bytes, int]) ->
     supervised.wait_for_all(published + more, 1, within_s=2 * GOES_ON_WITHIN_S)
     assert [partition for partition, _ in extents(mesh.dead_letters())] == [0]
     assert 1 <= supervised.restarts <= RESTARTS_AT_MOST + 1
+
+
+def test_a_batch_that_the_client_refuses_holds_up_no_reset(mesh: Mesh) -> None:
+    """After one, intake reads back what others wrote to every partition of raw."""
+    published = reviews(60, tag="before")
+    mesh.publish(published)
+    for partition in (0, 3):
+        produce_zstd(mesh, partition, [b"\0" * ZSTD_BYTES])
+    intake = mesh.processes["intake"]
+    Supervised(mesh, intake).wait_for_all(published, letters=2)
+    intake.terminate()
+    Operator(mesh).commit("intake", "reviews.raw", 0, "")
+    intake.start()
+    more = reviews(60, tag="after")
+    mesh.publish(more)
+    Supervised(mesh, intake).wait_for_all([*published, *more], letters=2)
+    assert len(mesh.dead_letters()) == 2

@@ -143,8 +143,11 @@ class IntakeStage:
             raise Unavailable(str(error)) from error
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        mark = self._memories[record.partition].replays.mark_of(record)
-        return (self._refuse(record, None, cause, message), *mark)
+        memory = self._memories[record.partition]
+        judged = memory.judged
+        if judged is not None and judged.covers(record) and judged.was_settled(record):
+            return ()
+        return (self._refuse(record, None, cause, message), *memory.replays.mark_of(record))
 
     def poll(self) -> Sequence[Unit]:
         self._lookups.work_off(self._take_late)

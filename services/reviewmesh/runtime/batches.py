@@ -113,11 +113,13 @@ def find_impassable(probes: Probes, at: int) -> Impassable | None:
         found = probes.read(at, ONE_BATCH, 0)
     if found.refused is not None:
         batch = found.refused
+        # Before it there may be offsets without a record, of the markers of transactions.
+        first = max(at, batch)
 
         def is_refused(offset: int) -> bool:
             return probes.read(offset, ONE_BATCH, 0).refused == batch
 
-        return Impassable(at, find_end(is_refused, at), _cause(found.error), found.error)
+        return Impassable(first, find_end(is_refused, first), _cause(found.error), found.error)
     if not found.died:
         return None
     end = find_end(lambda offset: probes.read(offset, ONE_BATCH, 0).died, at)

@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.runtime import kafka
+from reviewmesh.runtime.batches import Prober, find_impassable
 from reviewmesh.runtime.record import Record, Unavailable, headers_of
 from reviewmesh.runtime.settings import Settings
 
@@ -26,6 +27,7 @@ class PartitionReader:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._prefix = settings.prefix
         self._options = kafka.reader_options(settings)
 
@@ -62,8 +64,7 @@ class PartitionReader:
         if start >= high:
             return
         with self._consumer(topic, partition, "read_committed") as consumer:
-            consumer.assign([TopicPartition(self._prefix + topic, partition, start)])
-            yield from self._until(consumer, topic, high)
+            yield from self._until(consumer, topic, partition, start, high)
 
     def _bounds(self, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
         target = TopicPartition(self._prefix + topic, partition)
@@ -105,24 +106,38 @@ class PartitionReader:
             consumer.close()
         return Record(topic, partition, offset, None, None)
 
-    def _until(self, consumer: Any, topic: str, high: int) -> Iterator[Record]:
+    def _until(
+        self, consumer: Any, topic: str, partition: int, start: int, high: int
+    ) -> Iterator[Record]:
+        consumer.assign([TopicPartition(self._prefix + topic, partition, start)])
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             for message in consumer.consume(500, 0.1):
                 error = message.error()
-                if error is not None:
-                    if error.code() != KafkaError._PARTITION_EOF:
-                        raise KafkaException(error)
-                    if message.offset() >= high:
+                if error is None:
+                    yield record_of(topic, message)
+                    if message.offset() + 1 >= high:
                         return
-                    continue
-                yield record_of(topic, message)
-                if message.offset() + 1 >= high:
+                elif error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
+                    behind = self._behind_refused(topic, partition, message.offset())
+                    if behind >= high:
+                        return
+                    consumer.assign([TopicPartition(self._prefix + topic, partition, behind)])
+                    break
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                elif message.offset() >= high:
                     return
         raise Unavailable(
             f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s; where "
             "nothing is slow, an open transaction holds it up"
         )
+
+    def _behind_refused(self, topic: str, partition: int, offset: int) -> int:
+        """Where to go on behind a batch that the client refuses: no stage's state is in it."""
+        with Prober(self._settings, topic, partition) as prober:
+            batch = find_impassable(prober, offset)
+        return offset if batch is None else batch.next
 
 
 def record_of(topic: str, message: Any) -> Record:
