@@ -283,8 +283,8 @@ class Resets:
                 return
 
         self._log.warning(
-            "the group was reset: raw records come again, and only those are judged that have no "
-            "outcome yet",
+            "the group has no position here, or was set back: raw records that have an outcome are "
+            "gone past",
             partition=partition,
             first=first,
             until=until,
