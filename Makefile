@@ -30,7 +30,7 @@ test-vllm: $(VLLM)/vllm.stamp
 	$(VLLM)/bin/python -m pytest --timeout 900 $(VLLM_TESTS)
 
 faults: $(VENV)/dev.stamp
-	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest tests/faults
+	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 # PARTS="instant" measures less; see bench/parts.py.
 bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp
