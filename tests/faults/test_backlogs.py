@@ -31,20 +31,15 @@ class Backlog:
         return [r for r in self.mesh.enriched() if r["review_id"].startswith(f"{self._tag}/")]
 
     @contextmanager
-    def strike(self) -> Iterator[None]:
+    def strike(self) -> Iterator[dict[str, int]]:
+        """Gives the process ids by name, for who replaces one."""
         self.mesh.script(delay_ms=300)
         self.publish(WAITING)
         self.mesh.wait_for(self.some_partition_is_paused, 60, "a partition is paused")
         pids = self.pids()
-        yield
+        yield pids
         self.mesh.script()
-        struck = time.monotonic()
-        before = len(self.enriched())
-        assert before < len(self.published), "expected a backlog when it strikes"
-        self.mesh.wait_for(
-            lambda: len(self.enriched()) > before, FLOWS_AGAIN_WITHIN_S, "output goes on"
-        )
-        print(f"{self._tag}: output went on after {time.monotonic() - struck:.1f} s")
+        self.wait_for_more()
         self.mesh.wait_for(
             lambda: len(self.enriched()) >= len(self.published),
             ALL_OUT_WITHIN_S,
@@ -52,6 +47,15 @@ class Backlog:
         )
         assert_exactly_once(self.published, self.enriched())
         assert self.pids() == pids, "a service ended by itself"
+
+    def wait_for_more(self) -> None:
+        struck = time.monotonic()
+        before = len(self.enriched())
+        assert before < len(self.published), "expected a backlog when it strikes"
+        self.mesh.wait_for(
+            lambda: len(self.enriched()) > before, FLOWS_AGAIN_WITHIN_S, "output goes on"
+        )
+        print(f"{self._tag}: output went on after {time.monotonic() - struck:.1f} s")
 
     def publish(self, count: int) -> None:
         more = reviews(count, 1, f"{self._tag}/{len(self.published)}-")
@@ -85,6 +89,17 @@ def test_scale_out_and_in(backlog: Backlog, mesh: Mesh, name: str) -> None:
         )
         assert replica.terminate() == 0
         del mesh.processes[replica.name]
+
+
+def test_each_service_killed_in_turn(backlog: Backlog, mesh: Mesh) -> None:
+    with backlog.strike() as pids:
+        for name in SERVICES:
+            process = mesh.processes[name]
+            process.kill()
+            process.start()
+            assert process.popen is not None
+            pids[name] = process.popen.pid
+            backlog.wait_for_more()
 
 
 def test_a_broker_that_hangs(backlog: Backlog, mesh: Mesh) -> None:
