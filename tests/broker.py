@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from reviewmesh.local import broker, registry
+from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.stack import EmbeddedStack
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
@@ -136,7 +137,9 @@ def _end_abandoned() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*-*"):
         owner = folder.name.removeprefix(FOLDER_PREFIX).split("-")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            EmbeddedStack(folder).down(purge=True)
+            # Another test run may be at it.
+            with suppress(LocalStackError, OSError):
+                EmbeddedStack(folder).down(purge=True)
             shutil.rmtree(folder, ignore_errors=True)
 
 
