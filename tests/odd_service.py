@@ -2,7 +2,8 @@
 
 `hangs`: taking a record never returns. `swallows`: records are taken and never finished.
 `dies-of-WORD`: a record that holds the word ends the process by SIGKILL, without a word.
-`has-little-memory`: 600 MiB, beyond which its client aborts.
+`has-little-memory`: 600 MiB, beyond which its client aborts. `is-left-out`: its first consumer
+never joins the group.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import threading
 from typing import Any
 
+from reviewmesh.runtime import loop
 from reviewmesh.runtime.loop import ConsumerLoop
 from reviewmesh.runtime.record import Record
 
@@ -32,13 +34,25 @@ def construct_with_defect(self: Any, stage: Any, *arguments: Any) -> None:
             if BEHAVIOUR.removeprefix("dies-of-").encode() in (record.value or b""):
                 os.kill(os.getpid(), signal.SIGKILL)
             receive(record)
-        elif BEHAVIOUR == "has-little-memory":
+        elif BEHAVIOUR in ("has-little-memory", "is-left-out"):
             receive(record)
 
     stage.receive = odd_receive
     construct(self, stage, *arguments)
 
 
+def subscribe_late(self: Any) -> None:
+    """The first time not to the mesh's topics."""
+    subscribe(self)
+    if self._consumer is first_consumers.setdefault("first", self._consumer):
+        self._consumer.unsubscribe()
+
+
+if BEHAVIOUR == "is-left-out":
+    loop.SOON_ASSIGNED_S, loop.ASSIGNED_WITHIN_S = 5.0, 15.0
+    subscribe = ConsumerLoop._subscribe
+    first_consumers: dict[str, Any] = {}
+    ConsumerLoop._subscribe = subscribe_late  # type: ignore[method-assign]
 if BEHAVIOUR == "has-little-memory":
     resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, 600 << 20))
 ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign]

@@ -37,6 +37,21 @@ def replace(mesh: Mesh, name: str, defect: str) -> Process:
     return process
 
 
+def test_a_consumer_that_its_group_leaves_out_is_replaced(mesh: Mesh) -> None:
+    left_out = replace(mesh, "joiner", "is-left-out")
+    published = reviews(60)
+    mesh.publish(published)
+
+    def says_so() -> bool:
+        status, body = left_out.get("/readyz")
+        return status == 503 and "partitions from the group's coordinator, for" in body
+
+    mesh.wait_for(says_so, 30, "it says that it has no partitions")
+    assert_exactly_once(published, mesh.wait_enriched(60))
+    assert "the group has given no partitions" in left_out.log.read_text()
+    mesh.wait_for(left_out.is_ready, 30, "it is ready")
+
+
 def test_a_stage_that_stands_still_says_so_and_ends(mesh: Mesh) -> None:
     """Intake in a call that never returns, an enricher that takes records and forgets them."""
     first = reviews(20, tag="before")

@@ -45,10 +45,12 @@ FIXED_PROPERTIES = {
     "transaction.state.log.num.partitions": "10",
     "share.coordinator.state.topic.num.partitions": "4",
     "group.initial.rebalance.delay.ms": "0",
-    # A killed broker comes back as a new incarnation, and its own controller refuses that for as
-    # long as the session of the old one lasts: 9 s by default.
-    "broker.session.timeout.ms": "2500",
-    "broker.heartbeat.interval.ms": "500",
+    # A broker that hangs for longer is fenced by its own controller, and no partition has a leader
+    # then. Kafka takes such partitions for deleted and leaves out the markers that end transactions
+    # there: what lies behind them cannot be read any more. The price: a killed broker comes back as
+    # a new incarnation, which the controller refuses as long as the session of the old one lasts.
+    "broker.session.timeout.ms": "18000",
+    "broker.heartbeat.interval.ms": "1000",
     # How soon a killed producer's open transaction stops holding readers up.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # The default of 128 MB would be a quarter of the heap.

@@ -8,6 +8,7 @@ another owner's transaction is open, which is the ownership fence.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -44,6 +45,10 @@ POLL_RECORDS = 500
 # Two processes with one slot fence each other again and again; restarts of a broker do not.
 REJOINS_AT_MOST = 3
 REJOINS_WITHIN_S = 60.0
+# A rebalance is over in seconds where every member is well, and within `max.poll.interval.ms` else.
+SOON_ASSIGNED_S = 15.0
+ASSIGNED_WITHIN_S = 75.0
+CLOSED_WITHIN_S = 10.0
 ASK_BROKER_EVERY_S = 1.0
 ASK_BROKER_TIMEOUT_S = 0.2
 
@@ -81,6 +86,8 @@ class ConsumerLoop:
         self._stopping = False
         self._failure: BaseException | None = None
         self._fenced = ""
+        # Since when partitions are awaited from the group; None while it has said which.
+        self._unassigned_since: float | None = None
         self._rejoined_at: list[float] = []
         # Since when this consumer is a member, and the ids of the topics that it reads.
         self._joined_at = time.monotonic()
@@ -127,6 +134,8 @@ class ConsumerLoop:
         self._producer.poll()
         if self._failure is not None:
             raise self._failure
+        if not self._fenced:
+            self._fenced = self._left_out()
         if self._fenced:
             self._rejoin()
         if self.readiness.is_waiting_for("broker"):
@@ -153,6 +162,27 @@ class ConsumerLoop:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
+        self._unassigned_since = time.monotonic()
+
+    def _left_out(self) -> str:
+        """Why this consumer should be replaced, though it is not fenced; empty when it should not.
+
+        librdkafka can forget to join its group again after it was put out: seen where partitions
+        had no leader for a while.
+        """
+        if self._unassigned_since is None:
+            return ""
+        if not self._producer.ready or self.readiness.is_waiting_for("broker"):
+            self._unassigned_since = time.monotonic()
+            return ""
+        waited_s = time.monotonic() - self._unassigned_since
+        if waited_s > SOON_ASSIGNED_S:
+            self.readiness.waits(
+                "assignment", f"partitions from the group's coordinator, for {waited_s:.0f} s"
+            )
+        if waited_s <= ASSIGNED_WITHIN_S:
+            return ""
+        return f"the group has given no partitions for {waited_s:.0f} s"
 
     def _rejoin(self) -> None:
         """Replace a consumer that the group has fenced, as a restarted broker may do.
@@ -169,14 +199,17 @@ class ConsumerLoop:
                 "for every replica"
             )
         self._rejoined_at.append(now)
-        self._log.warning("fenced by the group: joining it anew", reason=reason)
+        self._log.warning("joining the group anew", reason=reason)
         self._replace_consumer()
 
     def _replace_consumer(self) -> None:
         for partition in self._owned:
             self._forget(partition)
         self._owned.clear()
-        self._consumer.close()
+        # It may hang, and the group's static membership passes to the new one in any case.
+        closing = threading.Thread(target=self._consumer.close, name="closing", daemon=True)
+        closing.start()
+        closing.join(CLOSED_WITHIN_S)
         self._consumer = kafka.make_consumer(
             kafka.consumer_options(self._settings, self._group), self._on_error
         )
@@ -314,15 +347,18 @@ class ConsumerLoop:
     # -- rebalancing -------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self._guard(self._assign, partitions)
+        self._guard(consumer, self._assign, partitions)
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self._guard(self._revoke, partitions)
+        self._guard(consumer, self._revoke, partitions)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self._guard(self._lose, partitions)
+        self._guard(consumer, self._lose, partitions)
 
-    def _guard(self, action: Any, partitions: list[TopicPartition]) -> None:
+    def _guard(self, consumer: Any, action: Any, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer or threading.current_thread().name == "closing":
+            # One that was replaced; what it had is forgotten.
+            return
         # An exception inside a callback would surface from a poll with the partition assigned.
         try:
             action([item.partition for item in partitions])
@@ -331,6 +367,7 @@ class ConsumerLoop:
 
     def _assign(self, assigned: list[int]) -> None:
         self._log.info("assigned", partitions=sorted(assigned))
+        self._unassigned_since = None
         self._consumer.incremental_assign([])
         partitions = [number for number in assigned if number < self._partitions]
         if len(partitions) < len(assigned):
@@ -346,6 +383,7 @@ class ConsumerLoop:
 
     def _revoke(self, partitions: list[int]) -> None:
         self._log.info("revoked", partitions=sorted(partitions))
+        self._unassigned_since = time.monotonic()
         if self._producer.ready:
             self._collect()
             self._transact(closing=partitions)
@@ -353,6 +391,7 @@ class ConsumerLoop:
 
     def _lose(self, partitions: list[int]) -> None:
         self._log.warning("lost", partitions=sorted(partitions))
+        self._unassigned_since = time.monotonic()
         self._release(partitions)
 
     def _release(self, partitions: list[int]) -> None:
