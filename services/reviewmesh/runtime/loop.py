@@ -206,13 +206,14 @@ class ConsumerLoop:
         for partition in self._owned:
             self._forget(partition)
         self._owned.clear()
-        # It may hang, and the group's static membership passes to the new one in any case.
-        closing = threading.Thread(target=self._consumer.close, name="closing", daemon=True)
-        closing.start()
-        closing.join(CLOSED_WITHIN_S)
+        replaced = self._consumer
         self._consumer = kafka.make_consumer(
             kafka.consumer_options(self._settings, self._group), self._on_error
         )
+        # It may hang, and the group's static membership passes to the new one in any case.
+        closing = threading.Thread(target=replaced.close, name="closing", daemon=True)
+        closing.start()
+        closing.join(CLOSED_WITHIN_S)
         self._fenced = ""
         self._made_anew.clear()
         self._topic_ids.clear()
@@ -356,7 +357,7 @@ class ConsumerLoop:
         self._guard(consumer, self._lose, partitions)
 
     def _guard(self, consumer: Any, action: Any, partitions: list[TopicPartition]) -> None:
-        if consumer is not self._consumer or threading.current_thread().name == "closing":
+        if consumer is not self._consumer:
             # One that was replaced; what it had is forgotten.
             return
         # An exception inside a callback would surface from a poll with the partition assigned.
