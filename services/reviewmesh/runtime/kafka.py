@@ -25,6 +25,10 @@ REFUSED_BATCH = (
 )
 # librdkafka's own lines; a client hands them over when it is polled.
 LOGGER = logging.getLogger("librdkafka")
+# Of every client. Once every broker has been away for a while, librdkafka would forget them and ask
+# the bootstrap servers anew; a transactional producer that does so makes no request any more (seen
+# with 2.16: broker killed and back after 20 s). Without that it tries all of them, as it always did.
+STEADY = {"reconnect.backoff.max.ms": "1000", "metadata.recovery.strategy": "none"}
 # What a client raises over its options, according to whether librdkafka or its binding refuses.
 REFUSALS = (KafkaException, AttributeError, TypeError, ValueError)
 
@@ -49,9 +53,9 @@ def consumer_options(settings: Settings, group: str) -> dict[str, str]:
         "fetch.queue.backoff.ms": "10",
         "queued.max.messages.kbytes": "4096",
         "receive.message.max.bytes": str(LARGEST_BATCH),
-        "reconnect.backoff.max.ms": "1000",
         "topic.metadata.refresh.interval.ms": "30000",
         "allow.auto.create.topics": "false",
+        **STEADY,
         **settings.kafka.as_librdkafka(),
         "group.id": group,
         "group.instance.id": settings.slot,
@@ -67,7 +71,7 @@ def producer_options(settings: Settings, group: str) -> dict[str, str]:
         "compression.type": "lz4",
         "message.max.bytes": "16777216",
         "queue.buffering.max.messages": "100000",
-        "reconnect.backoff.max.ms": "1000",
+        **STEADY,
         **settings.kafka.as_librdkafka(),
         "transactional.id": f"{group}-{settings.slot}",
     }
@@ -112,7 +116,7 @@ def make_producer(
 
 def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) -> AdminClient:
     """Raises BadOption."""
-    options = quiet({"reconnect.backoff.max.ms": "1000", **settings.as_librdkafka()})
+    options = quiet({**STEADY, **settings.as_librdkafka()})
     try:
         return AdminClient(options | {"error_cb": on_error})
     except REFUSALS as error:
