@@ -10,6 +10,7 @@ RUN python -m venv /opt/tools \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
+COPY schemas schemas
 COPY inference-worker inference-worker
 RUN . /opt/tools/bin/activate \
  && uv build --no-cache --wheel --no-build-isolation --out-dir dist . \

@@ -18,7 +18,11 @@ ROLES = {
     "worker": ("worker",),
     "worker-vllm": ("worker", "vllm-gpu"),
 }
-WORKER = ("inference-worker/reviewmesh_worker", "protos/reviewmesh_protos")
+WORKER = (
+    "inference-worker/reviewmesh_worker",
+    "protos/reviewmesh_protos",
+    "schemas/reviewmesh_schemas",
+)
 PACKAGES = {
     "service": ("services/reviewmesh", "protos/reviewmesh_protos", "schemas/reviewmesh_schemas"),
     "worker": WORKER,
@@ -183,6 +187,9 @@ def test_modules_import_nothing_that_the_image_lacks(role: str) -> None:
     distributions = packages_distributions()
     lock = {name.lower().replace("_", "-") for name in locked(f"{role}.txt")}
     own = {package.split("/")[1] for package in PACKAGES[role]}
+    wheel = tomllib.loads(text("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    project = {package.split("/")[1] for package in wheel["packages"]}
+    assert own <= project
     seen = 0
     for package in PACKAGES[role]:
         for file in sorted((ROOT / package).rglob("*.py")):
@@ -190,6 +197,7 @@ def test_modules_import_nothing_that_the_image_lacks(role: str) -> None:
             if path.startswith(NOT_IN_IMAGES[role]):
                 continue
             for module in imported(file):
+                assert module not in project - own, f"{path} imports {module}"
                 homes = {name.lower().replace("_", "-") for name in distributions.get(module, [])}
                 if module in own or not homes:
                     continue
