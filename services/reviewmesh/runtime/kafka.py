@@ -25,9 +25,9 @@ REFUSED_BATCH = (
 )
 # librdkafka's own lines; a client hands them over when it is polled.
 LOGGER = logging.getLogger("librdkafka")
-# Of every client. Once every broker has been away for a while, librdkafka would forget them and ask
-# the bootstrap servers anew; a transactional producer that does so makes no request any more (seen
-# with 2.16: broker killed and back after 20 s). Without that it tries all of them, as it always did.
+# Of every client. When all brokers have been away for a while, librdkafka would forget them and
+# bootstrap anew. A transactional producer that does so makes no request any more (seen with 2.16:
+# broker killed and back after 20 s). Without that, a client keeps trying the brokers that it knows.
 STEADY = {"reconnect.backoff.max.ms": "1000", "metadata.recovery.strategy": "none"}
 # What a client raises over its options, according to whether librdkafka or its binding refuses.
 REFUSALS = (KafkaException, AttributeError, TypeError, ValueError)
