@@ -21,11 +21,12 @@ import grpc
 import psutil
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from reviewmesh.runtime import kafka, topics
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.registry import SchemaRegistry
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.avro import topics
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.avro.registry import SchemaRegistry
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.settings import Settings
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 
 RAW, ACCEPTED, ENRICHED = "reviews.raw", "reviews.accepted", "reviews.enriched"

@@ -25,19 +25,19 @@ from typing import Any
 import fastavro
 import structlog
 
+from reviewmesh.avro.codec import HEADER, Codec, load_schema, without_logical_types
+from reviewmesh.avro.registry import UnknownSchemaId, UnusableSchema
+from reviewmesh.avro.topics import load_topics, room_of
 from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
-from reviewmesh.runtime import record as names
-from reviewmesh.runtime.codec import HEADER, Codec, load_schema, without_logical_types
-from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.runtime.inputs import Inputs
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import Headers, Output, Record, Unit
-from reviewmesh.runtime.registry import UnknownSchemaId, UnusableSchema
-from reviewmesh.runtime.replays import REPLAYED
-from reviewmesh.runtime.settings import IntakeSettings
-from reviewmesh.runtime.stage import Start
-from reviewmesh.runtime.topics import load_topics, room_of
+from reviewmesh.kafka import record as names
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import Headers, Output, Record, Unit
+from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.loop.inputs import Inputs
+from reviewmesh.loop.replays import REPLAYED
+from reviewmesh.loop.stage import Start
+from reviewmesh.settings import IntakeSettings
 
 TOPICS = {topic.name: topic for topic in load_topics().topics}
 PARTITIONS = TOPICS[ACCEPTED].partitions

@@ -14,8 +14,8 @@ from typing import Any
 from confluent_kafka import KafkaError, Producer
 
 from bench import reviews
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.registry import SchemaRegistry
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import SchemaRegistry
 
 TICK_S = 0.005
 FLUSH_S = 60.0

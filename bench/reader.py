@@ -18,8 +18,8 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from bench.load import Schedule
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.registry import SchemaRegistry
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import SchemaRegistry
 
 POLL_S = 0.02
 GATHER_S = 0.002

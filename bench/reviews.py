@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reviewmesh.runtime.codec import HEADER, Codec
+from reviewmesh.avro.codec import HEADER, Codec
 
 FILE_SETTING = "REVIEWMESH_BENCH_REVIEWS"
 REVIEWS = 50_000

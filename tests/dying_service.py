@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from reviewmesh.runtime.transactions import Session
+from reviewmesh.kafka.transactions import Session
 
 MODULE, TURN = sys.argv[1], int(sys.argv[2])
 transact = Session.transact

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from reviewmesh.insights.app import GROUP, Names
 from reviewmesh.insights.reader import Batch, Reader
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.settings import Settings
 
 
 async def until(condition: Callable[[], bool]) -> None:

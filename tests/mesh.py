@@ -19,12 +19,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from reviewmesh.avro import topics
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import SchemaRegistry
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import headers_of
 from reviewmesh.local.ports import find_free
-from reviewmesh.runtime import topics
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import headers_of
-from reviewmesh.runtime.registry import SchemaRegistry
 from tests.broker import TestStack, wait_until
 
 TASKS = ("ner", "topic", "sentiment")

@@ -16,9 +16,9 @@ import sys
 import threading
 from typing import Any
 
-from reviewmesh.runtime import loop
-from reviewmesh.runtime.loop import ConsumerLoop
-from reviewmesh.runtime.record import Record
+from reviewmesh.kafka.record import Record
+from reviewmesh.loop import loop
+from reviewmesh.loop.loop import ConsumerLoop
 
 MODULE, BEHAVIOUR = sys.argv[1:3]
 construct = ConsumerLoop.__init__

@@ -18,8 +18,8 @@ import grpc
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.peers import work
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.settings import Settings
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
 
 GATHER_S = 0.05

@@ -15,9 +15,9 @@ from quixstreams import Application, State, message_context
 from quixstreams.models import Deserializer, SerializationContext, Serializer
 
 from bench.peers import work
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.settings import Settings
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
 
 COMMIT_INTERVAL_S = 0.5

@@ -14,8 +14,8 @@ import yaml
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from reviewmesh import metrics as service_metrics
 from reviewmesh.lag import metrics as lag_metrics
-from reviewmesh.runtime import metrics as service_metrics
 from reviewmesh_worker import metrics as worker_metrics
 
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from reviewmesh.runtime import topics
-from reviewmesh.runtime.codec import Codec, load_schema
-from reviewmesh.runtime.registry import IncompatibleSchema, SchemaRegistry
+from reviewmesh.avro import topics
+from reviewmesh.avro.codec import Codec, load_schema
+from reviewmesh.avro.registry import IncompatibleSchema, SchemaRegistry
 from tests.broker import TestStack
 
 TOPICS = {topic.name: topic for topic in topics.load_topics().topics}

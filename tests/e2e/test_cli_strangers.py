@@ -14,9 +14,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import FORWARDED_FROM, REPLAY, REPLAY_OF
-from reviewmesh.runtime.replays import digest_of
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import FORWARDED_FROM, REPLAY, REPLAY_OF
+from reviewmesh.loop.replays import digest_of
 from tests.broker import TestStack, wait_until
 from tests.command_line import Run, reviewmesh
 from tests.mesh import PARTITIONS, Mesh, review

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from reviewmesh.runtime.codec import load_schema
-from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.avro.codec import load_schema
+from reviewmesh.kafka.partitioning import partition_of
 from tests.clients.programs import CLIENTS, HERE, ROOT, addressed, run_together
 from tests.clients.relock import CLIENT as JAVA_CLIENT
 from tests.mesh import PARTITIONS, Mesh, review

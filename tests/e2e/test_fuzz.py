@@ -22,8 +22,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from bench.fuzz import FIRST_STRANGER, OUR_IDS, RAW_PARTITIONS, Records, Schemas
-from reviewmesh.runtime.codec import HEADER, load_schema
-from reviewmesh.runtime.record import FORWARDED_FROM, FORWARDED_MAC, Record
+from reviewmesh.avro.codec import HEADER, load_schema
+from reviewmesh.kafka.record import FORWARDED_FROM, FORWARDED_MAC, Record
 from tests.broker import TestStack, wait_until
 from tests.clients.programs import CLIENTS, addressed, run_together
 from tests.mesh import Mesh

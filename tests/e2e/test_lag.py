@@ -22,7 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reviewmesh.join.ends import EndOffsets
-from reviewmesh.runtime.settings import KafkaSettings, Settings
+from reviewmesh.settings import KafkaSettings, Settings
 from tests.broker import TestStack
 from tests.mesh import Mesh, Process, reviews
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from reviewmesh.runtime.record import REPLAY_OF
+from reviewmesh.kafka.record import REPLAY_OF
 from tests.command_line import Run, reviewmesh
 from tests.mesh import Mesh, review
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh.runtime.watchdog import EXIT_STANDS_STILL
+from reviewmesh.loop.watchdog import EXIT_STANDS_STILL
 from tests.broker import TestStack
 from tests.mesh import Mesh, Process, assert_exactly_once, review, reviews
 

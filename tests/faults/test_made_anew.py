@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 
+from reviewmesh.clock import wall_clock
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter
 from reviewmesh.lag.offsets import Broker
-from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.settings import KafkaSettings, Settings
+from reviewmesh.settings import KafkaSettings, Settings
 from tests.broker import TestStack, wait_until
 from tests.faults.test_operators import Operator
 from tests.mesh import PARTITIONS, SERVICES, TASKS, Mesh, assert_exactly_once, reviews

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.kafka.partitioning import partition_of
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, assert_exactly_once, review, reviews
 

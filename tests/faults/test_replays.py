@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from reviewmesh.runtime.record import REPLAY, REPLAY_OF
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF
 from tests.mesh import Mesh, review, reviews
 
 SOON_S = 40

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.kafka.partitioning import partition_of
 from tests.broker import wait_until
 from tests.faults.test_operators import Operator
 from tests.mesh import PARTITIONS, TASKS, Mesh, Process, assert_exactly_once, reviews

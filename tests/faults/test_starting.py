@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh.runtime.codec import load_schema
-from reviewmesh.runtime.logs import lasting
+from reviewmesh.avro.codec import load_schema
+from reviewmesh.process.logs import lasting
 from tests.broker import TestStack
 from tests.mesh import SCHEMAS, SERVICES, Mesh, assert_exactly_once, review, reviews
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.kafka.partitioning import partition_of
 from tests.broker import TestStack
 from tests.faults.test_operators import Operator
 from tests.mesh import PARTITIONS, Mesh, assert_exactly_once, review, reviews

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.kafka.partitioning import partition_of
 from tests.faults.test_operators import Operator
 from tests.faults.test_resets import EARLIEST, RESULTS, SOON_S, caught_up, flow_on, of, reset
 from tests.mesh import PARTITIONS, Mesh, reviews

@@ -15,13 +15,13 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
+from reviewmesh.avro import topics
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.stage import ACCEPTED, EnrichStage
-from reviewmesh.runtime import topics
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.runtime.record import Output, Record, Unit
-from reviewmesh.runtime.registry import SchemaRegistry
+from reviewmesh.kafka.record import Output, Record, Unit
+from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
 from reviewmesh_protos.inference.v1 import inference_pb2
 from tests.broker import TestStack, wait_until
 

@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from reviewmesh.avro.codec import Codec
 from reviewmesh.enrich import pool
-from reviewmesh.runtime.codec import Codec
 from reviewmesh_protos.inference.v1 import inference_pb2
 from tests.broker import TestStack
 from tests.inference import SOON_S, TASK, Driver, ScriptedWorker, infer, soon

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from reviewmesh.runtime.partitioning import partition_of
+from reviewmesh.kafka.partitioning import partition_of
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, Process, free_port
 

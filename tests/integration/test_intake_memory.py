@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from reviewmesh.avro.contracts import Contracts
 from reviewmesh.intake.__main__ import build
 from reviewmesh.intake.stage import ACCEPTED, RAW, IntakeStage
-from reviewmesh.runtime import logs
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.inputs import Inputs
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import REPLAY, Headers, Output, Record, Unavailable
-from reviewmesh.runtime.settings import IntakeSettings, KafkaSettings, RegistrySettings, Settings
-from reviewmesh.runtime.stage import Start
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import REPLAY, Headers, Output, Record, Unavailable
+from reviewmesh.loop.inputs import Inputs
+from reviewmesh.loop.stage import Start
+from reviewmesh.process import logs
+from reviewmesh.settings import IntakeSettings, KafkaSettings, RegistrySettings, Settings
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, review
 

@@ -19,8 +19,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.lag.offsets import Broker
-from reviewmesh.runtime.ledger import CompletionLedger
-from reviewmesh.runtime.settings import KafkaSettings, Settings
+from reviewmesh.loop.ledger import CompletionLedger
+from reviewmesh.settings import KafkaSettings, Settings
 from tests.broker import TestStack, wait_until
 
 LONG_AGO_S = 1_000

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import trustme
 
-from reviewmesh.runtime.registry import RegistryUnavailable, registry_of
-from reviewmesh.runtime.settings import RegistrySettings
+from reviewmesh.avro.registry import RegistryUnavailable, registry_of
+from reviewmesh.settings import RegistrySettings
 
 USER, PASSWORD = "mesh", "hunter2-s3cret"
 

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from reviewmesh.runtime import registry as client
-from reviewmesh.runtime.registry import (
+from reviewmesh.avro import registry as client
+from reviewmesh.avro.registry import (
     RegistryUnavailable,
     SchemaRegistry,
     UnknownSchemaId,

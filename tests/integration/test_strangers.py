@@ -16,9 +16,9 @@ import fastavro
 import httpx
 import pytest
 
-from reviewmesh.runtime.codec import load_schema, without_logical_types
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import FORWARDED_FROM, ORIGIN_TIMESTAMP
+from reviewmesh.avro.codec import load_schema, without_logical_types
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import FORWARDED_FROM, ORIGIN_TIMESTAMP
 from tests import odd_headers
 from tests.broker import TestStack
 from tests.mesh import PARTITIONS, Mesh, Process, review

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from confluent_kafka import IsolationLevel as Isolation
 
+from reviewmesh.avro.codec import DecodeError
 from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.lag import progress_of
 from reviewmesh.cli.reading import EndReached, Place, offsets, places
-from reviewmesh.runtime.codec import DecodeError
-from reviewmesh.runtime.record import Record
+from reviewmesh.kafka.record import Record
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"

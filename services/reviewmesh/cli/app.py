@@ -11,6 +11,8 @@ from confluent_kafka import KafkaException
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
 from reviewmesh.cli import dlq, find, lag, publish, tail, topics
 from reviewmesh.cli.errors import (
     EXIT_FAILED,
@@ -20,11 +22,9 @@ from reviewmesh.cli.errors import (
     CommandFailed,
 )
 from reviewmesh.cli.terminal import err
+from reviewmesh.kafka.clients import BadOption, check_options
 from reviewmesh.local.errors import LocalStackError, UnreachableError
-from reviewmesh.runtime.codec import DecodeError
-from reviewmesh.runtime.kafka import BadOption, check_options
-from reviewmesh.runtime.registry import RegistryUnavailable, SubjectMissing
-from reviewmesh.runtime.settings import Settings, problems
+from reviewmesh.settings import Settings, problems
 
 app = typer.Typer(
     help="Enrich streams of customer reviews, each exactly once.",

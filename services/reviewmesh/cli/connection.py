@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.avro.topics import load_topics
 from reviewmesh.cli.errors import CannotReach
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.kafka import make_admin
-from reviewmesh.runtime.settings import Settings
-from reviewmesh.runtime.topics import load_topics
+from reviewmesh.kafka.clients import make_admin
+from reviewmesh.settings import Settings
 
 if TYPE_CHECKING:
     from reviewmesh.local.state import StackInfo

@@ -9,6 +9,7 @@ import typer
 from confluent_kafka import KafkaException
 from rich.table import Table
 
+from reviewmesh.avro.codec import DecodeError
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.publish import flush, make_producer, send
@@ -16,9 +17,8 @@ from reviewmesh.cli.reading import offsets, places, read_all, read_until
 from reviewmesh.cli.render import as_json, iso
 from reviewmesh.cli.tail import schema_of
 from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
-from reviewmesh.runtime.codec import DecodeError
-from reviewmesh.runtime.record import REPLAY, REPLAY_OF
-from reviewmesh.runtime.replays import PLACE, REPLAYED, Letter, Marks, letter_at, place_named
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF
+from reviewmesh.loop.replays import PLACE, REPLAYED, Letter, Marks, letter_at, place_named
 
 DEAD_LETTER = "reviews.dead-letter"
 REPLAYABLE = (

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.topics import load_topics
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.lag import measured, print_left_open, progress_of
 from reviewmesh.cli.reading import Place, places, read_all
 from reviewmesh.cli.render import failed_tasks, iso
 from reviewmesh.cli.terminal import err, out, shortened
-from reviewmesh.runtime.codec import DecodeError
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import FORWARDED_FROM, Record
-from reviewmesh.runtime.topics import load_topics
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import FORWARDED_FROM, Record
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"

@@ -19,10 +19,10 @@ from reviewmesh.cli.errors import CannotReach
 from reviewmesh.cli.reading import Place
 from reviewmesh.cli.render import iso
 from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.clock import wall_clock
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
-from reviewmesh.runtime.clock import wall_clock
 
 WATCH_EVERY_S = 1.0
 # The mesh's own transactions are open for milliseconds.

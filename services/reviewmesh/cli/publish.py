@@ -21,9 +21,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from reviewmesh.cli.connection import Connection, connect
 from reviewmesh.cli.errors import CannotReach, CommandFailed
 from reviewmesh.cli.terminal import err, plain
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import TRACEPARENT
-from reviewmesh.runtime.tracing import new_traceparent
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import TRACEPARENT
+from reviewmesh.kafka.tracing import new_traceparent
 
 RAW = "reviews.raw"
 STDIN = "-"

@@ -15,9 +15,9 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.errors import CannotReach
-from reviewmesh.runtime import kafka
-from reviewmesh.runtime.batches import Prober, find_impassable
-from reviewmesh.runtime.record import Record, Unavailable, headers_of
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.batches import Prober, find_impassable
+from reviewmesh.kafka.record import Record, Unavailable, headers_of
 
 CALL_TIMEOUT_S = 10.0
 SILENCE_S = 20.0

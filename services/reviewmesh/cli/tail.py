@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from reviewmesh.avro.codec import DecodeError, load_schema
+from reviewmesh.avro.topics import load_topics
 from reviewmesh.cli.connection import Connection, connect, topic_named
 from reviewmesh.cli.reading import follow
 from reviewmesh.cli.render import as_json, enriched_line, iso
 from reviewmesh.cli.terminal import err, json_text, out, shortened
-from reviewmesh.runtime.codec import DecodeError, load_schema
-from reviewmesh.runtime.record import Record
-from reviewmesh.runtime.topics import load_topics
+from reviewmesh.kafka.record import Record
 
 ENRICHED = "reviews.enriched"
 SHOWN_ERROR = 500

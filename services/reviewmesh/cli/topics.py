@@ -6,12 +6,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from reviewmesh.avro import topics
+from reviewmesh.avro.registry import registry_of
 from reviewmesh.cli.connection import connect
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.reading import CALL_TIMEOUT_S
 from reviewmesh.cli.terminal import out
-from reviewmesh.runtime import topics
-from reviewmesh.runtime.registry import registry_of
 
 REGISTRY_TIMEOUT_S = 15.0
 

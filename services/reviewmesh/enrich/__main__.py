@@ -7,14 +7,14 @@ import sys
 
 import structlog
 
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.clock import wall_clock
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.results import TASKS
 from reviewmesh.enrich.stage import ACCEPTED, EnrichStage
-from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.runtime.service import run
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.process.service import run
+from reviewmesh.settings import Settings
 
 
 def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:

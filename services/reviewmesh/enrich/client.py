@@ -25,10 +25,10 @@ from typing import Any, TypeVar
 
 import grpc
 
+from reviewmesh import metrics
 from reviewmesh.enrich.pool import Worker, WorkerPool
 from reviewmesh.enrich.standing import State, backoff_s
 from reviewmesh.enrich.waiting import OldestFirst
-from reviewmesh.runtime import metrics
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 T = TypeVar("T")

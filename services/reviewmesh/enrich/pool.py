@@ -17,8 +17,8 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from reviewmesh import metrics
 from reviewmesh.enrich.standing import Standing, State
-from reviewmesh.runtime import metrics
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from reviewmesh.runtime.bounds import LARGEST
+from reviewmesh.avro.bounds import LARGEST
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {

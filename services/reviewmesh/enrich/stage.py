@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from reviewmesh import metrics
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
-from reviewmesh.runtime import metrics
-from reviewmesh.runtime.clock import Clock, milliseconds
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.deadletter import DeadLetters
-from reviewmesh.runtime.record import (
+from reviewmesh.kafka.record import (
     ORIGIN_TIMESTAMP,
     TRACEPARENT,
     Output,
@@ -26,8 +26,8 @@ from reviewmesh.runtime.record import (
     Unit,
     headers_size,
 )
-from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.stage import Ledgers, Start
+from reviewmesh.loop.deadletter import DeadLetters
+from reviewmesh.loop.stage import Ledgers, Start
 
 ACCEPTED = "reviews.accepted"
 ROOM_WHILE_STARVED = 2_000

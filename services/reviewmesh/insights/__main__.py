@@ -14,13 +14,13 @@ import structlog
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import registry_of
+from reviewmesh.clock import wall_clock
 from reviewmesh.insights.app import ENRICHED, INSIGHTS, Insights, Names
 from reviewmesh.insights.broker import UnusableOption, await_topics, credentials
-from reviewmesh.runtime import health, logs
-from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.registry import registry_of
-from reviewmesh.runtime.settings import Settings, problems, variable
+from reviewmesh.process import health, logs
+from reviewmesh.settings import Settings, problems, variable
 
 CHECK_EVERY_S = 0.5
 SCHEMAS = {ENRICHED: "enriched_review", INSIGHTS: "review_insight"}

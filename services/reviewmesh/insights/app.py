@@ -17,6 +17,10 @@ import faust
 import structlog
 from aiokafka import TopicPartition
 
+from reviewmesh import metrics
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.insights.broker import bootstrap_servers, credentials
 from reviewmesh.insights.changelog import NO_PROGRESS_S, read_back
 from reviewmesh.insights.contribution import (
@@ -31,12 +35,8 @@ from reviewmesh.insights.contribution import (
 from reviewmesh.insights.contributions import Contributions, Partial
 from reviewmesh.insights.reader import Assignment, Batch, Reader
 from reviewmesh.insights.totals import Totals
-from reviewmesh.runtime import metrics
-from reviewmesh.runtime.clock import Clock, milliseconds
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.settings import Settings
 
 ENRICHED = "reviews.enriched"
 INSIGHTS = "reviews.insights"

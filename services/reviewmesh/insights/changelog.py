@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 
 from reviewmesh.insights.broker import connection
-from reviewmesh.runtime.settings import KafkaSettings
+from reviewmesh.settings import KafkaSettings
 
 NO_PROGRESS_S = 60.0
 

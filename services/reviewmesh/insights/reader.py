@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError
 
 from reviewmesh.insights.broker import connection
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.settings import Settings
 
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_000

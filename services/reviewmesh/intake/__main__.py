@@ -6,15 +6,15 @@ import sys
 
 import structlog
 
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.clock import wall_clock
 from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
-from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.contracts import Contracts
-from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.runtime.reader import PartitionReader
-from reviewmesh.runtime.replays import REPLAYED
-from reviewmesh.runtime.service import run
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.kafka.reader import PartitionReader
+from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.loop.replays import REPLAYED
+from reviewmesh.process.service import run
+from reviewmesh.settings import Settings
 
 
 def build(

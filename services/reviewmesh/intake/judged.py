@@ -19,13 +19,13 @@ from typing import Any
 
 import structlog
 
-from reviewmesh.runtime.clock import bounded_ms
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.deadletter import DEAD_LETTER
-from reviewmesh.runtime.readback import ReadBack
-from reviewmesh.runtime.reader import PartitionReader
-from reviewmesh.runtime.record import FORWARDED_FROM, Record
-from reviewmesh.runtime.stage import Start
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.clock import bounded_ms
+from reviewmesh.kafka.readback import ReadBack
+from reviewmesh.kafka.reader import PartitionReader
+from reviewmesh.kafka.record import FORWARDED_FROM, Record
+from reviewmesh.loop.deadletter import DEAD_LETTER
+from reviewmesh.loop.stage import Start
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"

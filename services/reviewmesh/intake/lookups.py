@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.record import Record
-from reviewmesh.runtime.registry import RegistryUnavailable
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.kafka.record import Record
 
 # The embedded registry on 2 cores: 8 ms an answer one by one, 3 ms with four at a time, and no
 # less with eight.

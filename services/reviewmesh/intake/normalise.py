@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Collection
 from typing import Any
 
-from reviewmesh.runtime.clock import plausible_ms
+from reviewmesh.clock import plausible_ms
 
 # In code points. What an accepted review measures is checked again, against its topic.
 MAX_TEXT = 100_000

@@ -11,8 +11,8 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from reviewmesh.runtime.clock import bounded_ms, plausible_ms
-from reviewmesh.runtime.record import (
+from reviewmesh.clock import bounded_ms, plausible_ms
+from reviewmesh.kafka.record import (
     FORWARDED_FROM,
     FORWARDED_MAC,
     ORIGIN_TIMESTAMP,

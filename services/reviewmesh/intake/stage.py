@@ -8,18 +8,18 @@ from typing import Any
 
 import structlog
 
+from reviewmesh import metrics
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.intake.dedupe import Dedupe
 from reviewmesh.intake.judged import Judged, Resets, is_copy
 from reviewmesh.intake.lookups import Lookups
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
 from reviewmesh.intake.provenance import Provenance
-from reviewmesh.runtime import metrics
-from reviewmesh.runtime.clock import Clock, milliseconds
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.deadletter import DeadLetters
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.reader import PartitionReader
-from reviewmesh.runtime.record import (
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.reader import PartitionReader
+from reviewmesh.kafka.record import (
     FORWARDED_FROM,
     ORIGIN_TIMESTAMP,
     REPLAY,
@@ -29,11 +29,11 @@ from reviewmesh.runtime.record import (
     Unavailable,
     Unit,
 )
-from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.replays import REPLAYED, Replays
-from reviewmesh.runtime.settings import IntakeSettings
-from reviewmesh.runtime.stage import Ledgers, Start
-from reviewmesh.runtime.tracing import new_traceparent, valid_traceparent
+from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
+from reviewmesh.loop.deadletter import DeadLetters
+from reviewmesh.loop.replays import REPLAYED, Replays
+from reviewmesh.loop.stage import Ledgers, Start
+from reviewmesh.settings import IntakeSettings
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"

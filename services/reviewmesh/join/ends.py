@@ -10,8 +10,8 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
 
-from reviewmesh.runtime.kafka import make_admin
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.kafka.clients import make_admin
+from reviewmesh.settings import Settings
 
 REQUEST_TIMEOUT_S = 5.0
 LATEST: Any = _OffsetSpec.latest()  # type: ignore[no-untyped-call]

@@ -13,10 +13,11 @@ from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
 
+from reviewmesh import metrics
 from reviewmesh.join.pipeline import ACCEPTED
-from reviewmesh.runtime import kafka, metrics
-from reviewmesh.runtime.ledger import restore
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.loop.ledger import restore
+from reviewmesh.settings import Settings
 
 CALL_TIMEOUT_S = 5.0
 # A review that was overtaken may wait for hours.

@@ -7,10 +7,10 @@ from typing import Any
 
 import structlog
 
+from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.join.enriched import TASKS
 from reviewmesh.join.pipeline import MAX_PARTIALS
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.record import Headers, Record
+from reviewmesh.kafka.record import Headers, Record
 
 
 class OpenPartials:

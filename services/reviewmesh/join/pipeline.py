@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from reviewmesh.join.enriched import ANSWERED, TASKS, TIMEOUT, build, merge
 from reviewmesh.join.progress import TaskProgress
 from reviewmesh.join.published import Published
-from reviewmesh.runtime.record import Headers
+from reviewmesh.kafka.record import Headers
 
 ACCEPTED = "reviews.accepted"
 RESULT_TOPICS = {f"reviews.{task}": task for task in TASKS}

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.join.pipeline import ACCEPTED, RESULT_TOPICS
 from reviewmesh.join.published import Published
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.readback import ReadBack
-from reviewmesh.runtime.reader import PartitionReader
-from reviewmesh.runtime.record import Record
-from reviewmesh.runtime.stage import Start
+from reviewmesh.kafka.readback import ReadBack
+from reviewmesh.kafka.reader import PartitionReader
+from reviewmesh.kafka.record import Record
+from reviewmesh.loop.stage import Start
 
 ENRICHED = "reviews.enriched"
 # A result is appended after its review; brokers whose clocks differ may say otherwise.

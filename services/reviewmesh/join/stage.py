@@ -9,6 +9,10 @@ from typing import Any
 
 import structlog
 
+from reviewmesh import metrics
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import Clock
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
 from reviewmesh.join.enrichers import EnricherLedgers
@@ -24,12 +28,8 @@ from reviewmesh.join.pipeline import (
 )
 from reviewmesh.join.published import Published
 from reviewmesh.join.resets import ENRICHED, Resets
-from reviewmesh.runtime import metrics
-from reviewmesh.runtime.clock import Clock
-from reviewmesh.runtime.codec import Codec, DecodeError
-from reviewmesh.runtime.deadletter import DeadLetters
-from reviewmesh.runtime.reader import PartitionReader
-from reviewmesh.runtime.record import (
+from reviewmesh.kafka.reader import PartitionReader
+from reviewmesh.kafka.record import (
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -39,10 +39,10 @@ from reviewmesh.runtime.record import (
     Unavailable,
     Unit,
 )
-from reviewmesh.runtime.registry import RegistryUnavailable
-from reviewmesh.runtime.replays import REPLAYED, Replays
-from reviewmesh.runtime.stage import Ledgers, Start
-from reviewmesh.runtime.topicids import is_another
+from reviewmesh.kafka.topicids import is_another
+from reviewmesh.loop.deadletter import DeadLetters
+from reviewmesh.loop.replays import REPLAYED, Replays
+from reviewmesh.loop.stage import Ledgers, Start
 
 PARTIAL = "reviews.partial"
 TICK_S = 0.5

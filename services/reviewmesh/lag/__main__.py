@@ -7,14 +7,14 @@ import sys
 import structlog
 from prometheus_client import REGISTRY
 
+from reviewmesh.clock import wall_clock
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.loop import LagLoop
 from reviewmesh.lag.meter import LagMeter
 from reviewmesh.lag.metrics import LagCollector
 from reviewmesh.lag.offsets import Broker
-from reviewmesh.runtime.clock import wall_clock
-from reviewmesh.runtime.service import run_process
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.process.service import run_process
+from reviewmesh.settings import Settings
 
 
 def make(settings: Settings, log: structlog.stdlib.BoundLogger) -> LagLoop:

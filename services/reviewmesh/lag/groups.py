@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from reviewmesh.avro.topics import load_topics
 from reviewmesh.lag.offsets import Place
-from reviewmesh.runtime.settings import Settings
-from reviewmesh.runtime.topics import load_topics
+from reviewmesh.settings import Settings
 
 RAW = "reviews.raw"
 ACCEPTED = "reviews.accepted"

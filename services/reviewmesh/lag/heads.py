@@ -12,9 +12,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, TopicPartition
 
+from reviewmesh.kafka.clients import REFUSED_BATCH
+from reviewmesh.kafka.record import ORIGIN_TIMESTAMP, headers_of
 from reviewmesh.lag.offsets import Place, Progress
-from reviewmesh.runtime.kafka import REFUSED_BATCH
-from reviewmesh.runtime.record import ORIGIN_TIMESTAMP, headers_of
 
 READ_FOR_S = 3.0
 POLL_S = 0.02

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from reviewmesh.clock import Clock
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
 from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Place, Progress
 from reviewmesh.lag.rates import DrainRate
-from reviewmesh.runtime.clock import Clock
 
 # A head may be compacted away while nobody commits.
 LOOK_AGAIN_AFTER_S = 60.0

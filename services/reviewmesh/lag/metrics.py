@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from reviewmesh.clock import Clock
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.meter import Snapshot
-from reviewmesh.runtime.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)

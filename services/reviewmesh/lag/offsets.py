@@ -15,10 +15,10 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
-from reviewmesh.runtime import kafka
-from reviewmesh.runtime.ledger import restore
-from reviewmesh.runtime.settings import Settings, variable
-from reviewmesh.runtime.topicids import Found, find_topics, is_another
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.topicids import Found, find_topics, is_another
+from reviewmesh.loop.ledger import restore
+from reviewmesh.settings import Settings, variable
 
 CALL_TIMEOUT_S = 2.0
 ASK_AGAIN_S = 0.1

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
+from reviewmesh.avro import topics
+from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
 from reviewmesh.local import artifacts, broker, probes, programs, registry, state, supervision
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import PRIVATE, StackPaths, cache_dir, make_private, private_files
@@ -24,9 +26,7 @@ from reviewmesh.local.probes import Check, Health
 from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
-from reviewmesh.runtime import topics
-from reviewmesh.runtime.registry import RegistryUnavailable, SchemaRegistry
-from reviewmesh.runtime.settings import Settings
+from reviewmesh.settings import Settings
 
 SUPERVISOR_DEADLINE_S = 60.0
 READY_DEADLINE_S = 300.0

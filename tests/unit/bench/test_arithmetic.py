@@ -16,8 +16,8 @@ from bench.reader import MISSING, Seen, percentile, take
 from bench.reviews import Payloads, load
 from bench.search import PRECISION, highest_rate
 from bench.steady import FLAT, Sample, trend, window
+from reviewmesh.avro.codec import Codec
 from reviewmesh.intake.normalise import normalise
-from reviewmesh.runtime.codec import Codec
 
 TRIALS = 60
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reviewmesh.avro.codec import load_schema
 from reviewmesh.cli import publish
 from reviewmesh.cli.publish import NoReview, bounded_lines, decoded, parse
-from reviewmesh.runtime.codec import load_schema
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -14,12 +14,12 @@ import yaml
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
-import reviewmesh.runtime.settings
+import reviewmesh.settings
 import reviewmesh_worker.settings
 from reviewmesh.enrich.results import TASKS
 from reviewmesh.local import broker, registry
 from reviewmesh.local.ports import choose_ports
-from reviewmesh.runtime import health
+from reviewmesh.process import health
 from reviewmesh_worker.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
 from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
@@ -45,7 +45,7 @@ WORKERS = CPU_WORKERS | GPU_WORKERS
 MEMBERS = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
 LONG_RUNNING = {*MEMBERS, "lag", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
-    **dict.fromkeys(SERVICES, (reviewmesh.runtime.settings.Settings, "service.Dockerfile")),
+    **dict.fromkeys(SERVICES, (reviewmesh.settings.Settings, "service.Dockerfile")),
     **dict.fromkeys(CPU_WORKERS, (reviewmesh_worker.settings.Settings, "worker.Dockerfile")),
     **dict.fromkeys(GPU_WORKERS, (reviewmesh_worker.settings.Settings, "worker-vllm.Dockerfile")),
 }
@@ -89,7 +89,7 @@ def test_every_setting_is_one_that_the_process_has(
 
 
 def test_an_unknown_setting_would_be_noticed() -> None:
-    model = reviewmesh.runtime.settings.Settings
+    model = reviewmesh.settings.Settings
     assert unknown_part("REVIEWMESH_JOIN__MAX_WAIT", model) == "max_wait"
     assert unknown_part("REVIEWMESH_SLOTS", model) == "slots"
     assert unknown_part("REVIEWMESH_KAFKA__SASL_MECHANISM", model) is None
@@ -222,7 +222,7 @@ def test_health_checks_ask_the_port_that_is_served(name: str) -> None:
 @pytest.mark.parametrize("waiting_for", ["", "the broker"])
 def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
     server = health.serve(
-        reviewmesh.runtime.settings.HttpSettings(),
+        reviewmesh.settings.HttpSettings(),
         lambda: float("inf"),
         lambda: health.State(waiting_for),
     )
@@ -236,7 +236,7 @@ def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
 def test_a_service_that_others_hold_up_is_healthy() -> None:
     """It does all that it can: an update of it must not wait for them."""
     server = health.serve(
-        reviewmesh.runtime.settings.HttpSettings(),
+        reviewmesh.settings.HttpSettings(),
         lambda: float("inf"),
         lambda: health.State("", held_up_by="no worker for task ner"),
     )

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 
 import pytest
 
-import reviewmesh.runtime.settings
+import reviewmesh.settings
 import reviewmesh_worker.settings
 from reviewmesh.local.ports import choose_ports
-from reviewmesh.runtime import health
+from reviewmesh.process import health
 from reviewmesh_worker.endpoints import Endpoints
 
 ANSWERS_WITHIN_S = 5
@@ -21,7 +21,7 @@ ANSWERS_WITHIN_S = 5
 @pytest.fixture(params=["service", "worker"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
     if request.param == "service":
-        settings = reviewmesh.runtime.settings.HttpSettings()
+        settings = reviewmesh.settings.HttpSettings()
         server = health.serve(settings, lambda: float("inf"), lambda: health.State(""))
         yield server.server_port
         server.shutdown()

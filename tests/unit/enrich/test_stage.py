@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.stage import EnrichStage
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.deadletter import DeadLetters
-from reviewmesh.runtime.record import Unavailable
-from reviewmesh.runtime.registry import SchemaRegistry
+from reviewmesh.kafka.record import Unavailable
+from reviewmesh.loop.deadletter import DeadLetters
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewmesh.intake.judged import OFFSETS_PER_CHUNK, Judged, Offsets
-from reviewmesh.runtime.record import FORWARDED_FROM, Record
+from reviewmesh.kafka.record import FORWARDED_FROM, Record
 
 PLACES = st.tuples(st.integers(0, 9), st.integers(0, 2**62) | st.integers(0, 200_000))
 

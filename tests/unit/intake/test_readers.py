@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reviewmesh.avro.codec import HEADER, load_schema
 from reviewmesh.intake.stage import ACCEPTED, RAW
-from reviewmesh.runtime.codec import HEADER, load_schema
-from reviewmesh.runtime.deadletter import DEAD_LETTER
-from reviewmesh.runtime.record import FORWARDED_FROM, ORIGIN_TIMESTAMP, TRACEPARENT
+from reviewmesh.kafka.record import FORWARDED_FROM, ORIGIN_TIMESTAMP, TRACEPARENT
+from reviewmesh.loop.deadletter import DEAD_LETTER
 from tests.unit.intake.test_stage import ELSEWHERE, HOME, Intake
 
 READERS = {

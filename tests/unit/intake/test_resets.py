@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewmesh.intake.stage import ACCEPTED, RAW
-from reviewmesh.runtime.deadletter import DEAD_LETTER
-from reviewmesh.runtime.inputs import Inputs
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import REPLAY, REPLAY_OF, Headers, Output, Record
-from reviewmesh.runtime.replays import REPLAYED, letter_at
-from reviewmesh.runtime.stage import Start
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF, Headers, Output, Record
+from reviewmesh.loop.deadletter import DEAD_LETTER
+from reviewmesh.loop.inputs import Inputs
+from reviewmesh.loop.replays import REPLAYED, letter_at
+from reviewmesh.loop.stage import Start
 from tests.unit.intake.test_stage import NOW, PARTITIONS, Intake
 
 HOME = partition_of(b"r", PARTITIONS)

@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 import structlog
 
+from reviewmesh.avro.codec import HEADER, Codec, load_schema
+from reviewmesh.avro.registry import RegistryUnavailable, UnknownSchemaId
+from reviewmesh.clock import LAST_MS
 from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.provenance import Provenance
 from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
-from reviewmesh.runtime import record as records
-from reviewmesh.runtime.clock import LAST_MS
-from reviewmesh.runtime.codec import HEADER, Codec, load_schema
-from reviewmesh.runtime.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.runtime.inputs import Inputs
-from reviewmesh.runtime.partitioning import partition_of
-from reviewmesh.runtime.record import (
+from reviewmesh.kafka import record as records
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import (
     FORWARDED_FROM,
     FORWARDED_MAC,
     ORIGIN_TIMESTAMP,
@@ -30,9 +29,10 @@ from reviewmesh.runtime.record import (
     Output,
     Record,
 )
-from reviewmesh.runtime.registry import RegistryUnavailable, UnknownSchemaId
-from reviewmesh.runtime.settings import IntakeSettings
-from reviewmesh.runtime.stage import Start
+from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.loop.inputs import Inputs
+from reviewmesh.loop.stage import Start
+from reviewmesh.settings import IntakeSettings
 
 PARTITIONS = 6
 MIB = 1024 * 1024

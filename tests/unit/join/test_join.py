@@ -21,7 +21,7 @@ from reviewmesh.join.pipeline import (
     Windows,
 )
 from reviewmesh.join.published import Published
-from reviewmesh.runtime.ledger import CompletionLedger, decode_finished
+from reviewmesh.loop.ledger import CompletionLedger, decode_finished
 
 HOUR = 3600.0
 ROOM = 500

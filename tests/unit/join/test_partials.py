@@ -6,12 +6,12 @@ from typing import Any
 
 import structlog
 
+from reviewmesh.avro.codec import Codec
 from reviewmesh.join.enriched import build
 from reviewmesh.join.partials import OpenPartials
-from reviewmesh.runtime.codec import Codec
-from reviewmesh.runtime.record import Record
+from reviewmesh.kafka.record import Record
 from tests.unit.join.test_join import accepted
-from tests.unit.runtime.test_replays import OneSchema
+from tests.unit.loop.test_replays import OneSchema
 
 PARTIAL = Codec(OneSchema(), "reviews.partial-value", "partial_review")
 ENRICHED = Codec(OneSchema(), "reviews.enriched-value", "enriched_review")

@@ -11,7 +11,7 @@ from hypothesis.stateful import precondition, rule
 from reviewmesh.join.enriched import TASKS
 from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
 from reviewmesh.join.published import Published
-from reviewmesh.runtime.ledger import CompletionLedger
+from reviewmesh.loop.ledger import CompletionLedger
 from tests.unit.join.test_join import HOUR, MANY, WINDOWS, DeadlineMachine, Partition, accepted
 
 

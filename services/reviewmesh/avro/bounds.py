@@ -1,0 +1,83 @@
+"""Numbers that every reader can show, looked for in records that a stranger may have written.
+
+Python has no year 10000, and a reader in JavaScript refuses a whole number beyond 2^53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from reviewmesh.clock import plausible_ms
+
+LARGEST = 2**53 - 1
+NUMBERS = ("int", "long")
+TIMESTAMP = "timestamp-millis"
+
+Check = Callable[[str, Any], str]
+"""Of a field's name and its value: what is wrong with it, empty when nothing is."""
+
+
+def check_of(schema: Any) -> Check | None:
+    """How values of a schema of ours are checked; None where nothing in them needs it."""
+    if isinstance(schema, list):
+        return _union([branch for branch in schema if branch != "null"])
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    if isinstance(kind, (dict, list)):
+        return check_of(kind)
+    if kind == "record":
+        return _record(schema)
+    if kind in ("array", "map"):
+        return _collection(schema.get("items", schema.get("values")), kind == "map")
+    if kind in NUMBERS:
+        is_time = isinstance(schema, dict) and schema.get("logicalType") == TIMESTAMP
+        return _time if is_time else _number
+    return None
+
+
+def _time(name: str, value: int) -> str:
+    if plausible_ms(value):
+        return ""
+    return f"expected {name} in milliseconds since 1970, up to the year 9999, got {value}"
+
+
+def _number(name: str, value: int) -> str:
+    if -LARGEST <= value <= LARGEST:
+        return ""
+    return f"expected {name} between -(2^53 - 1) and 2^53 - 1, got {value}"
+
+
+def _union(branches: list[Any]) -> Check | None:
+    if len(branches) != 1:
+        return None
+    inner = check_of(branches[0])
+    if inner is None:
+        return None
+    return lambda name, value: "" if value is None else inner(name, value)
+
+
+def _record(schema: Any) -> Check | None:
+    found = [(field["name"], check_of(field["type"])) for field in schema["fields"]]
+    checks = [(name, check) for name, check in found if check is not None]
+
+    def check(name: str, value: Any) -> str:
+        for field, inner in checks:
+            if problem := inner(f"{name}.{field}" if name else field, value[field]):
+                return problem
+        return ""
+
+    return check if checks else None
+
+
+def _collection(items: Any, is_map: bool) -> Check | None:
+    inner = check_of(items)
+    if inner is None:
+        return None
+
+    def check(name: str, value: Any) -> str:
+        for item in value.values() if is_map else value:
+            if problem := inner(name, item):
+                return problem
+        return ""
+
+    return check

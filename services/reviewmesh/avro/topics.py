@@ -1,0 +1,243 @@
+"""The topics of the mesh, and bringing a cluster and a registry to what they should be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from reviewmesh.avro.codec import load_schema
+from reviewmesh.avro.registry import IncompatibleSchema, SchemaRegistry
+from reviewmesh.kafka.clients import quiet
+
+CALL_TIMEOUT_S = 60.0
+HOUR_S = 3600
+MOST_REPLICAS = 3
+
+
+class TopicsError(ValueError):
+    """The topics cannot be brought to what the contract says; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic without its prefix."""
+
+    name: str
+    schema: str
+    partitions: int
+    compatibility: str
+    cleanup_policy: str
+    retention_hours: int
+    timestamp_type: str
+    max_message_bytes: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    isolation: str
+    # Whether records on partitions beyond `partitions` are read.
+    more_partitions: bool = False
+
+    def config(self, replicas: int) -> dict[str, str]:
+        """Kafka's topic options, for a topic of which so many copies are kept."""
+        options = {
+            "cleanup.policy": self.cleanup_policy,
+            "message.timestamp.type": self.timestamp_type,
+            "max.message.bytes": str(self.max_message_bytes),
+            "retention.ms": str(self.retention_hours * HOUR_S * 1000),
+            # Kafka deletes and compacts closed segments only: how much longer a record may stay.
+            "segment.ms": str(6 * HOUR_S * 1000),
+            # What is acknowledged is on two brokers, where there are three to go on without one.
+            "min.insync.replicas": "2" if replicas >= MOST_REPLICAS else "1",
+        }
+        if "compact" in self.cleanup_policy:
+            options |= {
+                "min.cleanable.dirty.ratio": "0.1",
+                "delete.retention.ms": str(24 * HOUR_S * 1000),
+            }
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsFile:
+    topics: tuple[Topic, ...]
+
+
+def room_of(topic: Topic) -> int:
+    """What a record of the topic may measure, with room for the batch around it."""
+    return topic.max_message_bytes * 15 // 16
+
+
+def load_topics() -> TopicsFile:
+    """Reads topics.yaml of the contracts."""
+    text = resources.files("reviewmesh_schemas").joinpath("topics.yaml").read_text("utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return TopicsFile(
+        tuple(
+            _topic(name, content["partitions"], content["compatibility"], entry)
+            for name, entry in content["topics"].items()
+        )
+    )
+
+
+def partitions_read(name: str) -> float:
+    """How many of a topic's partitions are read, the first ones: all of them where records of
+    others may lie on any."""
+    [topic] = [topic for topic in load_topics().topics if topic.name == name]
+    return math.inf if topic.more_partitions else topic.partitions
+
+
+def _topic(name: str, partitions: int, compatibility: str, entry: Mapping[str, Any]) -> Topic:
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
+    return Topic(name=name, partitions=partitions, compatibility=compatibility, **fields)
+
+
+def apply(
+    kafka: Mapping[str, str], registry: SchemaRegistry, prefix: str, longest_window_s: float
+) -> list[str]:
+    """Create and adjust topics, register schemas; says what it did, a line each.
+
+    Idempotent. Raises TopicsError before anything is changed, KafkaException or
+    RegistryUnavailable when one of the two does not answer.
+    """
+    topics = load_topics().topics
+    admin = AdminClient(quiet(kafka))
+    metadata = admin.list_topics(timeout=CALL_TIMEOUT_S)
+    for topic in topics:
+        _check(topic, longest_window_s)
+        subject = f"{prefix}{topic.name}-value"
+        if not registry.is_compatible(subject, load_schema(topic.schema)):
+            raise TopicsError(
+                f"{subject}: the schema {topic.schema}.avsc is not {topic.compatibility} with what "
+                "is registered; new fields need a default, required ones must stay"
+            )
+    replicas = min(MOST_REPLICAS, len(metadata.brokers))
+    done = _create(
+        admin,
+        [topic for topic in topics if prefix + topic.name not in metadata.topics],
+        prefix,
+        replicas,
+    )
+    done += _grow(admin, topics, prefix, metadata.topics)
+    _configure(
+        admin,
+        {
+            topic: _replicas_of(metadata.topics.get(prefix + topic.name), replicas)
+            for topic in topics
+        },
+        prefix,
+    )
+    for topic in topics:
+        subject = f"{prefix}{topic.name}-value"
+        try:
+            schema_id = registry.register(subject, load_schema(topic.schema))
+        except IncompatibleSchema as error:
+            raise TopicsError(str(error)) from error
+        registry.set_compatibility(subject, topic.compatibility)
+        done.append(f"schema {subject} has id {schema_id}")
+    return done
+
+
+def shape_problem(topic: Topic, prefix: str, found: Any) -> str:
+    """What is wrong with a topic as the broker's metadata has it; empty when nothing is."""
+    partitions = len(found.partitions)
+    if partitions >= topic.partitions:
+        return ""
+    return (
+        f"{prefix}{topic.name}: expected at least {topic.partitions} partitions, found "
+        f"{partitions}; `reviewmesh topics apply` adds the missing ones and leaves all records "
+        "where they are"
+    )
+
+
+def _check(topic: Topic, longest_window_s: float) -> None:
+    if topic.cleanup_policy == "delete" and topic.retention_hours * HOUR_S <= longest_window_s:
+        raise TopicsError(
+            f"{topic.name}: retention of {topic.retention_hours} h must exceed the longest window "
+            f"of {longest_window_s / HOUR_S:g} h; lower the window or raise the retention"
+        )
+
+
+def _create(
+    admin: AdminClient, topics: list[Topic], prefix: str, replication_factor: int
+) -> list[str]:
+    if not topics:
+        return []
+    futures = admin.create_topics(
+        [
+            NewTopic(
+                prefix + topic.name,
+                topic.partitions,
+                replication_factor,
+                config=topic.config(replication_factor),
+            )
+            for topic in topics
+        ],
+        operation_timeout=CALL_TIMEOUT_S,
+    )
+    done = []
+    for name, future in futures.items():
+        try:
+            future.result(CALL_TIMEOUT_S)
+            done.append(f"topic {name} created")
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
+    return done
+
+
+def _grow(
+    admin: AdminClient, topics: Iterable[Topic], prefix: str, found: Mapping[str, Any]
+) -> list[str]:
+    """Add the partitions that a topic lacks; records stay where they are."""
+    few = [
+        topic
+        for topic in topics
+        if prefix + topic.name in found and shape_problem(topic, prefix, found[prefix + topic.name])
+    ]
+    if not few:
+        return []
+    wanted = [NewPartitions(prefix + topic.name, topic.partitions) for topic in few]
+    futures = admin.create_partitions(wanted, operation_timeout=CALL_TIMEOUT_S)
+    for future in futures.values():
+        future.result(CALL_TIMEOUT_S)
+    return [f"topic {prefix}{topic.name} has {topic.partitions} partitions now" for topic in few]
+
+
+def _replicas_of(found: Any, when_new: int) -> int:
+    """How many copies each partition has at least."""
+    if found is None:
+        return when_new
+    return min(len(partition.replicas) for partition in found.partitions.values())
+
+
+def _configure(admin: AdminClient, topics: Mapping[Topic, int], prefix: str) -> None:
+    """Set the options of topics that have so many replicas each."""
+    resources_ = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            prefix + topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in topic.config(replicas).items()
+            ],
+        )
+        for topic, replicas in topics.items()
+    ]
+    for future in admin.incremental_alter_configs(resources_).values():
+        future.result(CALL_TIMEOUT_S)

@@ -1,0 +1,154 @@
+"""Kafka clients with the options that exactly-once needs; an operator's own options come last."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from reviewmesh.settings import KafkaSettings, Settings, variable
+
+TRANSACTION_TIMEOUT_MS = 10_000
+GENERATION = slice(7, 11)
+# What all records of one batch may measure together, decompressed. A few hundred kilobytes may
+# become gigabytes: the client unpacks a batch before anybody can look at it, and keeps to this only
+# where it is zstd.
+LARGEST_BATCH = 32 * 1024 * 1024
+# Errors of one batch, which the client gives each time that it fetches it: it never goes past.
+REFUSED_BATCH = (
+    KafkaError._BAD_COMPRESSION,
+    KafkaError._BAD_MSG,
+    KafkaError._NOT_IMPLEMENTED,
+)
+# librdkafka's own lines; a client hands them over when it is polled.
+LOGGER = logging.getLogger("librdkafka")
+# Of every client. When all brokers have been away for a while, librdkafka would forget them and
+# bootstrap anew. A transactional producer that does so makes no request any more (seen with 2.16:
+# broker killed and back after 20 s). Without that, a client keeps trying the brokers that it knows.
+STEADY = {"reconnect.backoff.max.ms": "1000", "metadata.recovery.strategy": "none"}
+# What a client raises over its options, according to whether librdkafka or its binding refuses.
+REFUSALS = (KafkaException, AttributeError, TypeError, ValueError)
+
+
+class BadOption(ValueError):
+    """librdkafka refuses an option; the message names the setting and holds no secret."""
+
+
+def consumer_options(settings: Settings, group: str) -> dict[str, str]:
+    """A member of `group` (with the prefix) that reads committed records only."""
+    return {
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": "false",
+        "enable.auto.offset.store": "false",
+        "enable.partition.eof": "true",
+        "isolation.level": "read_committed",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": "6000",
+        "heartbeat.interval.ms": "1000",
+        "max.poll.interval.ms": "60000",
+        "fetch.wait.max.ms": "50",
+        "fetch.queue.backoff.ms": "10",
+        "queued.max.messages.kbytes": "4096",
+        "receive.message.max.bytes": str(LARGEST_BATCH),
+        "topic.metadata.refresh.interval.ms": "30000",
+        "allow.auto.create.topics": "false",
+        **STEADY,
+        **settings.kafka.as_librdkafka(),
+        "group.id": group,
+        "group.instance.id": settings.slot,
+    }
+
+
+def producer_options(settings: Settings, group: str) -> dict[str, str]:
+    """The transactional producer of this slot: a restart fences what the dead one left open."""
+    return {
+        "transaction.timeout.ms": str(TRANSACTION_TIMEOUT_MS),
+        "message.timeout.ms": "8000",
+        "linger.ms": "5",
+        "compression.type": "lz4",
+        "message.max.bytes": "16777216",
+        "queue.buffering.max.messages": "100000",
+        **STEADY,
+        **settings.kafka.as_librdkafka(),
+        "transactional.id": f"{group}-{settings.slot}",
+    }
+
+
+def reader_options(settings: Settings) -> dict[str, Any]:
+    """A consumer without a group, for reading a partition by hand."""
+    options = consumer_options(settings, f"{settings.prefix}reviewmesh-reader")
+    del options["group.instance.id"]
+    return quiet(options)
+
+
+def quiet(options: Mapping[str, str]) -> dict[str, Any]:
+    """For a client whose calls tell of every failure themselves: no lines of its own."""
+    return {name: value for name, value in options.items() if name != "debug"} | {"log_level": "0"}
+
+
+def generation(metadata: object) -> int:
+    """The generation inside librdkafka's serialised group metadata; negative before joining."""
+    data = bytes(metadata)  # type: ignore[call-overload]
+    return int.from_bytes(data[GENERATION], "little", signed=True)
+
+
+OnError = Callable[[KafkaError], None]
+OnDelivery = Callable[[KafkaError | None, Any], None]
+
+
+def make_consumer(options: Mapping[str, str], on_error: OnError) -> Consumer:
+    return Consumer({**options, "error_cb": on_error, "logger": LOGGER})
+
+
+def make_producer(
+    options: Mapping[str, str],
+    on_error: OnError,
+    on_delivery: OnDelivery = lambda error, message: None,
+) -> Producer:
+    callbacks: dict[str, Any] = {"error_cb": on_error, "on_delivery": on_delivery}
+    # What was delivered is told by its transaction.
+    callbacks["delivery.report.only.error"] = True
+    return Producer({**options, **callbacks, "logger": LOGGER})
+
+
+def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) -> AdminClient:
+    """Raises BadOption."""
+    options = quiet({**STEADY, **settings.as_librdkafka()})
+    try:
+        return AdminClient(options | {"error_cb": on_error})
+    except REFUSALS as error:
+        raise _bad_option(settings, error) from None
+
+
+def check_options(settings: Settings) -> None:
+    """Raises BadOption where librdkafka would refuse the operator's options."""
+    clients: list[Any] = []
+    try:
+        for make, options in (
+            (Consumer, consumer_options(settings, "reviewmesh-check")),
+            (Producer, producer_options(settings, "reviewmesh-check")),
+        ):
+            clients.append(make(quiet(options)))
+    except REFUSALS as error:
+        raise _bad_option(settings.kafka, error) from None
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _bad_option(settings: KafkaSettings, error: Exception) -> BadOption:
+    detail = error.args[0]
+    reason = (detail.str() if isinstance(detail, KafkaError) else str(detail)).strip()
+    options = settings.as_librdkafka()
+    # The longest name first, for names that begin alike.
+    named = [name for name in sorted(options, key=len, reverse=True) if name in reason]
+    where = variable("kafka", named[0].replace(".", "_") if named else "*")
+    for secret in settings.secrets():
+        reason = reason.replace(secret, "**********")
+    return BadOption(
+        f"{where}: librdkafka refuses it: {reason}; its options are named as in its documentation, "
+        "with _ for ."
+    )

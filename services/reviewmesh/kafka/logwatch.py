@@ -1,0 +1,178 @@
+"""Looks every few seconds which topics are there, and where the logs that a process reads begin and
+end, in its own thread.
+
+The consumer alone does not tell: a paused partition is not fetched, an open transaction looks like
+a log without new records, and a topic that was deleted and made anew like one that is read to its
+end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
+
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.topicids import find_topics
+from reviewmesh.settings import Settings
+
+EVERY_S = 3.0
+CALL_TIMEOUT_S = 10.0
+
+Place = tuple[str, int]
+"""A topic without its prefix, and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One partition's log as the broker told it last."""
+
+    start: int
+    # What a reader of committed records can reach: the first open transaction ends it.
+    stable: int
+    end: int
+    # Since when (monotonic seconds) `stable` has not moved though records lie behind it; None while
+    # it is the end.
+    held_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look found; names are without the prefix."""
+
+    # Monotonic seconds before the broker was asked.
+    looked_at: float = 0.0
+    # By topic: Kafka's id of it, in short.
+    topic_ids: Mapping[str, int] = field(default_factory=dict)
+    # Topics of the process that are not there.
+    missing: tuple[str, ...] = ()
+    logs: Mapping[Place, Log] = field(default_factory=dict)
+
+
+class LogWatch:
+    """`watch` says what to look at, `seen` gives what was seen last. Used from any thread."""
+
+    def __init__(
+        self, settings: Settings, topics: Collection[str], log: structlog.stdlib.BoundLogger
+    ) -> None:
+        """`topics`: all that the process reads or writes."""
+        self._settings = settings
+        self._topics = topics
+        self._prefix = settings.prefix
+        self._log = log
+        self._wanted: tuple[Place, ...] = ()
+        self._seen = Seen()
+        self._clients: list[Any] = []
+        self._stopped = False
+        # Set when there is something to look at before the time.
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="logwatch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake.set()
+
+    def watch(self, places: Iterable[Place]) -> None:
+        wanted = tuple(places)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._wake.set()
+
+    @property
+    def seen(self) -> Seen:
+        return self._seen
+
+    def _run(self) -> None:
+        """A broker that is away leaves what was seen last; the polling thread tells of it."""
+        admin = kafka.make_admin(self._settings.kafka)
+        try:
+            while not self._stopped:
+                self._wake.wait(EVERY_S)
+                self._wake.clear()
+                try:
+                    self._seen = self._look(admin, self._wanted)
+                except KafkaException as error:
+                    self._log.debug("topics are not known", reason=error.args[0].str())
+        finally:
+            self._close_clients()
+
+    def _look(self, admin: Any, wanted: Collection[Place]) -> Seen:
+        """Raises KafkaException where the broker does not say which topics there are."""
+        now = time.monotonic()
+        found = find_topics(admin, [self._prefix + name for name in self._topics], CALL_TIMEOUT_S)
+        ids = {name.removeprefix(self._prefix): topic.id for name, topic in found.items()}
+        missing = tuple(name for name in self._topics if name not in ids)
+        if ids != self._seen.topic_ids:
+            # A client keeps the epoch of a leader, and asks a topic that was made anew in vain.
+            self._close_clients()
+        try:
+            logs: Mapping[Place, Log] = self._logs(
+                [place for place in wanted if place[0] in ids], now
+            )
+        except KafkaException as error:
+            self._log.debug("log ends are not known", reason=error.args[0].str())
+            self._close_clients()
+            before = self._seen
+            logs = {
+                place: log
+                for place, log in before.logs.items()
+                if place[0] in ids and ids[place[0]] == before.topic_ids.get(place[0])
+            }
+        return Seen(now, ids, missing, logs)
+
+    def _logs(self, wanted: Collection[Place], now: float) -> dict[Place, Log]:
+        if not wanted:
+            return {}
+        committed, everything = self._two_clients()
+        asked = ((everything, OFFSET_BEGINNING), (committed, OFFSET_END), (everything, OFFSET_END))
+        starts, stables, ends = (self._offsets(client, wanted, at) for client, at in asked)
+        logs = {}
+        for place in wanted:
+            if min(starts[place], stables[place], ends[place]) >= 0:
+                stable, end = stables[place], max(stables[place], ends[place])
+                held = self._held_since(self._seen.logs.get(place), stable, end, now)
+                logs[place] = Log(starts[place], stable, end, held)
+        if len(logs) < len(wanted):
+            self._close_clients()
+        return logs
+
+    def _two_clients(self) -> tuple[Any, Any]:
+        """One that reads committed records only, and one that reads all."""
+        if not self._clients:
+            options = kafka.reader_options(self._settings)
+            self._clients = [
+                kafka.make_consumer(options | {"isolation.level": level}, lambda error: None)
+                for level in ("read_committed", "read_uncommitted")
+            ]
+        committed, everything = self._clients
+        return committed, everything
+
+    def _close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._clients = []
+
+    def _held_since(self, before: Log | None, stable: int, end: int, now: float) -> float | None:
+        if stable == end:
+            return None
+        if before is None or before.stable != stable or before.held_since is None:
+            return now
+        return before.held_since
+
+    def _offsets(self, client: Any, wanted: Collection[Place], at: int) -> dict[Place, int]:
+        partitions = [TopicPartition(self._prefix + topic, number, at) for topic, number in wanted]
+        found = client.offsets_for_times(partitions, timeout=CALL_TIMEOUT_S)
+        return {
+            (item.topic.removeprefix(self._prefix), item.partition): (
+                -1 if item.error is not None else item.offset
+            )
+            for item in found
+        }

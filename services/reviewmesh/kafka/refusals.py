@@ -1,0 +1,46 @@
+"""Batches that the client refuses, while others go on: looked at in threads of their own."""
+
+from __future__ import annotations
+
+import threading
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from reviewmesh.kafka.batches import Impassable, Prober, find_impassable
+from reviewmesh.kafka.logwatch import Place
+from reviewmesh.kafka.record import Unavailable
+from reviewmesh.settings import Settings
+
+
+class Refusals:
+    """Used by the polling thread; one look at a place at a time."""
+
+    def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
+        self._settings = settings
+        self._log = log
+        self._found: SimpleQueue[tuple[Place, int, Impassable | None]] = SimpleQueue()
+
+    def look(self, place: Place, at: int) -> None:
+        """The client gives an error for the batch at this offset."""
+        threading.Thread(target=self._look, args=(place, at), name="refusal", daemon=True).start()
+
+    def found(self) -> list[tuple[Place, int, Impassable | None]]:
+        """What was looked at since, from which offset; None where it can be read, or nobody knows:
+        the client tries again."""
+        found = []
+        while True:
+            try:
+                found.append(self._found.get_nowait())
+            except Empty:
+                return found
+
+    def _look(self, place: Place, at: int) -> None:
+        batch = None
+        try:
+            with Prober(self._settings, *place) as prober:
+                batch = find_impassable(prober, at)
+        except Unavailable as error:
+            self._log.warning("a batch that the client refuses is not known", reason=str(error))
+        finally:
+            self._found.put((place, at, batch))

@@ -1,0 +1,234 @@
+"""One transactional producer per process: outputs and input offsets commit together or not at all.
+
+librdkafka has no KIP-890, so a commit whose answer is lost is retried first; when that is over, or
+the producer was fenced, the outcome is unknown and only a new producer and the committed offsets
+can tell. `OutcomeUnknown` says so, and whoever catches it rewinds.
+
+Its transactional calls may ignore their timeouts while the coordinator is away, or when the clock
+is set, and some never return (librdkafka issues 5456 and 5511). So they are made in a thread that
+can be left behind: the next producer fences whatever it would still do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NoReturn
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from reviewmesh.kafka.clients import OnError, make_producer
+from reviewmesh.kafka.record import Output
+
+CALL_TIMEOUT_S = 5.0
+RETRY_FOR_S = 20.0
+TRANSACTION_DEADLINE_S = 30.0
+CONNECT_DEADLINE_S = 10.0
+LEFT_BEHIND_AT_MOST = 5
+
+# What the broker or librdkafka refuses of a record itself: it will be refused every time.
+OF_THE_RECORD = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError._BAD_MSG,
+        KafkaError._INVALID_ARG,
+    }
+)
+
+
+class OutcomeUnknown(RuntimeError):
+    """The transaction may or may not be committed: replace the producer and rewind."""
+
+
+class Aborted(RuntimeError):
+    """Nothing of the transaction is visible: the same work may be tried again.
+
+    `over_a_record`: one of its records was refused, and will be the next time too.
+    """
+
+    def __init__(self, reason: str, over_a_record: bool = False) -> None:
+        super().__init__(reason)
+        self.over_a_record = over_a_record
+
+
+class StuckProducers(RuntimeError):
+    """Calls of so many producers never returned that only a new process helps."""
+
+
+class TransactionalProducer:
+    """Wraps librdkafka's transactional producers. Used by one thread, between two polls."""
+
+    def __init__(self, options: Mapping[str, str], prefix: str, on_error: OnError) -> None:
+        self._options = options
+        self._prefix = prefix
+        self._on_error = on_error
+        self._session: Session | None = None
+        self._thread = CallThread()
+        self._left_behind = 0
+
+    @property
+    def ready(self) -> bool:
+        return self._session is not None
+
+    def connect(self) -> None:
+        """Fence the predecessor and end its open transaction.
+
+        Raises KafkaException or OutcomeUnknown when no broker answers in time; call again later.
+        """
+        self._session = self._call(
+            lambda: Session(self._options, self._prefix, self._on_error), CONNECT_DEADLINE_S
+        )
+
+    def poll(self) -> None:
+        """Hear what librdkafka has to say between transactions: unheard, it piles up."""
+        if self._session is not None:
+            self._session.producer.poll(0)
+
+    def discard(self) -> None:
+        """Let go of a producer that is fenced or whose transaction is of unknown outcome."""
+        self._session = None
+
+    def commit(
+        self, outputs: Sequence[Output], offsets: list[TopicPartition], group_metadata: object
+    ) -> None:
+        """Write outputs and offsets in one transaction.
+
+        Raises Aborted or OutcomeUnknown.
+        """
+        session = self._session
+        assert session is not None, "expected a producer that is ready"
+        self._call(
+            lambda: session.transact(outputs, offsets, group_metadata), TRANSACTION_DEADLINE_S
+        )
+
+    def _call(self, action: Callable[[], Any], deadline_s: float) -> Any:
+        """The action's result. Raises what it raises, and OutcomeUnknown when it stays away."""
+        try:
+            return self._thread.call(action, deadline_s)
+        except Empty:
+            self._thread = CallThread()
+            self._left_behind += 1
+            if self._left_behind > LEFT_BEHIND_AT_MOST:
+                raise StuckProducers(
+                    f"{self._left_behind} transactional calls did not return within their deadlines"
+                ) from None
+            raise OutcomeUnknown(
+                f"a transactional call did not return within {deadline_s:g} s"
+            ) from None
+
+
+class Session:
+    """One librdkafka producer, from `init_transactions` until it is let go of."""
+
+    def __init__(self, options: Mapping[str, str], prefix: str, on_error: OnError) -> None:
+        self._prefix = prefix
+        # What was refused of the records of the transaction under way.
+        refused: list[str] = []
+        self._refused = refused
+
+        # No method of this object: the producer would keep it, and it the producer, alive.
+        def delivered(error: KafkaError | None, message: Any) -> None:
+            if error is not None and error.code() in OF_THE_RECORD:
+                refused.append(f"{message.topic()}: {error.str()}")
+
+        self.producer: Any = make_producer(options, on_error, delivered)
+        self.producer.init_transactions(CALL_TIMEOUT_S)
+
+    def transact(
+        self, outputs: Sequence[Output], offsets: list[TopicPartition], group_metadata: object
+    ) -> None:
+        self._refused.clear()
+        try:
+            self.producer.begin_transaction()
+            for output in outputs:
+                self._produce(output)
+            self.producer.send_offsets_to_transaction(offsets, group_metadata, CALL_TIMEOUT_S)
+        except (KafkaException, BufferError) as error:
+            self._abort(error)
+        self._commit_or_abort()
+
+    def _produce(self, output: Output) -> None:
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while True:
+            try:
+                self.producer.produce(
+                    self._prefix + output.topic,
+                    value=output.value,
+                    key=output.key,
+                    partition=output.partition,
+                    headers=list(output.headers),
+                )
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self.producer.poll(0.05)
+            except (KafkaException, TypeError, ValueError) as error:
+                raise self._not_taken(output, error) from error
+
+    def _not_taken(self, output: Output, error: Exception) -> KafkaException:
+        detail = error.args[0] if isinstance(error, KafkaException) else None
+        if detail is None:
+            detail = KafkaError(KafkaError._INVALID_ARG, str(error))
+        if detail.code() in OF_THE_RECORD:
+            self._refused.append(f"{output.topic}: {detail.str()}")
+        return KafkaException(detail)
+
+    def _commit_or_abort(self) -> None:
+        deadline = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                self.producer.commit_transaction(CALL_TIMEOUT_S)
+                return
+            except KafkaException as error:
+                detail: KafkaError = error.args[0]
+                if detail.txn_requires_abort():
+                    self._abort(error)
+                if not detail.retriable() or time.monotonic() > deadline:
+                    raise OutcomeUnknown(f"commit_transaction: {detail.str()}") from error
+
+    def _abort(self, cause: Exception) -> NoReturn:
+        """Abort, then always raise: Aborted, or OutcomeUnknown when even that did not work."""
+        deadline = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                self.producer.abort_transaction(CALL_TIMEOUT_S)
+                break
+            except KafkaException as error:
+                detail: KafkaError = error.args[0]
+                if not detail.retriable() or time.monotonic() > deadline:
+                    raise OutcomeUnknown(f"{cause}; abort_transaction: {detail.str()}") from error
+        reason = self._refused[0] if self._refused else str(cause)
+        raise Aborted(reason, over_a_record=bool(self._refused)) from cause
+
+
+class CallThread:
+    """Makes one call at a time; a call that does not return is left behind with its thread."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]] = SimpleQueue()
+        threading.Thread(target=self._run, name="transactions", daemon=True).start()
+
+    def call(self, action: Callable[[], Any], deadline_s: float) -> Any:
+        """Raises what the action raises, and Empty when it has not returned by the deadline."""
+        outcome: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        self._calls.put((action, outcome))
+        result, error = outcome.get(timeout=deadline_s)
+        if error is not None:
+            raise error
+        return result
+
+    def _run(self) -> None:
+        while True:
+            action, outcome = self._calls.get()
+            try:
+                outcome.put((action(), None))
+            except Exception as error:  # noqa: BLE001 - raised again by `call`
+                outcome.put((None, error))

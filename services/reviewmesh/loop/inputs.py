@@ -1,0 +1,96 @@
+"""The partitions that a process reads now, each with its ledger and what waits to be taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from reviewmesh.kafka.batches import Impassable
+from reviewmesh.kafka.record import Record
+from reviewmesh.loop.ledger import Commit, CompletionLedger, Notes
+from reviewmesh.loop.suspicion import Suspicion
+
+GAPS_KEPT = 1_000
+
+
+@dataclass(slots=True)
+class Input:
+    """One partition of one topic. `held` is bounded by one poll, since holding pauses it.
+
+    Or by what a client fetches ahead, where that was read for it: see `find_passage`.
+    """
+
+    topic: str
+    partition: int
+    ledger: CompletionLedger
+    suspicion: Suspicion
+    redo_until: int = 0
+    topic_id: int = 0
+    held: deque[Record | Impassable] = field(default_factory=deque)
+    end: int = 0
+    # Offsets that were not delivered, as (first, next): markers, or deleted before they were read.
+    gaps: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
+    paused: bool = False
+    # The client refuses a batch, and it is not known yet where the partition goes on behind it.
+    refused: bool = False
+    committed_as: Commit | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a commit of this life says that its process runs; nothing is taken before."""
+        return self.committed_as is not None
+
+    @property
+    def following(self) -> int:
+        """The offset after the last one that came."""
+        if not self.held:
+            return self.ledger.position
+        last = self.held[-1]
+        return last.next if isinstance(last, Impassable) else last.offset + 1
+
+    def notes(self) -> Notes:
+        head = self.ledger.head
+        notes = self.suspicion.notes(head, self.redo_until if head < self.redo_until else 0)
+        return replace(notes, topic_id=self.topic_id)
+
+
+class Inputs:
+    """All inputs of a process, found by topic and partition."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[tuple[str, int], Input] = {}
+
+    def __iter__(self) -> Iterator[Input]:
+        return iter(self._inputs.values())
+
+    def get(self, topic: str, partition: int) -> Input | None:
+        return self._inputs.get((topic, partition))
+
+    def add(self, inputs: list[Input]) -> None:
+        for item in inputs:
+            self._inputs[item.topic, item.partition] = item
+
+    def remove(self, partition: int) -> list[Input]:
+        removed = [item for item in self if item.partition == partition]
+        for item in removed:
+            del self._inputs[item.topic, item.partition]
+        return removed
+
+    def in_flight(self, topic: str | None = None) -> int:
+        return sum(item.ledger.in_flight for item in self if topic in (None, item.topic))
+
+    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool:
+        return self._inputs[topic, partition].ledger.is_unfinished(offset)
+
+    def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
+        return self._inputs[topic, partition].ledger.is_new(offset)
+
+    def head(self, topic: str, partition: int) -> int:
+        return self._inputs[topic, partition].ledger.head
+
+    def position(self, topic: str, partition: int) -> int:
+        return self._inputs[topic, partition].ledger.position
+
+    def topic_id(self, topic: str, partition: int) -> int:
+        return self._inputs[topic, partition].topic_id

@@ -1,0 +1,96 @@
+"""Where the logs of a partition begin and end, and what to do when that moved under a commit.
+
+Retention, `delete-records` and a topic that was deleted and made anew all take away offsets that
+were not read yet. Nothing can bring them back: they are counted, said once, and gone past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException, TopicPartition
+
+from reviewmesh import metrics
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.record import Unavailable
+from reviewmesh.kafka.topicids import find_topics, is_another
+from reviewmesh.loop.stage import Start
+from reviewmesh.settings import Settings
+
+CALL_TIMEOUT_S = 5.0
+
+
+class LogEnds:
+    """Asks the broker with a consumer that joins no group. Used from any thread."""
+
+    def __init__(self, settings: Settings, service: str, log: structlog.stdlib.BoundLogger) -> None:
+        self._prefix = settings.prefix
+        self._options = kafka.reader_options(settings)
+        self._admin = kafka.make_admin(settings.kafka)
+        self._service = service
+        self._log = log
+
+    def correct(self, partition: int, starts: dict[str, Start]) -> dict[str, int]:
+        """Give every start an offset within its log; returns where the logs end.
+
+        Raises Unavailable.
+        """
+        ends = {}
+        # A consumer of its own each time: it has no epoch of a log that was deleted.
+        consumer: Any = kafka.make_consumer(self._options, lambda error: None)
+        try:
+            ids = self._ids(list(starts))
+            for topic, start in starts.items():
+                target = TopicPartition(self._prefix + topic, partition)
+                low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
+                starts[topic] = self._within(partition, start, ids[topic], low, high)
+                ends[topic] = high
+        except KafkaException as error:
+            raise Unavailable(
+                f"log ends of partition {partition}: {error.args[0].str()}"
+            ) from error
+        finally:
+            consumer.close()
+        return ends
+
+    def _ids(self, topics: list[str]) -> dict[str, int]:
+        found = find_topics(self._admin, [self._prefix + name for name in topics], CALL_TIMEOUT_S)
+        missing = [self._prefix + name for name in topics if self._prefix + name not in found]
+        if missing:
+            raise Unavailable(
+                f"topics missing: {', '.join(missing)}; run `reviewmesh topics apply`"
+            )
+        return {name: found[self._prefix + name].id for name in topics}
+
+    def _within(self, partition: int, start: Start, topic_id: int, low: int, high: int) -> Start:
+        if start.offset is None:
+            return Start(start.topic, low, topic_id=topic_id)
+        # A new log may be as long as the old one was: its offsets alone do not tell.
+        if is_another(start.topic_id, topic_id) or start.offset > high:
+            self._log.warning(
+                "the topic was made anew: reading it from its beginning",
+                topic=start.topic,
+                partition=partition,
+                committed=start.offset,
+                end=high,
+            )
+            return Start(start.topic, low, topic_id=topic_id)
+        if start.offset < low:
+            self.skipped(start.topic, partition, start.offset, low)
+            finished = frozenset(offset for offset in start.finished if offset >= low)
+            return replace(start, offset=low, finished=finished, topic_id=topic_id)
+        return replace(start, topic_id=topic_id)
+
+    def skipped(self, topic: str, partition: int, first: int, low: int) -> None:
+        """Say and count that offsets from `first` up to `low` were gone before they were read."""
+        metrics.SKIPPED_OFFSETS.labels(self._service, topic).inc(low - first)
+        self._log.error(
+            "offsets were deleted before they were read: going on behind them",
+            topic=topic,
+            partition=partition,
+            first=first,
+            next=low,
+            count=low - first,
+        )

@@ -1,0 +1,225 @@
+"""Partitions on their way from assigned to read: their offsets resolve, their state is loaded.
+
+Both wait for others. Offsets wait while the last owner's transaction is open, which is the
+ownership fence, and are asked for between two polls with a short timeout. State is read from the
+broker, which may take long, in a thread of its own: polling goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException, TopicPartition
+
+from reviewmesh.kafka.batches import Impassable, Prober, find_passage
+from reviewmesh.kafka.record import Record, Unavailable
+from reviewmesh.loop.ledger import Notes, restore
+from reviewmesh.loop.logends import LogEnds
+from reviewmesh.loop.readiness import Readiness
+from reviewmesh.loop.stage import Stage, Start
+from reviewmesh.loop.suspicion import DEATHS_BEFORE_CARE
+from reviewmesh.settings import Settings
+
+# Polling waits for it. Doubled for a coordinator that is slow to answer, for as long as it is.
+RESOLVE_TIMEOUT_S = 0.1
+LONGEST_RESOLVE_TIMEOUT_S = 0.8
+RETRY_S = 1.0
+LOADS_AT_ONCE = 3
+# A load has deadlines of its own; one that outlives them is left behind and begun again.
+LOAD_DEADLINE_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A partition that may be read now."""
+
+    partition: int
+    starts: dict[str, Start]
+    notes: dict[str, Notes]
+    # Whether this process had it before, so that nobody can have died of it.
+    own: bool
+    loaded: Any
+    # Of topics where something lies ahead that the client would die of.
+    passages: dict[str, list[Record | Impassable]]
+
+
+@dataclass(slots=True)
+class Opening:
+    own: bool
+    not_before: float = 0.0
+    starts: dict[str, Start] = field(default_factory=dict)
+    notes: dict[str, Notes] = field(default_factory=dict)
+    passages: dict[str, list[Record | Impassable]] = field(default_factory=dict)
+    loading: Loading | None = None
+
+
+class Loading:
+    """`load` of a stage in a thread that may be left behind."""
+
+    def __init__(
+        self, settings: Settings, stage: Stage, ends: LogEnds, partition: int, opening: Opening
+    ) -> None:
+        self._outcome: SimpleQueue[Any] = SimpleQueue()
+        self._began = time.monotonic()
+
+        def load() -> None:
+            try:
+                log_ends = ends.correct(partition, opening.starts)
+                loaded = stage.load(partition, opening.starts)
+                _look_ahead(settings, partition, opening, log_ends)
+                self._outcome.put(loaded)
+            except Exception as error:  # noqa: BLE001 - raised again in the polling thread
+                self._outcome.put(error)
+
+        threading.Thread(target=load, name=f"load-{partition}", daemon=True).start()
+
+    def result(self) -> Any:
+        """Raises Empty while it runs, and what it raised."""
+        try:
+            outcome = self._outcome.get_nowait()
+        except Empty:
+            if time.monotonic() - self._began > LOAD_DEADLINE_S:
+                raise Unavailable(f"loading took over {LOAD_DEADLINE_S:g} s") from None
+            raise
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def _look_ahead(
+    settings: Settings, partition: int, opening: Opening, log_ends: Mapping[str, int]
+) -> None:
+    """Where processes died again and again and nothing moved. Raises Unavailable."""
+    for topic, start in opening.starts.items():
+        assert start.offset is not None, "expected an offset within the log"
+        deaths = opening.notes[topic].deaths_with(opening.own)
+        if deaths < DEATHS_BEFORE_CARE or start.offset >= log_ends[topic]:
+            continue
+        with Prober(settings, topic, partition) as prober:
+            opening.passages[topic] = find_passage(prober, start.offset)
+
+
+class Openings:
+    """Used by the polling thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stage: Stage,
+        ends: LogEnds,
+        readiness: Readiness,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._prefix = settings.prefix
+        self._ends = ends
+        self._readiness = readiness
+        self._log = log
+        self._openings: dict[int, Opening] = {}
+        self._timeout_s = RESOLVE_TIMEOUT_S
+
+    def __len__(self) -> int:
+        return len(self._openings)
+
+    def begin(self, partitions: Sequence[int], own: bool = False) -> None:
+        """`own`: this process had them until now, so nobody died with them in hand."""
+        for partition in partitions:
+            self._openings[partition] = Opening(own)
+        if partitions:
+            self._waits(f"committed offsets of partitions {list(partitions)}")
+
+    def drop(self, partition: int) -> None:
+        self._openings.pop(partition, None)
+        if not self._openings:
+            self._readiness.has("offsets")
+
+    def advance(self, consumer: Any) -> list[Opened]:
+        """What has become ready; returns after one call at most that was not answered in time."""
+        opened = []
+        for partition, opening in list(self._openings.items()):
+            if opening.loading is not None:
+                if (ready := self._loaded(partition, opening)) is not None:
+                    opened.append(ready)
+            elif self._has_a_thread() and time.monotonic() >= opening.not_before:
+                if not self._resolve(consumer, partition, opening):
+                    break
+                opening.loading = Loading(
+                    self._settings, self._stage, self._ends, partition, opening
+                )
+        if not self._openings:
+            self._readiness.has("offsets")
+        return opened
+
+    def _has_a_thread(self) -> bool:
+        loading = sum(opening.loading is not None for opening in self._openings.values())
+        return loading < LOADS_AT_ONCE
+
+    def _resolve(self, consumer: Any, partition: int, opening: Opening) -> bool:
+        wanted = [TopicPartition(self._prefix + topic, partition) for topic in self._stage.topics]
+        try:
+            committed = consumer.committed(wanted, timeout=self._timeout_s)
+            for item in committed:
+                if item.error:
+                    raise KafkaException(item.error)
+        except KafkaException as error:
+            # The previous owner's transaction is open, or the broker is away. The others come
+            # first the next time.
+            self._waits(f"committed offsets: {error.args[0].str()}")
+            self._timeout_s = min(self._timeout_s * 2, LONGEST_RESOLVE_TIMEOUT_S)
+            self._openings[partition] = self._openings.pop(partition)
+            return False
+        self._timeout_s = RESOLVE_TIMEOUT_S
+        for topic, item in zip(self._stage.topics, committed, strict=True):
+            self._restore(opening, topic, item)
+        return True
+
+    def _restore(self, opening: Opening, topic: str, item: TopicPartition) -> None:
+        if item.offset < 0:
+            opening.starts[topic], opening.notes[topic] = Start(topic, None), Notes()
+            return
+        restored = restore(item.offset, item.metadata)
+        if restored.problem:
+            self._log.warning(
+                "commit metadata of another make counts as none: what was finished beyond the "
+                "committed offset is worked on again",
+                topic=item.topic,
+                partition=item.partition,
+                offset=item.offset,
+                reason=restored.problem,
+            )
+        opening.notes[topic] = restored.notes
+        opening.starts[topic] = Start(
+            topic,
+            item.offset,
+            restored.finished,
+            not restored.marked,
+            restored.notes.redo_until,
+            restored.notes.topic_id,
+        )
+
+    def _loaded(self, partition: int, opening: Opening) -> Opened | None:
+        assert opening.loading is not None
+        try:
+            loaded = opening.loading.result()
+        except Empty:
+            return None
+        except Unavailable as error:
+            again_at = time.monotonic() + RETRY_S
+            self._openings[partition] = Opening(opening.own, again_at)
+            self._waits(str(error))
+            self._log.warning("partition waits", partition=partition, reason=str(error))
+            return None
+        del self._openings[partition]
+        return Opened(
+            partition, opening.starts, opening.notes, opening.own, loaded, opening.passages
+        )
+
+    def _waits(self, reason: str) -> None:
+        self._readiness.waits("offsets", reason)

@@ -1,0 +1,238 @@
+"""Finished units on their way out: gathered, and committed as one transaction at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterable
+
+from confluent_kafka import TopicPartition
+
+from reviewmesh import metrics
+from reviewmesh.kafka.record import Output, Unit
+from reviewmesh.kafka.transactions import Aborted, TransactionalProducer
+from reviewmesh.loop.deadletter import DEAD_LETTER
+from reviewmesh.loop.inputs import Input, Inputs
+from reviewmesh.loop.ledger import Commit, Notes
+from reviewmesh.loop.replays import REPLAYED
+
+COMMIT_EVERY_S = 0.05
+LONGEST_COMMIT_EVERY_S = 0.25
+IDLE_COMMIT_EVERY_S = 1.0
+COMMIT_UNITS = 2_000
+# A transaction costs the same few requests and markers whatever it holds. When they take longer,
+# there is load: larger and fewer of them leave the machine to the work itself.
+SHARE_OF_TIME_IN_TRANSACTIONS = 0.1
+LONGEST_RETRY_S = 5.0
+# One follows each output that is refused, and one more a record that was too large.
+ABORTS_TO_TELL_OF = 4
+TRY_POSTPONED_EVERY_S = 5.0
+
+
+class Refused(Exception):
+    """A unit whose transaction is aborted every time, since one of its outputs is refused."""
+
+    def __init__(self, unit: Unit, reason: str) -> None:
+        super().__init__(reason)
+        self.unit = unit
+
+    @property
+    def is_set_aside(self) -> bool:
+        """It is a dead letter already: no record is at fault, but the topic of dead letters."""
+        return all(output.topic in (DEAD_LETTER, REPLAYED) for output in self.unit.outputs)
+
+
+class Outbox:
+    def __init__(
+        self, service: str, prefix: str, inputs: Inputs, producer: TransactionalProducer
+    ) -> None:
+        self._service = service
+        self._prefix = prefix
+        self._inputs = inputs
+        self._producer = producer
+        self._units: deque[Unit] = deque()
+        self._last_commit = 0.0
+        self._commit_every_s = COMMIT_EVERY_S
+        # Fewer while an output that is refused is searched for.
+        self._at_most = COMMIT_UNITS
+        self._aborts_in_a_row = 0
+        # Dead letters that their topic refuses until an operator mends it. One of them is tried now
+        # and then; once it is taken the others follow.
+        self._postponed: deque[Unit] = deque()
+        self._tried: Unit | None = None
+        self._try_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    @property
+    def aborts_again_and_again(self) -> bool:
+        return self._aborts_in_a_row >= ABORTS_TO_TELL_OF
+
+    @property
+    def has_postponed(self) -> bool:
+        return bool(self._postponed) or self._tried is not None
+
+    def holds(self, partition: int) -> bool:
+        """Whether finished units of the partition wait to be committed."""
+        return any(
+            unit.partition == partition
+            for units in (self._units, self._postponed)
+            for unit in units
+        )
+
+    def add(self, units: Iterable[Unit]) -> None:
+        self._units.extend(units)
+
+    def drop(self, partition: int) -> None:
+        self._units = deque(unit for unit in self._units if unit.partition != partition)
+        self._postponed = deque(unit for unit in self._postponed if unit.partition != partition)
+        if self._tried is not None and self._tried.partition == partition:
+            self._tried = None
+
+    def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
+        """Let these outputs go out in place of those that were refused."""
+        assert self._units[0] is unit, "expected the unit that was refused in front"
+        self._units[0] = Unit(unit.partition, unit.finished, outputs)
+
+    def postpone(self, unit: Unit) -> None:
+        """Let others go first, until the topic may take it."""
+        assert self._units[0] is unit, "expected the unit that was refused in front"
+        self._postponed.append(self._units.popleft())
+        self._tried = None
+        self._try_at = time.monotonic() + TRY_POSTPONED_EVERY_S
+
+    def _try_postponed(self) -> None:
+        if self._postponed and self._tried is None and time.monotonic() >= self._try_at:
+            self._tried = self._postponed.popleft()
+            self._units.appendleft(self._tried)
+            self._at_most = 1
+
+    def _taken(self, unit: Unit) -> None:
+        if unit is self._tried:
+            self._tried = None
+            self._units.extendleft(reversed(self._postponed))
+            self._postponed.clear()
+
+    def is_due(self) -> bool:
+        since = time.monotonic() - self._last_commit
+        if self._aborts_in_a_row:
+            return since >= self._retry_after_s()
+        if not all(item.is_named for item in self._inputs):
+            return True
+        if self._units:
+            return since >= self._commit_every_s or len(self._units) >= COMMIT_UNITS
+        return since >= IDLE_COMMIT_EVERY_S or any(
+            item.suspicion.is_trying for item in self._inputs
+        )
+
+    def _retry_after_s(self) -> float:
+        doubled = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)
+        return min(doubled, LONGEST_RETRY_S)
+
+    def commit(self, group_metadata: object, closing: Collection[int] = ()) -> None:
+        """One transaction: outputs of finished units and the offsets that they allow.
+
+        What it commits of `closing` partitions says that they were let go of in order.
+
+        Raises Aborted, after which the same units are tried again, OutcomeUnknown, or Refused for a
+        unit that will never be taken as it is.
+        """
+        self._try_postponed()
+        units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
+        finished = self._finish(units)
+        dirty = self._dirty(closing)
+        if units or dirty:
+            outputs = [output for unit in units for output in unit.outputs]
+            commits = [(item, commit) for item, _, commit in dirty]
+            try:
+                self._write(outputs, commits, group_metadata)
+            except Aborted as error:
+                self._aborted(units, finished, error)
+                raise
+            for _ in units:
+                self._units.popleft()
+            for unit in units:
+                self._taken(unit)
+                if unit.committed is not None:
+                    unit.committed()
+            for output in outputs:
+                if output.committed is not None:
+                    output.committed()
+            for item, notes, commit in dirty:
+                item.committed_as = commit
+                item.suspicion.committed(notes)
+            self._measure(outputs)
+        self._aborts_in_a_row = 0
+        self._at_most = min(self._at_most * 2, COMMIT_UNITS)
+        self._last_commit = time.monotonic()
+
+    def _dirty(self, closing: Collection[int]) -> list[tuple[Input, Notes, Commit]]:
+        found = []
+        for item in self._inputs:
+            notes = item.notes()
+            if item.partition in closing:
+                notes = Notes(redo_until=notes.redo_until, topic_id=notes.topic_id)
+            commit = item.ledger.commit(notes)
+            if commit != item.committed_as:
+                found.append((item, notes, commit))
+        return found
+
+    def _write(
+        self,
+        outputs: list[Output],
+        commits: list[tuple[Input, Commit]],
+        group_metadata: object,
+    ) -> None:
+        offsets = [
+            TopicPartition(
+                self._prefix + item.topic, item.partition, commit.offset, commit.metadata
+            )
+            for item, commit in commits
+        ]
+        started = time.monotonic()
+        try:
+            self._producer.commit(outputs, offsets, group_metadata)
+        finally:
+            self._took(started)
+
+    def _aborted(
+        self, units: list[Unit], finished: list[tuple[Input, int]], error: Aborted
+    ) -> None:
+        """Halve what the next transaction holds until the refused output is alone. Raises Refused.
+
+        What will not be in it must not count as finished.
+        """
+        for item in {id(item): item for item, _ in finished}.values():
+            item.ledger.take_back(offset for other, offset in finished if other is item)
+        if not error.over_a_record:
+            self._aborts_in_a_row += 1
+            return
+        if len(units) == 1:
+            raise Refused(units[0], str(error)) from error
+        self._at_most = max(1, len(units) // 2)
+
+    def _finish(self, units: list[Unit]) -> list[tuple[Input, int]]:
+        """What was in flight until now."""
+        return [
+            (item, offset)
+            for unit in units
+            for topic, offset in unit.finished
+            if (item := self._inputs.get(topic, unit.partition)) is not None
+            and item.ledger.finish(offset)
+        ]
+
+    def _took(self, started: float) -> None:
+        self._last_commit = time.monotonic()
+        duration = self._last_commit - started
+        metrics.TRANSACTION_SECONDS.labels(self._service).observe(duration)
+        self._commit_every_s = min(
+            max(COMMIT_EVERY_S, duration / SHARE_OF_TIME_IN_TRANSACTIONS), LONGEST_COMMIT_EVERY_S
+        )
+
+    def _measure(self, outputs: list[Output]) -> None:
+        by_topic: dict[str, int] = {}
+        for output in outputs:
+            by_topic[output.topic] = by_topic.get(output.topic, 0) + 1
+        for topic, count in by_topic.items():
+            metrics.OUTPUTS.labels(self._service, topic).inc(count)

@@ -1,0 +1,199 @@
+"""Oversees the inputs of a process: what stands still is said, counted and reopened.
+
+Only progress that is possible and absent is healed. Records that wait for a cause outside (workers
+that are gone, a deadline that is not due, somebody's open transaction) are reported and left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+
+from reviewmesh import metrics
+from reviewmesh.kafka.logwatch import Log, Place
+from reviewmesh.loop.inputs import Input, Inputs
+from reviewmesh.loop.logends import LogEnds
+from reviewmesh.loop.progress import Progress
+from reviewmesh.loop.readiness import Readiness
+from reviewmesh.loop.stage import Stage
+
+LOOK_EVERY_S = 1.0
+HELD_UP_AFTER_S = 10.0
+
+
+class StandsStill(RuntimeError):
+    """A partition stood still, was reopened, and stands still: only a new process may help."""
+
+
+class Overseer:
+    """Used by the polling thread."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        inputs: Inputs,
+        ends: LogEnds,
+        readiness: Readiness,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._stage = stage
+        self._inputs = inputs
+        self._ends = ends
+        self._readiness = readiness
+        self._log = log
+        self._look_at = 0.0
+        self._progress: dict[Place, Progress] = {}
+        # The last log that was looked at, and the position when that was done.
+        self._positions: dict[Place, tuple[Log, int]] = {}
+        self._told_of_skipped: dict[Place, int] = {}
+        # The heads that reopened partitions had: they are well again once these have moved.
+        self._reopened: dict[int, dict[str, int]] = {}
+
+    def excuse(self) -> None:
+        """Nothing can be done now, for a reason that is told elsewhere: time begins anew."""
+        self._progress.clear()
+
+    def released(self, partitions: Iterable[int]) -> None:
+        """These are somebody else's now, and so is whether they move."""
+        for partition in partitions:
+            self._reopened.pop(partition, None)
+
+    def look(self, logs: Mapping[Place, Log], is_unsent: Callable[[int], bool]) -> set[int]:
+        """Partitions to reopen.
+
+        `is_unsent`: whether finished units of a partition wait. Raises StandsStill.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return set()
+        self._look_at = now + LOOK_EVERY_S
+        inputs = list(self._inputs)
+        self._forget({(item.topic, item.partition) for item in inputs})
+        cut_off = {item.partition for item in inputs if self._is_cut_off(item, logs)}
+        still = self._standing_still(inputs, logs, is_unsent, now)
+        self._tell_of_open_transactions(inputs, logs, now)
+        self._count_recovered(inputs)
+        for partition, reason in still.items():
+            self._stands_still(partition, reason, inputs)
+        metrics.STALLED.labels(self._stage.service).set(len(self._reopened))
+        for place in [place for place in self._progress if place[1] in still]:
+            del self._progress[place]
+        return cut_off | still.keys()
+
+    def _forget(self, present: set[Place]) -> None:
+        for known in (
+            self._progress,
+            self._positions,
+            self._told_of_skipped,
+        ):
+            for place in known.keys() - present:
+                del known[place]
+
+    # -- standing still ----------------------------------------------------------------------
+
+    def _standing_still(
+        self,
+        inputs: list[Input],
+        logs: Mapping[Place, Log],
+        is_unsent: Callable[[int], bool],
+        now: float,
+    ) -> dict[int, str]:
+        still: dict[int, str] = {}
+        trying = any(item.suspicion.is_trying for item in inputs)
+        for item in inputs:
+            place = (item.topic, item.partition)
+            ledger = item.ledger
+            reason = self._progress.setdefault(place, Progress()).look(
+                ledger.position,
+                ledger.head,
+                0 if is_unsent(item.partition) else ledger.in_flight,
+                0 if trying else self._unread(item, logs.get(place)),
+                self._stage.waits_for(item.partition),
+                now,
+            )
+            if reason:
+                still[item.partition] = f"{item.topic}/{item.partition}: {reason}"
+        return still
+
+    def _unread(self, item: Input, log: Log | None) -> int:
+        """Records that could be taken now, transaction markers included."""
+        position = item.ledger.position
+        if log is None or self._readiness.is_waiting_for("records"):
+            return 0
+        if not item.ledger.has_slack() or self._stage.blocks(item.topic, item.partition):
+            return 0
+        return max(0, log.stable - position)
+
+    def _stands_still(self, partition: int, reason: str, inputs: list[Input]) -> None:
+        if partition in self._reopened:
+            raise StandsStill(f"partition {partition} was reopened and stands still: {reason}")
+        self._log.error("stands still: the partition is reopened", reason=reason)
+        self._readiness.waits("progress", reason)
+        metrics.REOPENED.labels(self._stage.service).inc()
+        self._reopened[partition] = {
+            item.topic: item.ledger.head for item in inputs if item.partition == partition
+        }
+
+    def _count_recovered(self, inputs: list[Input]) -> None:
+        """A reopened partition that finished something since is well again."""
+        for item in inputs:
+            heads = self._reopened.get(item.partition)
+            if heads is not None and item.ledger.head > heads.get(item.topic, 0):
+                self._log.info("the reopened partition moves again", partition=item.partition)
+                del self._reopened[item.partition]
+        if not self._reopened:
+            self._readiness.has("progress")
+
+    # -- logs that moved ---------------------------------------------------------------------
+
+    def _is_cut_off(self, item: Input, logs: Mapping[Place, Log]) -> bool:
+        """Whether the log ends before what was read of it, as after the election of a leader that
+        lacked records; offsets that were deleted unread are counted."""
+        place = (item.topic, item.partition)
+        log = logs.get(place)
+        if log is None:
+            return False
+        position = item.ledger.position
+        last, reached = self._positions.get(place, (None, position))
+        if last is not log:
+            self._positions[place] = (log, position)
+            if log.end < reached:
+                self._log.warning(
+                    "the log ends before what was read of it: the partition is reopened",
+                    topic=item.topic,
+                    partition=item.partition,
+                    read=reached,
+                    end=log.end,
+                )
+                del self._positions[place]
+                return True
+            # The client goes past what was deleted by itself, often before this log was seen.
+            for first, following in item.gaps:
+                self._count_skipped(place, first, min(following, log.start))
+            item.gaps.clear()
+            self._count_skipped(place, item.ledger.position, log.start)
+        return False
+
+    def _count_skipped(self, place: Place, first: int, low: int) -> None:
+        first = max(first, self._told_of_skipped.get(place, 0))
+        if low > first:
+            self._ends.skipped(*place, first, low)
+            self._told_of_skipped[place] = low
+
+    def _tell_of_open_transactions(
+        self, inputs: list[Input], logs: Mapping[Place, Log], now: float
+    ) -> None:
+        """The mesh's own are open for milliseconds."""
+        held = [
+            f"{item.topic}/{item.partition} at offset {log.stable}"
+            for item in inputs
+            if (log := logs.get((item.topic, item.partition))) is not None
+            and log.held_since is not None
+            and now - log.held_since > HELD_UP_AFTER_S
+            and item.ledger.position >= log.stable
+        ]
+        self._readiness.held_up = (
+            f"a transaction that a producer left open holds up {', '.join(held)}" if held else ""
+        )

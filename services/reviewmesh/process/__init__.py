@@ -1,0 +1,1 @@
+"""A service as a process: start, HTTP endpoints, logs, and how it ends."""

@@ -1,0 +1,141 @@
+"""Structured logs: one JSON object a line, or readable lines on a console.
+
+What libraries log goes the same way, librdkafka's own lines included. A warning that repeats
+itself, as every retry of a connection does, is written at most once in a while, with a count.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from reviewmesh.settings import LogSettings
+
+REPEAT_AFTER_S = 30.0
+REMEMBERED_WARNINGS = 500
+# `FAIL [rdkafka#consumer-1] [thrd:127.0.0.1:9092/bootstrap]: what happened`
+LIBRDKAFKA_LINE = re.compile(r"(?P<code>\w+) \[[^\]]+\] \[thrd:.*?\]: (?P<error>.*)", re.DOTALL)
+# What differs between two lines of librdkafka that say the same.
+PASSING = re.compile(r"\s*\(after \d+ms.*|\d+ms", re.DOTALL)
+
+
+def configure(settings: LogSettings, service: str) -> structlog.stdlib.BoundLogger:
+    """Set up logging for the process; returns its logger, bound to the service's name."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer()
+    )
+    level = logging.getLevelNamesMapping()[settings.level]
+    structlog.configure(
+        processors=[
+            Throttle(time.monotonic),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    log: structlog.stdlib.BoundLogger = structlog.get_logger(service=service)
+    logging.basicConfig(level=logging.WARNING, handlers=[Bridge(log)], force=True)
+    logging.getLogger("librdkafka").setLevel(level)
+    return log
+
+
+@dataclass(slots=True)
+class Written:
+    at: float
+    repeats: int = 0
+
+
+class Throttle:
+    """Drops a warning that was written within the last REPEAT_AFTER_S; its next says how often.
+
+    So with what librdkafka tells as information, such as connections that were idle and closed.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._written: OrderedDict[tuple[str, ...], Written] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, logger: object, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        if method != "warning" and not (method == "info" and event.get("event") == "kafka"):
+            return event
+        key = tuple(sorted(f"{name}={value}" for name, value in said(event).items()))
+        now = self._clock()
+        with self._lock:
+            last = self._written.get(key)
+            if last is not None and now - last.at < REPEAT_AFTER_S:
+                last.repeats += 1
+                raise structlog.DropEvent
+            self._written[key] = Written(now)
+            self._written.move_to_end(key)
+            if len(self._written) > REMEMBERED_WARNINGS:
+                self._written.popitem(last=False)
+        if last is not None and last.repeats:
+            event["repeated"] = last.repeats
+        return event
+
+
+def said(event: structlog.typing.EventDict) -> dict[str, object]:
+    """What makes two warnings the same: of librdkafka's, the text without passing figures.
+
+    A failure comes both as a line and, with a code of its own, through the error callback.
+    """
+    if event.get("event") != "kafka":
+        return dict(event)
+    return {"event": "kafka", "error": lasting(str(event.get("error")))}
+
+
+def lasting(error: str) -> str:
+    """An error of librdkafka without the figures that differ each time."""
+    return PASSING.sub("", error)
+
+
+class Bridge(logging.Handler):
+    """Hands what the standard library's loggers get to structlog."""
+
+    def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "librdkafka":
+            self._emit_librdkafka(record)
+        else:
+            level = record.levelno
+            if level == logging.ERROR and record.name.partition(".")[0] == "aiokafka":
+                # As librdkafka it goes on trying by itself.
+                level = logging.WARNING
+            self._write(level, record.getMessage(), logger=record.name)
+
+    def _emit_librdkafka(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        line = LIBRDKAFKA_LINE.fullmatch(text)
+        level = record.levelno
+        if level == logging.ERROR:
+            # The client goes on trying by itself; what ends it comes as CRITICAL.
+            level = logging.WARNING
+        if line is None:
+            self._write(level, "kafka", error=text)
+            return
+        if line["code"] == "CONFWARN" and "will be ignored by this" in line["error"]:
+            # The same options go to consumers and producers.
+            level = logging.DEBUG
+        self._write(level, "kafka", code=line["code"], error=line["error"])
+
+    def _write(self, level: int, event: str, **fields: str) -> None:
+        self._log.log(min(level, logging.ERROR), event, **fields)

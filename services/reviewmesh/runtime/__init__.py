@@ -1,1 +1,0 @@
-"""What every service of the mesh is made of: loop, ledger, transactions, codecs, settings."""
