@@ -28,10 +28,9 @@ from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.settings import Settings
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, RAW, RESULT_OF, TASKS
 
-RAW, ACCEPTED, ENRICHED = "reviews.raw", "reviews.accepted", "reviews.enriched"
-RESULTS = ("reviews.ner", "reviews.topic", "reviews.sentiment")
-TASKS = ("ner", "topic", "sentiment")
+RESULTS = tuple(RESULT_OF.values())
 # How often each record is read: intake; three enrichers and the joiner; the joiner.
 READS = {RAW: 1, ACCEPTED: 4, **dict.fromkeys(RESULTS, 1)}
 WRITTEN = (ACCEPTED, *RESULTS, ENRICHED)

@@ -29,15 +29,15 @@ from reviewmesh.avro.codec import HEADER, Codec, load_schema, without_logical_ty
 from reviewmesh.avro.registry import UnknownSchemaId, UnusableSchema
 from reviewmesh.avro.topics import load_topics, room_of
 from reviewmesh.intake.judged import Resets
-from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
+from reviewmesh.intake.stage import Contract, IntakeStage
 from reviewmesh.kafka import record as names
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import Headers, Output, Record, Unit
-from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.inputs import Inputs
-from reviewmesh.loop.replays import REPLAYED
 from reviewmesh.loop.stage import Start
 from reviewmesh.settings import IntakeSettings
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED
 
 TOPICS = {topic.name: topic for topic in load_topics().topics}
 PARTITIONS = TOPICS[ACCEPTED].partitions

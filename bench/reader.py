@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, TopicPartition
 from bench.load import Schedule
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
+from reviewmesh_schemas.names import TASKS
 
 POLL_S = 0.02
 GATHER_S = 0.002
@@ -28,7 +29,6 @@ BATCH = 2_000
 DECODED_ONE_IN = 16
 MISSING = -1.0
 CALL_TIMEOUT_S = 10.0
-TASKS = ("ner", "topic", "sentiment")
 
 
 @dataclass

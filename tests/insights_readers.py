@@ -12,9 +12,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from reviewmesh.insights.app import GROUP, Names
+from reviewmesh.insights.app import Names
 from reviewmesh.insights.reader import Batch, Reader
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import INSIGHTS_GROUP
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -35,7 +36,7 @@ class Group:
 
     def reader(self, slot: str) -> Reader:
         settings = self.settings.model_copy(update={"slot": slot})
-        return Reader(settings, settings.prefix + GROUP, [Names.of(settings).enriched])
+        return Reader(settings, settings.prefix + INSIGHTS_GROUP, [Names.of(settings).enriched])
 
     async def write(self, reader: Reader, batch: Batch) -> bool:
         async with reader.holding(batch) as held:

@@ -25,9 +25,9 @@ from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import headers_of
 from reviewmesh.local.ports import find_free
+from reviewmesh_schemas.names import TASKS
 from tests.broker import TestStack, wait_until
 
-TASKS = ("ner", "topic", "sentiment")
 ENRICHERS = tuple(f"enricher-{task}" for task in TASKS)
 SERVICES = ("intake", *ENRICHERS, "joiner")
 PARTITIONS = 6

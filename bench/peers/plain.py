@@ -21,6 +21,7 @@ from bench.peers import work
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.settings import Settings
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
+from reviewmesh_schemas import names
 
 GATHER_S = 0.05
 CALL_TIMEOUT_S = 10.0
@@ -31,7 +32,7 @@ Stage = Callable[[list[Any]], Outputs]
 
 
 def intake(contracts: Contracts) -> Stage:
-    raw, accepted = contracts.codec(work.RAW), contracts.codec(work.ACCEPTED)
+    raw, accepted = contracts.codec(names.RAW), contracts.codec(names.ACCEPTED)
 
     def run(messages: list[Any]) -> Outputs:
         outputs = []
@@ -43,14 +44,14 @@ def intake(contracts: Contracts) -> Stage:
                 message.timestamp()[1],
             )
             value = accepted.encode(review)
-            outputs.append((work.ACCEPTED, message.partition(), message.key(), value))
+            outputs.append((names.ACCEPTED, message.partition(), message.key(), value))
         return outputs
 
     return run
 
 
 def enricher(contracts: Contracts, task: str, calls: int) -> Stage:
-    accepted, results = contracts.codec(work.ACCEPTED), contracts.codec(work.TOPIC_OF[task])
+    accepted, results = contracts.codec(names.ACCEPTED), contracts.codec(names.RESULT_OF[task])
     loop = asyncio.new_event_loop()
 
     async def connect() -> Any:
@@ -67,7 +68,7 @@ def enricher(contracts: Contracts, task: str, calls: int) -> Stage:
             answer = await stub.Infer(work.request(task, review), timeout=work.CALL_TIMEOUT_S)
         record = work.result(task, review, message.partition(), message.offset(), answer)
         value = results.encode(record)
-        return work.TOPIC_OF[task], message.partition(), message.key(), value
+        return names.RESULT_OF[task], message.partition(), message.key(), value
 
     async def together(messages: list[Any]) -> Outputs:
         return list(await asyncio.gather(*map(one, messages)))
@@ -76,8 +77,10 @@ def enricher(contracts: Contracts, task: str, calls: int) -> Stage:
 
 
 def joiner(contracts: Contracts) -> Stage:
-    codecs = {topic: contracts.codec(topic) for topic in (work.ACCEPTED, *work.TOPIC_OF.values())}
-    enriched = contracts.codec(work.ENRICHED)
+    codecs = {
+        topic: contracts.codec(topic) for topic in (names.ACCEPTED, *names.RESULT_OF.values())
+    }
+    enriched = contracts.codec(names.ENRICHED)
     waiting: dict[bytes, dict[str, Any]] = defaultdict(dict)
 
     def run(messages: list[Any]) -> Outputs:
@@ -87,9 +90,9 @@ def joiner(contracts: Contracts) -> Stage:
             parts = waiting[message.key()]
             parts[topic] = codecs[topic].decode(message.value())
             if len(parts) == len(codecs):
-                results = {task: parts[name] for task, name in work.TOPIC_OF.items()}
-                value = enriched.encode(work.enriched(parts[work.ACCEPTED], results))
-                outputs.append((work.ENRICHED, message.partition(), message.key(), value))
+                results = {task: parts[name] for task, name in names.RESULT_OF.items()}
+                value = enriched.encode(work.enriched(parts[names.ACCEPTED], results))
+                outputs.append((names.ENRICHED, message.partition(), message.key(), value))
                 del waiting[message.key()]
         return outputs
 
@@ -100,12 +103,12 @@ def run(settings: Settings, stage_name: str, batch: int, calls: int) -> None:
     """Until the process is ended."""
     contracts = Contracts(settings)
     if stage_name == "intake":
-        stage, topics = intake(contracts), [work.RAW]
+        stage, topics = intake(contracts), [names.RAW]
     elif stage_name == "joiner":
-        stage, topics = joiner(contracts), [work.ACCEPTED, *work.TOPIC_OF.values()]
+        stage, topics = joiner(contracts), [names.ACCEPTED, *names.RESULT_OF.values()]
     else:
         task = stage_name.removeprefix("enricher-")
-        stage, topics = enricher(contracts, task, calls), [work.ACCEPTED]
+        stage, topics = enricher(contracts, task, calls), [names.ACCEPTED]
     group, bootstrap = settings.prefix + stage_name, settings.kafka.bootstrap_servers
     producer: Any = Producer(
         {

@@ -19,6 +19,7 @@ from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.settings import Settings
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
+from reviewmesh_schemas import names
 
 COMMIT_INTERVAL_S = 0.5
 
@@ -72,8 +73,8 @@ class Topology:
             place = message_context()
             return work.accept(review, place.partition, place.offset, timestamp)
 
-        frame = self.app.dataframe(self.topic(work.RAW))
-        frame.apply(accept, metadata=True).to_topic(self.topic(work.ACCEPTED))
+        frame = self.app.dataframe(self.topic(names.RAW))
+        frame.apply(accept, metadata=True).to_topic(self.topic(names.ACCEPTED))
 
     def enricher(self, task: str) -> None:
         stub = inference_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(work.worker_of(task)))
@@ -83,30 +84,30 @@ class Topology:
             answer = stub.Infer(work.request(task, accepted), timeout=work.CALL_TIMEOUT_S)
             return work.result(task, accepted, place.partition, place.offset, answer)
 
-        frame = self.app.dataframe(self.topic(work.ACCEPTED))
-        frame.apply(infer).to_topic(self.topic(work.TOPIC_OF[task]))
+        frame = self.app.dataframe(self.topic(names.ACCEPTED))
+        frame.apply(infer).to_topic(self.topic(names.RESULT_OF[task]))
 
     def joiner(self) -> None:
         def join(part: dict[str, Any], state: State) -> Any:
             ((name, record),) = part.items()
             parts = state.get("parts", {})
             parts[name] = record
-            if len(parts) <= len(work.TASKS):
+            if len(parts) <= len(names.TASKS):
                 state.set("parts", parts)
                 return None
             state.delete("parts")
-            accepted = parts.pop(work.ACCEPTED)
+            accepted = parts.pop(names.ACCEPTED)
             return work.enriched(accepted, parts)
 
         frames = [
             self.app.dataframe(self.topic(topic)).apply(lambda record, name=name: {name: record})
-            for name, topic in {work.ACCEPTED: work.ACCEPTED, **work.TOPIC_OF}.items()
+            for name, topic in {names.ACCEPTED: names.ACCEPTED, **names.RESULT_OF}.items()
         ]
         together = frames[0]
         for frame in frames[1:]:
             together = together.concat(frame)
         joined = together.apply(join, stateful=True).filter(lambda record: record is not None)
-        joined.to_topic(self.topic(work.ENRICHED))
+        joined.to_topic(self.topic(names.ENRICHED))
 
 
 if __name__ == "__main__":

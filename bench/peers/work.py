@@ -11,10 +11,8 @@ from reviewmesh.enrich.results import lineage_of, payload
 from reviewmesh.intake.normalise import normalise
 from reviewmesh.join.enriched import build
 from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_schemas.names import RAW
 
-RAW, ACCEPTED, ENRICHED = "reviews.raw", "reviews.accepted", "reviews.enriched"
-TASKS = ("ner", "topic", "sentiment")
-TOPIC_OF = {task: f"reviews.{task}" for task in TASKS}
 CALL_TIMEOUT_S = 60.0
 
 

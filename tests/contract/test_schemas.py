@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec, load_schema
 from reviewmesh.avro.registry import IncompatibleSchema, SchemaRegistry
+from reviewmesh_schemas import names
 from tests.broker import TestStack
 
 TOPICS = {topic.name: topic for topic in topics.load_topics().topics}
@@ -46,6 +47,16 @@ def records(schema: Any) -> list[dict[str, Any]]:
     inner = [schema.get("items"), schema.get("values"), schema.get("type")]
     inner += [field["type"] for field in schema.get("fields", [])]
     return own + [record for item in inner for record in records(item)]
+
+
+def test_every_topic_has_a_name() -> None:
+    single = {names.RAW, names.ACCEPTED, names.ENRICHED, names.PARTIAL, names.REPLAYED}
+    assert TOPICS.keys() == single | {
+        *names.RESULT_OF.values(),
+        *(names.DEAD_LETTER, names.INSIGHTS),
+    }
+    for task, topic in names.RESULT_OF.items():
+        assert TOPICS[topic].schema == f"{task}_result"
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -19,10 +19,11 @@ from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.stage import ACCEPTED, EnrichStage
+from reviewmesh.enrich.stage import EnrichStage
 from reviewmesh.kafka.record import Output, Record, Unit
-from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER
 from tests.broker import TestStack, wait_until
 
 TASK = "ner"

@@ -12,13 +12,14 @@ from confluent_kafka import Producer
 
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.intake.__main__ import build
-from reviewmesh.intake.stage import ACCEPTED, RAW, IntakeStage
+from reviewmesh.intake.stage import IntakeStage
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import REPLAY, Headers, Output, Record, Unavailable
 from reviewmesh.loop.inputs import Inputs
 from reviewmesh.loop.stage import Start
 from reviewmesh.process import logs
 from reviewmesh.settings import IntakeSettings, KafkaSettings, RegistrySettings, Settings
+from reviewmesh_schemas.names import ACCEPTED, RAW
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, review
 

@@ -11,11 +11,7 @@ from reviewmesh.cli.connection import Connection
 from reviewmesh.cli.lag import progress_of
 from reviewmesh.cli.reading import EndReached, Place, offsets, places
 from reviewmesh.kafka.record import Record
-
-RAW = "reviews.raw"
-ACCEPTED = "reviews.accepted"
-ENRICHED = "reviews.enriched"
-DEAD_LETTER = "reviews.dead-letter"
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, RAW
 
 Published = tuple[int, int]
 """Partition and offset on the raw topic."""
@@ -76,7 +72,7 @@ class Account:
         """
         if self._to_reach is None:
             raw = sorted({(RAW, partition) for partition, _offset in self.published})
-            progress = progress_of(self._connection, "reviewmesh-intake", raw)
+            progress = progress_of(self._connection, INTAKE_GROUP, raw)
             if all(progress[RAW, number].covers(offset) for number, offset in self.published):
                 self._to_reach = offsets(
                     self._connection,

@@ -26,10 +26,10 @@ from reviewmesh.cli.tail import decoded_records
 from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
+from reviewmesh_schemas.names import ENRICHED
 
 DEADLINE_S = 240.0
 PROGRESS_EVERY_S = 0.5
-ENRICHED = "reviews.enriched"
 
 
 def demo(

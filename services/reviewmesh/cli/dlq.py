@@ -18,16 +18,10 @@ from reviewmesh.cli.render import as_json, iso
 from reviewmesh.cli.tail import schema_of
 from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF
-from reviewmesh.loop.replays import PLACE, REPLAYED, Letter, Marks, letter_at, place_named
+from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
 
-DEAD_LETTER = "reviews.dead-letter"
-REPLAYABLE = (
-    "reviews.raw",
-    "reviews.accepted",
-    "reviews.ner",
-    "reviews.topic",
-    "reviews.sentiment",
-)
+REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
 """The topics that the mesh reads: a letter that names another is none of ours."""
 ALL_TASKS = b"all"
 

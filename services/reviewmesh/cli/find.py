@@ -17,12 +17,8 @@ from reviewmesh.cli.render import failed_tasks, iso
 from reviewmesh.cli.terminal import err, out, shortened
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import FORWARDED_FROM, Record
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, PARTIAL, RAW
 
-RAW = "reviews.raw"
-ACCEPTED = "reviews.accepted"
-ENRICHED = "reviews.enriched"
-PARTIAL = "reviews.partial"
-DEAD_LETTER = "reviews.dead-letter"
 ANYWHERE = (RAW, DEAD_LETTER)
 """Topics where a review may lie outside its own partition: any producer, any key."""
 LAST = (ENRICHED, DEAD_LETTER)
@@ -147,7 +143,7 @@ def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, st
         if not words.startswith("forwarded"):
             return f"forwarded from {origin[1]}/{origin[2]}; {words}".rstrip("; ")
     input_ = (record.topic, record.partition)
-    progress = progress_of(connection, "reviewmesh-intake", [input_])[input_]
+    progress = progress_of(connection, INTAKE_GROUP, [input_])[input_]
     if progress.covers(record.offset):
         return "no outcome: a duplicate that was dropped, or passed over by a reset"
     return "waits for intake"

@@ -24,8 +24,8 @@ from reviewmesh.cli.terminal import err, plain
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
+from reviewmesh_schemas.names import RAW
 
-RAW = "reviews.raw"
 STDIN = "-"
 BYTE_ORDER_MARK = "\ufeff"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

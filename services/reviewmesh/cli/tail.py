@@ -14,8 +14,8 @@ from reviewmesh.cli.reading import follow
 from reviewmesh.cli.render import as_json, enriched_line, iso
 from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.kafka.record import Record
+from reviewmesh_schemas.names import ENRICHED
 
-ENRICHED = "reviews.enriched"
 SHOWN_ERROR = 500
 
 

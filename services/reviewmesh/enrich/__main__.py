@@ -10,11 +10,11 @@ import structlog
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.results import TASKS
-from reviewmesh.enrich.stage import ACCEPTED, EnrichStage
-from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RESULT_OF, TASKS
 
 
 def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
@@ -28,11 +28,11 @@ def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
     return EnrichStage(
         task,
         contracts.codec(ACCEPTED),
-        contracts.codec(f"reviews.{task}"),
+        contracts.codec(RESULT_OF[task]),
         DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         client,
         wall_clock,
-        contracts.max_bytes(f"reviews.{task}"),
+        contracts.max_bytes(RESULT_OF[task]),
     )
 
 

@@ -14,7 +14,6 @@ OUTPUTS: dict[str, type] = {
     "topic": inference_pb2.TopicOutput,
     "sentiment": inference_pb2.SentimentOutput,
 }
-TASKS = tuple(OUTPUTS)
 
 
 class Unusable(ValueError):

@@ -28,8 +28,8 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start
+from reviewmesh_schemas.names import ACCEPTED, RESULT_OF
 
-ACCEPTED = "reviews.accepted"
 ROOM_WHILE_STARVED = 2_000
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
@@ -70,7 +70,7 @@ class EnrichStage:
     ) -> None:
         self.service = f"enricher-{task}"
         self._task = task
-        self._result_topic = f"reviews.{task}"
+        self._result_topic = RESULT_OF[task]
         self._accepted_codec = accepted_codec
         self._result_codec = result_codec
         self._dead_letters = dead_letters

@@ -17,10 +17,11 @@ from pydantic_settings import SettingsError
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import registry_of
 from reviewmesh.clock import wall_clock
-from reviewmesh.insights.app import ENRICHED, INSIGHTS, Insights, Names
+from reviewmesh.insights.app import Insights, Names
 from reviewmesh.insights.broker import UnusableOption, await_topics, credentials
 from reviewmesh.process import health, logs
 from reviewmesh.settings import Settings, problems, variable
+from reviewmesh_schemas.names import ENRICHED, INSIGHTS
 
 CHECK_EVERY_S = 0.5
 SCHEMAS = {ENRICHED: "enriched_review", INSIGHTS: "review_insight"}

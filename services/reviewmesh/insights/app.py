@@ -37,10 +37,8 @@ from reviewmesh.insights.reader import Assignment, Batch, Reader
 from reviewmesh.insights.totals import Totals
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import ENRICHED, INSIGHTS, INSIGHTS_GROUP
 
-ENRICHED = "reviews.enriched"
-INSIGHTS = "reviews.insights"
-GROUP = "reviewmesh-insights"
 TURN_S = 0.5
 TURN_RECORDS = 1_000
 FORGET_EVERY_S = 10.0
@@ -69,7 +67,7 @@ class Names(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Names:
-        group = f"{settings.prefix}{GROUP}"
+        group = f"{settings.prefix}{INSIGHTS_GROUP}"
         return cls(
             settings.prefix + ENRICHED,
             settings.prefix + INSIGHTS,
@@ -135,7 +133,7 @@ class Insights:
         self._forget_at = 0.0
         self._names = names = Names.of(settings)
         self._reader = Reader(
-            settings, f"{settings.prefix}{GROUP}", [names.enriched, names.partials]
+            settings, f"{settings.prefix}{INSIGHTS_GROUP}", [names.enriched, names.partials]
         )
         self._contributions = Contributions({})
         self._totals = Totals({})
@@ -356,7 +354,7 @@ async def send(message: Message) -> Awaitable[object]:
 
 def _faust_app(settings: Settings) -> FaustApp:
     app = FaustApp(
-        f"{settings.prefix}{GROUP}",
+        f"{settings.prefix}{INSIGHTS_GROUP}",
         broker=[f"kafka://{server}" for server in bootstrap_servers(settings.kafka)],
         broker_credentials=credentials(settings.kafka),
         producer_compression_type="lz4",

@@ -9,12 +9,12 @@ import structlog
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.intake.judged import Resets
-from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
+from reviewmesh.intake.stage import Contract, IntakeStage
 from reviewmesh.kafka.reader import PartitionReader
-from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.loop.replays import REPLAYED
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED
 
 
 def build(

@@ -24,11 +24,9 @@ from reviewmesh.clock import bounded_ms
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import FORWARDED_FROM, Record
-from reviewmesh.loop.deadletter import DEAD_LETTER
 from reviewmesh.loop.stage import Start
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW
 
-RAW = "reviews.raw"
-ACCEPTED = "reviews.accepted"
 CAME_FROM = re.compile(rb"reviews\.raw/([0-9]{1,9})/([0-9]{1,18})")
 OFFSETS_PER_CHUNK = 1 << 16
 # 128 MB for each kind of outcome: four bytes an offset.

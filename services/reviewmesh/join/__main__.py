@@ -10,20 +10,19 @@ from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enrichers import EnricherLedgers
-from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
-from reviewmesh.join.resets import ENRICHED
-from reviewmesh.join.stage import PARTIAL, JoinStage
+from reviewmesh.join.pipeline import Windows
+from reviewmesh.join.stage import JoinStage
 from reviewmesh.kafka.reader import PartitionReader
-from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
-from reviewmesh.loop.replays import REPLAYED
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, PARTIAL, REPLAYED, RESULT_OF
 
 
 def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger) -> JoinStage:
     return JoinStage(
         contracts.codec(ACCEPTED),
-        {task: contracts.codec(topic) for task, topic in TOPIC_OF.items()},
+        {task: contracts.codec(topic) for task, topic in RESULT_OF.items()},
         contracts.codec(ENRICHED),
         contracts.codec(PARTIAL),
         contracts.codec(REPLAYED),

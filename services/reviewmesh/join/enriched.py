@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TASKS = ("ner", "topic", "sentiment")
+from reviewmesh_schemas.names import TASKS
+
 ANSWERED = ("OK", "FALLBACK")
 TIMEOUT = "TIMEOUT"
 ACCEPTED_FIELDS = (

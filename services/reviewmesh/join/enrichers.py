@@ -14,10 +14,10 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicPartition
 
 from reviewmesh import metrics
-from reviewmesh.join.pipeline import ACCEPTED
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.loop.ledger import restore
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import ACCEPTED, ENRICHER_GROUPS
 
 CALL_TIMEOUT_S = 5.0
 # A review that was overtaken may wait for hours.
@@ -101,7 +101,7 @@ class EnricherLedgers:
             # Under read_committed the answer would wait for the end of an open transaction. What
             # lies in one is not committed, and not part of the answer.
             options = kafka.reader_options(self._settings) | {
-                "group.id": f"{self._settings.prefix}reviewmesh-enricher-{task}",
+                "group.id": f"{self._settings.prefix}{ENRICHER_GROUPS[task]}",
                 "isolation.level": "read_uncommitted",
             }
             self._of_task[task] = kafka.make_consumer(options, lambda error: None)

@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 
 from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.join.enriched import TASKS
 from reviewmesh.join.pipeline import MAX_PARTIALS
 from reviewmesh.kafka.record import Headers, Record
+from reviewmesh_schemas.names import TASKS
 
 
 class OpenPartials:

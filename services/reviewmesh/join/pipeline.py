@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from reviewmesh.join.enriched import ANSWERED, TASKS, TIMEOUT, build, merge
+from reviewmesh.join.enriched import ANSWERED, TIMEOUT, build, merge
 from reviewmesh.join.progress import TaskProgress
 from reviewmesh.join.published import Published
 from reviewmesh.kafka.record import Headers
+from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
 
-ACCEPTED = "reviews.accepted"
-RESULT_TOPICS = {f"reviews.{task}": task for task in TASKS}
-TOPIC_OF = {task: topic for topic, task in RESULT_TOPICS.items()}
+TASK_OF = {topic: task for task, topic in RESULT_OF.items()}
 
 MAX_PARTIALS = 50_000
 # Deadlines of partial records that were completed; beyond that they are cleared away.
@@ -389,7 +388,7 @@ class PartitionJoin:
         ):
             return finished_without_use(task, offset, result, "dropped")
         record = merge(partial.record(), {task: result}, self._revision + 1, int(now * 1000))
-        finished = ((TOPIC_OF[task], offset),)
+        finished = ((RESULT_OF[task], offset),)
         return self._publish(record, partial.headers, finished, late=(task, "merged"))
 
     def _close_partials(self, now: float) -> list[Emission]:
@@ -418,7 +417,7 @@ class PartitionJoin:
         """
         if topic == ACCEPTED:
             return len(self._pending) >= room
-        task = RESULT_TOPICS[topic]
+        task = TASK_OF[topic]
         oldest = next(iter(self._pending.values()), None)
         if oldest is not None and task not in oldest.results:
             return False
@@ -448,12 +447,12 @@ def is_of(result: Result, accepted: Mapping[str, Any]) -> bool:
 
 
 def finished_by(pending: Pending) -> tuple[tuple[str, int], ...]:
-    results = ((TOPIC_OF[task], offset) for task, (offset, _) in pending.results.items())
+    results = ((RESULT_OF[task], offset) for task, (offset, _) in pending.results.items())
     return ((ACCEPTED, pending.offset), *results)
 
 
 def finished_without_use(task: str, offset: int, result: Result, outcome: str) -> Emission:
-    return Emission(result["review_id"], ((TOPIC_OF[task], offset),), late=(task, outcome))
+    return Emission(result["review_id"], ((RESULT_OF[task], offset),), late=(task, outcome))
 
 
 def choose(

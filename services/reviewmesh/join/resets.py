@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import structlog
 
 from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.join.pipeline import ACCEPTED, RESULT_TOPICS
+from reviewmesh.join.pipeline import TASK_OF
 from reviewmesh.join.published import Published
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Record
 from reviewmesh.loop.stage import Start
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED
 
-ENRICHED = "reviews.enriched"
 # A result is appended after its review; brokers whose clocks differ may say otherwise.
 CLOCKS_DIFFER_MS = 600_000
 
@@ -52,7 +52,7 @@ class Resets:
         accepted = starts[ACCEPTED]
         first = accepted.offset or 0
         again = accepted.reset or accepted.redo_until > first
-        if not again and not any(starts[topic].reset for topic in RESULT_TOPICS):
+        if not again and not any(starts[topic].reset for topic in TASK_OF):
             return None
         low, end = self._reader.bounds(ACCEPTED, partition)
         record = self._reader.first_from(ACCEPTED, partition, first) if first < end else None
@@ -75,7 +75,7 @@ class Resets:
     def _set_back(
         self, partition: int, starts: dict[str, Start], since_ms: int, again: bool
     ) -> None:
-        for topic in RESULT_TOPICS:
+        for topic in TASK_OF:
             start = starts[topic]
             if start.offset is None or not (again or start.reset):
                 continue

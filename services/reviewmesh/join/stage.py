@@ -17,17 +17,9 @@ from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
-from reviewmesh.join.pipeline import (
-    ACCEPTED,
-    RESULT_TOPICS,
-    TOPIC_OF,
-    Emission,
-    Partial,
-    PartitionJoin,
-    Windows,
-)
+from reviewmesh.join.pipeline import TASK_OF, Emission, Partial, PartitionJoin, Windows
 from reviewmesh.join.published import Published
-from reviewmesh.join.resets import ENRICHED, Resets
+from reviewmesh.join.resets import Resets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     ORIGIN_TIMESTAMP,
@@ -41,10 +33,10 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
-from reviewmesh.loop.replays import REPLAYED, Replays
+from reviewmesh.loop.replays import Replays
 from reviewmesh.loop.stage import Ledgers, Start
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, PARTIAL, REPLAYED, RESULT_OF
 
-PARTIAL = "reviews.partial"
 TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
 ROOM_IN_ALL = 4_000
@@ -70,7 +62,7 @@ class Refused(ValueError):
 
 class JoinStage:
     service = "joiner"
-    topics: tuple[str, ...] = (ACCEPTED, *RESULT_TOPICS)
+    topics: tuple[str, ...] = (ACCEPTED, *TASK_OF)
     # What is open, and which replays were seen, is remembered here though the topic is gone.
     state_topics: tuple[str, ...] = ()
     # Results of one task wait here while an earlier one is missing: more than the enricher's
@@ -187,7 +179,7 @@ class JoinStage:
                     now,
                 )
             else:
-                task = RESULT_TOPICS[record.topic]
+                task = TASK_OF[record.topic]
                 emissions = join.result(task, record.offset, self._result(record, task), now)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
@@ -242,7 +234,7 @@ class JoinStage:
             if topic == ACCEPTED:
                 self._emit(partition, join.accepted_read_to_end())
             else:
-                join.read_to_end(RESULT_TOPICS[topic], as_of)
+                join.read_to_end(TASK_OF[topic], as_of)
         accepted_id = self._ledgers.topic_id(ACCEPTED, partition)
         for task, finished in self._enrichers.answers(partition):
             # Until it reads a topic that was made anew, it has finished offsets of another one.
@@ -251,7 +243,7 @@ class JoinStage:
             join.finished_by_enricher(task, finished.covers, now)
         emissions, questions = join.tick(now)
         for task in questions.ends:
-            self._ends.ask(TOPIC_OF[task], partition)
+            self._ends.ask(RESULT_OF[task], partition)
         for task in questions.ledgers:
             self._enrichers.ask(task, partition)
         if join.doubts_early():

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from reviewmesh.avro.topics import load_topics
 from reviewmesh.lag.offsets import Place
 from reviewmesh.settings import Settings
-
-RAW = "reviews.raw"
-ACCEPTED = "reviews.accepted"
-TASKS = ("ner", "topic", "sentiment")
-RESULTS = tuple(f"reviews.{task}" for task in TASKS)
-INTAKE = "reviewmesh-intake"
-INSIGHTS = "reviewmesh-insights"
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    ENRICHER_GROUPS,
+    INSIGHTS_GROUP,
+    INTAKE_GROUP,
+    JOINER_GROUP,
+    RAW,
+    RESULT_OF,
+    TASKS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,16 @@ def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
         return WatchedGroup(prefix + name, task, places)
 
     return (
-        replace(group(INTAKE, RAW), more_of=prefix + RAW),
-        *(group(f"reviewmesh-enricher-{task}", ACCEPTED, task=task) for task in TASKS),
-        group("reviewmesh-joiner", ACCEPTED, *RESULTS),
+        replace(group(INTAKE_GROUP, RAW), more_of=prefix + RAW),
+        *(group(ENRICHER_GROUPS[task], ACCEPTED, task=task) for task in TASKS),
+        group(JOINER_GROUP, ACCEPTED, *RESULT_OF.values()),
     )
 
 
 def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
     """The mesh's own, insights where it runs, and those that the settings name."""
     own = mesh_groups(settings.prefix)
-    others = dict.fromkeys([settings.prefix + INSIGHTS, *settings.lag.groups])
+    others = dict.fromkeys([settings.prefix + INSIGHTS_GROUP, *settings.lag.groups])
     known = {group.name for group in own}
     everywhere = tuple(
         (settings.prefix + topic.name, number)

@@ -11,8 +11,8 @@ from reviewmesh.local.artifacts import Artifacts
 from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.ports import HOST
 from reviewmesh.local.supervision import Program
+from reviewmesh_schemas.names import TASKS
 
-TASKS = ("ner", "topic", "sentiment")
 BACKING = ("broker", "registry")
 BACKING_PORTS = ("broker", "broker.controller", "registry", "registry.management")
 SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag")

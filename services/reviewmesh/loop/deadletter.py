@@ -11,8 +11,8 @@ from reviewmesh.avro.topics import load_topics, room_of
 from reviewmesh.clock import Clock, milliseconds, plausible_ms
 from reviewmesh.kafka.record import TRACEPARENT, Headers, Output, Record, headers_size
 from reviewmesh.kafka.tracing import valid_traceparent
+from reviewmesh_schemas.names import DEAD_LETTER
 
-DEAD_LETTER = "reviews.dead-letter"
 MAX_MESSAGE = 2_000
 MAX_REVIEW_ID = 1_000
 # Of a record that does not fit: enough to know it by. Its value gets what is left.

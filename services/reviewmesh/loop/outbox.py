@@ -11,10 +11,9 @@ from confluent_kafka import TopicPartition
 from reviewmesh import metrics
 from reviewmesh.kafka.record import Output, Unit
 from reviewmesh.kafka.transactions import Aborted, TransactionalProducer
-from reviewmesh.loop.deadletter import DEAD_LETTER
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.ledger import Commit, Notes
-from reviewmesh.loop.replays import REPLAYED
+from reviewmesh_schemas.names import DEAD_LETTER, REPLAYED
 
 COMMIT_EVERY_S = 0.05
 LONGEST_COMMIT_EVERY_S = 0.25

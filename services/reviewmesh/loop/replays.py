@@ -23,10 +23,10 @@ from reviewmesh import metrics
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF, Output, Record
+from reviewmesh_schemas.names import REPLAYED
 
 log = logging.getLogger(__name__)
 
-REPLAYED = "reviews.replayed"
 # Of one partition; with more replays than this, the oldest may be repeated.
 REMEMBERED_REPLAYS = 50_000
 TELL_AGAIN_AFTER_S = 60.0

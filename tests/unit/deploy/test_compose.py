@@ -16,10 +16,10 @@ from pydantic_settings import BaseSettings
 
 import reviewmesh.settings
 import reviewmesh_worker.settings
-from reviewmesh.enrich.results import TASKS
 from reviewmesh.local import broker, registry
 from reviewmesh.local.ports import choose_ports
 from reviewmesh.process import health
+from reviewmesh_schemas.names import TASKS
 from reviewmesh_worker.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
 from reviewmesh_worker.endpoints import Endpoints
 from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments

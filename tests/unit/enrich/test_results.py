@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from reviewmesh.enrich.results import TASKS, Unusable, lineage_of, payload
+from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_schemas.names import TASKS
 
 TEXT = "👍 Anna liked it"
 

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewmesh.avro.codec import HEADER, load_schema
-from reviewmesh.intake.stage import ACCEPTED, RAW
 from reviewmesh.kafka.record import FORWARDED_FROM, ORIGIN_TIMESTAMP, TRACEPARENT
-from reviewmesh.loop.deadletter import DEAD_LETTER
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW
 from tests.unit.intake.test_stage import ELSEWHERE, HOME, Intake
 
 READERS = {

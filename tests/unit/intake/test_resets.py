@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewmesh.intake.stage import ACCEPTED, RAW
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF, Headers, Output, Record
-from reviewmesh.loop.deadletter import DEAD_LETTER
 from reviewmesh.loop.inputs import Inputs
-from reviewmesh.loop.replays import REPLAYED, letter_at
+from reviewmesh.loop.replays import letter_at
 from reviewmesh.loop.stage import Start
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED
 from tests.unit.intake.test_stage import NOW, PARTITIONS, Intake
 
 HOME = partition_of(b"r", PARTITIONS)

@@ -17,7 +17,7 @@ from reviewmesh.avro.registry import RegistryUnavailable, UnknownSchemaId
 from reviewmesh.clock import LAST_MS
 from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.provenance import Provenance
-from reviewmesh.intake.stage import ACCEPTED, RAW, Contract, IntakeStage
+from reviewmesh.intake.stage import Contract, IntakeStage
 from reviewmesh.kafka import record as records
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import (
@@ -29,10 +29,11 @@ from reviewmesh.kafka.record import (
     Output,
     Record,
 )
-from reviewmesh.loop.deadletter import DEAD_LETTER, DeadLetters
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.inputs import Inputs
 from reviewmesh.loop.stage import Start
 from reviewmesh.settings import IntakeSettings
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW
 
 PARTITIONS = 6
 MIB = 1024 * 1024

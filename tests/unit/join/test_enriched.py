@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewmesh.join.enriched import TASKS, build, fit
+from reviewmesh.join.enriched import build, fit
+from reviewmesh_schemas.names import TASKS
 from tests.unit.join.test_join import accepted, result
 
 LIMIT = 20_000

@@ -10,18 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from reviewmesh.join.enriched import ACCEPTED_FIELDS, TASKS
-from reviewmesh.join.pipeline import (
-    ACCEPTED,
-    TOPIC_OF,
-    Emission,
-    Partial,
-    PartitionJoin,
-    Questions,
-    Windows,
-)
+from reviewmesh.join.enriched import ACCEPTED_FIELDS
+from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Questions, Windows
 from reviewmesh.join.published import Published
 from reviewmesh.loop.ledger import CompletionLedger, decode_finished
+from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
 
 HOUR = 3600.0
 ROOM = 500
@@ -61,7 +54,7 @@ class Partition:
 
     def __init__(self, windows: Windows = WINDOWS) -> None:
         self.windows = windows
-        self.topics: dict[str, list[Any]] = {topic: [] for topic in (ACCEPTED, *TOPIC_OF.values())}
+        self.topics: dict[str, list[Any]] = {topic: [] for topic in (ACCEPTED, *RESULT_OF.values())}
         self.commits = {topic: CompletionLedger(0).commit() for topic in self.topics}
         self.out: list[dict[str, Any]] = []
         self.partials: dict[str, dict[str, Any]] = {}
@@ -116,7 +109,7 @@ class Partition:
 
     def ask_enricher(self, task: str) -> None:
         """The enricher commits an accepted offset together with its result."""
-        results = self.topics[TOPIC_OF[task]]
+        results = self.topics[RESULT_OF[task]]
         finished = {*self.lost[task], *(result["accepted_offset"] for result in results)}
         self.join.finished_by_enricher(task, finished.__contains__, self.now)
 
@@ -156,7 +149,7 @@ class Partition:
         return len(self.topics[ACCEPTED]) - 1
 
     def answer(self, task: str, offset: int, status: str = "OK") -> None:
-        self.topics[TOPIC_OF[task]].append(result(self.topics[ACCEPTED][offset], offset, status))
+        self.topics[RESULT_OF[task]].append(result(self.topics[ACCEPTED][offset], offset, status))
 
 
 class JoinMachine(RuleBasedStateMachine):
@@ -184,7 +177,7 @@ class JoinMachine(RuleBasedStateMachine):
         self.unanswered[task].remove(offset)
         self.partition.answer(task, offset)
 
-    @rule(topic=st.sampled_from([ACCEPTED, *TOPIC_OF.values()]))
+    @rule(topic=st.sampled_from([ACCEPTED, *RESULT_OF.values()]))
     def read_one(self, topic: str) -> None:
         if self.partition.read[topic] < len(self.partition.topics[topic]):
             self.partition.step(topic)
@@ -239,7 +232,7 @@ class DeadlineMachine(JoinMachine):
         if caught_up:
             partition.read_all()
         for task in TASKS:
-            topic = TOPIC_OF[task]
+            topic = RESULT_OF[task]
             if partition.read[topic] == len(partition.topics[topic]):
                 partition.join.read_to_end(task, partition.now)
         partition.tick()
@@ -309,7 +302,7 @@ def test_a_joiner_that_was_down_longer_than_max_wait_times_nothing_out() -> None
         for offset in offsets:
             partition.answer(task, offset)
     partition.now = 30 * HOUR
-    for topic in (ACCEPTED, *list(TOPIC_OF.values())):
+    for topic in (ACCEPTED, *list(RESULT_OF.values())):
         for _ in range(200):
             partition.step(topic)
             partition.tick()

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from reviewmesh.join.enriched import TASKS
-from reviewmesh.join.pipeline import ACCEPTED, TOPIC_OF, Windows
+from reviewmesh.join.pipeline import Windows
 from reviewmesh.join.published import Published
 from reviewmesh.loop.ledger import CompletionLedger
+from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
 from tests.unit.join.test_join import HOUR, MANY, WINDOWS, DeadlineMachine, Partition, accepted
 
 
@@ -36,7 +36,7 @@ class Resettable(Partition):
             self.published = Published(first, self.redo_until, self.covered_from_ms)
             for record in self.out:
                 self.published.add(record)
-            for topic in TOPIC_OF.values():
+            for topic in RESULT_OF.values():
                 self.set_back(topic)
         super().crash()
 
@@ -67,7 +67,7 @@ class ResetMachine(DeadlineMachine):
     @precondition(lambda self: self.partition.topics[ACCEPTED])
     @rule(data=st.data(), task=st.sampled_from(TASKS))
     def results_are_set_anywhere(self, data: st.DataObject, task: str) -> None:
-        topic = TOPIC_OF[task]
+        topic = RESULT_OF[task]
         offset = data.draw(st.integers(0, len(self.partition.topics[topic])))
         before = self.partition.commits[topic].offset
         # What open partial records still wait for is the operator's to skip.
@@ -139,7 +139,7 @@ def test_an_incomplete_record_is_not_put_over_what_may_have_been_complete() -> N
     complete(partition, "old", "text")
     partition.read_all()
     partition.commit()
-    for topic in TOPIC_OF.values():
+    for topic in RESULT_OF.values():
         partition.topics[topic] = [{**partition.topics[topic][0], "review_id": "trimmed"}]
     partition.now = 7 * HOUR
     complete(partition, "new", "text")
@@ -216,7 +216,7 @@ def test_results_of_a_review_that_was_trimmed_are_finished() -> None:
     partition = Partition()
     complete(partition, "trimmed", "text")
     complete(partition, "after", "text")
-    for topic in TOPIC_OF.values():
+    for topic in RESULT_OF.values():
         partition.step(topic)
         partition.step(topic)
     partition.read[ACCEPTED] = 1
@@ -304,8 +304,8 @@ def test_early_results_of_another_review_keep_those_of_this_one_in() -> None:
     assert new == old
     for task in TASKS:
         partition.answer(task, new)
-        partition.step(TOPIC_OF[task])
-        partition.step(TOPIC_OF[task])
+        partition.step(RESULT_OF[task])
+        partition.step(RESULT_OF[task])
     assert partition.out == []
     partition.read_all()
     partition.commit()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from reviewmesh.join.enriched import TASKS
 from reviewmesh.join.pipeline import Questions, Windows
+from reviewmesh_schemas.names import TASKS
 from tests.unit.join.test_join import HOUR, MANY, JoinMachine, Partition, statuses
 
 NOTHING = Questions()

@@ -6,8 +6,8 @@ from reviewmesh.enrich.stage import EnrichStage
 from reviewmesh.intake.stage import IntakeStage
 from reviewmesh.join.stage import JoinStage
 from reviewmesh.lag.groups import mesh_groups, watched_groups
-from reviewmesh.local.programs import TASKS
 from reviewmesh.settings import LagSettings, Settings
+from reviewmesh_schemas.names import TASKS
 
 
 def test_every_service_is_watched_on_every_partition_that_it_reads() -> None:

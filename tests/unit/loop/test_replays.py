@@ -13,7 +13,6 @@ from reviewmesh.kafka.record import REPLAY, REPLAY_OF, Headers, Output, Record
 from reviewmesh.loop import replays as module
 from reviewmesh.loop.replays import (
     REMEMBERED_REPLAYS,
-    REPLAYED,
     Marks,
     Replays,
     digest_of,
@@ -21,6 +20,7 @@ from reviewmesh.loop.replays import (
     letter_of,
     place_named,
 )
+from reviewmesh_schemas.names import REPLAYED
 
 TOPIC = "reviews.accepted"
 

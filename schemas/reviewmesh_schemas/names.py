@@ -1,0 +1,25 @@
+"""The names on the wire: tasks, topics and consumer groups, each without the mesh's prefix.
+
+`topics.yaml` says what each topic is; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TASKS: Final = ("ner", "topic", "sentiment")
+
+RAW: Final = "reviews.raw"
+ACCEPTED: Final = "reviews.accepted"
+ENRICHED: Final = "reviews.enriched"
+PARTIAL: Final = "reviews.partial"
+REPLAYED: Final = "reviews.replayed"
+DEAD_LETTER: Final = "reviews.dead-letter"
+INSIGHTS: Final = "reviews.insights"
+RESULT_OF: Final = {task: f"reviews.{task}" for task in TASKS}
+"""A task's results are in a topic of its own."""
+
+INTAKE_GROUP: Final = "reviewmesh-intake"
+ENRICHER_GROUPS: Final = {task: f"reviewmesh-enricher-{task}" for task in TASKS}
+JOINER_GROUP: Final = "reviewmesh-joiner"
+INSIGHTS_GROUP: Final = "reviewmesh-insights"
