@@ -15,8 +15,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bench.system import pids_of
+from reviewmesh_schemas.names import TASKS
 from tests.broker import TestStack, wait_until
-from tests.mesh import TASKS, Mesh, Process
+from tests.mesh import Mesh, Process
 
 PYTHON = Path(".venv-bench/bin/python")
 SOURCES = ("services", "protos", "schemas", ".")

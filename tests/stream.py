@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from itertools import count, pairwise
 from typing import Any
 
-from tests.mesh import TASKS, Mesh, review
+from reviewmesh_schemas.names import TASKS
+from tests.mesh import Mesh, review
 
 
 class Stream:

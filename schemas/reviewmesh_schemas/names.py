@@ -18,6 +18,7 @@ DEAD_LETTER: Final = "reviews.dead-letter"
 INSIGHTS: Final = "reviews.insights"
 RESULT_OF: Final = {task: f"reviews.{task}" for task in TASKS}
 """A task's results are in a topic of its own."""
+TASK_OF: Final = {topic: task for task, topic in RESULT_OF.items()}
 
 INTAKE_GROUP: Final = "reviewmesh-intake"
 ENRICHER_GROUPS: Final = {task: f"reviewmesh-enricher-{task}" for task in TASKS}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from reviewmesh_schemas.names import TASKS
 from reviewmesh_worker.packages.registry import Registry
 from tests.broker import TestStack
-from tests.mesh import TASKS, Mesh, assert_exactly_once
+from tests.mesh import Mesh, assert_exactly_once
 from tests.packages import DEFINED, encoder_copy, promote
 from tests.stream import Stream, longest_gap_ms
 

@@ -17,9 +17,10 @@ from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter
 from reviewmesh.lag.offsets import Broker
 from reviewmesh.settings import KafkaSettings, Settings
+from reviewmesh_schemas.names import TASKS
 from tests.broker import TestStack, wait_until
 from tests.faults.test_operators import Operator
-from tests.mesh import PARTITIONS, SERVICES, TASKS, Mesh, assert_exactly_once, reviews
+from tests.mesh import PARTITIONS, SERVICES, Mesh, assert_exactly_once, reviews
 
 SOON_S = 30
 

@@ -14,9 +14,10 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartiti
 from confluent_kafka.admin import AdminClient
 
 from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh_schemas.names import TASKS
 from tests.broker import wait_until
 from tests.faults.test_operators import Operator
-from tests.mesh import PARTITIONS, TASKS, Mesh, Process, assert_exactly_once, reviews
+from tests.mesh import PARTITIONS, Mesh, Process, assert_exactly_once, reviews
 
 ACCEPTED = "reviews.accepted"
 RESULTS = tuple(f"reviews.{task}" for task in TASKS)

@@ -11,11 +11,12 @@ import grpc
 import pytest
 
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
+from reviewmesh_schemas.names import TASKS
 from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from tests.broker import TestStack
 from tests.inference import infer
-from tests.mesh import ENRICHERS, TASKS, Mesh, Process, assert_exactly_once, review, reviews
+from tests.mesh import ENRICHERS, Mesh, Process, assert_exactly_once, review, reviews
 from tests.packages import DEFINED, encoder_copy, promote
 from tests.stream import Stream, longest_gap_ms
 from tests.vllm.conftest import write_tiny_gemma

@@ -18,9 +18,7 @@ from reviewmesh.join.enriched import ANSWERED, TIMEOUT, build, merge
 from reviewmesh.join.progress import TaskProgress
 from reviewmesh.join.published import Published
 from reviewmesh.kafka.record import Headers
-from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
-
-TASK_OF = {topic: task for task, topic in RESULT_OF.items()}
+from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASK_OF, TASKS
 
 MAX_PARTIALS = 50_000
 # Deadlines of partial records that were completed; beyond that they are cleared away.

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import structlog
 
 from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.join.pipeline import TASK_OF
 from reviewmesh.join.published import Published
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Record
 from reviewmesh.loop.stage import Start
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, TASK_OF
 
 # A result is appended after its review; brokers whose clocks differ may say otherwise.
 CLOCKS_DIFFER_MS = 600_000

@@ -17,7 +17,7 @@ from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
-from reviewmesh.join.pipeline import TASK_OF, Emission, Partial, PartitionJoin, Windows
+from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
 from reviewmesh.join.published import Published
 from reviewmesh.join.resets import Resets
 from reviewmesh.kafka.reader import PartitionReader
@@ -35,7 +35,7 @@ from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.replays import Replays
 from reviewmesh.loop.stage import Ledgers, Start
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, PARTIAL, REPLAYED, RESULT_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, PARTIAL, REPLAYED, RESULT_OF, TASK_OF
 
 TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
