@@ -14,16 +14,11 @@ from pydantic_settings import SettingsError
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
 from reviewmesh.cli import dlq, find, lag, publish, tail, topics
-from reviewmesh.cli.errors import (
-    EXIT_FAILED,
-    EXIT_UNREACHABLE,
-    EXIT_USAGE,
-    CannotReach,
-    CommandFailed,
-)
+from reviewmesh.cli.errors import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CommandFailed
 from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.clients import BadOption, check_options
 from reviewmesh.local.errors import LocalStackError, UnreachableError
+from reviewmesh.query.errors import CannotReach, NotFound
 from reviewmesh.settings import Settings, problems
 
 app = typer.Typer(
@@ -70,7 +65,7 @@ def main() -> None:
         _end(str(error), EXIT_USAGE)
     except (UnreachableError, CannotReach) as error:
         _end(str(error), EXIT_UNREACHABLE)
-    except (CommandFailed, LocalStackError, SubjectMissing, DecodeError) as error:
+    except (CommandFailed, NotFound, LocalStackError, SubjectMissing, DecodeError) as error:
         _end(str(error), EXIT_FAILED)
     except RegistryUnavailable as error:
         _end(str(error), EXIT_UNREACHABLE)

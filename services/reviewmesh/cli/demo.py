@@ -14,11 +14,8 @@ from typing import Annotated
 
 import typer
 
-from reviewmesh.cli.account import Account
-from reviewmesh.cli.connection import Connection, connect_embedded
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.publish import Outcome, publish_lines
-from reviewmesh.cli.reading import EndReached, Reader, offsets, places, reader
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.stack import start_with_progress
 from reviewmesh.cli.summary import closing_table
@@ -26,6 +23,9 @@ from reviewmesh.cli.tail import decoded_records
 from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
+from reviewmesh.query.connection import Connection, connect_embedded
+from reviewmesh.query.reading import EndReached, Reader, offsets, places, reader
+from reviewmesh.query.reconciliation import Reconciliation
 from reviewmesh_schemas.names import ENRICHED
 
 DEADLINE_S = 240.0
@@ -69,8 +69,8 @@ def sample_lines() -> list[str]:
 
 
 def _run_samples(connection: Connection, began: float) -> None:
-    watched = places(connection, *Account.TOPICS)
-    account = Account(connection)
+    watched = places(connection, *Reconciliation.TOPICS)
+    reconciliation = Reconciliation(connection)
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
@@ -79,21 +79,21 @@ def _run_samples(connection: Connection, began: float) -> None:
         if outcome.failures or outcome.refused:
             raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
         out.print(f"{len(lines)} reviews published; what comes out:")
-        account.expect(outcome.places)
-        _watch(opened, account, began)
-    out.print(closing_table(account))
+        reconciliation.expect(outcome.places)
+        _watch(opened, reconciliation, began)
+    out.print(closing_table(reconciliation))
 
 
-def _watch(opened: Reader, account: Account, began: float) -> None:
+def _watch(opened: Reader, reconciliation: Reconciliation, began: float) -> None:
     """Print enriched reviews until all are accounted for."""
     deadline = time.monotonic() + DEADLINE_S
     checked, first = time.monotonic(), True
-    while not account.is_settled():
+    while not reconciliation.is_settled():
         for item in opened.poll():
             if isinstance(item, EndReached):
-                account.reached(item)
+                reconciliation.reached(item)
                 continue
-            enriched = account.take(item)
+            enriched = reconciliation.take(item)
             if enriched is None:
                 continue
             if first:
@@ -104,12 +104,12 @@ def _watch(opened: Reader, account: Account, began: float) -> None:
                 )
             out.print(enriched_line(enriched))
         if time.monotonic() - checked > PROGRESS_EVERY_S:
-            account.look_for_duplicates()
+            reconciliation.look_for_duplicates()
             checked = time.monotonic()
         if time.monotonic() > deadline:
             raise CommandFailed(
-                f"after {DEADLINE_S:g} s {account.words()}; see `reviewmesh ps` and the logs in "
-                f"{default_state_dir().absolute() / 'logs'}"
+                f"after {DEADLINE_S:g} s {reconciliation.words()}; see `reviewmesh ps` and the "
+                f"logs in {default_state_dir().absolute() / 'logs'}"
             )
 
 

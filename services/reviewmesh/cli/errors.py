@@ -9,7 +9,3 @@ EXIT_UNREACHABLE = 3
 
 class CommandFailed(Exception):
     """The work could not be done; the message says what was expected, what came, what to do."""
-
-
-class CannotReach(Exception):
-    """The mesh, or a part of it, does not answer."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -14,19 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from reviewmesh.cli.connection import Connection, connect
-from reviewmesh.cli.errors import CannotReach
-from reviewmesh.cli.reading import Place
-from reviewmesh.cli.render import iso
 from reviewmesh.cli.terminal import err, json_text, out
-from reviewmesh.clock import wall_clock
-from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
-from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
+from reviewmesh.query.connection import connect
+from reviewmesh.query.errors import CannotReach
+from reviewmesh.query.progress import lag_meter, left_open, measured_twice_where_open
+from reviewmesh.query.values import iso
 
 WATCH_EVERY_S = 1.0
-# The mesh's own transactions are open for milliseconds.
-LEFT_OPEN_AFTER_S = 2.0
 NUMBERS = ("committed", "end", "lag", "unfinished", "seconds")
 
 
@@ -37,11 +30,11 @@ def lag(
     """Show what each group has not finished yet, in records and in seconds."""
     if as_lines and watch:
         raise typer.BadParameter("--json and --watch do not go together")
-    with _meter(connect()) as meter:
+    with lag_meter(connect()) as meter:
         if watch:
             _watch(meter)
             return
-        snapshot = _twice_where_open(meter)
+        snapshot = measured_twice_where_open(meter)
     if not snapshot.rows and snapshot.problems:
         raise CannotReach(f"nothing could be measured: {snapshot.problems[0]}")
     if as_lines:
@@ -56,71 +49,9 @@ def lag(
         raise CannotReach("the numbers above leave something out")
 
 
-def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict[Place, Progress]:
-    """What `group` (without the prefix) has committed; no commit is an offset of 0.
-
-    Raises CannotReach.
-    """
-    name = connection.settings.prefix + group
-    places = [(connection.topic(topic), number) for topic, number in wanted]
-    broker = Broker(connection.settings)
-    try:
-        found = broker.committed({name: places})[name]
-        ends = broker.ends(places)
-    finally:
-        broker.close()
-    if isinstance(found, Failure):
-        raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
-    return {
-        place: _progress(found.get(on_broker), ends[on_broker])
-        for place, on_broker in zip(wanted, places, strict=True)
-    }
-
-
-def _progress(committed: Committed | None, ends: Ends | Failure) -> Progress:
-    if isinstance(ends, Failure):
-        raise CannotReach(f"where a topic ends: {ends.reason}; see `reviewmesh ps`")
-    return Progress(0) if committed is None else ends.reached(committed.progress())
-
-
-@contextmanager
-def _meter(connection: Connection) -> Iterator[LagMeter]:
-    settings = connection.settings
-    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
-    try:
-        yield meter
-    finally:
-        meter.close()
-
-
-def measured(connection: Connection) -> Snapshot:
-    """One measurement of every group, long enough to tell a transaction that was left open."""
-    with _meter(connection) as meter:
-        return _twice_where_open(meter)
-
-
 def print_left_open(snapshot: Snapshot) -> None:
-    for words in _left_open(snapshot):
+    for words in left_open(snapshot):
         err.print(words, style="yellow", markup=False, highlight=False)
-
-
-def _twice_where_open(meter: LagMeter) -> Snapshot:
-    """Twice where a transaction is open: one that stays is what holds records up."""
-    snapshot = meter.measure()
-    if any(since is not None for since in snapshot.held_since.values()):
-        time.sleep(LEFT_OPEN_AFTER_S)
-        snapshot = meter.measure()
-    return snapshot
-
-
-def _left_open(snapshot: Snapshot) -> list[str]:
-    return [
-        f"{topic}/{partition}: a transaction that a producer left open at offset "
-        f"{snapshot.stable_ends[topic, partition]} holds up what comes after it; see "
-        "docs/runbook.md"
-        for (topic, partition), since in snapshot.held_since.items()
-        if since is not None and snapshot.measured_at - since >= LEFT_OPEN_AFTER_S / 2
-    ]
 
 
 def _watch(meter: LagMeter) -> None:
@@ -192,5 +123,5 @@ def _live(snapshot: Snapshot) -> Group:
             style="yellow" if backlog else "",
         )
     problems = [Text(f"not measured: {problem}", style="red") for problem in snapshot.problems]
-    left_open = [Text(words, style="yellow") for words in _left_open(snapshot)]
-    return Group(table, *left_open, *problems)
+    held_up = [Text(words, style="yellow") for words in left_open(snapshot)]
+    return Group(table, *held_up, *problems)

@@ -15,15 +15,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from reviewmesh.cli.connection import Connection, connect
-from reviewmesh.cli.errors import CannotReach, CommandFailed
+from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, plain
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
+from reviewmesh.query.connection import Connection, connect
+from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import RAW
 
 STDIN = "-"
@@ -38,8 +39,6 @@ SHOWN = 60
 SOURCE = "cli"
 TEXT_FIELDS = ("business_id", "text", "title", "language", "source", "author")
 FIELDS = ("review_id", *TEXT_FIELDS, "stars", "created_at", "attributes")
-FLUSH_TIMEOUT_S = 30.0
-QUEUE_FULL_TIMEOUT_S = 30.0
 
 
 class NoReview(ValueError):
@@ -143,63 +142,6 @@ class _Publisher:
             delivered,
         )
         return review["review_id"] if generated else None
-
-
-def make_producer(connection: Connection) -> Producer:
-    """Idempotent, so that a retry of its own writes nothing twice or out of order."""
-    return Producer(
-        {
-            "linger.ms": "5",
-            "compression.type": "lz4",
-            "message.max.bytes": "16777216",
-            "message.timeout.ms": "30000",
-            "log_level": "0",
-            **connection.settings.kafka.as_librdkafka(),
-            "enable.idempotence": "true",
-        }
-    )
-
-
-def send(
-    producer: Producer,
-    topic: str,
-    partition: int,
-    key: bytes | None,
-    value: bytes | None,
-    headers: list[tuple[str, bytes | None]],
-    on_delivery: Callable[[Any, Any], None],
-) -> None:
-    """Produce; a full queue is waited for. Raises CannotReach when it stays full."""
-    anyhow: Any = producer
-    deadline = time.monotonic() + QUEUE_FULL_TIMEOUT_S
-    while True:
-        try:
-            anyhow.produce(
-                topic,
-                key=key,
-                value=value,
-                partition=partition,
-                headers=headers,
-                on_delivery=on_delivery,
-            )
-            anyhow.poll(0)
-            return
-        except BufferError:
-            if time.monotonic() > deadline:
-                raise CannotReach(
-                    f"the broker took nothing for {QUEUE_FULL_TIMEOUT_S:g} s; see `reviewmesh ps`"
-                ) from None
-            anyhow.poll(0.1)
-
-
-def flush(producer: Producer) -> None:
-    """Raises CannotReach when the broker does not acknowledge in time."""
-    left = producer.flush(FLUSH_TIMEOUT_S)
-    if left:
-        raise CannotReach(
-            f"{left} records were not acknowledged within {FLUSH_TIMEOUT_S:g} s; "
-            "see `reviewmesh ps`"
-        )
 
 
 def decoded(line: bytes) -> str:

@@ -1,67 +1,15 @@
-"""How records look: as lines of JSON by their schema, and as lines for people."""
+"""How an enriched review looks on one line of a terminal."""
 
 from __future__ import annotations
 
-import base64
-import math
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.text import Text
 
 from reviewmesh.cli.terminal import plain, shortened
+from reviewmesh.query.values import failed_tasks
 
 MOOD_STYLES = {"positive": "green", "negative": "red", "mixed": "yellow"}
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def iso(milliseconds: int) -> str:
-    """ISO 8601, UTC, to the millisecond; the number itself where no calendar has it."""
-    try:
-        moment = EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        return str(milliseconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def as_json(schema: Any, value: Any, named: dict[str, Any] | None = None) -> Any:
-    """A decoded record with timestamps in ISO 8601 and bytes in base64, by its schema."""
-    named = {} if named is None else named
-    if isinstance(schema, str):
-        schema = named.get(schema, schema)
-    if isinstance(schema, list):
-        filled = [branch for branch in schema if branch != "null"]
-        # Every union of the contracts is one type or null.
-        return None if value is None else as_json(filled[0], value, named)
-    if isinstance(schema, str):
-        return _plain_as_json(schema, value)
-    if schema["type"] == "record":
-        return _record_as_json(schema, value, named)
-    if schema["type"] == "array":
-        return [as_json(schema["items"], item, named) for item in value]
-    if schema["type"] == "map":
-        return {key: as_json(schema["values"], item, named) for key, item in value.items()}
-    if schema.get("logicalType") == "timestamp-millis":
-        shown = iso(value)
-        return value if shown == str(value) else shown
-    return as_json(schema["type"], value, named)
-
-
-def _plain_as_json(schema: str, value: Any) -> Any:
-    if schema == "bytes":
-        return base64.b64encode(value).decode("ascii")
-    # JSON has no such numbers.
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _record_as_json(schema: dict[str, Any], value: dict[str, Any], named: dict[str, Any]) -> Any:
-    named[schema["name"]] = schema
-    if "namespace" in schema:
-        named[f"{schema['namespace']}.{schema['name']}"] = schema
-    return {
-        field["name"]: as_json(field["type"], value[field["name"]], named)
-        for field in schema["fields"]
-    }
 
 
 def enriched_line(record: dict[str, Any]) -> Text:
@@ -77,12 +25,3 @@ def enriched_line(record: dict[str, Any]) -> Text:
     if not record["complete"]:
         line.append("  incomplete: " + plain(", ".join(failed_tasks(record))), style="red")
     return line
-
-
-def failed_tasks(record: dict[str, Any]) -> list[str]:
-    """The tasks that gave nothing, with their outcome."""
-    return [
-        f"{task} {outcome['status']}"
-        for task, outcome in sorted(record["tasks"].items())
-        if outcome["status"] not in ("OK", "FALLBACK")
-    ]

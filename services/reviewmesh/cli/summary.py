@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from reviewmesh.cli.account import Account
+from reviewmesh.query.reconciliation import Reconciliation
 
 PERCENTILES = (50, 95, 99)
 RESULTS = ("ner_at", "topic_at", "sentiment_at")
@@ -26,16 +26,16 @@ STAGES: dict[str, Callable[[Timings], int | None]] = {
 }
 
 
-def closing_table(account: Account) -> Group:
+def closing_table(reconciliation: Reconciliation) -> Group:
     """Reviews in and what became of them, then milliseconds per stage."""
-    ours = account.ours()
+    ours = reconciliation.ours()
     counts = Table("", "reviews", box=None, title="what became of them", title_justify="left")
     counts.columns[1].justify = "right"
     for name, number in (
-        ("in", len(account.published)),
+        ("in", len(reconciliation.published)),
         ("enriched", len(ours)),
-        ("duplicates dropped", len(account.duplicates)),
-        ("dead letters", len(account.dead_letters)),
+        ("duplicates dropped", len(reconciliation.duplicates)),
+        ("dead letters", len(reconciliation.dead_letters)),
     ):
         counts.add_row(name, str(number))
     timings = [record["timings"] for record in ours if record["timings"] is not None]

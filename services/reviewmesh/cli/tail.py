@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewmesh.avro.codec import DecodeError, load_schema
-from reviewmesh.avro.topics import load_topics
-from reviewmesh.cli.connection import Connection, connect, topic_named
-from reviewmesh.cli.reading import follow
-from reviewmesh.cli.render import as_json, enriched_line, iso
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.kafka.record import Record
+from reviewmesh.query.connection import Connection, connect, topic_named
+from reviewmesh.query.reading import follow
+from reviewmesh.query.values import as_json, iso, schema_of
 from reviewmesh_schemas.names import ENRICHED
 
 SHOWN_ERROR = 500
@@ -64,11 +64,6 @@ def decoded_records(
             err.print(f"{place}: {shortened(str(error), SHOWN_ERROR)}", style="red")
             continue
         yield record, decoded
-
-
-def schema_of(topic: str) -> dict[str, Any]:
-    """The schema of a topic's records."""
-    return load_schema(next(item.schema for item in load_topics().topics if item.name == topic))
 
 
 def _show(record: Record, decoded: dict[str, Any], schema: dict[str, Any], as_lines: bool) -> None:

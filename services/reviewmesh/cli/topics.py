@@ -8,10 +8,10 @@ from rich.text import Text
 
 from reviewmesh.avro import topics
 from reviewmesh.avro.registry import registry_of
-from reviewmesh.cli.connection import connect
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.reading import CALL_TIMEOUT_S
 from reviewmesh.cli.terminal import out
+from reviewmesh.query.connection import connect
+from reviewmesh.query.reading import CALL_TIMEOUT_S
 
 REGISTRY_TIMEOUT_S = 15.0
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from reviewmesh.cli.render import as_json, enriched_line, iso
+from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.terminal import PlainConsole, json_text, plain, shortened
+from reviewmesh.query.values import as_json, iso
 
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
 NASTY = [

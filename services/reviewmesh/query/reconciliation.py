@@ -1,4 +1,5 @@
-"""Accounts for published reviews: each is enriched, a dropped duplicate or a dead letter."""
+"""Reconciles what was published with what came out: each review is enriched, a dropped duplicate or
+a dead letter."""
 
 from __future__ import annotations
 
@@ -7,17 +8,17 @@ from typing import Any, ClassVar
 from confluent_kafka import IsolationLevel as Isolation
 
 from reviewmesh.avro.codec import DecodeError
-from reviewmesh.cli.connection import Connection
-from reviewmesh.cli.lag import progress_of
-from reviewmesh.cli.reading import EndReached, Place, offsets, places
 from reviewmesh.kafka.record import Record
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.progress import progress_of
+from reviewmesh.query.reading import EndReached, Place, offsets, places
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, RAW
 
 Published = tuple[int, int]
 """Partition and offset on the raw topic."""
 
 
-class Account:
+class Reconciliation:
     """Give it what is read from TOPICS, from before the first review was published."""
 
     TOPICS: ClassVar = (ACCEPTED, ENRICHED, DEAD_LETTER)

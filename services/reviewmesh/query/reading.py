@@ -1,8 +1,8 @@
-"""Reads topics of the mesh as the commands need them: committed records, without a group."""
+"""Reads topics of the mesh from outside: committed records, without a group."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +13,13 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 from confluent_kafka import IsolationLevel as Isolation
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-from reviewmesh.cli.connection import Connection
-from reviewmesh.cli.errors import CannotReach
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.batches import Prober, find_impassable
 from reviewmesh.kafka.record import Record, Unavailable, headers_of
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.errors import CannotReach
+
+log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0
 SILENCE_S = 20.0
@@ -92,7 +94,7 @@ class Reader:
             raise CannotReach(str(error)) from error
         topic, partition = place
         if batch is not None:
-            print(f"{topic}/{partition}: passed over {batch.extent}", file=sys.stderr)
+            log.warning("%s/%s: passed over %s", topic, partition, batch.extent)
             self._positions[place] = batch.next
         following = self._positions.get(place, at)
         self._consumer.seek(TopicPartition(self._prefix + topic, partition, following))

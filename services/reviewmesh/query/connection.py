@@ -1,4 +1,4 @@
-"""Finds the mesh that a command speaks to, and the clients that reach it."""
+"""Finds the mesh that is asked about, and the clients that reach it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.topics import load_topics
-from reviewmesh.cli.errors import CannotReach
 from reviewmesh.kafka.clients import make_admin
+from reviewmesh.query.errors import CannotReach
 from reviewmesh.settings import Settings
 
 if TYPE_CHECKING:

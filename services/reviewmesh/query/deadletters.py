@@ -1,0 +1,144 @@
+"""Dead letters: where they lie, whether they were sent again, and sending them again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF
+from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.errors import NotFound
+from reviewmesh.query.reading import offsets, places, read_all, read_until
+from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
+
+log = logging.getLogger(__name__)
+
+REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
+"""The topics that the mesh reads: a letter that names another is none of ours."""
+ALL_TASKS = b"all"
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A dead letter and where it lies."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    content: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        return f"{self.partition}/{self.offset}"
+
+    @property
+    def letter(self) -> Letter:
+        """What its replay and the mark of that name."""
+        return letter_at(self.place, self.timestamp_ms, self.content["key"], self.content["value"])
+
+    @property
+    def replay_of(self) -> str | None:
+        """The letter whose replay failed again and became this one."""
+        for header in reversed(self.content["headers"]):
+            if header["key"] == REPLAY_OF:
+                return place_named(header["value"])
+        return None
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be sent again; empty when it can."""
+        if self.content["topic"] not in REPLAYABLE:
+            return f"it was read from {self.content['topic']!r:.60}, which the mesh does not read"
+        if not 0 <= self.content["partition"] < 2**31:
+            return f"no topic has a partition {self.content['partition']}"
+        if self.content["value"] is None and self.content["cause"] in ("OVERSIZE", "UNREADABLE"):
+            return "nothing of it could be read; publish the review again from its source"
+        kept, length = len(self.content["value"] or b""), self.content.get("value_length")
+        if length is not None and length > kept:
+            return (
+                f"only {kept:,} of its {length:,} bytes fit into the letter; publish the review "
+                "again from its source"
+            )
+        return ""
+
+
+def all_letters(connection: Connection) -> list[DeadLetter]:
+    """Oldest first in each partition; what is no dead letter is told in a warning."""
+    codec, letters = connection.codec(DEAD_LETTER), []
+    for record in read_all(connection, places(connection, DEAD_LETTER)):
+        try:
+            content = codec.decode(record.value or b"")
+        except DecodeError as error:
+            place = f"{record.partition}/{record.offset}"
+            log.warning("%s: no dead letter: %s", place, error)
+            continue
+        letters.append(DeadLetter(record.partition, record.offset, record.timestamp_ms, content))
+    return sorted(letters, key=lambda item: (item.partition, item.offset))
+
+
+def letter_placed(connection: Connection, place: str) -> DeadLetter:
+    """The one at PARTITION/OFFSET. Raises ValueError where that is no place, and NotFound."""
+    match = PLACE.fullmatch(place)
+    partitions = connection.partitions_found(DEAD_LETTER)
+    if match is None or int(match[1]) >= partitions:
+        raise ValueError(
+            f"expected PARTITION/OFFSET with a partition below {partitions}, got {place!r}"
+        )
+    at, offset = (DEAD_LETTER, int(match[1])), int(match[2])
+    end = min(offset + 1, offsets(connection, [at])[at])
+    for record in read_until(connection, {at: offset}, {at: end}):
+        if record.offset == offset:
+            content = connection.codec(DEAD_LETTER).decode(record.value or b"")
+            return DeadLetter(record.partition, offset, record.timestamp_ms, content)
+    raise NotFound(f"no dead letter lies at {place}; see `reviewmesh dlq list`")
+
+
+def replayed_marks(connection: Connection) -> Marks:
+    """Of the letters whose replay has arrived."""
+    marks = Marks()
+    # Until `topics apply` of this version has run.
+    if connection.topic(REPLAYED) not in connection.found:
+        return marks
+    for record in read_all(connection, places(connection, REPLAYED)):
+        marks.take(record)
+    return marks
+
+
+def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
+    """As they were read, marked as a replay. Gives what the broker refused."""
+    producer, failures = make_producer(connection), []
+
+    for item in letters:
+
+        def delivered(error: Any, _message: Any, item: DeadLetter = item) -> None:
+            if error is not None:
+                failures.append(f"{item.place} ({error.str()})")
+
+        content = item.content
+        headers = [
+            (header["key"], header["value"])
+            for header in content["headers"]
+            if header["key"] not in (REPLAY, REPLAY_OF)
+        ]
+        # The stage that takes it keeps the name, and drops a second replay of it.
+        marks = [(REPLAY, ALL_TASKS), (REPLAY_OF, item.letter.name.encode())]
+        try:
+            send(
+                producer,
+                connection.topic(content["topic"]),
+                content["partition"],
+                content["key"],
+                content["value"],
+                [*headers, *marks],
+                delivered,
+            )
+        except KafkaException as error:
+            failures.append(f"{item.place} ({error.args[0].str()})")
+    flush(producer)
+    return failures

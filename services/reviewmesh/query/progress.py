@@ -1,0 +1,80 @@
+"""How far each group has come, and the open transactions that hold records up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reviewmesh.clock import wall_clock
+from reviewmesh.lag.groups import watched_groups
+from reviewmesh.lag.meter import LagMeter, Snapshot
+from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.errors import CannotReach
+from reviewmesh.query.reading import Place
+
+# The mesh's own transactions are open for milliseconds.
+LEFT_OPEN_AFTER_S = 2.0
+
+
+def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict[Place, Progress]:
+    """What `group` (without the prefix) has committed; no commit is an offset of 0.
+
+    Raises CannotReach.
+    """
+    name = connection.settings.prefix + group
+    places = [(connection.topic(topic), number) for topic, number in wanted]
+    broker = Broker(connection.settings)
+    try:
+        found = broker.committed({name: places})[name]
+        ends = broker.ends(places)
+    finally:
+        broker.close()
+    if isinstance(found, Failure):
+        raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
+    return {
+        place: _progress(found.get(on_broker), ends[on_broker])
+        for place, on_broker in zip(wanted, places, strict=True)
+    }
+
+
+def _progress(committed: Committed | None, ends: Ends | Failure) -> Progress:
+    if isinstance(ends, Failure):
+        raise CannotReach(f"where a topic ends: {ends.reason}; see `reviewmesh ps`")
+    return Progress(0) if committed is None else ends.reached(committed.progress())
+
+
+@contextmanager
+def lag_meter(connection: Connection) -> Iterator[LagMeter]:
+    settings = connection.settings
+    meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
+    try:
+        yield meter
+    finally:
+        meter.close()
+
+
+def measured(connection: Connection) -> Snapshot:
+    """One measurement of every group, long enough to tell a transaction that was left open."""
+    with lag_meter(connection) as meter:
+        return measured_twice_where_open(meter)
+
+
+def measured_twice_where_open(meter: LagMeter) -> Snapshot:
+    """Twice where a transaction is open: one that stays is what holds records up."""
+    snapshot = meter.measure()
+    if any(since is not None for since in snapshot.held_since.values()):
+        time.sleep(LEFT_OPEN_AFTER_S)
+        snapshot = meter.measure()
+    return snapshot
+
+
+def left_open(snapshot: Snapshot) -> list[str]:
+    return [
+        f"{topic}/{partition}: a transaction that a producer left open at offset "
+        f"{snapshot.stable_ends[topic, partition]} holds up what comes after it; see "
+        "docs/runbook.md"
+        for (topic, partition), since in snapshot.held_since.items()
+        if since is not None and snapshot.measured_at - since >= LEFT_OPEN_AFTER_S / 2
+    ]

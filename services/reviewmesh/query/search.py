@@ -1,0 +1,145 @@
+"""Every place of one review in the mesh, and what became of it there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.topics import load_topics
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import FORWARDED_FROM, Record
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.progress import progress_of
+from reviewmesh.query.reading import Place, places, read_all
+from reviewmesh.query.values import failed_tasks
+from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, PARTIAL, RAW
+
+ANYWHERE = (RAW, DEAD_LETTER)
+"""Topics where a review may lie outside its own partition: any producer, any key."""
+LAST = (ENRICHED, DEAD_LETTER)
+"""Where a review is done."""
+
+UNDECODABLE = "undecodable"
+# As intake writes it; a producer may write anything. No offset has more than 19 digits.
+ORIGIN = re.compile(r"([^/]{1,249})/([0-9]{1,9})/([0-9]{1,19})")
+
+Found = tuple[Record, dict[str, Any]]
+Source = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A record of the review, and what became of the review there."""
+
+    record: Record
+    outcome: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the review is done there."""
+        return self.record.topic in LAST
+
+
+def occurrences_of(connection: Connection, review_id: str) -> list[Occurrence]:
+    """In the order of the topics, and of offsets. Raises CannotReach."""
+    found = _search(connection, review_id)
+    judged = _judged(found)
+    return [
+        Occurrence(record, _outcome(connection, record, decoded, judged))
+        for record, decoded in found
+    ]
+
+
+def _search(connection: Connection, review_id: str) -> list[Found]:
+    key = review_id.encode(errors="surrogateescape")
+    found = []
+    for topic in load_topics().topics:
+        codec = connection.codec(topic.name)
+        for record in read_all(connection, _where(connection, topic.name, key)):
+            # Avro holds text as it is: what lacks the bytes needs no decoding.
+            if record.key != key and key not in (record.value or b""):
+                continue
+            try:
+                decoded = codec.decode(record.value) if record.value is not None else {}
+            except DecodeError as error:
+                decoded = {UNDECODABLE: str(error)}
+            if review_id == decoded.get("review_id") or (
+                record.key == key and decoded.get("review_id") is None
+            ):
+                found.append((record, decoded))
+    return found
+
+
+def _where(connection: Connection, topic: str, key: bytes) -> list[Place]:
+    if topic in ANYWHERE:
+        return places(connection, topic)
+    return [(topic, partition_of(key, connection.partitions(topic)))]
+
+
+def _judged(found: list[Found]) -> dict[Source, str]:
+    """What became of raw records, by the place that their producer wrote them to."""
+    judged: dict[Source, str] = {}
+    for record, decoded in found:
+        if not decoded or UNDECODABLE in decoded:
+            continue
+        if record.topic == ACCEPTED:
+            source = (
+                decoded["source_topic"],
+                decoded["source_partition"],
+                decoded["source_offset"],
+            )
+            judged[source] = f"accepted at {record.partition}/{record.offset}"
+        elif record.topic == DEAD_LETTER:
+            source = (decoded["topic"], decoded["partition"], decoded["offset"])
+            judged[source] = f"dead letter {record.partition}/{record.offset}"
+        elif record.topic == RAW and (origin := _forwarded_from(record)):
+            judged[origin] = f"forwarded to {record.partition}/{record.offset}"
+    return judged
+
+
+def _forwarded_from(record: Record) -> Source | None:
+    """Where intake says that it took the record from; None where the header says no place."""
+    header = record.header(FORWARDED_FROM) or b""
+    match = ORIGIN.fullmatch(header.decode(errors="replace"))
+    return (match[1], int(match[2]), int(match[3])) if match else None
+
+
+def _outcome(
+    connection: Connection, record: Record, decoded: dict[str, Any], judged: dict[Source, str]
+) -> str:
+    if record.value is None:
+        return "tombstone"
+    if UNDECODABLE in decoded:
+        return str(decoded[UNDECODABLE])
+    if record.topic == RAW:
+        return _raw_outcome(connection, record, judged)
+    if record.topic == DEAD_LETTER:
+        place = f"{decoded['topic']} {decoded['partition']}/{decoded['offset']}"
+        return f"{decoded['stage']} {decoded['cause']} of {place}: {decoded['message']}"
+    if record.topic == ACCEPTED:
+        return f"accepted, acceptance {decoded['acceptance']} of this content"
+    if record.topic == ENRICHED:
+        words = "complete" if decoded["complete"] else ", ".join(failed_tasks(decoded))
+        return f"revision {decoded['revision']}, {words or 'incomplete'}"
+    if record.topic == PARTIAL:
+        return f"open: waits for answers on accepted offset {decoded['accepted_offset']}"
+    if "status" in decoded:
+        return str(decoded["status"]) + (f": {decoded['error']}" if decoded["error"] else "")
+    return "is here"
+
+
+def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, str]) -> str:
+    place = (record.topic, record.partition, record.offset)
+    if place in judged:
+        return judged[place]
+    if origin := _forwarded_from(record):
+        words = judged.get(origin, "")
+        if not words.startswith("forwarded"):
+            return f"forwarded from {origin[1]}/{origin[2]}; {words}".rstrip("; ")
+    input_ = (record.topic, record.partition)
+    progress = progress_of(connection, INTAKE_GROUP, [input_])[input_]
+    if progress.covers(record.offset):
+        return "no outcome: a duplicate that was dropped, or passed over by a reset"
+    return "waits for intake"
