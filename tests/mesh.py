@@ -271,6 +271,10 @@ class Mesh:
         consumer.close()
         return self._records[topic]
 
+    def forget_enriched(self) -> None:
+        """Let go of the enriched reviews read so far: `enriched` goes on behind them."""
+        self._records["reviews.enriched"].clear()
+
     def enriched(self) -> list[dict[str, Any]]:
         return self.read("reviews.enriched")
 

@@ -24,6 +24,8 @@ class Scenario:
 
     def __init__(self, mesh: Mesh, tag: str, seed: int) -> None:
         self.mesh = mesh
+        # Going through the reviews of all tests before would take longer with each of them.
+        mesh.forget_enriched()
         self.random = random.Random(seed)
         self._tag = tag
         self.published: list[dict[str, Any]] = []

@@ -24,6 +24,7 @@ class Backlog:
 
     def __init__(self, mesh: Mesh, tag: str) -> None:
         self.mesh = mesh
+        mesh.forget_enriched()
         self._tag = tag
         self.published: list[dict[str, Any]] = []
 
