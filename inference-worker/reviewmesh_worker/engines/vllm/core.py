@@ -25,11 +25,11 @@ from reviewmesh_worker.engines.interface import (
     EngineMemoryError,
     ItemFailure,
 )
+from reviewmesh_worker.engines.lanes import Lane, due
 from reviewmesh_worker.engines.vllm import causes
 from reviewmesh_worker.engines.vllm.causes import Cause
 from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
 from reviewmesh_worker.engines.vllm.stats import ENGINE_METRICS, EngineStats, stat_logger
-from reviewmesh_worker.lanes import Lane, due
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from reviewmesh_worker.engines.interface import Engine, EngineLoadError
 from reviewmesh_worker.engines.vllm.chat import VllmChatEngine
 from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".gguf", ".onnx")

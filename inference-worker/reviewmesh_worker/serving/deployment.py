@@ -1,0 +1,415 @@
+"""The engine that each task is served by now, and how another takes its place while calls come.
+
+Every call takes its engine when it starts and keeps it to its end, so what it answers carries the
+lineage of the model that made it. When the choice changes, the new package is verified, loaded and
+warmed beside the old one; then the tasks are switched over in one step, and the old engine finishes
+its calls and is closed. Where two do not fit into memory, the old one is let go of first, and its
+tasks are refused as draining until the new one serves.
+
+What is refused or does not load leaves the old one serving, and is tried again when the choice
+changes once more. A worker that starts meanwhile serves what served before, too: or every one that
+is restarted would be lost to the mesh until somebody mends the registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from reviewmesh_worker.engines.interface import (
+    Engine,
+    EngineDead,
+    EngineLoadError,
+    EngineMemoryError,
+    TaskDescription,
+)
+from reviewmesh_worker.packages.manifest import Package, PackageError
+from reviewmesh_worker.packages.registry import RegistryError
+from reviewmesh_worker.serving import metrics
+from reviewmesh_worker.serving.package_selection import Choice
+from reviewmesh_worker.tasks.definition import Task
+
+POLL_S: Final = 1.0
+SETTLE_S: Final = 0.2
+"""A promotion writes a file per task: they are read together once they no longer change."""
+SETTLE_TRIES: Final = 25
+LOAD_TIMEOUT_S: Final = 1800.0
+LAST_CALLS_S: Final = 120.0
+"""An engine out of service may finish its calls: as long as a call of the mesh may take."""
+CLOSE_TIMEOUT_S: Final = 10.0
+
+OpenEngine = Callable[[Package, Mapping[str, Task]], Engine]
+OnChange = Callable[[], Awaitable[None]]
+_Change = tuple[Package, list[str]]
+
+
+class NotServing(RuntimeError):
+    """A task has no engine just now; another worker may."""
+
+
+@dataclass(eq=False)
+class Copy:
+    """An engine that is loaded, and how many calls hold it."""
+
+    package: Package
+    engine: Engine
+    calls: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def is_of(self, package: Package) -> bool:
+        return (self.package.id, self.package.digest) == (package.id, package.digest)
+
+
+class Deployment:
+    """Lives in one event loop."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        open_engine: OpenEngine,
+        log: structlog.stdlib.BoundLogger,
+        *,
+        drain: bool = False,
+        grace_s: float = 20,
+    ) -> None:
+        self._choice = choice
+        self._open_engine = open_engine
+        self._log = log
+        self._drain = drain
+        self._grace_s = grace_s
+        self._serving: dict[str, Copy | None] = dict.fromkeys(choice.tasks)
+        self._seen: object = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._gone = ""
+        self._on_change: OnChange | None = None
+        self.stuck = False
+        """Whether an engine would not close: its threads may keep the process from ending."""
+
+    # -- what calls need ---------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self._serving)
+
+    def is_serving(self, task: str) -> bool:
+        return self._serving[task] is not None
+
+    @contextmanager
+    def lease(self, task: str) -> Iterator[Copy]:
+        """The engine of a task for one call. Raises NotServing."""
+        copy = self._serving[task]
+        if copy is None:
+            raise NotServing(f"draining: the model of {task} is being changed; try another worker")
+        copy.calls += 1
+        copy.idle.clear()
+        try:
+            yield copy
+        except EngineDead as dead:
+            # One out of service is closed anyway; its calls are tried again elsewhere.
+            if copy in self._in_service():
+                self._gone = str(dead)
+            raise
+        finally:
+            copy.calls -= 1
+            if not copy.calls:
+                copy.idle.set()
+
+    def descriptions(self) -> list[TaskDescription]:
+        """Of the tasks that are served now."""
+        return [copy.engine.tasks[task] for task, copy in self._serving.items() if copy]
+
+    def waiting(self) -> int:
+        return sum(copy.engine.load().waiting for copy in self._in_service())
+
+    def check(self) -> None:
+        """Raises EngineDead when an engine in service died, or none can be loaded any more."""
+        if self._gone:
+            raise EngineDead(self._gone)
+        for copy in self._in_service():
+            copy.engine.check()
+
+    # -- coming and going --------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load what is chosen now, else what served before. Raises EngineLoadError."""
+        try:
+            self._seen = await asyncio.to_thread(self._choice.state)
+            for error, tasks in await self._start_with(self._choice.choose, self.tasks):
+                await self._start_with_previous(error, tasks)
+        except OSError as error:
+            raise EngineLoadError(str(error)) from error
+
+    async def watch(self, on_change: OnChange) -> None:
+        """Follow the choice until cancelled; `on_change` when a task comes or goes."""
+        self._on_change = on_change
+        while True:
+            await asyncio.sleep(POLL_S)
+            if await self._has_changed():
+                await self._follow()
+
+    async def close(self) -> None:
+        """Let go of every engine, each within a deadline."""
+        for retiring in self._retiring:
+            retiring.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        copies = self._in_service()
+        for task in self._serving:
+            self._put(task, None)
+        for copy in copies:
+            await self._close(copy.engine)
+
+    async def _start_with(
+        self, choose: Callable[[str], Package], tasks: Iterable[str]
+    ) -> list[tuple[Exception, list[str]]]:
+        """Serve what is chosen; returns what cannot be served and why. Raises OSError."""
+        off: list[tuple[Exception, list[str]]] = []
+        wanted: list[tuple[Package, str]] = []
+        for task in tasks:
+            try:
+                wanted.append((await asyncio.to_thread(choose, task), task))
+            except (PackageError, RegistryError) as error:
+                off.append((error, [task]))
+        for package, together in _grouped(wanted):
+            try:
+                await self._verify(package, together)
+                copy = await self._load(package, together)
+            except (PackageError, EngineLoadError) as error:
+                off.append((error, together))
+            else:
+                self._take(copy, together)
+        return off
+
+    async def _start_with_previous(self, error: Exception, tasks: Sequence[str]) -> None:
+        """Raises EngineLoadError, with the first cause if nothing served before."""
+
+        def previous(task: str) -> Package:
+            package = self._choice.previous(task)
+            if package is None:
+                raise EngineLoadError(str(error)) from error
+            return package
+
+        for worse, _ in await self._start_with(previous, tasks):
+            raise EngineLoadError(f"{error}; nor what served before: {worse}") from worse
+        self._stays("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
+
+    # -- following the choice ----------------------------------------------------------------
+
+    async def _has_changed(self) -> bool:
+        try:
+            state = await asyncio.to_thread(self._choice.state)
+            if state == self._seen:
+                return False
+            for _ in range(SETTLE_TRIES):
+                await asyncio.sleep(SETTLE_S)
+                before, state = state, await asyncio.to_thread(self._choice.state)
+                if state == before:
+                    break
+        except OSError as error:
+            # A share that is away for a moment takes nothing out of service.
+            self._log.warning("cannot read the aliases", reason=str(error))
+            return False
+        self._seen = state
+        return True
+
+    async def _follow(self) -> None:
+        changes = await self._changes()
+        if self._drain and changes:
+            await self._swap_drained(changes)
+            return
+        for package, tasks in changes:
+            try:
+                copy = await self._load(package, tasks)
+            except EngineMemoryError as error:
+                self._log.warning("no memory for two, draining", reason=str(error))
+                await self._swap_drained([(package, tasks)])
+            except EngineLoadError as error:
+                self._stays("failed", tasks, error)
+            else:
+                await self._switch(copy, tasks, "beside")
+
+    async def _changes(self) -> list[_Change]:
+        """What is to be served by another package than now, verified."""
+        wanted: list[tuple[Package, str]] = []
+        for task, copy in self._serving.items():
+            try:
+                package = await asyncio.to_thread(self._choice.choose, task)
+            except (PackageError, RegistryError, OSError) as error:
+                self._stays("refused", [task], error)
+                continue
+            if copy is None or not copy.is_of(package):
+                wanted.append((package, task))
+        changes: list[_Change] = []
+        for package, tasks in _grouped(wanted):
+            try:
+                await self._verify(package, tasks)
+            except PackageError as error:
+                self._stays("refused", tasks, error)
+            else:
+                changes.append((package, tasks))
+        return changes
+
+    async def _swap_drained(self, changes: Sequence[_Change]) -> None:
+        """Engines that nothing will be served by are let go of before others are loaded."""
+        changing = {task for _, tasks in changes for task in tasks}
+        was = {task: copy for task, copy in self._serving.items() if copy and task in changing}
+        stays = {copy for task, copy in self._serving.items() if copy and task not in changing}
+        leaving = {copy for copy in was.values() if copy not in stays}
+        for task, copy in was.items():
+            if copy in leaving:
+                self._put(task, None)
+        self._log.info("draining", tasks=sorted(changing))
+        await self._changed()
+        for copy in leaving:
+            await self._retire(copy, self._grace_s)
+        await self._retired(self._grace_s)
+        for package, tasks in changes:
+            try:
+                copy = await self._load(package, tasks)
+            except EngineLoadError as error:
+                self._stays("failed", tasks, error)
+                again = [(was[task].package, task) for task in tasks if not self._serving[task]]
+                await self._restore(_grouped(again))
+            else:
+                await self._switch(copy, tasks, "drained")
+
+    async def _restore(self, changes: Iterable[_Change]) -> None:
+        """Serve what served before; where that is no longer possible, this worker is at its end."""
+        for package, tasks in changes:
+            try:
+                copy = await self._load(package, tasks)
+            except EngineLoadError as error:
+                self._gone = f"{package.id} served and cannot be loaded again: {error}"
+                self._log.error("nothing to serve", tasks=tasks, reason=self._gone)
+                return
+            self._take(copy, tasks)
+            await self._changed()
+
+    # -- one engine --------------------------------------------------------------------------
+
+    async def _verify(self, package: Package, tasks: Iterable[str]) -> None:
+        await asyncio.to_thread(package.verify, {task: self._choice.tasks[task] for task in tasks})
+
+    async def _load(self, package: Package, tasks: Iterable[str]) -> Copy:
+        """Started and warm, or the one in service if it is of that package and has the tasks."""
+        for copy in self._in_service():
+            if copy.is_of(package) and set(tasks) <= copy.engine.tasks.keys():
+                return copy
+        began = time.monotonic()
+        fitting = package.fitting(self._choice.tasks)
+        self._log.info("loading", package=package.id, tasks=sorted(fitting))
+        engine = self._open_engine(package, fitting)
+        try:
+            await self._start(engine, package)
+        except BaseException:
+            await self._close(engine)
+            raise
+        seconds = time.monotonic() - began
+        metrics.LOAD_SECONDS.observe(seconds)
+        self._log.info("loaded", package=package.id, seconds=round(seconds, 2))
+        return Copy(package, engine)
+
+    async def _start(self, engine: Engine, package: Package) -> None:
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                await engine.start()
+        except EngineLoadError:
+            raise
+        except TimeoutError as error:
+            message = f"{package.id} was not loaded within {LOAD_TIMEOUT_S:g} s"
+            raise EngineLoadError(message) from error
+        except MemoryError as error:
+            raise EngineMemoryError(f"no memory for {package.id}") from error
+        except Exception as error:
+            raise EngineLoadError(f"{package.id}: {type(error).__name__}: {error}") from error
+
+    async def _switch(self, copy: Copy, tasks: Iterable[str], how: str) -> None:
+        before = self._in_service()
+        self._take(copy, tasks)
+        metrics.SWAPS.labels(how).inc()
+        await self._changed()
+        for old in before:
+            if old not in self._in_service():
+                retiring = asyncio.create_task(self._retire(old, LAST_CALLS_S))
+                self._retiring.add(retiring)
+                retiring.add_done_callback(self._retiring.discard)
+
+    def _take(self, copy: Copy, tasks: Iterable[str]) -> None:
+        for task in tasks:
+            self._put(task, copy)
+        self._log.info(
+            "in service",
+            tasks=sorted(tasks),
+            package=copy.package.id,
+            digest=copy.package.digest,
+        )
+
+    def _put(self, task: str, copy: Copy | None) -> None:
+        for engine, value in ((self._serving[task], 0), (copy, 1)):
+            if engine is not None:
+                about = engine.engine.tasks[task]
+                labels = (task, about.engine, about.model, about.model_version, about.model_digest)
+                if value:
+                    metrics.MODEL.labels(*labels).set(1)
+                else:
+                    metrics.MODEL.remove(*labels)
+        self._serving[task] = copy
+
+    async def _retire(self, copy: Copy, timeout_s: float) -> None:
+        """Out of service already: let its calls end, then close it."""
+        try:
+            await asyncio.wait_for(copy.idle.wait(), timeout_s)
+        except TimeoutError:
+            self._log.warning("closed with calls", package=copy.package.id, calls=copy.calls)
+        finally:
+            await self._close(copy.engine)
+
+    async def _retired(self, timeout_s: float) -> None:
+        """Until what an earlier change took out of service has let go of its memory too."""
+        if self._retiring:
+            _, late = await asyncio.wait(self._retiring, timeout=timeout_s)
+            for retiring in late:
+                retiring.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _close(self, engine: Engine) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await engine.close()
+        except TimeoutError:
+            self.stuck = True
+            self._log.error("an engine does not close", within_s=CLOSE_TIMEOUT_S)
+        except Exception:  # noqa: BLE001 - an engine may raise anything; another one serves
+            self._log.exception("closing an engine failed")
+
+    def _stays(self, outcome: str, tasks: Sequence[str], error: Exception) -> None:
+        metrics.SWAPS.labels(outcome).inc()
+        self._log.error(
+            "what served before serves until the aliases change again",
+            outcome=outcome,
+            tasks=sorted(tasks),
+            reason=str(error),
+        )
+
+    def _in_service(self) -> list[Copy]:
+        return list(dict.fromkeys(copy for copy in self._serving.values() if copy is not None))
+
+    async def _changed(self) -> None:
+        if self._on_change is not None:
+            await self._on_change()
+
+
+def _grouped(wanted: Iterable[tuple[Package, str]]) -> list[_Change]:
+    """Tasks of the same package together: they share an engine."""
+    groups: dict[tuple[str, str], _Change] = {}
+    for package, task in wanted:
+        groups.setdefault((package.id, package.digest), (package, []))[1].append(task)
+    return list(groups.values())
