@@ -28,7 +28,7 @@ def main() -> int:
     try:
         deployment = Deployment(
             choice_of(settings.worker),
-            lambda package, tasks: open_engine(package, tasks, settings),
+            lambda package, tasks: open_engine(package, tasks, settings.engines),
             log,
             drain=settings.worker.swap == "drain",
             grace_s=settings.worker.grace_s,

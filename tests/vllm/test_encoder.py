@@ -92,8 +92,8 @@ def test_the_form_is_written_once_and_by_digest(
 
 
 def test_asking_for_nothing_gives_nothing() -> None:
+    from reviewmesh_worker.engines.settings import VllmSettings
     from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
-    from reviewmesh_worker.engines.vllm.settings import VllmSettings
 
     engine = VllmEncoderEngine(BUNDLED, load_tasks(), VllmSettings())
     (answer,) = asyncio.run(engine.infer("ner", ["before it has started"]))

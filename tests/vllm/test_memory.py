@@ -11,9 +11,9 @@ import pytest
 import structlog
 
 from reviewmesh_worker.engines.interface import Engine, EngineLoadError, EngineMemoryError
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm.chat import VllmChatEngine
 from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.serving import deployment as module

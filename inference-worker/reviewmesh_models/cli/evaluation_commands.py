@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -27,9 +27,10 @@ from reviewmesh_models.evaluation.run import evaluate as evaluate_engine
 from reviewmesh_models.evaluation.table import print_comparison, print_gate, print_report
 from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadError
+from reviewmesh_worker.engines.settings import EngineChoice
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry, RegistryError
-from reviewmesh_worker.serving.settings import EngineChoice, Settings, problems
+from reviewmesh_worker.serving.settings import Settings, problems
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 
 _PACKAGE: Final = "Folder of a package, or NAME@VERSION in a registry."
@@ -90,8 +91,8 @@ class Workplace:
         return {task: self._serving(self.registry, task, package) for task in fitting}
 
     def engine(self, package: Package, choice: EngineChoice | None = None) -> Engine:
-        worker = self.settings.worker.model_copy(update={"engine": choice} if choice else {})
-        settings = self.settings.model_copy(update={"worker": worker})
+        chosen = self.settings.engines
+        settings = replace(chosen, engine=choice) if choice else chosen
         return open_engine(package, package.fitting(self.tasks), settings)
 
     def _serving(self, registry: Registry, task: str, package: Package) -> Package | None:

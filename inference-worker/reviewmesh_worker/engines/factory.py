@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import Final, cast
 
 from reviewmesh_worker.engines.interface import Engine, EngineLoadError
+from reviewmesh_worker.engines.settings import EngineSettings
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
-Open = Callable[[Package, Mapping[str, Task], Settings], Engine]
+Open = Callable[[Package, Mapping[str, Task], EngineSettings], Engine]
 """A module's `open_engine`: for the tasks given, which the package serves. It loads nothing yet."""
 
 # Imported when asked for: what one of them needs, an environment for another may lack.
@@ -23,9 +23,9 @@ _SERVES: Final = {"encoder": ("onnx", "vllm"), "causal": ("vllm",)}
 """By kind of package, the first being what `auto` takes."""
 
 
-def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> Engine:
+def open_engine(package: Package, tasks: Mapping[str, Task], settings: EngineSettings) -> Engine:
     """Raises EngineLoadError."""
-    kind, wanted = package.manifest.kind, settings.worker.engine
+    kind, wanted = package.manifest.kind, settings.engine
     name = _SERVES[kind][0] if wanted == "auto" else wanted
     if name not in _SERVES[kind]:
         raise EngineLoadError(

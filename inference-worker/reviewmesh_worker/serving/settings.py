@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reviewmesh_schemas.environment import unknown_settings
 from reviewmesh_worker.bundled import BUNDLED_MODEL
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
+from reviewmesh_worker.engines.settings import EngineChoice, EngineSettings, VllmSettings
 from reviewmesh_worker.tasks import BUNDLED_TASKS
 
 ENV_PREFIX = "REVIEWMESH_"
@@ -29,9 +29,6 @@ def _split(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """In the environment a JSON list, or separated by commas."""
-
-
-EngineChoice = Literal["auto", "onnx", "vllm"]
 
 
 class WorkerSettings(BaseModel):
@@ -97,6 +94,10 @@ class Settings(BaseSettings):
     vllm: VllmSettings = VllmSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def engines(self) -> EngineSettings:
+        return EngineSettings(self.worker.engine, self.vllm)
 
     @model_validator(mode="after")
     def _environment_holds_no_other_names(self) -> Self:

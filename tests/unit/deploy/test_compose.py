@@ -20,7 +20,8 @@ from reviewmesh.enrich.results import TASKS
 from reviewmesh.local import broker, registry
 from reviewmesh.local.ports import choose_ports
 from reviewmesh.runtime import health
-from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
+from reviewmesh_worker.engines.settings import VllmSettings
+from reviewmesh_worker.engines.vllm.arguments import engine_arguments
 from reviewmesh_worker.serving.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
 from reviewmesh_worker.serving.endpoints import Endpoints
 from tests.unit.deploy.files import (

@@ -20,8 +20,8 @@ from reviewmesh_worker.engines.interface import (
 )
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
+from reviewmesh_worker.engines.settings import EngineSettings
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
 ENGINE_NAME: Final = "onnx"
@@ -78,7 +78,9 @@ class OnnxEngine:
             await self._batcher.close()
 
 
-def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> OnnxEngine:
+def open_engine(
+    package: Package, tasks: Mapping[str, Task], settings: EngineSettings
+) -> OnnxEngine:
     return OnnxEngine(package, tasks)
 
 

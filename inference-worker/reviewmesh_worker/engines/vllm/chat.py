@@ -31,9 +31,9 @@ from reviewmesh_worker.engines.interface import (
     Usage,
 )
 from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.sharing import Shared
 from reviewmesh_worker.engines.vllm.base import VllmEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import read_spans, spans_grammar, words_in_answer, words_of

@@ -26,9 +26,10 @@ from reviewmesh_worker.engines.interface import (
     ItemFailure,
 )
 from reviewmesh_worker.engines.lanes import Lane, due
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm import causes
+from reviewmesh_worker.engines.vllm.arguments import engine_arguments
 from reviewmesh_worker.engines.vllm.causes import Cause
-from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
 from reviewmesh_worker.engines.vllm.stats import ENGINE_METRICS, EngineStats, stat_logger
 
 T = TypeVar("T")

@@ -31,9 +31,9 @@ from reviewmesh_worker.engines.interface import (
     Usage,
 )
 from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.sharing import Shared
 from reviewmesh_worker.engines.vllm.base import VllmEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks.definition import Task
 from reviewmesh_worker.tasks.labels import HeadLabels

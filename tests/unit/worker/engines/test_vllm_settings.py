@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.interface import EngineLoadError
+from reviewmesh_worker.engines.vllm.arguments import engine_arguments
 from reviewmesh_worker.engines.vllm.engine import open_engine
-from reviewmesh_worker.engines.vllm.settings import engine_arguments
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.serving.settings import Settings, problems
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
@@ -40,13 +40,13 @@ def test_a_package_without_weights_is_one_and_opens_for_random_ones(
 ) -> None:
     without_weights.verify(DEFINED)
     monkeypatch.setenv(LOAD_FORMAT, "dummy")
-    assert set(open_engine(without_weights, DEFINED, Settings()).tasks) == set(DEFINED)
+    assert set(open_engine(without_weights, DEFINED, Settings().engines).tasks) == set(DEFINED)
 
 
 def test_a_package_with_weights_never_answers_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOAD_FORMAT, "dummy")
     with pytest.raises(EngineLoadError, match=rf"{LOAD_FORMAT}.*model\.onnx"):
-        open_engine(Package.open(BUNDLED_MODEL), DEFINED, Settings())
+        open_engine(Package.open(BUNDLED_MODEL), DEFINED, Settings().engines)
 
 
 def test_a_misspelt_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
