@@ -1,6 +1,6 @@
 """`reviewmesh-models`: train, evaluate, compare, register and promote packages.
 
-`train` needs the extra `training`; the others run with what serves.
+Needs the extras `worker` and `cli`; `train` needs `training` as well.
 """
 
 from __future__ import annotations
