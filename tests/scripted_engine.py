@@ -58,7 +58,7 @@ class ScriptedEngine:
         load = self._script().get("load_ms", 0)
         assert isinstance(load, int)
         await asyncio.sleep(load / 1000)
-        self._batcher = Batcher(self._run, max_remembered=1)
+        self._batcher = Batcher(self._run, max_cached=1)
 
     def _script(self) -> dict[str, object]:
         try:

@@ -12,7 +12,7 @@ from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import EngineDead, EngineLoadError
 from reviewmesh_worker.serving import logs
 from reviewmesh_worker.serving.deployment import Deployment
-from reviewmesh_worker.serving.package_selection import choice_of
+from reviewmesh_worker.serving.package_selection import selection_of
 from reviewmesh_worker.serving.server import serve
 from reviewmesh_worker.serving.settings import Settings, problems
 
@@ -27,7 +27,7 @@ def main() -> int:
     log = logs.configure(settings.log)
     try:
         deployment = Deployment(
-            choice_of(settings.worker),
+            selection_of(settings.worker),
             lambda package, tasks: open_engine(package, tasks, settings.engines),
             log,
             drain=settings.worker.swap == "drain",

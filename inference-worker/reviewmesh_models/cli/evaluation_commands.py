@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
 from reviewmesh_models.evaluation.asking import Answered, Step
-from reviewmesh_models.evaluation.compare import compare as compare_engines
+from reviewmesh_models.evaluation.compare import compare_engines
 from reviewmesh_models.evaluation.gate import check, read_gate
 from reviewmesh_models.evaluation.page import write_page
 from reviewmesh_models.evaluation.promotion import made_for
 from reviewmesh_models.evaluation.report import read_report, write_report
 from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows
-from reviewmesh_models.evaluation.run import evaluate as evaluate_engine
+from reviewmesh_models.evaluation.run import evaluate_engine
 from reviewmesh_models.evaluation.table import print_comparison, print_gate, print_report
 from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadError
@@ -34,13 +34,13 @@ from reviewmesh_worker.serving.settings import Settings, problems
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 
 _PACKAGE: Final = "Folder of a package, or NAME@VERSION in a registry."
-PackageName = Annotated[str, typer.Argument(metavar="PACKAGE", help=_PACKAGE)]
-Data = Annotated[Path, typer.Argument(help="Folder with labelled rows, JSON lines.")]
-EngineName = Annotated[
+PackageArgument = Annotated[str, typer.Argument(metavar="PACKAGE", help=_PACKAGE)]
+DataArgument = Annotated[Path, typer.Argument(help="Folder with labelled rows, JSON lines.")]
+EngineOption = Annotated[
     EngineChoice | None,
     typer.Option("--engine", help="Engine; REVIEWMESH_WORKER__ENGINE if none."),
 ]
-Against = Annotated[
+AgainstOption = Annotated[
     str | None,
     typer.Option(
         help="Package to compare with; those that serve its tasks if none and it is in a registry."
@@ -49,7 +49,7 @@ Against = Annotated[
 
 
 @dataclass(frozen=True)
-class Workplace:
+class LocalPackages:
     """Where packages are found and how they are served here, as a worker would do it."""
 
     settings: Settings
@@ -57,7 +57,7 @@ class Workplace:
     registry: Registry | None
 
     @classmethod
-    def of(cls, registry: Path | None) -> Workplace:
+    def of(cls, registry: Path | None) -> LocalPackages:
         settings = Settings()
         folder = registry or settings.worker.model_registry
         return cls(
@@ -106,18 +106,18 @@ class Workplace:
 
 
 def evaluate(
-    package: PackageName,
-    data: Data,
+    package: PackageArgument,
+    data: DataArgument,
     registry: RegistryFolder = None,
-    against: Against = None,
-    engine: EngineName = None,
+    against: AgainstOption = None,
+    engine: EngineOption = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the report; that of the package if none.")
     ] = None,
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
     with _refusing(), _progress() as step:
-        here = Workplace.of(registry)
+        here = LocalPackages.of(registry)
         asked = here.package(package)
         rivals = {
             rival.digest: rival for rival in here.rivals(asked, against).values() if rival
@@ -140,16 +140,16 @@ def evaluate(
 
 
 def gate(
-    package: PackageName,
+    package: PackageArgument,
     registry: RegistryFolder = None,
     gate_file: Annotated[
         Path | None, typer.Option("--gate", help="The rules; the registry's or ours if none.")
     ] = None,
-    against: Against = None,
+    against: AgainstOption = None,
 ) -> None:
     """Hold a package's report against the gate; exits with 1 when it may not serve."""
     with _refusing():
-        here = Workplace.of(registry)
+        here = LocalPackages.of(registry)
         asked = here.package(package)
         file = gate_file
         if file is None and here.registry is not None and here.registry.gate_file.is_file():
@@ -172,9 +172,9 @@ def gate(
 def compare(
     ours: Annotated[str, typer.Argument(help=_PACKAGE)],
     theirs: Annotated[str, typer.Argument(help="The other package, or the same.")],
-    data: Data,
+    data: DataArgument,
     registry: RegistryFolder = None,
-    engine: EngineName = None,
+    engine: EngineOption = None,
     their_engine: Annotated[EngineChoice | None, typer.Option(help="That of the other.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="File for every disagreement with its scores, JSON.")
@@ -182,7 +182,7 @@ def compare(
 ) -> None:
     """Ask two packages, or one on two engines, about the same reviews: where do they differ?"""
     with _refusing(), _progress() as step:
-        here = Workplace.of(registry)
+        here = LocalPackages.of(registry)
         texts = [row["text"] for row in read_rows(data / REVIEWS_FILE)]
         comparison = compare_engines(
             here.engine(here.package(ours), engine),

@@ -11,7 +11,7 @@ from rich.console import Console
 from reviewmesh_models.cli.command_line import WRONG_USAGE, ended
 from reviewmesh_models.training.config import ConfigError, read_config
 from reviewmesh_models.training.rows import DataError
-from reviewmesh_models.training.train import train as train_package
+from reviewmesh_models.training.train import train_package
 from reviewmesh_models.training.workplace import OutputError
 from reviewmesh_worker.packages.manifest import PackageError
 from reviewmesh_worker.tasks import BUNDLED_TASKS

@@ -48,7 +48,7 @@ class Comparison(_Part):
     tasks: dict[str, Compared]
 
 
-def compare(ours: Engine, theirs: Engine, texts: Sequence[str], step: Step) -> Comparison:
+def compare_engines(ours: Engine, theirs: Engine, texts: Sequence[str], step: Step) -> Comparison:
     """Asks one after the other, for the tasks that both answer; they have not started.
 
     Raises EngineLoadError, EngineDead, and ValueError where they have no task in common.

@@ -62,7 +62,7 @@ class Heard:
     """Of the rows that each task is scored on."""
 
 
-def evaluate(
+def evaluate_engine(
     engine: Engine,
     rows: DevRows,
     tasks: Mapping[str, Task],

@@ -20,7 +20,7 @@ from reviewmesh_worker.tasks.definition import Task
 _UNSTATED: Final = "not stated"
 
 
-def train(
+def train_package(
     config: TrainingConfig, tasks: Mapping[str, Task], data: Path, output: Path, console: Console
 ) -> None:
     """Make the package, or go on where a training of the same things was stopped.

@@ -11,7 +11,7 @@ from reviewmesh_worker.engines.interface import ItemFailure
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class AnswerCache(Generic[T]):
     """Outcomes of at most so many texts; what was asked for longest ago is let go of first."""
 
     def __init__(self, most: int) -> None:
@@ -19,14 +19,14 @@ class Remembered(Generic[T]):
         # Keyed by digest: the texts themselves may be large.
         self._outcomes: OrderedDict[bytes, T] = OrderedDict()
 
-    def recall(self, text: str) -> T | None:
+    def get(self, text: str) -> T | None:
         digest = _digest_of(text)
         if digest not in self._outcomes:
             return None
         self._outcomes.move_to_end(digest)
         return self._outcomes[digest]
 
-    def keep(self, text: str, outcome: T | ItemFailure) -> None:
+    def put(self, text: str, outcome: T | ItemFailure) -> None:
         # Failures are not remembered: their cause may be mended.
         if isinstance(outcome, ItemFailure):
             return

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from reviewmesh_worker.engines.answer_cache import Remembered
+from reviewmesh_worker.engines.answer_cache import AnswerCache
 from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.engines.lanes import Lane, due
 
@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 MAX_BATCH: Final = 32
 MAX_WAITING: Final = 4096
 # The tasks of a backlog drift apart: one that asks for a text later still finds it remembered.
-MAX_REMEMBERED: Final = 32_768
+MAX_CACHED: Final = 32_768
 HANGS_AFTER_S: Final = 120.0
 """No honest batch takes as long as its callers wait for it at most."""
 MAX_BATCH_CODE_POINTS: Final = 32_000
@@ -61,14 +61,14 @@ class Batcher(Generic[T]):
         *,
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
-        max_remembered: int = MAX_REMEMBERED,
+        max_cached: int = MAX_CACHED,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._waiting: OrderedDict[str, _Ticket[T]] = OrderedDict()
         self._running: dict[str, _Ticket[T]] = {}
-        self._remembered: Remembered[T] = Remembered(max_remembered)
+        self._cache: AnswerCache[T] = AnswerCache(max_cached)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -91,7 +91,7 @@ class Batcher(Generic[T]):
 
     async def submit(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
         """The outcome of one text; cancelling withdraws the text if nobody else waits for it."""
-        known = self._remembered.recall(text)
+        known = self._cache.get(text)
         if known is not None:
             return known
         ticket = self._running.get(text) or self._waiting.get(text)
@@ -146,7 +146,7 @@ class Batcher(Generic[T]):
             self._began = None
             finished, self._running = self._running, {}
             for ticket, outcome in zip(finished.values(), outcomes, strict=True):
-                self._remembered.keep(ticket.text, outcome)
+                self._cache.put(ticket.text, outcome)
                 ticket.outcome.set_result(outcome)
 
     def _next_batch(self) -> list[str]:

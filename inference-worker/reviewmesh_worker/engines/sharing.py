@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from reviewmesh_worker.engines.answer_cache import Remembered
+from reviewmesh_worker.engines.answer_cache import AnswerCache
 from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.engines.lanes import Lane
 
 T = TypeVar("T")
 
-MAX_REMEMBERED: Final = 4096
+MAX_CACHED: Final = 4096
 
 
 class Shared(Generic[T]):
@@ -31,15 +31,15 @@ class Shared(Generic[T]):
         self,
         run: Callable[[str, Lane], Awaitable[T | ItemFailure]],
         *,
-        max_remembered: int = MAX_REMEMBERED,
+        max_cached: int = MAX_CACHED,
     ) -> None:
         self._run = run
         self._running: dict[tuple[str, Lane], _Running[T]] = {}
-        self._remembered: Remembered[T] = Remembered(max_remembered)
+        self._cache: AnswerCache[T] = AnswerCache(max_cached)
 
     async def ask(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
         """Cancelling withdraws the text if nobody else waits for it. Raises what `run` raises."""
-        known = self._remembered.recall(text)
+        known = self._cache.get(text)
         if known is not None:
             return known
         key = (text, Lane.INTERACTIVE)
@@ -58,7 +58,7 @@ class Shared(Generic[T]):
                 running.task.cancel()
                 if self._running.get(key) is running:
                     del self._running[key]
-        self._remembered.keep(text, outcome)
+        self._cache.put(text, outcome)
         return outcome
 
 

@@ -15,7 +15,9 @@ T = TypeVar("T")
 PATIENCE = 0.2
 
 
-async def as_ready(awaitables: Sequence[Awaitable[T]]) -> AsyncIterator[list[tuple[int, T]]]:
+async def groups_as_completed(
+    awaitables: Sequence[Awaitable[T]],
+) -> AsyncIterator[list[tuple[int, T]]]:
     """(position, outcome) of what became ready. What still runs when this is closed is cancelled.
 
     Raises what an awaitable raises.

@@ -32,7 +32,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.packages.manifest import Package, PackageError
 from reviewmesh_worker.packages.registry import RegistryError
 from reviewmesh_worker.serving import metrics
-from reviewmesh_worker.serving.package_selection import Choice
+from reviewmesh_worker.serving.package_selection import PackageSelection
 from reviewmesh_worker.tasks.definition import Task
 
 POLL_S: Final = 1.0
@@ -54,7 +54,7 @@ class NotServing(RuntimeError):
 
 
 @dataclass(eq=False)
-class Copy:
+class LoadedEngine:
     """An engine that is loaded, and how many calls hold it."""
 
     package: Package
@@ -74,19 +74,19 @@ class Deployment:
 
     def __init__(
         self,
-        choice: Choice,
+        selection: PackageSelection,
         open_engine: OpenEngine,
         log: structlog.stdlib.BoundLogger,
         *,
         drain: bool = False,
         grace_s: float = 20,
     ) -> None:
-        self._choice = choice
+        self._selection = selection
         self._open_engine = open_engine
         self._log = log
         self._drain = drain
         self._grace_s = grace_s
-        self._serving: dict[str, Copy | None] = dict.fromkeys(choice.tasks)
+        self._serving: dict[str, LoadedEngine | None] = dict.fromkeys(selection.tasks)
         self._seen: object = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._gone = ""
@@ -104,46 +104,46 @@ class Deployment:
         return self._serving[task] is not None
 
     @contextmanager
-    def lease(self, task: str) -> Iterator[Copy]:
+    def lease(self, task: str) -> Iterator[LoadedEngine]:
         """The engine of a task for one call. Raises NotServing."""
-        copy = self._serving[task]
-        if copy is None:
+        loaded = self._serving[task]
+        if loaded is None:
             raise NotServing(f"draining: the model of {task} is being changed; try another worker")
-        copy.calls += 1
-        copy.idle.clear()
+        loaded.calls += 1
+        loaded.idle.clear()
         try:
-            yield copy
+            yield loaded
         except EngineDead as dead:
             # One out of service is closed anyway; its calls are tried again elsewhere.
-            if copy in self._in_service():
+            if loaded in self._in_service():
                 self._gone = str(dead)
             raise
         finally:
-            copy.calls -= 1
-            if not copy.calls:
-                copy.idle.set()
+            loaded.calls -= 1
+            if not loaded.calls:
+                loaded.idle.set()
 
     def descriptions(self) -> list[TaskDescription]:
         """Of the tasks that are served now."""
-        return [copy.engine.tasks[task] for task, copy in self._serving.items() if copy]
+        return [loaded.engine.tasks[task] for task, loaded in self._serving.items() if loaded]
 
     def waiting(self) -> int:
-        return sum(copy.engine.load().waiting for copy in self._in_service())
+        return sum(loaded.engine.load().waiting for loaded in self._in_service())
 
     def check(self) -> None:
         """Raises EngineDead when an engine in service died, or none can be loaded any more."""
         if self._gone:
             raise EngineDead(self._gone)
-        for copy in self._in_service():
-            copy.engine.check()
+        for loaded in self._in_service():
+            loaded.engine.check()
 
     # -- coming and going --------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load what is chosen now, else what served before. Raises EngineLoadError."""
         try:
-            self._seen = await asyncio.to_thread(self._choice.state)
-            for error, tasks in await self._start_with(self._choice.choose, self.tasks):
+            self._seen = await asyncio.to_thread(self._selection.state)
+            for error, tasks in await self._start_with(self._selection.select, self.tasks):
                 await self._start_with_previous(error, tasks)
         except OSError as error:
             raise EngineLoadError(str(error)) from error
@@ -161,38 +161,38 @@ class Deployment:
         for retiring in self._retiring:
             retiring.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        copies = self._in_service()
+        engines = self._in_service()
         for task in self._serving:
             self._put(task, None)
-        for copy in copies:
-            await self._close(copy.engine)
+        for loaded in engines:
+            await self._close(loaded.engine)
 
     async def _start_with(
-        self, choose: Callable[[str], Package], tasks: Iterable[str]
+        self, select: Callable[[str], Package], tasks: Iterable[str]
     ) -> list[tuple[Exception, list[str]]]:
         """Serve what is chosen; returns what cannot be served and why. Raises OSError."""
         off: list[tuple[Exception, list[str]]] = []
         wanted: list[tuple[Package, str]] = []
         for task in tasks:
             try:
-                wanted.append((await asyncio.to_thread(choose, task), task))
+                wanted.append((await asyncio.to_thread(select, task), task))
             except (PackageError, RegistryError) as error:
                 off.append((error, [task]))
         for package, together in _grouped(wanted):
             try:
                 await self._verify(package, together)
-                copy = await self._load(package, together)
+                loaded = await self._load(package, together)
             except (PackageError, EngineLoadError) as error:
                 off.append((error, together))
             else:
-                self._take(copy, together)
+                self._take(loaded, together)
         return off
 
     async def _start_with_previous(self, error: Exception, tasks: Sequence[str]) -> None:
         """Raises EngineLoadError, with the first cause if nothing served before."""
 
         def previous(task: str) -> Package:
-            package = self._choice.previous(task)
+            package = self._selection.previous(task)
             if package is None:
                 raise EngineLoadError(str(error)) from error
             return package
@@ -205,12 +205,12 @@ class Deployment:
 
     async def _has_changed(self) -> bool:
         try:
-            state = await asyncio.to_thread(self._choice.state)
+            state = await asyncio.to_thread(self._selection.state)
             if state == self._seen:
                 return False
             for _ in range(SETTLE_TRIES):
                 await asyncio.sleep(SETTLE_S)
-                before, state = state, await asyncio.to_thread(self._choice.state)
+                before, state = state, await asyncio.to_thread(self._selection.state)
                 if state == before:
                     break
         except OSError as error:
@@ -227,25 +227,25 @@ class Deployment:
             return
         for package, tasks in changes:
             try:
-                copy = await self._load(package, tasks)
+                loaded = await self._load(package, tasks)
             except EngineMemoryError as error:
                 self._log.warning("no memory for two, draining", reason=str(error))
                 await self._swap_drained([(package, tasks)])
             except EngineLoadError as error:
                 self._stays("failed", tasks, error)
             else:
-                await self._switch(copy, tasks, "beside")
+                await self._switch(loaded, tasks, "beside")
 
     async def _changes(self) -> list[_Change]:
         """What is to be served by another package than now, verified."""
         wanted: list[tuple[Package, str]] = []
-        for task, copy in self._serving.items():
+        for task, loaded in self._serving.items():
             try:
-                package = await asyncio.to_thread(self._choice.choose, task)
+                package = await asyncio.to_thread(self._selection.select, task)
             except (PackageError, RegistryError, OSError) as error:
                 self._stays("refused", [task], error)
                 continue
-            if copy is None or not copy.is_of(package):
+            if loaded is None or not loaded.is_of(package):
                 wanted.append((package, task))
         changes: list[_Change] = []
         for package, tasks in _grouped(wanted):
@@ -260,51 +260,57 @@ class Deployment:
     async def _swap_drained(self, changes: Sequence[_Change]) -> None:
         """Engines that nothing will be served by are let go of before others are loaded."""
         changing = {task for _, tasks in changes for task in tasks}
-        was = {task: copy for task, copy in self._serving.items() if copy and task in changing}
-        stays = {copy for task, copy in self._serving.items() if copy and task not in changing}
-        leaving = {copy for copy in was.values() if copy not in stays}
-        for task, copy in was.items():
-            if copy in leaving:
+        was = {
+            task: loaded for task, loaded in self._serving.items() if loaded and task in changing
+        }
+        stays = {
+            loaded for task, loaded in self._serving.items() if loaded and task not in changing
+        }
+        leaving = {loaded for loaded in was.values() if loaded not in stays}
+        for task, loaded in was.items():
+            if loaded in leaving:
                 self._put(task, None)
         self._log.info("draining", tasks=sorted(changing))
         await self._changed()
-        for copy in leaving:
-            await self._retire(copy, self._grace_s)
+        for loaded in leaving:
+            await self._retire(loaded, self._grace_s)
         await self._retired(self._grace_s)
         for package, tasks in changes:
             try:
-                copy = await self._load(package, tasks)
+                loaded = await self._load(package, tasks)
             except EngineLoadError as error:
                 self._stays("failed", tasks, error)
                 again = [(was[task].package, task) for task in tasks if not self._serving[task]]
                 await self._restore(_grouped(again))
             else:
-                await self._switch(copy, tasks, "drained")
+                await self._switch(loaded, tasks, "drained")
 
     async def _restore(self, changes: Iterable[_Change]) -> None:
         """Serve what served before; where that is no longer possible, this worker is at its end."""
         for package, tasks in changes:
             try:
-                copy = await self._load(package, tasks)
+                loaded = await self._load(package, tasks)
             except EngineLoadError as error:
                 self._gone = f"{package.id} served and cannot be loaded again: {error}"
                 self._log.error("nothing to serve", tasks=tasks, reason=self._gone)
                 return
-            self._take(copy, tasks)
+            self._take(loaded, tasks)
             await self._changed()
 
     # -- one engine --------------------------------------------------------------------------
 
     async def _verify(self, package: Package, tasks: Iterable[str]) -> None:
-        await asyncio.to_thread(package.verify, {task: self._choice.tasks[task] for task in tasks})
+        await asyncio.to_thread(
+            package.verify, {task: self._selection.tasks[task] for task in tasks}
+        )
 
-    async def _load(self, package: Package, tasks: Iterable[str]) -> Copy:
+    async def _load(self, package: Package, tasks: Iterable[str]) -> LoadedEngine:
         """Started and warm, or the one in service if it is of that package and has the tasks."""
-        for copy in self._in_service():
-            if copy.is_of(package) and set(tasks) <= copy.engine.tasks.keys():
-                return copy
+        for loaded in self._in_service():
+            if loaded.is_of(package) and set(tasks) <= loaded.engine.tasks.keys():
+                return loaded
         began = time.monotonic()
-        fitting = package.fitting(self._choice.tasks)
+        fitting = package.fitting(self._selection.tasks)
         self._log.info("loading", package=package.id, tasks=sorted(fitting))
         engine = self._open_engine(package, fitting)
         try:
@@ -315,7 +321,7 @@ class Deployment:
         seconds = time.monotonic() - began
         metrics.LOAD_SECONDS.observe(seconds)
         self._log.info("loaded", package=package.id, seconds=round(seconds, 2))
-        return Copy(package, engine)
+        return LoadedEngine(package, engine)
 
     async def _start(self, engine: Engine, package: Package) -> None:
         try:
@@ -331,9 +337,9 @@ class Deployment:
         except Exception as error:
             raise EngineLoadError(f"{package.id}: {type(error).__name__}: {error}") from error
 
-    async def _switch(self, copy: Copy, tasks: Iterable[str], how: str) -> None:
+    async def _switch(self, loaded: LoadedEngine, tasks: Iterable[str], how: str) -> None:
         before = self._in_service()
-        self._take(copy, tasks)
+        self._take(loaded, tasks)
         metrics.SWAPS.labels(how).inc()
         await self._changed()
         for old in before:
@@ -342,35 +348,35 @@ class Deployment:
                 self._retiring.add(retiring)
                 retiring.add_done_callback(self._retiring.discard)
 
-    def _take(self, copy: Copy, tasks: Iterable[str]) -> None:
+    def _take(self, loaded: LoadedEngine, tasks: Iterable[str]) -> None:
         for task in tasks:
-            self._put(task, copy)
+            self._put(task, loaded)
         self._log.info(
             "in service",
             tasks=sorted(tasks),
-            package=copy.package.id,
-            digest=copy.package.digest,
+            package=loaded.package.id,
+            digest=loaded.package.digest,
         )
 
-    def _put(self, task: str, copy: Copy | None) -> None:
-        for engine, value in ((self._serving[task], 0), (copy, 1)):
-            if engine is not None:
-                about = engine.engine.tasks[task]
+    def _put(self, task: str, loaded: LoadedEngine | None) -> None:
+        for one, value in ((self._serving[task], 0), (loaded, 1)):
+            if one is not None:
+                about = one.engine.tasks[task]
                 labels = (task, about.engine, about.model, about.model_version, about.model_digest)
                 if value:
                     metrics.MODEL.labels(*labels).set(1)
                 else:
                     metrics.MODEL.remove(*labels)
-        self._serving[task] = copy
+        self._serving[task] = loaded
 
-    async def _retire(self, copy: Copy, timeout_s: float) -> None:
+    async def _retire(self, loaded: LoadedEngine, timeout_s: float) -> None:
         """Out of service already: let its calls end, then close it."""
         try:
-            await asyncio.wait_for(copy.idle.wait(), timeout_s)
+            await asyncio.wait_for(loaded.idle.wait(), timeout_s)
         except TimeoutError:
-            self._log.warning("closed with calls", package=copy.package.id, calls=copy.calls)
+            self._log.warning("closed with calls", package=loaded.package.id, calls=loaded.calls)
         finally:
-            await self._close(copy.engine)
+            await self._close(loaded.engine)
 
     async def _retired(self, timeout_s: float) -> None:
         """Until what an earlier change took out of service has let go of its memory too."""
@@ -399,8 +405,10 @@ class Deployment:
             reason=str(error),
         )
 
-    def _in_service(self) -> list[Copy]:
-        return list(dict.fromkeys(copy for copy in self._serving.values() if copy is not None))
+    def _in_service(self) -> list[LoadedEngine]:
+        return list(
+            dict.fromkeys(loaded for loaded in self._serving.values() if loaded is not None)
+        )
 
     async def _changed(self) -> None:
         if self._on_change is not None:

@@ -1,7 +1,7 @@
 """Which package each task is to be served by: one that is set, or what a registry's aliases say.
 
 A choice reads and judges, it loads nothing. `state` is cheap, so that it can be asked every second;
-only when it changes need `choose` be asked again.
+only when it changes need `select` be asked again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reviewmesh_worker.serving.settings import WorkerSettings
 from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
 
-class Choice(Protocol):
+class PackageSelection(Protocol):
     @property
     def tasks(self) -> Mapping[str, Task]:
         """The definitions of the tasks to serve."""
@@ -27,16 +27,16 @@ class Choice(Protocol):
         """Equal to an earlier one as long as nothing changed. Raises OSError."""
         ...
 
-    def choose(self, task: str) -> Package:
+    def select(self, task: str) -> Package:
         """Its files are not looked at. Raises PackageError, RegistryError or OSError."""
         ...
 
     def previous(self, task: str) -> Package | None:
-        """What served before, if anything did. Raises as `choose`."""
+        """What served before, if anything did. Raises as `select`."""
         ...
 
 
-class OnePackage:
+class FixedPackage:
     """The package in a folder, for all tasks; it does not change while it is served."""
 
     def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
@@ -50,14 +50,14 @@ class OnePackage:
     def state(self) -> object:
         return self._package.digest
 
-    def choose(self, task: str) -> Package:
+    def select(self, task: str) -> Package:
         return self._package
 
     def previous(self, task: str) -> Package | None:
         return None
 
 
-class Aliases:
+class RegistryAliases:
     """What a registry's aliases name as serving, task by task."""
 
     def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class Aliases:
     def state(self) -> object:
         return tuple(self._registry.raw_aliases(task) for task in self.tasks)
 
-    def choose(self, task: str) -> Package:
+    def select(self, task: str) -> Package:
         return self._fitting(self._registry.resolve(task).package, task)
 
     def previous(self, task: str) -> Package | None:
@@ -84,13 +84,13 @@ class Aliases:
         return package
 
 
-def choice_of(settings: WorkerSettings) -> Choice:
+def selection_of(settings: WorkerSettings) -> PackageSelection:
     """Raises EngineLoadError."""
     try:
         defined = load_tasks(settings.task_definitions)
         if settings.model_registry is not None:
-            return Aliases(settings.model_registry, defined, settings.tasks)
-        return OnePackage(settings.model, defined, settings.tasks)
+            return RegistryAliases(settings.model_registry, defined, settings.tasks)
+        return FixedPackage(settings.model, defined, settings.tasks)
     except (PackageError, RegistryError, TaskError) as error:
         raise EngineLoadError(str(error)) from error
 

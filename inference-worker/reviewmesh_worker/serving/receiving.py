@@ -15,8 +15,8 @@ import grpc
 
 from reviewmesh_worker.serving.servicer import MAX_ITEMS_PER_CALL, refuse
 
-AT_ONCE: Final = 32
-WITHIN_S: Final = 10.0
+MAX_RECEIVING: Final = 32
+RECEIVE_WITHIN_S: Final = 10.0
 # For calls without a deadline of their own, and clients that do not read what they asked for.
 ANSWER_WITHIN_S: Final = 600.0
 # The items, and room for the fields beside them, those of later versions among them.
@@ -33,7 +33,7 @@ class Receiving(grpc.aio.ServerInterceptor):
     """For Infer and InferStream; other calls have small requests."""
 
     def __init__(self, answer_within_s: float = ANSWER_WITHIN_S) -> None:
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(MAX_RECEIVING)
         self._answer_within_s = answer_within_s
 
     async def intercept_service(
@@ -74,10 +74,10 @@ class Receiving(grpc.aio.ServerInterceptor):
     ) -> Any:
         async with self._places:
             try:
-                async with asyncio.timeout(WITHIN_S):
+                async with asyncio.timeout(RECEIVE_WITHIN_S):
                     message = await anext(aiter(messages))
             except (TimeoutError, StopAsyncIteration):
-                problem = f"expected one request within {WITHIN_S:g} s"
+                problem = f"expected one request within {RECEIVE_WITHIN_S:g} s"
             else:
                 request, problem = _parsed(message, parse)
                 if not problem:

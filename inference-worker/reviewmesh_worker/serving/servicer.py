@@ -15,8 +15,8 @@ from reviewmesh_worker.engines.interface import Answer, EngineDead, ItemFailure,
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.serving import metrics
 from reviewmesh_worker.serving.admission import Admission, Full
-from reviewmesh_worker.serving.as_completed import as_ready
-from reviewmesh_worker.serving.deployment import Copy, Deployment, NotServing
+from reviewmesh_worker.serving.as_completed import groups_as_completed
+from reviewmesh_worker.serving.deployment import Deployment, LoadedEngine, NotServing
 from reviewmesh_worker.serving.results import lineage_of, to_result
 
 Request = inference_pb2.InferRequest | inference_pb2.InferStreamRequest
@@ -49,10 +49,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         await self._check(request, context)
         try:
             with (
-                self._deployment.lease(request.task) as copy,
+                self._deployment.lease(request.task) as loaded,
                 self.admission.admit(len(request.items), lane_of(request)),
             ):
-                return await self._infer(request, copy)
+                return await self._infer(request, loaded)
         except (NotServing, Full, EngineDead) as error:
             await self._refuse(context, error)
 
@@ -62,10 +62,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         await self._check(request, context)
         try:
             with (
-                self._deployment.lease(request.task) as copy,
+                self._deployment.lease(request.task) as loaded,
                 self.admission.admit(len(request.items), lane_of(request)) as free,
             ):
-                async for response in self._infer_stream(request, copy):
+                async for response in self._infer_stream(request, loaded):
                     free(len(response.results))
                     yield response
         except (NotServing, Full, EngineDead) as error:
@@ -93,27 +93,29 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
 
     async def _infer(
-        self, request: inference_pb2.InferRequest, copy: Copy
+        self, request: inference_pb2.InferRequest, loaded: LoadedEngine
     ) -> inference_pb2.InferResponse:
         started = time.monotonic()
         texts = [item.text for item in request.items]
-        answers = await copy.engine.infer(request.task, texts, lane_of(request))
-        self._measure(request, copy.engine.tasks[request.task], started)
+        answers = await loaded.engine.infer(request.task, texts, lane_of(request))
+        self._measure(request, loaded.engine.tasks[request.task], started)
         answered = list(zip(request.items, answers, strict=True))
-        return inference_pb2.InferResponse(**self._response(request.task, copy, started, answered))
+        return inference_pb2.InferResponse(
+            **self._response(request.task, loaded, started, answered)
+        )
 
     async def _infer_stream(
-        self, request: inference_pb2.InferStreamRequest, copy: Copy
+        self, request: inference_pb2.InferStreamRequest, loaded: LoadedEngine
     ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         started = time.monotonic()
-        infer, lane = copy.engine.infer, lane_of(request)
+        infer, lane = loaded.engine.infer, lane_of(request)
         one_by_one = [infer(request.task, [item.text], lane) for item in request.items]
-        async for group in as_ready(one_by_one):
+        async for group in groups_as_completed(one_by_one):
             answered = [(request.items[position], answer) for position, (answer,) in group]
             yield inference_pb2.InferStreamResponse(
-                **self._response(request.task, copy, started, answered)
+                **self._response(request.task, loaded, started, answered)
             )
-        self._measure(request, copy.engine.tasks[request.task], started)
+        self._measure(request, loaded.engine.tasks[request.task], started)
 
     def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
@@ -123,7 +125,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     def _response(
         self,
         task: str,
-        copy: Copy,
+        loaded: LoadedEngine,
         started: float,
         answered: Sequence[tuple[inference_pb2.Item, Answer]],
     ) -> dict[str, Any]:
@@ -140,18 +142,18 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     reason=outcome.message,
                     traceparent=item.traceparent,
                 )
-        description = copy.engine.tasks[task]
+        description = loaded.engine.tasks[task]
         version = description.model_version
         metrics.ITEMS.labels(task, version, "failed").inc(failed)
         metrics.ITEMS.labels(task, version, "ok").inc(len(answered) - failed)
         return {
             "results": [to_result(item.id, answer, so_far_ms) for item, answer in answered],
             "lineage": lineage_of(description),
-            "load": self._load(copy),
+            "load": self._load(loaded),
         }
 
-    def _load(self, copy: Copy) -> inference_pb2.Load:
-        load = copy.engine.load()
+    def _load(self, loaded: LoadedEngine) -> inference_pb2.Load:
+        load = loaded.engine.load()
         return inference_pb2.Load(
             running=load.running,
             waiting=load.waiting,

@@ -10,7 +10,7 @@ import grpc
 
 from reviewmesh_worker.serving.servicer import refuse
 
-AT_ONCE: Final = 512
+MAX_OPEN: Final = 512
 # grpc.health.v1 writes while it holds the lock that every change of state needs.
 READ_WITHIN_S: Final = 5.0
 _WATCH: Final = "/grpc.health.v1.Health/Watch"
@@ -18,7 +18,7 @@ _REFLECTION: Final = "/grpc.reflection."
 
 
 class OpenStreams(grpc.aio.ServerInterceptor):
-    """Refuses with RESOURCE_EXHAUSTED what comes beyond AT_ONCE."""
+    """Refuses with RESOURCE_EXHAUSTED what comes beyond MAX_OPEN."""
 
     def __init__(self) -> None:
         self._open = 0
@@ -60,8 +60,8 @@ class OpenStreams(grpc.aio.ServerInterceptor):
         return handler
 
     async def _enter(self, context: Any) -> None:
-        if self._open >= AT_ONCE:
-            problem = f"expected at most {AT_ONCE} calls of health and reflection at once; end one"
+        if self._open >= MAX_OPEN:
+            problem = f"expected at most {MAX_OPEN} calls of health and reflection at once; end one"
             await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         self._open += 1
 

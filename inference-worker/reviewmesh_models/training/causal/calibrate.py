@@ -17,16 +17,16 @@ from reviewmesh_models.training.fitting import (
     fit_thresholds,
 )
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
-from reviewmesh_worker.tasks.calibration import Calibration, neutral_calibration
+from reviewmesh_worker.tasks.calibration import ChatCalibration, neutral_chat_calibration
 from reviewmesh_worker.tasks.chat import ChatPrompts
 
 
 def calibrate(
     model: Any, prompts: Mapping[str, ChatPrompts], reviews: Sequence[Row]
-) -> Calibration:
+) -> ChatCalibration:
     """Neutral settings for a task that the model does not answer."""
     labels = {name: prompts[name].task.label_ids for name in prompts}
-    fitted = neutral_calibration(labels.get(SENTIMENT, ()), labels.get(TOPIC, ()))
+    fitted = neutral_chat_calibration(labels.get(SENTIMENT, ()), labels.get(TOPIC, ()))
     texts = [row["text"] for row in reviews]
     if SENTIMENT in prompts:
         said = word_logprobs(model, prompts[SENTIMENT], texts)[:, 0]
@@ -38,11 +38,11 @@ def calibrate(
 
 
 def _with_sentiment(
-    fitted: Calibration,
+    fitted: ChatCalibration,
     said: NDArray[np.float64],
     reviews: Sequence[Row],
     labels: Sequence[str],
-) -> Calibration:
+) -> ChatCalibration:
     gold = np.array([labels.index(row["sentiment"]) for row in reviews])
     bias = fit_bias(said, gold)
     return replace(
@@ -53,11 +53,11 @@ def _with_sentiment(
 
 
 def _with_topics(
-    fitted: Calibration,
+    fitted: ChatCalibration,
     said: NDArray[np.float64],
     reviews: Sequence[Row],
     labels: Sequence[str],
-) -> Calibration:
+) -> ChatCalibration:
     """`said`: (reviews, topics, words), the first word is "none"."""
     about = [{topic["topic"] for topic in row["topics"]} for row in reviews]
     gold = np.array([[label in topics for label in labels] for topics in about])

@@ -28,7 +28,7 @@ from reviewmesh_models.training.fitting import (
     fit_thresholds,
     smooth,
 )
-from reviewmesh_worker.engines.encoder.config import Calibration, neutral_calibration
+from reviewmesh_worker.engines.encoder.config import EncoderCalibration, neutral_encoder_calibration
 from reviewmesh_worker.engines.encoder.decoding import (
     TextLogits,
     read_entities,
@@ -58,8 +58,8 @@ def read_held_out(reader: OnnxReader, rows: Sequence[Row]) -> HeldOut:
     return HeldOut(rows, encoded, reader.logits(encoded), reader.labels)
 
 
-def fit(reviews: HeldOut, entities: HeldOut) -> Calibration:
-    start = neutral_calibration(reviews.labels)
+def fit(reviews: HeldOut, entities: HeldOut) -> EncoderCalibration:
+    start = neutral_encoder_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
     scores, gold = _topic_scores(reviews), _gold_topics(reviews)
     thresholds = fit_thresholds(scores, gold)
@@ -84,14 +84,16 @@ def _fit_sentiment_bias(reviews: HeldOut) -> tuple[float, ...]:
 
 
 def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
-    trial = replace(neutral_calibration(reviews.labels), sentiment_bias=(0.0, 0.0, neutral, mixed))
+    trial = replace(
+        neutral_encoder_calibration(reviews.labels), sentiment_bias=(0.0, 0.0, neutral, mixed)
+    )
     said = [read_sentiment(logits, reviews.labels, trial).label for logits in reviews.logits]
     gold = [row["sentiment"] for row in reviews.rows]
     counts = label_parts(gold, said, reviews.labels.sentiments)
     return share(hits(gold, said)).value + 0.5 * macro_f1(counts).value
 
 
-def _fit_temperature(reviews: HeldOut, biased: Calibration) -> float:
+def _fit_temperature(reviews: HeldOut, biased: EncoderCalibration) -> float:
     gold = [row["sentiment"] for row in reviews.rows]
 
     def surprise(temperature: float) -> float:
@@ -141,7 +143,7 @@ def _fit_outside_bias(entities: HeldOut) -> float:
     labels = entities.labels
 
     def goal(bias: float) -> float:
-        trial = replace(neutral_calibration(labels), outside_bias=bias)
+        trial = replace(neutral_encoder_calibration(labels), outside_bias=bias)
         outputs = [
             read_entities(row["text"], entities.encoded[at], entities.logits[at], labels, trial)
             for row, at in zip(rows, kept, strict=True)

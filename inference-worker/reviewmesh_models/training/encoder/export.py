@@ -19,7 +19,7 @@ from reviewmesh_worker.engines.encoder.config import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelConfig,
-    neutral_calibration,
+    neutral_encoder_calibration,
     write_config,
 )
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
@@ -45,7 +45,7 @@ def export(
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
     _write_weights(network, folder / WEIGHTS_FILE)
     window = MAX_TOKENS - 2
-    unfitted = ModelConfig(window, window - _OVERLAP, labels, neutral_calibration(labels))
+    unfitted = ModelConfig(window, window - _OVERLAP, labels, neutral_encoder_calibration(labels))
     write_config(folder, unfitted)
     reader = OnnxReader(folder, threads=torch.get_num_threads())
     fitted = fit(*(read_held_out(reader, rows) for rows in held_out))

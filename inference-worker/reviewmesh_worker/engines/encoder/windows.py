@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.encoder.config import Calibration, ModelConfig
+from reviewmesh_worker.engines.encoder.config import EncoderCalibration, ModelConfig
 from reviewmesh_worker.engines.encoder.decoding import (
     Floats,
     TextLogits,
@@ -71,7 +71,7 @@ def judge(
     encoded: EncodedText,
     logits: TextLogits,
     labels: HeadLabels,
-    calibration: Calibration,
+    calibration: EncoderCalibration,
 ) -> Reading:
     return Reading(
         ner=read_entities(text, encoded, logits, labels, calibration),

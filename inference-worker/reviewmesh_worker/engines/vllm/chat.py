@@ -37,7 +37,7 @@ from reviewmesh_worker.engines.vllm.base import VllmEngine
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import read_spans, spans_grammar, words_in_answer, words_of
-from reviewmesh_worker.tasks.calibration import Calibration, CalibrationError, read_calibration
+from reviewmesh_worker.tasks.calibration import CalibrationError, ChatCalibration, read_calibration
 from reviewmesh_worker.tasks.chat import ChatError, ChatPrompts
 from reviewmesh_worker.tasks.definition import Task
 
@@ -204,7 +204,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def read_topics(
-    task: Task, steps: Sequence[Mapping[str, float]], calibration: Calibration
+    task: Task, steps: Sequence[Mapping[str, float]], calibration: ChatCalibration
 ) -> TopicOutput:
     """Topics by falling score, from the log-probabilities of the words at each topic's place.
 

@@ -23,7 +23,7 @@ class SmallQueue(ScriptedEngine):
     """Refuses for now what comes while two texts are in line."""
 
     async def start(self) -> None:
-        self._batcher = Batcher(self._run, max_batch=2, max_waiting=2, max_remembered=1)
+        self._batcher = Batcher(self._run, max_batch=2, max_waiting=2, max_cached=1)
 
 
 def ask(engine: ScriptedEngine, texts: list[str]) -> tuple[Asked, list[tuple[str, int]]]:

@@ -89,7 +89,7 @@ def test_a_text_in_line_running_or_remembered_is_run_once() -> None:
 def test_the_oldest_remembered_output_is_forgotten_first() -> None:
     async def scenario() -> None:
         run = ScriptedRun()
-        batcher = Batcher(run, max_remembered=2)
+        batcher = Batcher(run, max_cached=2)
         for text in ("a", "b", "a", "c", "a", "b"):
             await batcher.submit(text)
         assert run.seen == ["a", "b", "c", "b"]

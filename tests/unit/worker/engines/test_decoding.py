@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reviewmesh_worker.engines.encoder.config import neutral_calibration
+from reviewmesh_worker.engines.encoder.config import neutral_encoder_calibration
 from reviewmesh_worker.engines.encoder.decoding import (
     TextLogits,
     best_tags,
@@ -24,7 +24,7 @@ from reviewmesh_worker.tasks.labels import head_labels
 
 _SURE = 8.0
 LABELS = head_labels(load_tasks())
-NEUTRAL = neutral_calibration(LABELS)
+NEUTRAL = neutral_encoder_calibration(LABELS)
 
 
 def _logits(windows: int = 1, sizes: tuple[int, ...] = (10,), tokens: int = 0) -> TextLogits:

@@ -97,7 +97,7 @@ def test_only_so_many_answers_are_remembered() -> None:
     async def run() -> None:
         asked = Asked()
         asked.go.set()
-        shared = Shared(asked.run, max_remembered=2)
+        shared = Shared(asked.run, max_cached=2)
         for text in ("one", "two", "three", "two", "one"):
             await shared.ask(text)
         assert asked.texts == ["one", "two", "three", "one"]

@@ -14,7 +14,7 @@ from reviewmesh_worker.engines.vllm.engine import open_engine
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.serving.settings import Settings, problems
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
-from reviewmesh_worker.tasks.calibration import neutral_calibration
+from reviewmesh_worker.tasks.calibration import neutral_chat_calibration
 from tests.packages import DEFINED, small_package
 
 LOAD_FORMAT = "REVIEWMESH_VLLM__LOAD_FORMAT"
@@ -22,7 +22,7 @@ LOAD_FORMAT = "REVIEWMESH_VLLM__LOAD_FORMAT"
 
 @pytest.fixture
 def without_weights(tmp_path: Path) -> Package:
-    neutral_calibration(DEFINED[SENTIMENT].label_ids, DEFINED[TOPIC].label_ids).write(tmp_path)
+    neutral_chat_calibration(DEFINED[SENTIMENT].label_ids, DEFINED[TOPIC].label_ids).write(tmp_path)
     return small_package(tmp_path, files={"config.json": b"{}"}, kind="causal")
 
 

@@ -28,8 +28,8 @@ from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.serving import deployment as module
-from reviewmesh_worker.serving.deployment import Copy, Deployment, NotServing
-from reviewmesh_worker.serving.package_selection import Aliases
+from reviewmesh_worker.serving.deployment import Deployment, LoadedEngine, NotServing
+from reviewmesh_worker.serving.package_selection import RegistryAliases
 from reviewmesh_worker.tasks.definition import Task
 from tests.packages import DEFINED, small_package, tampered
 
@@ -96,7 +96,7 @@ class ScriptedEngine:
             self._machine.loaded.remove(self._version)
 
 
-class SlowAliases(Aliases):
+class SlowAliases(RegistryAliases):
     """Files are written while it is asked, one each time."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -227,15 +227,15 @@ def test_a_call_keeps_the_engine_that_it_started_with(tmp_path: Path) -> None:
             world.promote("2")
             await world.until(lambda: world.serves("2"))
             with world.deployment.lease("sentiment") as new:
-                assert [await said(copy) for copy in (old, new)] == ["1", "2"]
+                assert [await said(loaded) for loaded in (old, new)] == ["1", "2"]
             assert world.machine.loaded == ["1", "2"]
         await world.until(lambda: world.machine.loaded == ["2"])
 
     play(tmp_path, scenario)
 
 
-async def said(copy: Copy) -> str:
-    (answer,) = await copy.engine.infer("sentiment", ["text"])
+async def said(loaded: LoadedEngine) -> str:
+    (answer,) = await loaded.engine.infer("sentiment", ["text"])
     assert isinstance(answer.outcome, SentimentOutput)
     return answer.outcome.label
 
