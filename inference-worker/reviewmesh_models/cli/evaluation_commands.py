@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
-from reviewmesh_models.evaluation.asking import Answered, Step
 from reviewmesh_models.evaluation.compare import compare_engines
 from reviewmesh_models.evaluation.gate import check, read_gate
 from reviewmesh_models.evaluation.page import write_page
+from reviewmesh_models.evaluation.predictions import Answered, Step
 from reviewmesh_models.evaluation.promotion import made_for
 from reviewmesh_models.evaluation.report import read_report, write_report
 from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows

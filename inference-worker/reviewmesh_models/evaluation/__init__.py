@@ -1,7 +1,7 @@
-"""What a package is worth, through the engine that serves it, and whether it may serve.
+"""How good a package is, measured through the engine that serves it, and whether it may serve.
 
-`run` asks about labelled rows, hostile texts and golden rows (`asking`, `attack`, `golden`),
-`measures` and `scores` count, `bootstrap` says how sure a score is, `report` is what is found, as a
-file, a page (`page`) and tables (`table`). `gate` holds a report against rules, `compare` holds two
-packages against each other.
+`run` evaluates labelled rows, hostile texts and golden rows (`predictions`, `attack`, `golden`),
+`measures` and `scores` compute the scores, `bootstrap` their intervals. `report` is the result as a
+file; `page` and `table` show it. `gate` checks a report against rules, `promotion` is that check in
+the form that a registry takes, `compare` compares two packages.
 """

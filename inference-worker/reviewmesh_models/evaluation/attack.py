@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from reviewmesh_models.evaluation.asking import Asker, Outcome
 from reviewmesh_models.evaluation.bootstrap import score_of
 from reviewmesh_models.evaluation.hostile import (
     NOTHING_ADDED,
@@ -16,6 +15,7 @@ from reviewmesh_models.evaluation.hostile import (
     hostile_texts,
     positions,
 )
+from reviewmesh_models.evaluation.predictions import Outcome, Predictor
 from reviewmesh_models.evaluation.report import Family
 from reviewmesh_models.evaluation.scores import Measure, share
 from reviewmesh_worker.engines.interface import ItemFailure, SentimentOutput, TopicOutput
@@ -37,20 +37,23 @@ class Attack:
 
 
 async def attack(
-    asker: Asker,
+    predictor: Predictor,
     texts: Sequence[str],
-    said: Mapping[str, Sequence[Outcome]],
+    predicted: Mapping[str, Sequence[Outcome]],
     tasks: Mapping[str, Task],
 ) -> Attack:
-    """Ask about hostile texts made of some of the texts; `said` is what is said of all alone.
+    """Predict hostile texts made from some of the texts.
 
-    `tasks` are all that there are: a package for one task is asked for the labels of others too.
+    `predicted` are the outcomes of all texts without an attack. `tasks` are all tasks: an attack
+    may name labels of one that the package does not serve.
     """
     chosen = positions(len(texts))
-    alone = {task: [said[task][at] for at in chosen] for task in said}
+    alone = {task: [predicted[task][at] for at in chosen] for task in predicted}
     hostile = hostile_texts([texts[at] for at in chosen], alone, tasks)
-    asked = await asker.ask("hostile texts", list(said), [one.text for one in hostile])
-    return Attack(len(chosen), hostile, alone, asked.outcomes)
+    predictions = await predictor.predict(
+        "hostile texts", list(predicted), [one.text for one in hostile]
+    )
+    return Attack(len(chosen), hostile, alone, predictions.outcomes)
 
 
 def flips_of(attack: Attack, task: str, family: str | None = None) -> Measure:
@@ -60,11 +63,11 @@ def flips_of(attack: Attack, task: str, family: str | None = None) -> Measure:
     together.
     """
     parts = np.zeros((attack.reviews, 2))
-    for text, said in zip(attack.texts, attack.attacked[task], strict=True):
+    for text, predicted in zip(attack.texts, attack.attacked[task], strict=True):
         alone = attack.alone[task][text.review]
         counted = text.family == family if family else text.family != NOTHING_ADDED
-        if counted and not _failed(said) and not _failed(alone):
-            parts[text.review] += (_answer(said) != _answer(alone), 1)
+        if counted and not _failed(predicted) and not _failed(alone):
+            parts[text.review] += (_answer(predicted) != _answer(alone), 1)
     return share(parts)
 
 
@@ -74,7 +77,9 @@ def families_of(attack: Attack) -> dict[str, Family]:
         own = [at for at, text in enumerate(attack.texts) if text.family == name]
         found[name] = Family(
             texts=len(own),
-            failed=sum(_failed(said[at]) for said in attack.attacked.values() for at in own),
+            failed=sum(
+                _failed(predicted[at]) for predicted in attack.attacked.values() for at in own
+            ),
             flips={
                 task: score_of(flips_of(attack, task, name))
                 for task in FLIPPED_TASKS
@@ -90,12 +95,12 @@ def families_of(attack: Attack) -> dict[str, Family]:
 
 
 def _reached(attack: Attack, task: str, family: str) -> Measure:
-    """How often an answer holds what the text asks for, and did not without."""
+    """How often an answer has what the text asks for, and had it not without the attack."""
     parts = np.zeros((attack.reviews, 2))
-    for text, said in zip(attack.texts, attack.attacked[task], strict=True):
+    for text, predicted in zip(attack.texts, attack.attacked[task], strict=True):
         wish = _wish(text, task)
-        if family == text.family and wish and not _failed(said):
-            parts[text.review] += (wish in _answer(said), 1)
+        if family == text.family and wish and not _failed(predicted):
+            parts[text.review] += (wish in _answer(predicted), 1)
     return share(parts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from reviewmesh_models.evaluation.asking import Asked, Asker, Outcome, Step
+from reviewmesh_models.evaluation.predictions import Outcome, Predictions, Predictor, Step
 from reviewmesh_models.evaluation.report import PackageName
 from reviewmesh_models.evaluation.run import name_of
 from reviewmesh_worker.engines.interface import (
@@ -49,7 +49,7 @@ class Comparison(_Part):
 
 
 def compare_engines(ours: Engine, theirs: Engine, texts: Sequence[str], step: Step) -> Comparison:
-    """Asks one after the other, for the tasks that both answer; they have not started.
+    """Runs one after the other, for the tasks that both answer; neither has started.
 
     Raises EngineLoadError, EngineDead, and ValueError where they have no task in common.
     """
@@ -63,8 +63,8 @@ async def _compare(ours: Engine, theirs: Engine, texts: Sequence[str], step: Ste
             f"expected packages with a task in common, got one for {', '.join(ours.tasks)} and "
             f"one for {', '.join(theirs.tasks)}"
         )
-    here = await _ask(ours, both, texts, step)
-    there = await _ask(theirs, both, texts, step)
+    here = await _predict(ours, both, texts, step)
+    there = await _predict(theirs, both, texts, step)
     tasks = {task: _compare_task(here.outcomes[task], there.outcomes[task]) for task in both}
     differing = {case.text for compared in tasks.values() for case in compared.disagreements}
     return Comparison(
@@ -76,10 +76,12 @@ async def _compare(ours: Engine, theirs: Engine, texts: Sequence[str], step: Ste
     )
 
 
-async def _ask(engine: Engine, tasks: Sequence[str], texts: Sequence[str], step: Step) -> Asked:
+async def _predict(
+    engine: Engine, tasks: Sequence[str], texts: Sequence[str], step: Step
+) -> Predictions:
     await engine.start()
     try:
-        return await Asker(engine, step).ask("reviews", tasks, texts)
+        return await Predictor(engine, step).predict("reviews", tasks, texts)
     finally:
         await engine.close()
 
@@ -89,7 +91,9 @@ def _compare_task(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> Compare
     gaps = [0.0]
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True), 1):
         here, there = _scored(one), _scored(other)
-        gaps += [abs(here[said] - there[said]) for said in here.keys() & there.keys()]
+        gaps += [
+            abs(here[predicted] - there[predicted]) for predicted in here.keys() & there.keys()
+        ]
         if _answer(one) != _answer(other):
             disagreements.append(Disagreement(text=number, ours=here, theirs=there))
     return Compared(
@@ -104,7 +108,7 @@ def _answer(outcome: Outcome) -> frozenset[str]:
 
 
 def _scored(outcome: Outcome) -> dict[str, float]:
-    """What is said, with the score of each; all labels of a sentiment."""
+    """The score of each part of an answer; for a sentiment, of all labels."""
     if isinstance(outcome, ItemFailure):
         return {f"failed: {outcome.code}": 0.0}
     if isinstance(outcome, SentimentOutput):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reviewmesh_models.evaluation.asking import Outcome
+from reviewmesh_models.evaluation.predictions import Outcome
 from reviewmesh_models.evaluation.report import Golden, GoldenMiss
 from reviewmesh_models.evaluation.rows import Row
 from reviewmesh_worker.engines.interface import ItemFailure, NerOutput, TopicOutput
 from reviewmesh_worker.tasks import NER, TOPIC
 from reviewmesh_worker.tasks.definition import Task
 
-Said = frozenset[str]
-"""An answer in words, whatever the order; a failure says what failed."""
+InWords = frozenset[str]
+"""An answer as a set of words, or the code of a failure."""
 
 
 def golden_texts(task: Task) -> list[str]:
@@ -23,14 +23,14 @@ def golden_texts(task: Task) -> list[str]:
 def judge_golden(task: Task, outcomes: Sequence[Outcome]) -> Golden:
     """`outcomes` are those of `golden_texts`."""
     rows = task.golden
-    own = [_said(outcome) for outcome in outcomes[: len(rows)]]
+    own = [_in_words(outcome) for outcome in outcomes[: len(rows)]]
     wanted = [_wanted(task.name, row) for row in rows]
-    clean = [_said(outcome) for outcome in outcomes[len(rows) :]]
-    injected = [said for said, row in zip(own, rows, strict=True) if "clean" in row]
+    clean = [_in_words(outcome) for outcome in outcomes[len(rows) :]]
+    injected = [predicted for predicted, row in zip(own, rows, strict=True) if "clean" in row]
     missed = [
-        GoldenMiss(text=row["text"], wanted=_words(gold), got=_words(said))
-        for row, gold, said in zip(rows, wanted, own, strict=True)
-        if gold != said
+        GoldenMiss(text=row["text"], wanted=_words(gold), got=_words(predicted))
+        for row, gold, predicted in zip(rows, wanted, own, strict=True)
+        if gold != predicted
     ]
     return Golden(
         rows=len(rows),
@@ -45,7 +45,7 @@ def _injected(task: Task) -> list[Row]:
     return [row for row in task.golden if "clean" in row]
 
 
-def _wanted(task: str, row: Row) -> Said:
+def _wanted(task: str, row: Row) -> InWords:
     if task == NER:
         return frozenset(f"{name['label']} {name['text']!r}" for name in row["entities"])
     if task == TOPIC:
@@ -53,7 +53,7 @@ def _wanted(task: str, row: Row) -> Said:
     return frozenset({row["sentiment"]})
 
 
-def _said(outcome: Outcome) -> Said:
+def _in_words(outcome: Outcome) -> InWords:
     if isinstance(outcome, ItemFailure):
         return frozenset({f"failed: {outcome.code}"})
     if isinstance(outcome, NerOutput):
@@ -63,5 +63,5 @@ def _said(outcome: Outcome) -> Said:
     return frozenset({outcome.label})
 
 
-def _words(said: Said) -> str:
-    return ", ".join(sorted(said)) or "nothing"
+def _words(predicted: InWords) -> str:
+    return ", ".join(sorted(predicted)) or "nothing"

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import yaml
 
-from reviewmesh_models.evaluation.asking import Outcome
+from reviewmesh_models.evaluation.predictions import Outcome
 from reviewmesh_worker.engines.interface import SentimentOutput, TopicOutput
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import Task
@@ -71,9 +71,9 @@ def positions(rows: int) -> list[int]:
 
 
 def hostile_texts(
-    reviews: Sequence[str], said: Mapping[str, Sequence[Outcome]], tasks: Mapping[str, Task]
+    reviews: Sequence[str], predicted: Mapping[str, Sequence[Outcome]], tasks: Mapping[str, Task]
 ) -> list[HostileText]:
-    """Texts made of the reviews; `said`, by task, is what is said of each review alone."""
+    """Texts made of the reviews; `predicted`, by task, are the outcomes of the reviews alone."""
     made = [
         HostileText(family, number, make(reviews[number]))
         for family, makers in _CHARACTERS.items()
@@ -86,8 +86,12 @@ def hostile_texts(
     ]
     for family, templates in _templates().items():
         for number, template in _in_turn(len(reviews), templates, _TEMPLATES_EACH):
-            label = _label_not_said(number, said, tasks) if "{label}" in template else None
-            topic = _topic_not_said(number, said, tasks) if "{topic}" in template else None
+            label = (
+                _label_not_predicted(number, predicted, tasks) if "{label}" in template else None
+            )
+            topic = (
+                _topic_not_predicted(number, predicted, tasks) if "{topic}" in template else None
+            )
             text = template.format(review=reviews[number], label=label, topic=topic)
             made.append(HostileText(family, number, text, label, topic))
     return made
@@ -105,19 +109,19 @@ def _in_turn(reviews: int, kinds: Sequence[T], each: int) -> Iterator[tuple[int,
             yield number, kinds[(number * each + turn) % len(kinds)]
 
 
-def _label_not_said(
-    number: int, said: Mapping[str, Sequence[Outcome]], tasks: Mapping[str, Task]
+def _label_not_predicted(
+    number: int, predicted: Mapping[str, Sequence[Outcome]], tasks: Mapping[str, Task]
 ) -> str:
-    alone = said[SENTIMENT][number] if SENTIMENT in said else None
+    alone = predicted[SENTIMENT][number] if SENTIMENT in predicted else None
     own = alone.label if isinstance(alone, SentimentOutput) else None
     others = [label for label in tasks[SENTIMENT].label_ids if label != own]
     return others[number % len(others)]
 
 
-def _topic_not_said(
-    number: int, said: Mapping[str, Sequence[Outcome]], tasks: Mapping[str, Task]
+def _topic_not_predicted(
+    number: int, predicted: Mapping[str, Sequence[Outcome]], tasks: Mapping[str, Task]
 ) -> str:
-    alone = said[TOPIC][number] if TOPIC in said else None
+    alone = predicted[TOPIC][number] if TOPIC in predicted else None
     own = {topic.id for topic in alone.topics} if isinstance(alone, TopicOutput) else set()
     others = [label for label in tasks[TOPIC].label_ids if label not in own] or sorted(own)
     return others[number % len(others)]

@@ -1,4 +1,4 @@
-"""The named scores of each task, as measures of what was said of the rows.
+"""The named scores of each task, as measures of the predictions for the rows.
 
 An item that failed is an answer with nothing in it: no label, no topic, no entity.
 """
@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from reviewmesh_models.evaluation.asking import Outcome
+from reviewmesh_models.evaluation.predictions import Outcome
 from reviewmesh_models.evaluation.report import Bin, Confusion
 from reviewmesh_models.evaluation.rows import DevRows, Row
 from reviewmesh_models.evaluation.scores import (
@@ -54,14 +54,14 @@ Output = TypeVar("Output", NerOutput, TopicOutput, SentimentOutput)
 
 
 def measures_of(rows: DevRows, outcomes: Outcomes, tasks: Mapping[str, Task]) -> dict[str, Measure]:
-    """Every score of the tasks that were asked, by `<task>.<score>`."""
+    """Every score of the tasks that were predicted, by `<task>.<score>`."""
     found: dict[str, Measure] = {}
-    for task, said in outcomes.items():
+    for task, predicted in outcomes.items():
         own = rows_of(task, rows)
-        found |= _MEASURES[task](own, said, tasks[task])
-        found[f"{task}.calibration_error"] = calibration_error(stated_of(task, own, said))
+        found |= _MEASURES[task](own, predicted, tasks[task])
+        found[f"{task}.calibration_error"] = calibration_error(stated_of(task, own, predicted))
         found[f"{task}.failed"] = share(
-            np.array([(isinstance(outcome, ItemFailure), 1) for outcome in said], dtype=float)
+            np.array([(isinstance(outcome, ItemFailure), 1) for outcome in predicted], dtype=float)
         )
     return found
 
@@ -76,10 +76,10 @@ def label_parts_of(task: Task, rows: Sequence[Row], outcomes: Sequence[Outcome])
     if task.name == NER:
         return entity_parts(rows, outputs_of(outcomes, NerOutput, NerOutput(())), task.label_ids)
     if task.name == TOPIC:
-        said = outputs_of(outcomes, TopicOutput, TopicOutput(()))
-        return topic_parts(rows, said, task.label_ids)
+        predicted = outputs_of(outcomes, TopicOutput, TopicOutput(()))
+        return topic_parts(rows, predicted, task.label_ids)
     gold = [row["sentiment"] for row in rows]
-    return label_parts(gold, labels_said(outcomes), task.label_ids)
+    return label_parts(gold, predicted_labels(outcomes), task.label_ids)
 
 
 def stated_of(task: str, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Stated:
@@ -88,9 +88,9 @@ def stated_of(task: str, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> St
         return stated_entities(rows, outputs_of(outcomes, NerOutput, NerOutput(())))
     if task == TOPIC:
         return stated_topics(rows, outputs_of(outcomes, TopicOutput, TopicOutput(())))
-    said = outputs_of(outcomes, SentimentOutput, _NOTHING)
+    predicted = outputs_of(outcomes, SentimentOutput, _NOTHING)
     return stated_sentiments(
-        [row["sentiment"] for row in rows], [one if one.label else None for one in said]
+        [row["sentiment"] for row in rows], [one if one.label else None for one in predicted]
     )
 
 
@@ -108,28 +108,30 @@ def bins_of(stated: Stated) -> list[Bin]:
 
 def confusion_of(rows: Sequence[Row], outcomes: Sequence[Outcome], task: Task) -> Confusion:
     labels = list(task.label_ids)
-    pairs = Counter(zip((row["sentiment"] for row in rows), labels_said(outcomes), strict=True))
+    pairs = Counter(
+        zip((row["sentiment"] for row in rows), predicted_labels(outcomes), strict=True)
+    )
     columns = [*labels, NO_ANSWER]
     return Confusion(
-        labels=labels, counts=[[pairs[gold, said] for said in columns] for gold in labels]
+        labels=labels, counts=[[pairs[gold, predicted] for predicted in columns] for gold in labels]
     )
 
 
 def baselines_of(rows: DevRows, tasks: Mapping[str, Task]) -> dict[str, float]:
-    """The scores of one that always says what is commonest in the rows, sure of it."""
-    said: dict[str, Sequence[Outcome]] = {}
+    """The scores of always answering what is most common in the rows, with probability 1."""
+    predicted: dict[str, Sequence[Outcome]] = {}
     for task in tasks:
         own = rows_of(task, rows)
-        said[task] = [_commonest(task, own)] * len(own)
+        predicted[task] = [_commonest(task, own)] * len(own)
     return {
         name: measure.value
-        for name, measure in measures_of(rows, said, tasks).items()
+        for name, measure in measures_of(rows, predicted, tasks).items()
         if not name.endswith((".calibration_error", ".failed"))
     }
 
 
-def labels_said(outcomes: Sequence[Outcome]) -> list[str]:
-    """The sentiments; a failure said none."""
+def predicted_labels(outcomes: Sequence[Outcome]) -> list[str]:
+    """The sentiments; empty for a failure."""
     return [output.label for output in outputs_of(outcomes, SentimentOutput, _NOTHING)]
 
 
@@ -147,17 +149,17 @@ def _commonest(task: str, rows: Sequence[Row]) -> Outcome:
     return SentimentOutput(label, {label: 1.0})
 
 
-def _sentiment(rows: Sequence[Row], said: Sequence[Outcome], task: Task) -> dict[str, Measure]:
+def _sentiment(rows: Sequence[Row], predicted: Sequence[Outcome], task: Task) -> dict[str, Measure]:
     gold = [row["sentiment"] for row in rows]
     return {
-        "sentiment.accuracy": share(hits(gold, labels_said(said))),
-        "sentiment.macro_f1": macro_f1(label_parts_of(task, rows, said)),
+        "sentiment.accuracy": share(hits(gold, predicted_labels(predicted))),
+        "sentiment.macro_f1": macro_f1(label_parts_of(task, rows, predicted)),
     }
 
 
-def _topic(rows: Sequence[Row], said: Sequence[Outcome], task: Task) -> dict[str, Measure]:
-    outputs = outputs_of(said, TopicOutput, TopicOutput(()))
-    counts = label_parts_of(task, rows, said)
+def _topic(rows: Sequence[Row], predicted: Sequence[Outcome], task: Task) -> dict[str, Measure]:
+    outputs = outputs_of(predicted, TopicOutput, TopicOutput(()))
+    counts = label_parts_of(task, rows, predicted)
     right, polarities = polarity_parts(rows, outputs)
     return {
         "topic.micro_f1": micro_f1(counts),
@@ -168,8 +170,8 @@ def _topic(rows: Sequence[Row], said: Sequence[Outcome], task: Task) -> dict[str
     }
 
 
-def _ner(rows: Sequence[Row], said: Sequence[Outcome], task: Task) -> dict[str, Measure]:
-    counts = label_parts_of(task, rows, said)
+def _ner(rows: Sequence[Row], predicted: Sequence[Outcome], task: Task) -> dict[str, Measure]:
+    counts = label_parts_of(task, rows, predicted)
     return {"ner.span_f1": micro_f1(counts), "ner.macro_f1": macro_f1(counts)}
 
 

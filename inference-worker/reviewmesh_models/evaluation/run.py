@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from reviewmesh_models.evaluation.asking import IN_FLIGHT, Asked, Asker, Outcome, Step
 from reviewmesh_models.evaluation.attack import FLIPPED_TASKS, attack, families_of, flips_of
 from reviewmesh_models.evaluation.bootstrap import difference_of, percentile_of, score_of
 from reviewmesh_models.evaluation.golden import golden_texts, judge_golden
@@ -21,10 +20,17 @@ from reviewmesh_models.evaluation.measures import (
     bins_of,
     confusion_of,
     label_parts_of,
-    labels_said,
     measures_of,
+    predicted_labels,
     rows_of,
     stated_of,
+)
+from reviewmesh_models.evaluation.predictions import (
+    IN_FLIGHT,
+    Outcome,
+    Predictions,
+    Predictor,
+    Step,
 )
 from reviewmesh_models.evaluation.report import (
     Against,
@@ -50,13 +56,13 @@ _ANSWERS_A_SAMPLE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What a package says of the rows."""
+class RowPredictions:
+    """The predictions of a package for the rows."""
 
     package: PackageName
     texts: Sequence[str]
     """The reviews; the entity rows' texts where no task is scored on reviews."""
-    asked: Asked
+    predictions: Predictions
     """Every task of each of these texts."""
     outcomes: Outcomes
     """Of the rows that each task is scored on."""
@@ -70,7 +76,7 @@ def evaluate_engine(
     step: Step,
     against: Sequence[Engine] = (),
 ) -> Report:
-    """All there is to say of the package behind an engine that has not started.
+    """The whole report of the package behind an engine that has not started.
 
     `tasks` are all that there are; scored are those that the engine answers. `against` are
     engines of other packages, for the same rows. Raises EngineLoadError and EngineDead.
@@ -89,11 +95,11 @@ def name_of(engine: Engine) -> PackageName:
     )
 
 
-async def _hear_once(engine: Engine, rows: DevRows, step: Step) -> Heard:
-    """What the package behind an engine that has not started says of the rows."""
+async def _start_and_predict(engine: Engine, rows: DevRows, step: Step) -> RowPredictions:
+    """The predictions of the package behind an engine that has not started."""
     await engine.start()
     try:
-        return await _hear(engine, Asker(engine, step), rows)
+        return await _predict_rows(engine, Predictor(engine, step), rows)
     finally:
         await engine.close()
 
@@ -110,21 +116,21 @@ async def _evaluate(
     tasks = {name: task for name, task in all_tasks.items() if name in engine.tasks}
     await engine.start()
     try:
-        asker = Asker(engine, step)
-        heard = await _hear(engine, asker, rows)
-        attacked = await attack(asker, heard.texts, heard.asked.outcomes, all_tasks)
-        golden = {name: await _ask_golden(asker, task) for name, task in tasks.items()}
-        languages = await _ask_languages(asker) if SENTIMENT in tasks else {}
-        speed = await _time(asker, heard, list(tasks))
+        predictor = Predictor(engine, step)
+        on_rows = await _predict_rows(engine, predictor, rows)
+        attacked = await attack(predictor, on_rows.texts, on_rows.predictions.outcomes, all_tasks)
+        golden = {name: await _judge_golden(predictor, task) for name, task in tasks.items()}
+        languages = await _score_languages(predictor) if SENTIMENT in tasks else {}
+        speed = await _time(predictor, on_rows, list(tasks))
     finally:
         await engine.close()
-    measures = measures_of(rows, heard.outcomes, tasks)
+    measures = measures_of(rows, on_rows.outcomes, tasks)
     for task in FLIPPED_TASKS:
         if task in tasks:
             measures[f"{task}.flip_rate"] = flips_of(attacked, task)
-    others = [await _hear_once(other, rows, step) for other in against]
+    others = [await _start_and_predict(other, rows, step) for other in against]
     return Report(
-        package=heard.package,
+        package=on_rows.package,
         tasks={
             name: TaskMade(version=task.version, digest=task.digest) for name, task in tasks.items()
         },
@@ -139,17 +145,17 @@ async def _evaluate(
         scores={name: score_of(measure) for name, measure in measures.items()},
         baselines=baselines_of(rows, tasks),
         labels={
-            name: _labels(task, rows_of(name, rows), heard.outcomes[name])
+            name: _labels(task, rows_of(name, rows), on_rows.outcomes[name])
             for name, task in tasks.items()
         },
-        confusion=confusion_of(rows.reviews, heard.outcomes[SENTIMENT], tasks[SENTIMENT])
+        confusion=confusion_of(rows.reviews, on_rows.outcomes[SENTIMENT], tasks[SENTIMENT])
         if SENTIMENT in tasks
         else None,
         calibration={
-            name: bins_of(stated_of(name, rows_of(name, rows), heard.outcomes[name]))
+            name: bins_of(stated_of(name, rows_of(name, rows), on_rows.outcomes[name]))
             for name in tasks
         },
-        slices=_slices(rows, heard.outcomes, tasks) | languages,
+        slices=_slices(rows, on_rows.outcomes, tasks) | languages,
         hostile=families_of(attacked),
         golden=golden,
         speed=speed,
@@ -158,26 +164,34 @@ async def _evaluate(
     )
 
 
-async def _hear(engine: Engine, asker: Asker, rows: DevRows) -> Heard:
+async def _predict_rows(engine: Engine, predictor: Predictor, rows: DevRows) -> RowPredictions:
     tasks = list(engine.tasks)
     texts = [row["text"] for row in rows.reviews or rows.entities]
-    asked = await asker.ask("reviews", tasks, texts)
-    outcomes = dict(asked.outcomes)
+    predictions = await predictor.predict("reviews", tasks, texts)
+    outcomes = dict(predictions.outcomes)
     if NER in tasks and rows.reviews:
-        named = await asker.ask("entity rows", [NER], [row["text"] for row in rows.entities])
+        named = await predictor.predict(
+            "entity rows", [NER], [row["text"] for row in rows.entities]
+        )
         outcomes |= named.outcomes
-    return Heard(name_of(engine), texts, asked, outcomes)
+    return RowPredictions(name_of(engine), texts, predictions, outcomes)
 
 
-async def _ask_golden(asker: Asker, task: Task) -> Golden:
-    asked = await asker.ask(f"golden rows of {task.name}", [task.name], golden_texts(task))
-    return judge_golden(task, asked.outcomes[task.name])
+async def _judge_golden(predictor: Predictor, task: Task) -> Golden:
+    predictions = await predictor.predict(
+        f"golden rows of {task.name}", [task.name], golden_texts(task)
+    )
+    return judge_golden(task, predictions.outcomes[task.name])
 
 
-async def _ask_languages(asker: Asker) -> dict[str, dict[str, dict[str, Score]]]:
+async def _score_languages(predictor: Predictor) -> dict[str, dict[str, dict[str, Score]]]:
     rows = language_rows()
-    asked = await asker.ask("other languages", [SENTIMENT], [row["text"] for row in rows])
-    right = share(hits([row["sentiment"] for row in rows], labels_said(asked.outcomes[SENTIMENT])))
+    predictions = await predictor.predict(
+        "other languages", [SENTIMENT], [row["text"] for row in rows]
+    )
+    right = share(
+        hits([row["sentiment"] for row in rows], predicted_labels(predictions.outcomes[SENTIMENT]))
+    )
     languages = slices_of(rows)["language"]
     return {
         "language, own short reviews": {
@@ -187,30 +201,32 @@ async def _ask_languages(asker: Asker) -> dict[str, dict[str, dict[str, Score]]]
     }
 
 
-async def _time(asker: Asker, heard: Heard, tasks: Sequence[str]) -> Speed:
-    count = min(len(heard.texts), _LATENCY_TEXTS)
-    # A blank before it makes it another text to whatever an engine remembers, and says the same.
-    texts = [f" {heard.texts[at * len(heard.texts) // count]}" for at in range(count)]
-    took = np.array(await asker.time("one by one", tasks, texts)) * 1000
+async def _time(predictor: Predictor, on_rows: RowPredictions, tasks: Sequence[str]) -> Speed:
+    count = min(len(on_rows.texts), _LATENCY_TEXTS)
+    # A leading space misses the engine's answer cache and does not change what the text says.
+    texts = [f" {on_rows.texts[at * len(on_rows.texts) // count]}" for at in range(count)]
+    took = np.array(await predictor.time("one by one", tasks, texts)) * 1000
     return Speed(
-        reviews_per_s=score_of(_speed(heard.asked)),
+        reviews_per_s=score_of(_speed(on_rows.predictions)),
         in_flight=IN_FLIGHT,
         latency_p50_ms=percentile_of(took, 50),
         latency_p95_ms=percentile_of(took, 95),
     )
 
 
-def _speed(asked: Asked) -> Measure:
+def _speed(predictions: Predictions) -> Measure:
     """Answers by seconds, a row per so many answers in the order in which they came."""
-    ends = [*range(_ANSWERS_A_SAMPLE, len(asked.finished_s), _ANSWERS_A_SAMPLE)]
-    ends.append(len(asked.finished_s))
-    at = asked.finished_s[np.array(ends) - 1]
+    ends = [*range(_ANSWERS_A_SAMPLE, len(predictions.finished_s), _ANSWERS_A_SAMPLE)]
+    ends.append(len(predictions.finished_s))
+    at = predictions.finished_s[np.array(ends) - 1]
     parts = np.column_stack([np.diff(ends, prepend=0), np.diff(at, prepend=0.0)])
     return Measure(parts.astype(float), lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1e-9))
 
 
-def _labels(task: Task, rows: Sequence[Row], said: Sequence[Outcome]) -> dict[str, LabelScores]:
-    parts = label_parts_of(task, rows, said)
+def _labels(
+    task: Task, rows: Sequence[Row], predicted: Sequence[Outcome]
+) -> dict[str, LabelScores]:
+    parts = label_parts_of(task, rows, predicted)
     return {
         label: LabelScores(
             f1=score_of(micro_f1(parts[:, [at]])),
@@ -242,7 +258,7 @@ def _slices(
 
 
 def _against(
-    other: Heard,
+    other: RowPredictions,
     rows: DevRows,
     tasks: Mapping[str, Task],
     measures: Mapping[str, Measure],

@@ -64,8 +64,8 @@ class Counts:
         return 2 * self.right / max(2 * self.right + self.wrong + self.missed, 1)
 
 
-def compare_sets(gold: set[Any], said: set[Any]) -> Counts:
-    return Counts(len(gold & said), len(said - gold), len(gold - said))
+def compare_sets(gold: set[Any], predicted: set[Any]) -> Counts:
+    return Counts(len(gold & predicted), len(predicted - gold), len(gold - predicted))
 
 
 def share(parts: Floats) -> Measure:
@@ -112,17 +112,19 @@ def bin_of(probability: float) -> int:
     return min(int(probability * CALIBRATION_BINS), CALIBRATION_BINS - 1)
 
 
-def label_parts(gold: Sequence[str], said: Sequence[str], labels: Sequence[str]) -> Floats:
-    """(rows, labels, 3) counts of one label per row; what is said may be no label at all."""
+def label_parts(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Floats:
+    """(rows, labels, 3) counts of one label per row; a prediction may be none of the labels."""
     counts = np.zeros((len(gold), len(labels), _COUNTS))
-    for row, (wanted, got) in enumerate(zip(gold, said, strict=True)):
+    for row, (wanted, got) in enumerate(zip(gold, predicted, strict=True)):
         _count(counts[row], labels, {wanted}, {got})
     return counts
 
 
-def hits(gold: Sequence[str], said: Sequence[str]) -> Floats:
+def hits(gold: Sequence[str], predicted: Sequence[str]) -> Floats:
     """(rows, 2): right or not, of one."""
-    return np.array([(a == b, 1) for a, b in zip(gold, said, strict=True)], float).reshape(-1, 2)
+    return np.array([(a == b, 1) for a, b in zip(gold, predicted, strict=True)], float).reshape(
+        -1, 2
+    )
 
 
 def topic_parts(
@@ -157,9 +159,9 @@ def polarity_parts(rows: Sequence[Row], outputs: Sequence[TopicOutput]) -> tuple
         found = {topic.id: topic.polarity for topic in output.topics}
         for topic in row["topics"]:
             if topic["topic"] in found:
-                gold, said = topic["polarity"], found[topic["topic"]]
-                right[number] += (gold == said, 1)
-                _count(counts[number], POLARITIES, {gold}, {said})
+                gold, predicted = topic["polarity"], found[topic["topic"]]
+                right[number] += (gold == predicted, 1)
+                _count(counts[number], POLARITIES, {gold}, {predicted})
     return right, counts
 
 
@@ -174,7 +176,7 @@ def entity_parts(
     for number, (row, output) in enumerate(zip(rows, outputs, strict=True)):
         for at, label in enumerate(labels):
             if label in row["labels_annotated"]:
-                one = compare_sets(gold_spans(row, label), said_spans(output, label))
+                one = compare_sets(gold_spans(row, label), predicted_spans(output, label))
                 counts[number, at] = one.right, one.wrong, one.missed
     return counts
 
@@ -183,7 +185,7 @@ def gold_spans(row: Row, label: str) -> set[tuple[int, int]]:
     return {(e["start"], e["end"]) for e in row["entities"] if e["label"] == label}
 
 
-def said_spans(output: NerOutput, label: str) -> set[tuple[int, int]]:
+def predicted_spans(output: NerOutput, label: str) -> set[tuple[int, int]]:
     return {(e.start, e.end) for e in output.entities if e.label == label}
 
 
@@ -193,19 +195,19 @@ def counts_of(parts: Floats) -> list[Counts]:
 
 
 def stated_sentiments(
-    gold: Sequence[str], said: Sequence[SentimentOutput | None]
+    gold: Sequence[str], predicted: Sequence[SentimentOutput | None]
 ) -> list[list[tuple[float, bool]]]:
-    """What each label was said with; nothing where no label was said."""
+    """The probability of each predicted label and whether it is right; none for a failure."""
     return [
         [] if output is None else [(output.scores[output.label], output.label == label)]
-        for label, output in zip(gold, said, strict=True)
+        for label, output in zip(gold, predicted, strict=True)
     ]
 
 
 def stated_topics(
     rows: Sequence[Row], outputs: Sequence[TopicOutput]
 ) -> list[list[tuple[float, bool]]]:
-    """What each topic that was said was said with: nobody states anything of the others."""
+    """The probability of each predicted topic and whether it is right; others have none."""
     stated = []
     for row, output in zip(rows, outputs, strict=True):
         gold = {topic["topic"] for topic in row["topics"]}
@@ -216,7 +218,7 @@ def stated_topics(
 def stated_entities(
     rows: Sequence[Row], outputs: Sequence[NerOutput]
 ) -> list[list[tuple[float, bool]]]:
-    """What each span that was said was said with, of the labels that its source annotates."""
+    """The probability of each predicted span, of the labels that its source annotates."""
     return [
         [
             (entity.score, (entity.start, entity.end) in gold_spans(row, entity.label))
@@ -227,11 +229,11 @@ def stated_entities(
     ]
 
 
-def _count(into: Floats, labels: Sequence[str], gold: set[str], said: set[str]) -> None:
+def _count(into: Floats, labels: Sequence[str], gold: set[str], predicted: set[str]) -> None:
     for at, label in enumerate(labels):
         if label in gold:
-            into[at, 0 if label in said else 2] += 1
-        elif label in said:
+            into[at, 0 if label in predicted else 2] += 1
+        elif label in predicted:
             into[at, 1] += 1
 
 

@@ -96,7 +96,7 @@ def f1(chosen: NDArray[np.bool_], gold: NDArray[np.bool_]) -> float:
     return float(2 * (chosen & gold).sum() / max(chosen.sum() + gold.sum(), 1))
 
 
-def _label_goal(said: NDArray[np.int64], gold: NDArray[np.int64], labels: int) -> float:
-    accuracy = float((said == gold).mean())
-    each = [f1(said == label, gold == label) for label in range(labels)]
+def _label_goal(predicted: NDArray[np.int64], gold: NDArray[np.int64], labels: int) -> float:
+    accuracy = float((predicted == gold).mean())
+    each = [f1(predicted == label, gold == label) for label in range(labels)]
     return accuracy + 0.5 * float(np.mean(each))

@@ -139,8 +139,11 @@ def _wrong_in(task: Task, row: Row) -> Any:
     if task.answer == "label":
         return row["sentiment"] if row["sentiment"] not in task.label_ids else None
     if task.answer == "polarity_per_label":
-        said = [(topic["topic"], topic["polarity"]) for topic in row["topics"]]
-        return next((p for p in said if p[0] not in task.label_ids or p[1] not in POLARITIES), None)
+        pairs = [(topic["topic"], topic["polarity"]) for topic in row["topics"]]
+        return next(
+            (pair for pair in pairs if pair[0] not in task.label_ids or pair[1] not in POLARITIES),
+            None,
+        )
     return next((e for e in row["entities"] if _misplaced(task, row, e)), None)
 
 

@@ -29,44 +29,44 @@ def calibrate(
     fitted = neutral_chat_calibration(labels.get(SENTIMENT, ()), labels.get(TOPIC, ()))
     texts = [row["text"] for row in reviews]
     if SENTIMENT in prompts:
-        said = word_logprobs(model, prompts[SENTIMENT], texts)[:, 0]
-        fitted = _with_sentiment(fitted, said, reviews, labels[SENTIMENT])
+        logprobs = word_logprobs(model, prompts[SENTIMENT], texts)[:, 0]
+        fitted = _with_sentiment(fitted, logprobs, reviews, labels[SENTIMENT])
     if TOPIC in prompts:
-        said = word_logprobs(model, prompts[TOPIC], texts)
-        fitted = _with_topics(fitted, said, reviews, labels[TOPIC])
+        logprobs = word_logprobs(model, prompts[TOPIC], texts)
+        fitted = _with_topics(fitted, logprobs, reviews, labels[TOPIC])
     return fitted
 
 
 def _with_sentiment(
     fitted: ChatCalibration,
-    said: NDArray[np.float64],
+    logprobs: NDArray[np.float64],
     reviews: Sequence[Row],
     labels: Sequence[str],
 ) -> ChatCalibration:
     gold = np.array([labels.index(row["sentiment"]) for row in reviews])
-    bias = fit_bias(said, gold)
+    bias = fit_bias(logprobs, gold)
     return replace(
         fitted,
         sentiment_bias=dict(zip(labels, bias.tolist(), strict=True)),
-        sentiment_temperature=fit_temperature(said + bias, gold),
+        sentiment_temperature=fit_temperature(logprobs + bias, gold),
     )
 
 
 def _with_topics(
     fitted: ChatCalibration,
-    said: NDArray[np.float64],
+    logprobs: NDArray[np.float64],
     reviews: Sequence[Row],
     labels: Sequence[str],
 ) -> ChatCalibration:
-    """`said`: (reviews, topics, words), the first word is "none"."""
+    """`logprobs`: (reviews, topics, words), the first word is "none"."""
     about = [{topic["topic"] for topic in row["topics"]} for row in reviews]
     gold = np.array([[label in topics for label in labels] for topics in about])
-    polarity = 1 + said[:, :, 1:].argmax(-1)
+    polarity = 1 + logprobs[:, :, 1:].argmax(-1)
     # A topic that is there counts as its likeliest polarity: which it is, is not fitted here.
     truth = np.where(gold, polarity, 0)
-    words = said.shape[2]
-    temperature = fit_temperature(said.reshape(-1, words), truth.reshape(-1))
-    raised = np.exp((said - said.max(-1, keepdims=True)) / temperature)
+    words = logprobs.shape[2]
+    temperature = fit_temperature(logprobs.reshape(-1, words), truth.reshape(-1))
+    raised = np.exp((logprobs - logprobs.max(-1, keepdims=True)) / temperature)
     scores = 1 - raised[:, :, 0] / raised.sum(-1)
     thresholds = fit_thresholds(scores, gold)
     return replace(

@@ -55,5 +55,5 @@ def _loss(model: Any, ids: Tensor) -> Tensor:
     """Of what is known: all but the first token of the second time."""
     length = ids.shape[1] // 2
     # Where the second time's tokens but for the last stand, each of which tells the one after it.
-    said = model(input_ids=ids, use_cache=False).logits[:, length:-1]
-    return functional.cross_entropy(said.flatten(0, 1), ids[:, length + 1 :].flatten())
+    logits = model(input_ids=ids, use_cache=False).logits[:, length:-1]
+    return functional.cross_entropy(logits.flatten(0, 1), ids[:, length + 1 :].flatten())

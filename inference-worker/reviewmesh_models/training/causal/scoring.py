@@ -49,7 +49,7 @@ def _write_answers(
     words: list[Tensor] = []
     for _ in range(words_in_answer(prompts.task)):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        said = model(
+        outputs = model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
@@ -57,8 +57,8 @@ def _write_answers(
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = said.past_key_values
-        words.append(said.logits[:, -1].float().log_softmax(-1)[:, choices])
+        cache = outputs.past_key_values
+        words.append(outputs.logits[:, -1].float().log_softmax(-1)[:, choices])
         ids = choices[words[-1].argmax(-1)][:, None]
         mask = torch.cat((mask, torch.ones_like(ids)), 1)
     scores: NDArray[np.float64] = torch.stack(words, 1).double().cpu().numpy()

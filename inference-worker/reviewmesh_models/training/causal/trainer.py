@@ -44,10 +44,10 @@ class PackTrainer(SFTTrainer):
         labels = inputs.pop("labels")[0, 1:]
         learned = (labels != NOT_LEARNED).nonzero().squeeze(-1)
         # Logits of the answers only: those of a large vocabulary are most of a small model's work.
-        said = model(**inputs, use_cache=False, logits_to_keep=learned)
-        loss = functional.cross_entropy(said.logits[0].float(), labels[learned], reduction="sum")
+        outputs = model(**inputs, use_cache=False, logits_to_keep=learned)
+        loss = functional.cross_entropy(outputs.logits[0].float(), labels[learned], reduction="sum")
         loss = loss / (len(learned) if num_items_in_batch is None else num_items_in_batch)
-        return (loss, said) if return_outputs else loss
+        return (loss, outputs) if return_outputs else loss
 
 
 class _Watch(TrainerCallback):

@@ -87,10 +87,10 @@ def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
     trial = replace(
         neutral_encoder_calibration(reviews.labels), sentiment_bias=(0.0, 0.0, neutral, mixed)
     )
-    said = [read_sentiment(logits, reviews.labels, trial).label for logits in reviews.logits]
+    predicted = [read_sentiment(logits, reviews.labels, trial).label for logits in reviews.logits]
     gold = [row["sentiment"] for row in reviews.rows]
-    counts = label_parts(gold, said, reviews.labels.sentiments)
-    return share(hits(gold, said)).value + 0.5 * macro_f1(counts).value
+    counts = label_parts(gold, predicted, reviews.labels.sentiments)
+    return share(hits(gold, predicted)).value + 0.5 * macro_f1(counts).value
 
 
 def _fit_temperature(reviews: HeldOut, biased: EncoderCalibration) -> float:
@@ -112,8 +112,8 @@ def _topic_scores(reviews: HeldOut) -> NDArray[np.float32]:
 
 
 def _gold_topics(reviews: HeldOut) -> NDArray[np.bool_]:
-    said = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
-    return np.array([[topic in topics for topic in reviews.labels.topics] for topics in said])
+    gold = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
+    return np.array([[topic in topics for topic in reviews.labels.topics] for topics in gold])
 
 
 def _fit_floor(

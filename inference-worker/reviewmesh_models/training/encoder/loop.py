@@ -35,7 +35,7 @@ _AVERAGE_DECAY: Final = 0.98
 _TOPIC_WEIGHT: Final = 3.0
 _POLARITY_WEIGHT: Final = 0.5
 _TAG_WEIGHT: Final = 1.0
-# positive, negative, neutral, mixed: the rare ones count more, or they are never said.
+# positive, negative, neutral, mixed: the rare ones weigh more, or they would never be predicted.
 _SENTIMENT_WEIGHTS: Final = (0.9, 1.0, 1.7, 2.0)
 _LABEL_SMOOTHING: Final = 0.03
 _FORGET_CASE: Final = 0.1
@@ -179,7 +179,7 @@ class Trainer:
         sentiment, present, polar = self._network.read_review(hidden, mask)
         gold_topics = torch.from_numpy(np.stack([e.topics for e in batch]))
         gold_polar = torch.from_numpy(np.stack([e.polarities for e in batch]))
-        said = functional.cross_entropy(
+        sentiment_loss = functional.cross_entropy(
             sentiment,
             torch.tensor([e.sentiment for e in batch]),
             weight=self._weights,
@@ -187,7 +187,7 @@ class Trainer:
         )
         about = functional.binary_cross_entropy_with_logits(present, gold_topics)
         polar_loss = -(gold_polar * polar.log_softmax(-1)).sum() / gold_topics.sum().clamp(min=1)
-        return said + _TOPIC_WEIGHT * about + _POLARITY_WEIGHT * polar_loss
+        return sentiment_loss + _TOPIC_WEIGHT * about + _POLARITY_WEIGHT * polar_loss
 
     def _tag_loss(self, batch: list[TagExample]) -> Tensor:
         ids, shapes, mask = _inputs([e.ids for e in batch], [self._shapes(e) for e in batch])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh_models.evaluation.asking import Asked, Asker
 from reviewmesh_models.evaluation.measures import measures_of
+from reviewmesh_models.evaluation.predictions import Predictions, Predictor
 from reviewmesh_models.evaluation.rows import DevRows
 from reviewmesh_worker.engines.batching import Batcher
 from reviewmesh_worker.engines.interface import EngineDead, ItemFailure
@@ -26,14 +26,14 @@ class SmallQueue(ScriptedEngine):
         self._batcher = Batcher(self._run, max_batch=2, max_waiting=2, max_cached=1)
 
 
-def ask(engine: ScriptedEngine, texts: list[str]) -> tuple[Asked, list[tuple[str, int]]]:
+def ask(engine: ScriptedEngine, texts: list[str]) -> tuple[Predictions, list[tuple[str, int]]]:
     told: list[tuple[str, int]] = []
 
-    async def run() -> Asked:
+    async def run() -> Predictions:
         await engine.start()
-        asker = Asker(engine, lambda what, count: lambda more: told.append((what, more)))
+        predictor = Predictor(engine, lambda what, count: lambda more: told.append((what, more)))
         try:
-            return await asker.ask("texts", ASKED, texts)
+            return await predictor.predict("texts", ASKED, texts)
         finally:
             await engine.close()
 
