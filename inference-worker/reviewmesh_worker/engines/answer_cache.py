@@ -1,4 +1,4 @@
-"""Outcomes of texts, so that a text that is asked for again is not inferred again."""
+"""A cache of answers: a text that comes again is not inferred again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class AnswerCache(Generic[T]):
-    """Outcomes of at most so many texts; what was asked for longest ago is let go of first."""
+    """Least recently used: beyond `max_entries` the entry that was read longest ago is evicted."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
         # Keyed by digest: the texts themselves may be large.
         self._outcomes: OrderedDict[bytes, T] = OrderedDict()
 
@@ -27,11 +27,11 @@ class AnswerCache(Generic[T]):
         return self._outcomes[digest]
 
     def put(self, text: str, outcome: T | ItemFailure) -> None:
-        # Failures are not remembered: their cause may be mended.
+        # Failures are not cached: their cause may be gone by the next request.
         if isinstance(outcome, ItemFailure):
             return
         self._outcomes[_digest_of(text)] = outcome
-        if len(self._outcomes) > self._most:
+        if len(self._outcomes) > self._max_entries:
             self._outcomes.popitem(last=False)
 
 

@@ -1,9 +1,9 @@
-"""Batches texts of concurrent calls for one engine thread.
+"""Batches the texts of concurrent calls for one engine thread.
 
-A text is inferred once, however many tasks and calls ask for it: calls that come while it is in
-line or running share its outcome, calls that come later find it remembered. A text that makes the
-engine fail fails alone: its batch is halved until it stands by itself. Texts of interactive calls
-are taken before those of a backfill, see `lanes`.
+A text is inferred once, however many tasks and calls need it: calls that come while it is queued or
+running share its outcome, later ones hit the cache. A text that makes the engine fail does not take
+others along: its batch is split in half until the text is alone. Interactive calls go before a
+backfill, see `lanes`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 MAX_BATCH: Final = 32
 MAX_WAITING: Final = 4096
-# The tasks of a backlog drift apart: one that asks for a text later still finds it remembered.
+# The tasks of a backlog drift apart: the last to send a text should still hit the cache.
 MAX_CACHED: Final = 32_768
 HANGS_AFTER_S: Final = 120.0
-"""No honest batch takes as long as its callers wait for it at most."""
+"""The longest time that a caller waits: a batch that runs longer will not return."""
 MAX_BATCH_CODE_POINTS: Final = 32_000
-"""A batch of long texts is cut short, so that a short text never waits for minutes behind it."""
+"""Bounds a batch of long texts, so that a short text does not wait minutes behind it."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class _Ticket(Generic[T]):
     callers: int = 0
 
     def hurry(self) -> None:
-        """Somebody waits for what was a backfill's."""
+        """An interactive call waits for a text that a backfill queued: move it up."""
         if self.lane is Lane.BACKFILL:
             self.lane = Lane.INTERACTIVE
             self.due = min(self.due, due(self.lane, time.monotonic()))
@@ -76,7 +76,7 @@ class Batcher(Generic[T]):
 
     @property
     def hangs(self) -> bool:
-        """Whether the batch under way has not returned for so long that it never will."""
+        """Whether the running batch has not returned within HANGS_AFTER_S."""
         return self._began is not None and time.monotonic() - self._began > HANGS_AFTER_S
 
     @property
@@ -86,14 +86,14 @@ class Batcher(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """Texts in line."""
+        """Texts in the queue."""
         return len(self._waiting)
 
     async def submit(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
-        """The outcome of one text; cancelling withdraws the text if nobody else waits for it."""
-        known = self._cache.get(text)
-        if known is not None:
-            return known
+        """The outcome of one text; cancelling its last caller takes a queued text out."""
+        cached = self._cache.get(text)
+        if cached is not None:
+            return cached
         ticket = self._running.get(text) or self._waiting.get(text)
         if ticket is None:
             if (refusal := self._refusal()) is not None:
@@ -110,7 +110,7 @@ class Batcher(Generic[T]):
                 del self._waiting[text]
 
     async def close(self) -> None:
-        """Let the running batch end; what is in line fails as retryable."""
+        """Wait for the running batch; queued texts fail as retryable."""
         self._closed = True
         for ticket in self._waiting.values():
             ticket.outcome.set_result(_closing())
@@ -136,7 +136,7 @@ class Batcher(Generic[T]):
         return ticket
 
     async def _work(self) -> None:
-        """Run batches until nothing is in line."""
+        """Run batches until the queue is empty."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             texts = self._next_batch()
@@ -150,7 +150,7 @@ class Batcher(Generic[T]):
                 ticket.outcome.set_result(outcome)
 
     def _next_batch(self) -> list[str]:
-        """The text that is due first, with those nearest to it in length, its own lane's before."""
+        """The text that is due first and those closest to it in length, its own lane first."""
         first = min(self._waiting.values(), key=lambda ticket: ticket.due)
 
         def distance(ticket: _Ticket[T]) -> tuple[bool, int]:

@@ -1,7 +1,7 @@
-"""Who is served first: somebody waits for an interactive call, nobody for a backfill.
+"""Priorities of calls: somebody waits for an interactive call, nobody for a backfill.
 
-Whatever has a line orders it by `due`. Interactive calls overtake a backfill, though not for ever:
-one that waits for longer than the head start has its turn before interactive calls that come then.
+Every queue is ordered by `due`. Interactive calls overtake a backfill, but do not starve it: once a
+call of a backfill has waited for HEAD_START_S, it goes before interactive calls that come later.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 HEAD_START_S: Final = 30.0
-"""A quarter of the time that the mesh gives a call: a backfill that gives way does not run out."""
+"""A quarter of the deadline of the mesh's calls, so that overtaken calls still meet it."""
 
 
 class Lane(Enum):
@@ -19,5 +19,5 @@ class Lane(Enum):
 
 
 def due(lane: Lane, now: float) -> float:
-    """The place in line of what came `now`, in seconds of the same clock; the lowest is first."""
+    """The sort key of a call that arrived at `now`, in seconds of the same clock; lowest first."""
     return now + HEAD_START_S if lane is Lane.BACKFILL else now

@@ -1,7 +1,7 @@
-"""Answers shared between calls: a text is inferred once, however many tasks and calls ask for it.
+"""Concurrent calls with the same text share one inference; later ones hit the cache.
 
-But for one case: what an engine has taken in for a backfill it would not hurry, so an interactive
-call that asks for the same meanwhile has it inferred again.
+One exception: an engine does not move up a text that it accepted for a backfill, so an interactive
+call with the same text starts a second inference.
 
 For an engine that batches by itself; see `batching` for one that does not.
 """
@@ -22,7 +22,7 @@ MAX_CACHED: Final = 4096
 
 
 class Shared(Generic[T]):
-    """Runs `run(text, lane)` once for calls that overlap; later ones find what it gave remembered.
+    """Runs `run(text, lane)` once for calls that overlap, and caches its outcome for later ones.
 
     To be used from one event loop.
     """
@@ -37,11 +37,11 @@ class Shared(Generic[T]):
         self._running: dict[tuple[str, Lane], _Running[T]] = {}
         self._cache: AnswerCache[T] = AnswerCache(max_cached)
 
-    async def ask(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
-        """Cancelling withdraws the text if nobody else waits for it. Raises what `run` raises."""
-        known = self._cache.get(text)
-        if known is not None:
-            return known
+    async def infer(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
+        """The outcome of one text. Cancelling the last caller cancels the run. Raises as `run`."""
+        cached = self._cache.get(text)
+        if cached is not None:
+            return cached
         key = (text, Lane.INTERACTIVE)
         if key not in self._running:
             key = (text, lane)

@@ -1,4 +1,4 @@
-"""How many items a worker holds at once, and when to come again."""
+"""Admission control: how many items a worker holds, and when a refused call should retry."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reviewmesh_worker.engines.lanes import Lane
 
 SHORTEST_HINT_MS = 20
 LONGEST_HINT_MS = 500
-"""What holds the places may be over at once: who was sent away for longer leaves them empty."""
+"""Places may come free early; a caller that was sent away for longer would leave them empty."""
 SMOOTHING: Final = 0.1
 BACKFILL_SHARE: Final = 0.75
-"""Of the places: the rest is there for interactive calls, however much a backfill asks."""
+"""The share of the places that a backfill may hold; the rest is kept for interactive calls."""
 
 
 class Full(RuntimeError):
@@ -29,8 +29,8 @@ class Full(RuntimeError):
 class Admission:
     """Counts items, in one event loop.
 
-    A call larger than the worker is let in when it is alone, one of a backfill that is larger than
-    its share when no other of a backfill is there.
+    A call larger than all places is admitted when the worker is idle; a call of a backfill larger
+    than the backfill's share, when no other one of a backfill is in flight.
     """
 
     def __init__(self, max_items: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class Admission:
         self._backfill = 0
         self._max_backfill = int(max_items * BACKFILL_SHARE)
         self._clock = clock
-        # Moving averages of how many places come free at once and of the seconds between that.
+        # Moving averages: places freed at a time, and seconds between two such times.
         self._freed = 1.0
         self._between_s = 0.005
         self._freed_at = 0.0
@@ -48,7 +48,7 @@ class Admission:
 
     @contextmanager
     def admit(self, items: int, lane: Lane = Lane.INTERACTIVE) -> Iterator[Callable[[int], None]]:
-        """Gives what frees the places of items that are done before the call is. Raises Full."""
+        """Yields a function that frees places of items before the call ends. Raises Full."""
         backfill = lane is Lane.BACKFILL
         self._refuse_over(self.items, items, self.max_items, "items")
         if backfill:
@@ -86,7 +86,7 @@ class Admission:
         raise Full(hint, f"{held} of {limit} {what} in flight; try again in {hint} ms")
 
     async def emptied(self, timeout_s: float) -> bool:
-        """Wait for what was admitted; False when the time was too short."""
+        """Wait until nothing is in flight; False after the timeout."""
         try:
             await asyncio.wait_for(self._empty.wait(), timeout_s)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Outcomes in groups as they become ready, each group a little patient for company."""
+"""Results in groups, as they complete; each group waits a little for more to join it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A message costs both sides the same whatever it holds. Waiting this share of the time that was
-# spent already delays nobody by more than that, and keeps messages few.
+# A message costs the same whatever its size. Waiting for this share of the time that has passed
+# keeps messages few and delays no result by more than that share.
 PATIENCE = 0.2
 
 
 async def groups_as_completed(
     awaitables: Sequence[Awaitable[T]],
 ) -> AsyncIterator[list[tuple[int, T]]]:
-    """(position, outcome) of what became ready. What still runs when this is closed is cancelled.
+    """(position, result) of those that completed. Closing the iterator cancels the others.
 
     Raises what an awaitable raises.
     """

@@ -1,14 +1,14 @@
-"""The engine that each task is served by now, and how another takes its place while calls come.
+"""The engine that serves each task, and how it is replaced while calls come in.
 
-Every call takes its engine when it starts and keeps it to its end, so what it answers carries the
-lineage of the model that made it. When the choice changes, the new package is verified, loaded and
-warmed beside the old one; then the tasks are switched over in one step, and the old engine finishes
-its calls and is closed. Where two do not fit into memory, the old one is let go of first, and its
+A call leases the engine when it starts and keeps it until it ends, so its answers carry the lineage
+of the model that made them. When the selection changes, the new package is verified, loaded and
+warmed up beside the old one. Then its tasks are switched in one step, and the old engine is closed
+after its last call. If memory does not hold both, the old engine is closed first, and calls for its
 tasks are refused as draining until the new one serves.
 
-What is refused or does not load leaves the old one serving, and is tried again when the choice
-changes once more. A worker that starts meanwhile serves what served before, too: or every one that
-is restarted would be lost to the mesh until somebody mends the registry.
+If a package is refused or cannot be loaded, the old engine goes on serving, and the next change of
+the selection is the next attempt. A worker that starts meanwhile serves the previous package:
+otherwise each restarted worker would be missing until somebody repairs the registry.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from reviewmesh_worker.tasks.definition import Task
 
 POLL_S: Final = 1.0
 SETTLE_S: Final = 0.2
-"""A promotion writes a file per task: they are read together once they no longer change."""
+"""A promotion writes one file per task: wait until none changes, and read them together."""
 SETTLE_TRIES: Final = 25
 LOAD_TIMEOUT_S: Final = 1800.0
 LAST_CALLS_S: Final = 120.0
-"""An engine out of service may finish its calls: as long as a call of the mesh may take."""
+"""The time for a replaced engine to finish its calls: the longest that a call of the mesh takes."""
 CLOSE_TIMEOUT_S: Final = 10.0
 
 OpenEngine = Callable[[Package, Mapping[str, Task]], Engine]
@@ -50,12 +50,12 @@ _Change = tuple[Package, list[str]]
 
 
 class NotServing(RuntimeError):
-    """A task has no engine just now; another worker may."""
+    """A task has no engine at the moment; another worker may have one."""
 
 
 @dataclass(eq=False)
 class LoadedEngine:
-    """An engine that is loaded, and how many calls hold it."""
+    """A loaded engine with the number of calls that use it."""
 
     package: Package
     engine: Engine
@@ -70,7 +70,7 @@ class LoadedEngine:
 
 
 class Deployment:
-    """Lives in one event loop."""
+    """To be used from one event loop."""
 
     def __init__(
         self,
@@ -92,9 +92,9 @@ class Deployment:
         self._gone = ""
         self._on_change: OnChange | None = None
         self.stuck = False
-        """Whether an engine would not close: its threads may keep the process from ending."""
+        """Whether an engine did not close: its threads may keep the process from exiting."""
 
-    # -- what calls need ---------------------------------------------------------------------
+    # -- for calls ---------------------------------------------------------------------------
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class Deployment:
         try:
             yield loaded
         except EngineDead as dead:
-            # One out of service is closed anyway; its calls are tried again elsewhere.
+            # A replaced engine is closed anyway; the mesh retries its calls on another worker.
             if loaded in self._in_service():
                 self._gone = str(dead)
             raise
@@ -124,7 +124,7 @@ class Deployment:
                 loaded.idle.set()
 
     def descriptions(self) -> list[TaskDescription]:
-        """Of the tasks that are served now."""
+        """Of the tasks that are served at the moment."""
         return [loaded.engine.tasks[task] for task, loaded in self._serving.items() if loaded]
 
     def waiting(self) -> int:
@@ -137,10 +137,10 @@ class Deployment:
         for loaded in self._in_service():
             loaded.engine.check()
 
-    # -- coming and going --------------------------------------------------------------------
+    # -- start, watch, close -----------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load what is chosen now, else what served before. Raises EngineLoadError."""
+        """Load the selected packages, else the previous ones. Raises EngineLoadError."""
         try:
             self._seen = await asyncio.to_thread(self._selection.state)
             for error, tasks in await self._start_with(self._selection.select, self.tasks):
@@ -149,7 +149,7 @@ class Deployment:
             raise EngineLoadError(str(error)) from error
 
     async def watch(self, on_change: OnChange) -> None:
-        """Follow the choice until cancelled; `on_change` when a task comes or goes."""
+        """Follow the selection until cancelled; `on_change` is called after every switch."""
         self._on_change = on_change
         while True:
             await asyncio.sleep(POLL_S)
@@ -157,7 +157,7 @@ class Deployment:
                 await self._follow()
 
     async def close(self) -> None:
-        """Let go of every engine, each within a deadline."""
+        """Close every engine, each within CLOSE_TIMEOUT_S."""
         for retiring in self._retiring:
             retiring.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -170,23 +170,23 @@ class Deployment:
     async def _start_with(
         self, select: Callable[[str], Package], tasks: Iterable[str]
     ) -> list[tuple[Exception, list[str]]]:
-        """Serve what is chosen; returns what cannot be served and why. Raises OSError."""
-        off: list[tuple[Exception, list[str]]] = []
+        """Serve what is selected; returns the tasks that failed and why. Raises OSError."""
+        failed: list[tuple[Exception, list[str]]] = []
         wanted: list[tuple[Package, str]] = []
         for task in tasks:
             try:
                 wanted.append((await asyncio.to_thread(select, task), task))
             except (PackageError, RegistryError) as error:
-                off.append((error, [task]))
+                failed.append((error, [task]))
         for package, together in _grouped(wanted):
             try:
                 await self._verify(package, together)
                 loaded = await self._load(package, together)
             except (PackageError, EngineLoadError) as error:
-                off.append((error, together))
+                failed.append((error, together))
             else:
                 self._take(loaded, together)
-        return off
+        return failed
 
     async def _start_with_previous(self, error: Exception, tasks: Sequence[str]) -> None:
         """Raises EngineLoadError, with the first cause if nothing served before."""
@@ -199,9 +199,9 @@ class Deployment:
 
         for worse, _ in await self._start_with(previous, tasks):
             raise EngineLoadError(f"{error}; nor what served before: {worse}") from worse
-        self._stays("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
+        self._keep_old("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
 
-    # -- following the choice ----------------------------------------------------------------
+    # -- follow the selection ----------------------------------------------------------------
 
     async def _has_changed(self) -> bool:
         try:
@@ -214,7 +214,7 @@ class Deployment:
                 if state == before:
                     break
         except OSError as error:
-            # A share that is away for a moment takes nothing out of service.
+            # A network share that is briefly away takes nothing out of service.
             self._log.warning("cannot read the aliases", reason=str(error))
             return False
         self._seen = state
@@ -232,18 +232,18 @@ class Deployment:
                 self._log.warning("no memory for two, draining", reason=str(error))
                 await self._swap_drained([(package, tasks)])
             except EngineLoadError as error:
-                self._stays("failed", tasks, error)
+                self._keep_old("failed", tasks, error)
             else:
                 await self._switch(loaded, tasks, "beside")
 
     async def _changes(self) -> list[_Change]:
-        """What is to be served by another package than now, verified."""
+        """The packages to switch to, verified, with their tasks."""
         wanted: list[tuple[Package, str]] = []
         for task, loaded in self._serving.items():
             try:
                 package = await asyncio.to_thread(self._selection.select, task)
             except (PackageError, RegistryError, OSError) as error:
-                self._stays("refused", [task], error)
+                self._keep_old("refused", [task], error)
                 continue
             if loaded is None or not loaded.is_of(package):
                 wanted.append((package, task))
@@ -252,13 +252,13 @@ class Deployment:
             try:
                 await self._verify(package, tasks)
             except PackageError as error:
-                self._stays("refused", tasks, error)
+                self._keep_old("refused", tasks, error)
             else:
                 changes.append((package, tasks))
         return changes
 
     async def _swap_drained(self, changes: Sequence[_Change]) -> None:
-        """Engines that nothing will be served by are let go of before others are loaded."""
+        """Close the engines that no task will use any more, then load the new ones."""
         changing = {task for _, tasks in changes for task in tasks}
         was = {
             task: loaded for task, loaded in self._serving.items() if loaded and task in changing
@@ -279,14 +279,14 @@ class Deployment:
             try:
                 loaded = await self._load(package, tasks)
             except EngineLoadError as error:
-                self._stays("failed", tasks, error)
+                self._keep_old("failed", tasks, error)
                 again = [(was[task].package, task) for task in tasks if not self._serving[task]]
                 await self._restore(_grouped(again))
             else:
                 await self._switch(loaded, tasks, "drained")
 
     async def _restore(self, changes: Iterable[_Change]) -> None:
-        """Serve what served before; where that is no longer possible, this worker is at its end."""
+        """Load the previous packages again; if that fails, the worker ends."""
         for package, tasks in changes:
             try:
                 loaded = await self._load(package, tasks)
@@ -305,7 +305,7 @@ class Deployment:
         )
 
     async def _load(self, package: Package, tasks: Iterable[str]) -> LoadedEngine:
-        """Started and warm, or the one in service if it is of that package and has the tasks."""
+        """Load and warm up, or reuse the engine in service with this package and these tasks."""
         for loaded in self._in_service():
             if loaded.is_of(package) and set(tasks) <= loaded.engine.tasks.keys():
                 return loaded
@@ -370,7 +370,7 @@ class Deployment:
         self._serving[task] = loaded
 
     async def _retire(self, loaded: LoadedEngine, timeout_s: float) -> None:
-        """Out of service already: let its calls end, then close it."""
+        """Close an engine that is out of service after its last call or the timeout."""
         try:
             await asyncio.wait_for(loaded.idle.wait(), timeout_s)
         except TimeoutError:
@@ -379,7 +379,7 @@ class Deployment:
             await self._close(loaded.engine)
 
     async def _retired(self, timeout_s: float) -> None:
-        """Until what an earlier change took out of service has let go of its memory too."""
+        """Wait until engines that an earlier switch replaced have freed their memory."""
         if self._retiring:
             _, late = await asyncio.wait(self._retiring, timeout=timeout_s)
             for retiring in late:
@@ -396,7 +396,7 @@ class Deployment:
         except Exception:  # noqa: BLE001 - an engine may raise anything; another one serves
             self._log.exception("closing an engine failed")
 
-    def _stays(self, outcome: str, tasks: Sequence[str], error: Exception) -> None:
+    def _keep_old(self, outcome: str, tasks: Sequence[str], error: Exception) -> None:
         metrics.SWAPS.labels(outcome).inc()
         self._log.error(
             "what served before serves until the aliases change again",

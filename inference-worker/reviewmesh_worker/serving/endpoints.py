@@ -21,9 +21,9 @@ SILENCE_S = 5.0
 
 
 class BoundedServer(ThreadingHTTPServer):
-    """A thread for each connection, so many at once: when more come, the oldest is let go of.
+    """A thread per connection; beyond CONNECTIONS_AT_MOST the oldest connection is closed.
 
-    Connections that say nothing, or one byte now and then, thus keep nobody from an answer.
+    So idle or very slow connections cannot keep others from an answer.
     """
 
     daemon_threads = True
@@ -40,7 +40,7 @@ class BoundedServer(ThreadingHTTPServer):
             self._open.append(request)
             oldest = self._open.popleft() if len(self._open) > CONNECTIONS_AT_MOST else None
         if oldest is not None:
-            # Its thread wakes up and closes it.
+            # Wakes its thread, which closes the socket.
             with suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
@@ -51,13 +51,13 @@ class BoundedServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the midst of its request is no news."""
+        """No traceback for a client that disconnects during its request."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class Endpoints:
-    """Serves in a thread of its own; `state` is loading, serving or draining."""
+    """Serves in its own thread; `state` returns loading, serving or draining."""
 
     def __init__(self, settings: HttpSettings, state: Callable[[], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ class Endpoints:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Scrapes every few seconds are no news."""
+                """No log line per scrape."""
 
         self._server = BoundedServer((settings.host, settings.port), Handler)
 

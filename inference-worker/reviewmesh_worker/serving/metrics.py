@@ -38,7 +38,7 @@ SWAPS = Counter(
     ["outcome"],
 )
 for _outcome in SWAP_OUTCOMES:
-    # What may rise is there from the start.
+    # Pre-create the labels, so that rate() sees the first increment.
     SWAPS.labels(_outcome)
 LOAD_SECONDS = Histogram(
     "reviewmesh_worker_load_seconds",

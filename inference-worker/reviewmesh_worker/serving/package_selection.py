@@ -1,7 +1,7 @@
-"""Which package each task is to be served by: one that is set, or what a registry's aliases say.
+"""Selects the package that serves each task: a fixed one, or the one that a registry's alias names.
 
-A choice reads and judges, it loads nothing. `state` is cheap, so that it can be asked every second;
-only when it changes need `select` be asked again.
+A selection reads and checks, it loads nothing. `state` is cheap enough to poll every second; call
+`select` again only when it has changed.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class PackageSelection(Protocol):
         ...
 
     def state(self) -> object:
-        """Equal to an earlier one as long as nothing changed. Raises OSError."""
+        """Equal to the last one as long as nothing has changed. Raises OSError."""
         ...
 
     def select(self, task: str) -> Package:
-        """Its files are not looked at. Raises PackageError, RegistryError or OSError."""
+        """The package to serve, files unverified. Raises PackageError, RegistryError or OSError."""
         ...
 
     def previous(self, task: str) -> Package | None:
-        """What served before, if anything did. Raises as `select`."""
+        """The package that served before, if any. Raises as `select`."""
         ...
 
 
 class FixedPackage:
-    """The package in a folder, for all tasks; it does not change while it is served."""
+    """One package in a folder, for all tasks; it does not change while it is served."""
 
     def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
         self._package = Package.open(folder)
@@ -58,7 +58,7 @@ class FixedPackage:
 
 
 class RegistryAliases:
-    """What a registry's aliases name as serving, task by task."""
+    """The packages that a registry's aliases name as serving, task by task."""
 
     def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
         self._registry = Registry(folder)

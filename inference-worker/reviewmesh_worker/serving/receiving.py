@@ -1,8 +1,9 @@
-"""Calls are read into memory a few at a time, and parsed one at a time.
+"""Bounds the requests that are held in memory: a few are received at a time, one is parsed.
 
-gRPC reads a call's message before its handler runs, however many calls there are, and a message of
-a few MB may hold millions of empty items. On the wire a single request is a stream of one message,
-so here each call is a stream until it has its place: what is not read yet waits at its client.
+gRPC reads the message of a unary call before its handler runs, however many calls there are, and a
+message of a few MB can hold millions of empty items. On the wire a unary request is a stream of one
+message, so each call is handled as a stream here: its message is read when a place is free, and
+stays at the client until then.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from reviewmesh_worker.serving.servicer import MAX_ITEMS_PER_CALL, refuse
 
 MAX_RECEIVING: Final = 32
 RECEIVE_WITHIN_S: Final = 10.0
-# For calls without a deadline of their own, and clients that do not read what they asked for.
+# For calls without a deadline, and for clients that do not read their answers.
 ANSWER_WITHIN_S: Final = 600.0
-# The items, and room for the fields beside them, those of later versions among them.
+# The items, and room for other fields, also of later versions of the contract.
 MAX_FIELDS: Final = MAX_ITEMS_PER_CALL + 64
 # How protobuf writes a field.
 _VARINT: Final = 0
@@ -30,7 +31,7 @@ _GUARDED: Final = ("/inference.v1.InferenceService/Infer",)
 
 
 class Receiving(grpc.aio.ServerInterceptor):
-    """For Infer and InferStream; other calls have small requests."""
+    """Guards Infer and InferStream; the requests of other calls are small."""
 
     def __init__(self, answer_within_s: float = ANSWER_WITHIN_S) -> None:
         self._places = asyncio.Semaphore(MAX_RECEIVING)
@@ -90,7 +91,7 @@ class Receiving(grpc.aio.ServerInterceptor):
 
 
 def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> tuple[Any, str]:
-    """The request, or what is wrong with it: then nothing of it is kept."""
+    """The request and an empty string, or None and what is wrong with it."""
     if not _has_at_most(message, MAX_FIELDS):
         return None, f"expected 1 to {MAX_ITEMS_PER_CALL} items, got more"
     try:
@@ -100,11 +101,11 @@ def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> tuple[Any, str]:
 
 
 def _has_at_most(message: bytes, fields: int) -> bool:
-    """Whether the message holds no more fields, an item being one; bytes that are none count as
-    few.
+    """Whether the message has at most so many fields, of which each item is one.
 
-    Reads no more than so many lengths: parsing 2 million empty items stops everything for a quarter
-    of a second. Source: https://protobuf.dev/programming-guides/encoding/
+    True for bytes that are no message: the parser refuses those. Skips from length to length, since
+    parsing 2 million empty items blocks the event loop for a quarter of a second. The encoding:
+    https://protobuf.dev/programming-guides/encoding/
     """
     at = 0
     for _ in range(fields):
@@ -125,7 +126,7 @@ def _has_at_most(message: bytes, fields: int) -> bool:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, and where the next field's bytes are."""
+    """The number that begins at `at`, and the position after it."""
     number = 0
     for position, byte in enumerate(message[at : at + 10]):
         number |= (byte & 0x7F) << 7 * position

@@ -1,4 +1,4 @@
-"""What an engine answered, in the messages of the contract."""
+"""Converts the answers of an engine into messages of the contract."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
 
 
 def to_usage(usage: Usage, so_far_ms: int) -> inference_pb2.Usage:
-    """An engine that measures no time of its own took as long as the call."""
+    """`so_far_ms`, the time of the call, stands in where the engine measures none."""
     return inference_pb2.Usage(
         queue_ms=usage.queue_ms,
         inference_ms=so_far_ms if usage.inference_ms is None else usage.inference_ms,

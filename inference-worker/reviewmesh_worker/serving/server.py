@@ -1,4 +1,4 @@
-"""The gRPC server of a worker: health per task, load, drain. It knows nothing of Kafka."""
+"""The gRPC server of a worker: starts it, reports health per task, drains it on a signal."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ async def serve(
         options=(
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-            # So many of a connection at once, the next ones wait at its client; see `receiving`.
+            # Further calls of a connection wait at the client; see `receiving`.
             ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
-            # Connections that never spoke HTTP/2, or have gone away without a word, are closed.
+            # Close connections that do not speak HTTP/2 or are gone without a FIN.
             ("grpc.server_handshake_timeout_ms", 5_000),
-            # The mesh's own stay: they hold a Watch open.
+            # Connections of the mesh are never idle: each has a Watch open.
             ("grpc.max_connection_idle_ms", 60_000),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
@@ -71,7 +71,7 @@ async def serve(
     metrics.WAITING.set_function(deployment.waiting)
     endpoints = Endpoints(settings.http, checks.state)
     endpoints.start()
-    await checks.tell()
+    await checks.publish()
     await server.start()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -82,13 +82,13 @@ async def serve(
     try:
         if await started(deployment, stopping):
             servicer.state = "serving"
-            await checks.tell()
+            await checks.publish()
             log.info("serving", port=port)
             dead = await stopped_or_dead(servicer, deployment, checks, stopping)
         servicer.state = "draining"
         log.info("draining", in_flight=servicer.admission.items)
-        await checks.tell()
-        # The port stays open meanwhile: who asks is told that the worker drains.
+        await checks.publish()
+        # The port stays open, so that new calls are refused with the reason.
         await servicer.admission.emptied(settings.worker.grace_s)
     finally:
         await server.stop(LAST_ANSWERS_S)
@@ -100,7 +100,7 @@ async def serve(
 
 
 class Health:
-    """What grpc.health.v1 and /readyz say: SERVING is a task that a call may be for now."""
+    """The status in grpc.health.v1 and /readyz; a task is SERVING while its calls are accepted."""
 
     def __init__(self, servicer: InferenceServicer, deployment: Deployment) -> None:
         self.servicer = health.aio.HealthServicer()
@@ -108,12 +108,12 @@ class Health:
         self._deployment = deployment
 
     def state(self) -> str:
-        """loading, serving or draining; draining too while every task changes its model."""
+        """loading, serving or draining; also draining while every task switches its model."""
         if self._inference.state == "serving" and not any(self._serving().values()):
             return "draining"
         return self._inference.state
 
-    async def tell(self) -> None:
+    async def publish(self) -> None:
         overall = self.state() == "serving"
         services = {"": overall, SERVICE_NAMES[0]: overall} | self._serving()
         for service, serving in services.items():
@@ -127,8 +127,8 @@ class Health:
 async def stopped_or_dead(
     servicer: InferenceServicer, deployment: Deployment, checks: Health, stopping: asyncio.Event
 ) -> EngineDead | None:
-    """Follow the choice until a signal, or until an engine is found dead, in a call or a check."""
-    watching = asyncio.create_task(deployment.watch(checks.tell))
+    """Follow the selection until a signal, or until a call or a check finds an engine dead."""
+    watching = asyncio.create_task(deployment.watch(checks.publish))
     try:
         while not stopping.is_set():
             servicer.alarm.clear()
@@ -137,7 +137,7 @@ async def stopped_or_dead(
             except EngineDead as dead:
                 return dead
             if watching.done():
-                # It ends by an error only, which nothing here foresaw.
+                # It ends only with an error that nothing here expects.
                 return EngineDead(f"the aliases are no longer watched: {watching.exception()!r}")
             waits = [asyncio.ensure_future(event.wait()) for event in (stopping, servicer.alarm)]
             await asyncio.wait(waits, timeout=CHECK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -150,7 +150,7 @@ async def stopped_or_dead(
 
 
 async def started(deployment: Deployment, stopping: asyncio.Event) -> bool:
-    """Loading may take minutes; False when a signal ended it. Raises EngineLoadError."""
+    """Load, which may take minutes; False when a signal came first. Raises EngineLoadError."""
     loading = asyncio.create_task(deployment.start())
     signalled = asyncio.create_task(stopping.wait())
     await asyncio.wait((loading, signalled), return_when=asyncio.FIRST_COMPLETED)

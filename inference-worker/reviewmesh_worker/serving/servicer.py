@@ -1,4 +1,4 @@
-"""The calls of the contract: who is let in, what is refused and how, which engine answers."""
+"""The calls of the contract: checks and admits a call, and answers it with its task's engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_TRACEPARENT = 100
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
-    """Answers calls while `state` is serving; loading and draining say so."""
+    """Answers calls while `state` is serving; refuses them while it is loading or draining."""
 
     def __init__(
         self, deployment: Deployment, max_in_flight: int, log: structlog.stdlib.BoundLogger
@@ -41,7 +41,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self.admission = Admission(max_in_flight)
         self.state = "loading"
         self.alarm = asyncio.Event()
-        """An engine died in a call: see whether it is one in service."""
+        """Set when an engine died in a call; the server then checks those in service."""
 
     async def Infer(
         self, request: inference_pb2.InferRequest, context: Any
@@ -164,6 +164,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Describe(
         self, request: inference_pb2.DescribeRequest, context: Any
     ) -> inference_pb2.DescribeResponse:
+        """Part of the contract for other clients: the mesh does not call it."""
         return inference_pb2.DescribeResponse(
             tasks=[
                 inference_pb2.TaskDescription(
@@ -186,7 +187,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 def too_long(items: Sequence[inference_pb2.Item]) -> str:
-    """Which field of the items exceeds its limit, and by what; empty when none does."""
+    """The first field of the items that exceeds its limit, in words; empty when none does."""
     limits = (
         ("texts", MAX_TEXT_CODE_POINTS, "text"),
         ("ids", MAX_ID, "id"),
@@ -212,6 +213,6 @@ async def refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
 
 
 def lane_of(request: Request) -> Lane:
-    """What is not marked as a backfill may have somebody who waits for it."""
+    """Interactive unless marked as a backfill: somebody may be waiting."""
     backfill = request.lane == inference_pb2.LANE_BACKFILL
     return Lane.BACKFILL if backfill else Lane.INTERACTIVE

@@ -1,4 +1,4 @@
-"""Settings of a worker, read from REVIEWMESH_* and nothing else."""
+"""Settings of a worker process, read from the environment (REVIEWMESH_*) only."""
 
 from __future__ import annotations
 

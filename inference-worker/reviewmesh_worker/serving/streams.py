@@ -1,4 +1,4 @@
-"""Calls that stay open and ask for nothing: health's Watch and reflection, so many at once."""
+"""Bounds the calls that stay open without inferring: the health service's Watch, reflection."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import grpc
 from reviewmesh_worker.serving.servicer import refuse
 
 MAX_OPEN: Final = 512
-# grpc.health.v1 writes while it holds the lock that every change of state needs.
+# grpc.health.v1 writes while it holds the lock that every change of the status needs.
 READ_WITHIN_S: Final = 5.0
 _WATCH: Final = "/grpc.health.v1.Health/Watch"
 _REFLECTION: Final = "/grpc.reflection."
 
 
 class OpenStreams(grpc.aio.ServerInterceptor):
-    """Refuses with RESOURCE_EXHAUSTED what comes beyond MAX_OPEN."""
+    """Refuses calls beyond MAX_OPEN with RESOURCE_EXHAUSTED."""
 
     def __init__(self) -> None:
         self._open = 0
@@ -67,7 +67,7 @@ class OpenStreams(grpc.aio.ServerInterceptor):
 
 
 class _Impatient:
-    """A call's context that gives up on a client that reads nothing. Raises TimeoutError."""
+    """A call's context whose writes time out when the client does not read. Raises TimeoutError."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

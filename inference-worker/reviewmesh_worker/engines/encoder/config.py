@@ -88,12 +88,12 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _parse(content: Mapping[str, Any]) -> ModelConfig:
     fitted = content["calibration"]
-    said = content["labels"]
+    named = content["labels"]
     labels = HeadLabels(
-        entities=_names(said["entities"]),
-        topics=_names(said["topics"]),
-        polarities=_names(said["polarities"]),
-        sentiments=_names(said["sentiments"]),
+        entities=_names(named["entities"]),
+        topics=_names(named["topics"]),
+        polarities=_names(named["polarities"]),
+        sentiments=_names(named["sentiments"]),
     )
     calibration = EncoderCalibration(
         sentiment_temperature=float(fitted["sentiment_temperature"]),

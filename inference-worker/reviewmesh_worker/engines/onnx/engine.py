@@ -64,7 +64,7 @@ class OnnxEngine:
         return [_answer(task, reading) for reading in readings]
 
     def check(self) -> None:
-        """It lives in this process; it is dead when a batch never returns."""
+        """The engine runs in this process; it counts as dead when a batch hangs."""
         if self._batcher is not None and self._batcher.hangs:
             raise EngineDead(f"a batch has not returned for over {HANGS_AFTER_S:g} s")
 

@@ -1,4 +1,4 @@
-"""What every engine on vLLM is beside how it asks: a package behind one `Core`."""
+"""What both engines on vLLM share: a package behind one `Core`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM itself: an `AsyncLLM` with its engine in a process of its own, and what it says of itself.
+"""vLLM itself: an `AsyncLLM`, its engine in a process of its own, its statistics and its death.
 
 The only module that starts vLLM. Everything of vLLM is imported late: it takes seconds, and reads
 its environment while it does.

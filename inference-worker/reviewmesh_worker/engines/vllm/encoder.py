@@ -84,7 +84,7 @@ class VllmEncoderEngine(VllmEngine):
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._core is None:
             return [NOT_STARTED] * len(texts)
-        outcomes = await asyncio.gather(*(self._shared.ask(text, lane) for text in texts))
+        outcomes = await asyncio.gather(*(self._shared.infer(text, lane) for text in texts))
         return [_answer(task, outcome) for outcome in outcomes]
 
     async def _read(self, text: str, lane: Lane) -> _Read | ItemFailure:
@@ -99,8 +99,8 @@ class VllmEncoderEngine(VllmEngine):
         if isinstance(rows, ItemFailure):
             return rows
         labels = self._config.labels
-        said = [split(row, labels) for row in rows]
-        (logits,) = gather([encoded], windows, said)
+        heads = [split(row, labels) for row in rows]
+        (logits,) = gather([encoded], windows, heads)
         if len(text) < _LONG:
             reading = _judge(text, encoded, logits, self._config)
         else:

@@ -36,11 +36,11 @@ def test_calls_that_overlap_share_one_run_and_later_ones_its_answer() -> None:
     async def run() -> None:
         asked = Asked()
         shared = Shared(asked.run)
-        calls = [asyncio.ensure_future(shared.ask("one")) for _ in range(3)]
+        calls = [asyncio.ensure_future(shared.infer("one")) for _ in range(3)]
         await asyncio.sleep(0)
         asked.go.set()
         assert await asyncio.gather(*calls) == ["ONE"] * 3
-        assert await shared.ask("one") == "ONE"
+        assert await shared.infer("one") == "ONE"
         assert asked.texts == ["one"]
 
     asyncio.run(run())
@@ -50,7 +50,7 @@ def test_a_run_ends_when_the_last_of_its_callers_leaves() -> None:
     async def run() -> None:
         asked = Asked()
         shared = Shared(asked.run)
-        first, second = (asyncio.ensure_future(shared.ask("one")) for _ in range(2))
+        first, second = (asyncio.ensure_future(shared.infer("one")) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait([first])
@@ -60,7 +60,7 @@ def test_a_run_ends_when_the_last_of_its_callers_leaves() -> None:
         await asyncio.sleep(0)
         assert asked.cancelled == ["one"]
         asked.go.set()
-        assert await shared.ask("one") == "ONE"
+        assert await shared.infer("one") == "ONE"
         assert asked.texts == ["one", "one"]
 
     asyncio.run(run())
@@ -72,9 +72,9 @@ def test_failures_are_not_remembered() -> None:
         shared = Shared(asked.run)
         asked.go.set()
         asked.fail = True
-        assert isinstance(await shared.ask("one"), ItemFailure)
+        assert isinstance(await shared.infer("one"), ItemFailure)
         asked.fail = False
-        assert await shared.ask("one") == "ONE"
+        assert await shared.infer("one") == "ONE"
 
     asyncio.run(run())
 
@@ -85,7 +85,7 @@ def test_what_a_run_raises_reaches_all_of_its_callers() -> None:
             raise RuntimeError(text)
 
         shared: Shared[str] = Shared(broken)
-        calls = [asyncio.ensure_future(shared.ask("one")) for _ in range(2)]
+        calls = [asyncio.ensure_future(shared.infer("one")) for _ in range(2)]
         for call in calls:
             with pytest.raises(RuntimeError, match="one"):
                 await call
@@ -99,7 +99,7 @@ def test_only_so_many_answers_are_remembered() -> None:
         asked.go.set()
         shared = Shared(asked.run, max_cached=2)
         for text in ("one", "two", "three", "two", "one"):
-            await shared.ask(text)
+            await shared.infer(text)
         assert asked.texts == ["one", "two", "three", "one"]
 
     asyncio.run(run())
@@ -120,13 +120,13 @@ def test_an_interactive_call_waits_for_no_backfill(
     async def run() -> None:
         asked = Asked()
         shared = Shared(asked.run)
-        calls = [asyncio.ensure_future(shared.ask("one", lane)) for lane in (first, second)]
+        calls = [asyncio.ensure_future(shared.infer("one", lane)) for lane in (first, second)]
         await asyncio.sleep(0)
         asked.go.set()
         assert await asyncio.gather(*calls) == ["ONE"] * 2
         assert asked.lanes == runs
         for lane in Lane:
-            assert await shared.ask("one", lane) == "ONE"
+            assert await shared.infer("one", lane) == "ONE"
         assert asked.lanes == runs
 
     asyncio.run(run())
@@ -136,9 +136,9 @@ def test_each_lane_withdraws_its_own() -> None:
     async def run() -> None:
         asked = Asked()
         shared = Shared(asked.run)
-        backfill = asyncio.ensure_future(shared.ask("one", Lane.BACKFILL))
+        backfill = asyncio.ensure_future(shared.infer("one", Lane.BACKFILL))
         await asyncio.sleep(0)
-        interactive = asyncio.ensure_future(shared.ask("one", Lane.INTERACTIVE))
+        interactive = asyncio.ensure_future(shared.infer("one", Lane.INTERACTIVE))
         await asyncio.sleep(0)
         backfill.cancel()
         await asyncio.wait([backfill])
