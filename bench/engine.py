@@ -18,8 +18,8 @@ from reviewmesh_worker.engines.interface import (
     EngineLoad,
     TaskDescription,
 )
-from reviewmesh_worker.lanes import Lane
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.serving.settings import Settings
 from tests.scripted_engine import MOODS, TASKS, answer
 from tests.scripted_worker import serve_engine
 

@@ -11,7 +11,8 @@ RUN python -m venv /opt/tools \
 COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY schemas schemas
-COPY inference-worker inference-worker
+# Training and evaluation, inference-worker/reviewmesh_models, stay out: serving needs neither.
+COPY inference-worker/reviewmesh_worker inference-worker/reviewmesh_worker
 RUN . /opt/tools/bin/activate \
  && uv build --no-cache --wheel --no-build-isolation --out-dir dist . \
  && uv pip install --no-cache --no-deps --compile-bytecode \

@@ -8,7 +8,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import NOT_HASHED, Package, write_manifest
 from reviewmesh_worker.packages.registry import Registry, RegistryError
 from reviewmesh_worker.tasks.definition import Task, load_tasks

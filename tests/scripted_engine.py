@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reviewmesh_worker.batching import Batcher
+from reviewmesh_worker.engines.batching import Batcher
 from reviewmesh_worker.engines.interface import (
     Answer,
     EngineDead,
@@ -28,7 +28,7 @@ from reviewmesh_worker.engines.interface import (
     Topic,
     TopicOutput,
 )
-from reviewmesh_worker.lanes import Lane
+from reviewmesh_worker.engines.lanes import Lane
 
 TASKS = ("ner", "topic", "sentiment")
 MOODS = ("positive", "negative", "neutral", "mixed")
@@ -58,7 +58,7 @@ class ScriptedEngine:
         load = self._script().get("load_ms", 0)
         assert isinstance(load, int)
         await asyncio.sleep(load / 1000)
-        self._batcher = Batcher(self._run, max_remembered=1)
+        self._batcher = Batcher(self._run, max_cached=1)
 
     def _script(self) -> dict[str, object]:
         try:

@@ -6,19 +6,19 @@ import asyncio
 import sys
 from pathlib import Path
 
-from reviewmesh_worker import logs
-from reviewmesh_worker.choice import choice_of
-from reviewmesh_worker.deployment import Deployment
 from reviewmesh_worker.engines.interface import Engine
-from reviewmesh_worker.server import serve
-from reviewmesh_worker.settings import Settings
+from reviewmesh_worker.serving import logs
+from reviewmesh_worker.serving.deployment import Deployment
+from reviewmesh_worker.serving.package_selection import selection_of
+from reviewmesh_worker.serving.server import serve
+from reviewmesh_worker.serving.settings import Settings
 from tests.scripted_engine import ScriptedEngine
 
 
 def serve_engine(engine: Engine, settings: Settings) -> None:
     """The bundled package names the tasks; what answers them is the engine."""
     log = logs.configure(settings.log)
-    deployment = Deployment(choice_of(settings.worker), lambda package, tasks: engine, log)
+    deployment = Deployment(selection_of(settings.worker), lambda package, tasks: engine, log)
     asyncio.run(serve(deployment, settings, log))
 
 

@@ -18,9 +18,9 @@ from bench.vllm import turns
 from bench.vllm.offline import Offline
 from bench.vllm.online import ITEMS_AT_ONCE, Online
 from bench.vllm.turns import Question, Side, Tell, Turn
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm.chat import chat_arguments, load_tokenizer, sampling_of
 from reviewmesh_worker.engines.vllm.core import device_of, prepare
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import load_tasks
 

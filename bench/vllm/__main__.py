@@ -16,14 +16,15 @@ from bench.vllm import tiny_gemma, turns
 from bench.vllm.offline import Offline
 from bench.vllm.online import ITEMS_AT_ONCE, Online
 from bench.vllm.turns import Prompts, Question, Tell
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, read_config
 from reviewmesh_worker.engines.encoder.encoding import load_encoder
 from reviewmesh_worker.engines.encoder.windows import cut
+from reviewmesh_worker.engines.settings import VllmSettings
+from reviewmesh_worker.engines.vllm.arguments import BLOCK_SIZE
 from reviewmesh_worker.engines.vllm.chat import chat_arguments, load_tokenizer, sampling_of
 from reviewmesh_worker.engines.vllm.derived import huggingface_form
 from reviewmesh_worker.engines.vllm.encoder import packed
-from reviewmesh_worker.engines.vllm.settings import BLOCK_SIZE, VllmSettings
-from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.chat import ChatPrompts

@@ -13,7 +13,7 @@ from typing import Final
 from reviewmesh_worker.packages.manifest import write_manifest
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import words_of
-from reviewmesh_worker.tasks.calibration import neutral_calibration
+from reviewmesh_worker.tasks.calibration import neutral_chat_calibration
 from reviewmesh_worker.tasks.definition import Task
 from reviewmesh_worker.tasks.prompt import prefix_of
 
@@ -66,7 +66,7 @@ def write_tokenizer(
 def write_package(folder: Path, tasks: Mapping[str, Task], name: str, version: str = "1") -> None:
     """Make a package of what lies in the folder."""
     labels = {task: definition.label_ids for task, definition in tasks.items()}
-    neutral_calibration(labels.get(SENTIMENT, ()), labels.get(TOPIC, ())).write(folder)
+    neutral_chat_calibration(labels.get(SENTIMENT, ()), labels.get(TOPIC, ())).write(folder)
     write_manifest(
         folder,
         name=name,

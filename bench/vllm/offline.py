@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.vllm.deadlines import LOADING_S, RUN_S
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm.core import prepare
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 
 
 class Offline:

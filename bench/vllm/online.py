@@ -15,7 +15,7 @@ import grpc
 
 from bench.vllm.deadlines import LOADING_S, RUN_S
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
+from reviewmesh_worker.engines.settings import VllmSettings
 from tests.mesh import free_port
 
 _ITEMS = 64

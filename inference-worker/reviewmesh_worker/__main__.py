@@ -8,13 +8,13 @@ import sys
 
 from pydantic import ValidationError
 
-from reviewmesh_worker import logs
-from reviewmesh_worker.choice import choice_of
-from reviewmesh_worker.deployment import Deployment
 from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import EngineDead, EngineLoadError
-from reviewmesh_worker.server import serve
-from reviewmesh_worker.settings import Settings, problems
+from reviewmesh_worker.serving import logs
+from reviewmesh_worker.serving.deployment import Deployment
+from reviewmesh_worker.serving.package_selection import selection_of
+from reviewmesh_worker.serving.server import serve
+from reviewmesh_worker.serving.settings import Settings, problems
 
 
 def main() -> int:
@@ -27,8 +27,8 @@ def main() -> int:
     log = logs.configure(settings.log)
     try:
         deployment = Deployment(
-            choice_of(settings.worker),
-            lambda package, tasks: open_engine(package, tasks, settings),
+            selection_of(settings.worker),
+            lambda package, tasks: open_engine(package, tasks, settings.engines),
             log,
             drain=settings.worker.swap == "drain",
             grace_s=settings.worker.grace_s,

@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from reviewmesh import metrics as service_metrics
 from reviewmesh.lag import metrics as lag_metrics
-from reviewmesh_worker import metrics as worker_metrics
+from reviewmesh_worker.serving import metrics as worker_metrics
 
 ROOT = Path(__file__).parents[2]
 OBSERVABILITY = ROOT / "observability"

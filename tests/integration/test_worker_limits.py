@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
-from reviewmesh_worker.receiving import _parsed
-from reviewmesh_worker.server import CALLS_PER_CONNECTION
-from reviewmesh_worker.servicer import (
+from reviewmesh_worker.serving.receiving import _parsed
+from reviewmesh_worker.serving.server import CALLS_PER_CONNECTION
+from reviewmesh_worker.serving.servicer import (
     MAX_ID,
     MAX_ITEMS_PER_CALL,
     MAX_REQUEST_BYTES,
     MAX_TEXT_CODE_POINTS,
 )
-from reviewmesh_worker.streams import AT_ONCE
+from reviewmesh_worker.serving.streams import MAX_OPEN
 from tests.broker import wait_until
 from tests.inference import SOON_S, TASK, ScriptedWorker, infer
 
@@ -151,14 +151,14 @@ def test_thousands_of_health_watches_leave_room_for_calls(worker: ScriptedWorker
     with ExitStack() as stack:
         # A call that nobody holds is cancelled.
         watches: list[grpc.Call] = []
-        for number in range(2 * AT_ONCE // CALLS_PER_CONNECTION):
+        for number in range(2 * MAX_OPEN // CALLS_PER_CONNECTION):
             options = [("grpc.use_local_subchannel_pool", 1), ("reviewmesh.test", number)]
             channel = stack.enter_context(grpc.insecure_channel(worker.address, options=options))
             health = health_pb2_grpc.HealthStub(channel)
             request = health_pb2.HealthCheckRequest()
             watches += [health.Watch(request, timeout=60) for _ in range(CALLS_PER_CONNECTION)]
         codes = [first_of(watch) for watch in watches]
-        assert codes.count("RESOURCE_EXHAUSTED") == AT_ONCE
+        assert codes.count("RESOURCE_EXHAUSTED") == MAX_OPEN
         assert answers(worker)
     wait_until(lambda: first_of(a_watch(worker)) == "watches", SOON_S, "a place is free again")
 

@@ -49,7 +49,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def start_training(config: Path, data: Path, output: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "reviewmesh_worker.cli", "train", str(config)]
+    command = [sys.executable, "-m", "reviewmesh_models.cli", "train", str(config)]
     return subprocess.Popen(
         [*command, "--data", str(data), "--output", str(output)],
         stdout=subprocess.PIPE,

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from reviewmesh_models.evaluation.scores import entity_parts, hits, micro_f1, share, topic_parts
+from reviewmesh_models.training.causal.scoring import word_logprobs
 from reviewmesh_worker.engines.interface import Entity, NerOutput, Topic, TopicOutput
-from reviewmesh_worker.evaluation.scores import entity_parts, hits, micro_f1, share, topic_parts
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import read_spans
 from reviewmesh_worker.tasks.calibration import read_calibration
 from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import Task
-from reviewmesh_worker.training.causal.scoring import word_logprobs
 
 _AT_ONCE = 16
 

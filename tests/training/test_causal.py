@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from reviewmesh_models.training.config import Scratch
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.calibration import CALIBRATION_FILE
 from reviewmesh_worker.tasks.definition import load_tasks
-from reviewmesh_worker.training.config import Scratch
 from tests.training.command import TINY, run_training, write_config
 from tests.training.generated import SPOKEN_OF, rows_of, write_data
 from tests.training.reading import entity_f1, load, sentiment_accuracy, topic_f1

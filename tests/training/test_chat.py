@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from reviewmesh_models.training.causal.vocabulary import make_tokenizer
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import answer_of
 from reviewmesh_worker.tasks.chat import LEFT_OUT, ChatError, ChatPrompts
 from reviewmesh_worker.tasks.definition import Task, load_tasks
-from reviewmesh_worker.tasks.prompt import prompt_of
-from reviewmesh_worker.training.causal.vocabulary import make_tokenizer
+from reviewmesh_worker.tasks.prompt import prefix_of
 from tests.training.generated import rows_of
 
 CONTEXT = 512
@@ -34,7 +34,7 @@ def test_a_prompt_is_the_conversation_that_the_chat_template_renders(
 ) -> None:
     text = "The app was great, and Maria helped me."
     rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt_of(task, text, ())}],
+        [{"role": "user", "content": prefix_of(task) + text}],
         tokenize=False,
         add_generation_prompt=True,
     )

@@ -6,8 +6,8 @@ import torch
 from rich.console import Console
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from reviewmesh_worker.training.causal.copying import learn_to_copy
-from reviewmesh_worker.training.progress import Progress
+from reviewmesh_models.training.causal.copying import learn_to_copy
+from reviewmesh_models.training.progress import Progress
 
 VOCABULARY = 64
 RUN = 30

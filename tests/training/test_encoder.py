@@ -9,20 +9,20 @@ import pytest
 import torch
 from rich.console import Console
 
+from reviewmesh_models.training.config import EncoderConfig
+from reviewmesh_models.training.encoder.dataset import review_example, tag_example
+from reviewmesh_models.training.encoder.loop import Trainer
+from reviewmesh_models.training.progress import Progress
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.engines.interface import SentimentOutput
 from reviewmesh_worker.engines.onnx.engine import OnnxEngine
-from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import NER, SENTIMENT
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
-from reviewmesh_worker.training.config import EncoderConfig
-from reviewmesh_worker.training.encoder.dataset import review_example, tag_example
-from reviewmesh_worker.training.encoder.loop import Trainer
-from reviewmesh_worker.training.progress import Progress
 from tests.training.command import run_training, write_settings
 from tests.training.generated import rows_of, write_data
 

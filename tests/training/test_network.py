@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from reviewmesh_models.training.encoder.loop import partial_label_loss, rate_at
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
-from reviewmesh_worker.training.encoder.loop import partial_label_loss, rate_at
 
 
 def test_the_loss_is_of_all_allowed_tags_together() -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from reviewmesh_models.training.causal.packs import NOT_LEARNED, collate, make_packs
+from reviewmesh_models.training.causal.run import from_scratch
+from reviewmesh_models.training.causal.vocabulary import make_tokenizer
+from reviewmesh_models.training.config import Scratch
 from reviewmesh_worker.tasks import NER, SENTIMENT, TASKS
 from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import load_tasks
-from reviewmesh_worker.training.causal.packs import NOT_LEARNED, collate, make_packs
-from reviewmesh_worker.training.causal.run import from_scratch
-from reviewmesh_worker.training.causal.vocabulary import make_tokenizer
-from reviewmesh_worker.training.config import Scratch
 from tests.training.generated import rows_of
 
 CONTEXT = 768

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from reviewmesh_models.training.causal.trainer import newest_checkpoint
 from reviewmesh_worker.tasks import SENTIMENT
-from reviewmesh_worker.training.causal.trainer import newest_checkpoint
 from tests.broker import wait_until
 from tests.training.command import run_training, start_training, write_config
 from tests.training.generated import write_data

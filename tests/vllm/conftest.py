@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 from tests.vllm.worker import VllmWorker
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import WEIGHTS_FILE, read_config
 from reviewmesh_worker.engines.encoder.encoding import CLS_ID, SEP_ID
 from reviewmesh_worker.engines.encoder.windows import cut, gather, judge
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.engines.vllm.derived import huggingface_form, network_of
-from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import TASKS
 from reviewmesh_worker.tasks.definition import load_tasks
@@ -92,8 +92,8 @@ def test_the_form_is_written_once_and_by_digest(
 
 
 def test_asking_for_nothing_gives_nothing() -> None:
+    from reviewmesh_worker.engines.settings import VllmSettings
     from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
-    from reviewmesh_worker.engines.vllm.settings import VllmSettings
 
     engine = VllmEncoderEngine(BUNDLED, load_tasks(), VllmSettings())
     (answer,) = asyncio.run(engine.infer("ner", ["before it has started"]))

@@ -9,7 +9,7 @@ import grpc
 import psutil
 import pytest
 
-from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from tests.inference import infer, soon
 from tests.vllm.worker import VllmWorker
 

@@ -10,12 +10,12 @@ from typing import Literal
 
 import pytest
 
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.interface import Engine
+from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm.chat import VllmChatEngine
 from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
-from reviewmesh_worker.lanes import Lane
-from reviewmesh_worker.models import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks import TOPIC
 from reviewmesh_worker.tasks.definition import load_tasks

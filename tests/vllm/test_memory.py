@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reviewmesh_worker import deployment as module
-from reviewmesh_worker.choice import Aliases
-from reviewmesh_worker.deployment import Deployment
 from reviewmesh_worker.engines.interface import Engine, EngineLoadError, EngineMemoryError
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm.chat import VllmChatEngine
 from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry
+from reviewmesh_worker.serving import deployment as module
+from reviewmesh_worker.serving.deployment import Deployment
+from reviewmesh_worker.serving.package_selection import RegistryAliases
 from reviewmesh_worker.tasks import SENTIMENT
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 from tests.packages import DEFINED, cut_short, encoder_copy
@@ -74,7 +74,7 @@ def test_where_vllm_has_no_memory_for_two_the_first_is_let_go_of(
 
     async def scenario() -> list[bool]:
         registry.promote("minilm-reviews@1", DEFINED, lambda candidate, serving, tasks: [])
-        aliases = Aliases(registry.folder, DEFINED, ())
+        aliases = RegistryAliases(registry.folder, DEFINED, ())
         deployment = Deployment(aliases, open_engine, structlog.get_logger())
         await deployment.start()
         served: list[bool] = []

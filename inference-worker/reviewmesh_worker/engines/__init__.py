@@ -1,1 +1,1 @@
-"""Engines: what turns texts into task outputs; `interface` is what the server knows of them."""
+"""Engines turn texts into task outputs; `interface` is what a server needs to know of them."""

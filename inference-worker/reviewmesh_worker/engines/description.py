@@ -1,4 +1,4 @@
-"""What an engine says of itself, from the package that it serves."""
+"""The description of each task that an engine serves, taken from its package."""
 
 from __future__ import annotations
 

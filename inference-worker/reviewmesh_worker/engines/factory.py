@@ -7,25 +7,25 @@ from importlib import import_module
 from typing import Final, cast
 
 from reviewmesh_worker.engines.interface import Engine, EngineLoadError
+from reviewmesh_worker.engines.settings import EngineSettings
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
-Open = Callable[[Package, Mapping[str, Task], Settings], Engine]
-"""A module's `open_engine`: for the tasks given, which the package serves. It loads nothing yet."""
+Open = Callable[[Package, Mapping[str, Task], EngineSettings], Engine]
+"""`open_engine` of an engine's module, for tasks that the package serves. It loads nothing yet."""
 
-# Imported when asked for: what one of them needs, an environment for another may lack.
+# Imported on demand: no environment has the dependencies of both.
 _MODULES: Final = {
     "onnx": "reviewmesh_worker.engines.onnx.engine",
     "vllm": "reviewmesh_worker.engines.vllm.engine",
 }
 _SERVES: Final = {"encoder": ("onnx", "vllm"), "causal": ("vllm",)}
-"""By kind of package, the first being what `auto` takes."""
+"""By kind of package; `auto` takes the first."""
 
 
-def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> Engine:
+def open_engine(package: Package, tasks: Mapping[str, Task], settings: EngineSettings) -> Engine:
     """Raises EngineLoadError."""
-    kind, wanted = package.manifest.kind, settings.worker.engine
+    kind, wanted = package.manifest.kind, settings.engine
     name = _SERVES[kind][0] if wanted == "auto" else wanted
     if name not in _SERVES[kind]:
         raise EngineLoadError(

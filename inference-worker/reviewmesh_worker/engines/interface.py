@@ -1,8 +1,8 @@
-"""What a worker's server needs of an engine, and nothing about any one engine.
+"""The interface between the server and its engines.
 
 An engine answers one or more tasks (`ner`, `topic`, `sentiment`). Offsets are code points of the
-text exactly as it was handed in. An answer's outcome is an output or an `ItemFailure`: one bad text
-fails alone and never takes the texts beside it along.
+text exactly as it was passed in. The outcome of an answer is an output or an `ItemFailure`: a text
+that cannot be answered does not fail the others of its call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from reviewmesh_worker.lanes import Lane
+from reviewmesh_worker.engines.lanes import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic of the taxonomy that the text is about, and what it says of it."""
+    """A topic of the taxonomy that the text is about, with its polarity."""
 
     id: str
     score: float
@@ -57,7 +57,7 @@ TaskOutput = NerOutput | TopicOutput | SentimentOutput
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one text cost; None is what the engine does not measure."""
+    """What one text cost; None where the engine does not measure it."""
 
     queue_ms: int | None = None
     inference_ms: int | None = None
@@ -68,9 +68,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ItemFailure:
-    """Why one text has no output; whoever raises it knows whether trying again can help.
+    """Why one text has no output, and whether a retry can help.
 
-    An answer that nothing could be made of cost as much as any other.
+    It has a usage too: an answer that cannot be parsed costs as much as any other.
     """
 
     code: str
@@ -96,7 +96,7 @@ class TaskDescription:
     model_version: str
     model_digest: str
     prompt_version: str = ""
-    """Version of the task that the model was trained and is asked for; empty without a prompt."""
+    """Version of the task that the model was trained for; empty without a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +109,19 @@ class EngineLoad:
 
 
 class EngineLoadError(RuntimeError):
-    """An engine cannot start; the message says what was expected, what is off, what to do."""
+    """An engine cannot start; the message says what was expected, what was found and what to do."""
 
 
 class EngineMemoryError(EngineLoadError):
-    """An engine cannot start for want of memory: it may, once another one has let go of its own."""
+    """Too little memory to start: a retry may succeed after another engine has freed its own."""
 
 
 class EngineDead(RuntimeError):
-    """An engine can answer no more: its process must be started anew."""
+    """An engine cannot answer any more: its process must be restarted."""
 
 
 NOT_STARTED = Answer(ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True))
-"""What an engine says of every text until it has started."""
+"""The answer to every text until the engine has started."""
 
 
 class Engine(Protocol):
@@ -131,22 +131,22 @@ class Engine(Protocol):
         ...
 
     async def start(self) -> None:
-        """Load and warm up; raises EngineLoadError saying what is off."""
+        """Load and warm up. Raises EngineLoadError."""
         ...
 
     async def infer(
         self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
     ) -> Sequence[Answer]:
-        """One answer per text, in order; cancelling the call withdraws its texts.
+        """One answer per text, in order; cancelling the call cancels its texts.
 
-        Where texts wait, those of interactive calls are taken first, see `lanes`.
+        Queued texts of interactive calls go before those of a backfill, see `lanes`.
 
         Raises EngineDead.
         """
         ...
 
     def check(self) -> None:
-        """Raises EngineDead when the engine died while nobody asked it anything."""
+        """Raises EngineDead when the engine died, also between calls."""
         ...
 
     def load(self) -> EngineLoad:
@@ -154,5 +154,5 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of threads and memory; what still waits fails as retryable."""
+        """Free threads and memory; queued texts fail as retryable."""
         ...

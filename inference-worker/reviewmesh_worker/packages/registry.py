@@ -33,7 +33,7 @@ from reviewmesh_worker.tasks.definition import Task
 
 LOCK_TIMEOUT_S: Final = 30.0
 
-Gate = Literal["passed", "forced"]
+GateOutcome = Literal["passed", "forced"]
 Check = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
 """(candidate, what serves, tasks) → why the candidate may not serve them; nothing when it may."""
 
@@ -53,7 +53,7 @@ class Entry(BaseModel):
 
     package: str
     digest: Digest
-    gate: Gate | None
+    gate: GateOutcome | None
     """How it came to serve; None for a candidate that has not served."""
     at: AwareDatetime
 
@@ -77,7 +77,7 @@ class Change(BaseModel):
     action: Literal["promote", "rollback"]
     package: str
     digest: Digest
-    gate: Gate | None
+    gate: GateOutcome | None
     tasks: dict[str, str | None]
     """By task, what served before."""
     not_passed: list[str] = []
@@ -231,7 +231,7 @@ class Registry:
             failures = self._failures(package, now, check)
             if failures and not forced_because:
                 raise NotPassed(f"{id} may not serve: {'; '.join(failures)}")
-            gate: Gate = "forced" if failures else "passed"
+            gate: GateOutcome = "forced" if failures else "passed"
             entry = Entry(package=id, digest=package.digest, gate=gate, at=_now())
             self._record("promote", now, entry, forced_because, failures)
             for task, was in now.items():

@@ -23,7 +23,7 @@ class CalibrationError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class ChatCalibration:
     sentiment_temperature: float
     sentiment_bias: Mapping[str, float]
     """Added to a label's log-probability before the temperature divides it."""
@@ -52,9 +52,9 @@ class Calibration:
         (folder / CALIBRATION_FILE).write_text(written, encoding="utf-8")
 
 
-def neutral_calibration(sentiments: Iterable[str], topics: Iterable[str]) -> Calibration:
+def neutral_chat_calibration(sentiments: Iterable[str], topics: Iterable[str]) -> ChatCalibration:
     """Probabilities as the model says them, and every topic at even odds."""
-    return Calibration(
+    return ChatCalibration(
         sentiment_temperature=1.0,
         sentiment_bias=dict.fromkeys(sentiments, 0.0),
         topic_temperature=1.0,
@@ -62,7 +62,9 @@ def neutral_calibration(sentiments: Iterable[str], topics: Iterable[str]) -> Cal
     )
 
 
-def read_calibration(folder: Path, sentiments: Iterable[str], topics: Iterable[str]) -> Calibration:
+def read_calibration(
+    folder: Path, sentiments: Iterable[str], topics: Iterable[str]
+) -> ChatCalibration:
     """The calibration in a package that answers these labels; none of a task it does not answer.
 
     Raises CalibrationError.
@@ -70,7 +72,7 @@ def read_calibration(folder: Path, sentiments: Iterable[str], topics: Iterable[s
     file = folder / CALIBRATION_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return Calibration(
+        return ChatCalibration(
             sentiment_temperature=_positive(content["sentiment_temperature"]),
             sentiment_bias=_numbers(content["sentiment_bias"], sentiments),
             topic_temperature=_positive(content["topic_temperature"]),

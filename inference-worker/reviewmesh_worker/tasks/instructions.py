@@ -18,7 +18,7 @@ from typing import Final
 
 from reviewmesh_worker.tasks.labels import HeadLabels
 
-Span = tuple[int, int]
+TextRange = tuple[int, int]
 
 # -- turns of a conversation ---------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ def without_instructions(text: str, labels: HeadLabels) -> str:
     return left
 
 
-def _blanked(text: str, spans: Iterable[Span]) -> str:
+def _blanked(text: str, spans: Iterable[TextRange]) -> str:
     parts = []
     after = 0
     for start, end in spans:
@@ -207,7 +207,7 @@ def _blanked(text: str, spans: Iterable[Span]) -> str:
     return left if any(character.isalnum() for character in left) else text
 
 
-def _turns(text: str) -> Iterator[Span]:
+def _turns(text: str) -> Iterator[TextRange]:
     """Marks of turns and what is said in them.
 
     The customer speaks outside of all turns; where nothing stands outside, as the user.

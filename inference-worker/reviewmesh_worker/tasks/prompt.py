@@ -18,13 +18,11 @@ def prefix_of(task: Task) -> str:
     return task.template.removesuffix("{review}").replace("{labels}", labels)
 
 
-def prompt_of(task: Task, text: str, turn_tokens: Iterable[str]) -> str:
-    """The user's turn: `turn_tokens` are the strings that the model's tokenizer holds special."""
-    return prefix_of(task) + without_turn_tokens(text, turn_tokens)
-
-
 def without_turn_tokens(text: str, turn_tokens: Iterable[str]) -> str:
-    """The text without any of them, also where taking one out would put another together."""
+    """The text without the strings that the model's tokenizer holds special.
+
+    Removing one must not join what stood around it into another.
+    """
     marks = sorted((mark for mark in turn_tokens if mark.strip()), key=len, reverse=True)
     if not marks:
         return text

@@ -15,14 +15,15 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
 import reviewmesh.settings
-import reviewmesh_worker.settings
+import reviewmesh_worker.serving.settings as worker_settings
 from reviewmesh.local import broker, registry
 from reviewmesh.local.ports import choose_ports
 from reviewmesh.process import health
 from reviewmesh_schemas.names import TASKS
-from reviewmesh_worker.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
-from reviewmesh_worker.endpoints import Endpoints
-from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
+from reviewmesh_worker.engines.settings import VllmSettings
+from reviewmesh_worker.engines.vllm.arguments import engine_arguments
+from reviewmesh_worker.serving.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
+from reviewmesh_worker.serving.endpoints import Endpoints
 from tests.unit.deploy.files import (
     ROOT,
     answers_to,
@@ -46,8 +47,8 @@ MEMBERS = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
 LONG_RUNNING = {*MEMBERS, "lag", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
     **dict.fromkeys(SERVICES, (reviewmesh.settings.Settings, "service.Dockerfile")),
-    **dict.fromkeys(CPU_WORKERS, (reviewmesh_worker.settings.Settings, "worker.Dockerfile")),
-    **dict.fromkeys(GPU_WORKERS, (reviewmesh_worker.settings.Settings, "worker-vllm.Dockerfile")),
+    **dict.fromkeys(CPU_WORKERS, (worker_settings.Settings, "worker.Dockerfile")),
+    **dict.fromkeys(GPU_WORKERS, (worker_settings.Settings, "worker-vllm.Dockerfile")),
 }
 SLOTS = "/var/lib/reviewmesh/slots"
 # One broker that clients reach by two names; everything else is as in the embedded stack.
@@ -250,7 +251,7 @@ def test_a_service_that_others_hold_up_is_healthy() -> None:
 @pytest.mark.parametrize("state", ["loading", "serving"])
 def test_a_worker_is_healthy_when_it_serves(state: str) -> None:
     port = choose_ports(["http"], {})["http"]
-    endpoints = Endpoints(reviewmesh_worker.settings.HttpSettings(port=port), lambda: state)
+    endpoints = Endpoints(worker_settings.HttpSettings(port=port), lambda: state)
     endpoints.start()
     try:
         code = run_health_check(services()["worker-ner"]["healthcheck"]["test"], port)
@@ -275,7 +276,7 @@ def test_start_order() -> None:
 @pytest.mark.parametrize("name", sorted(LONG_RUNNING))
 def test_a_stop_has_time_to_end_by_itself(name: str) -> None:
     settings = SETTINGS[name][0]()
-    worker = isinstance(settings, reviewmesh_worker.settings.Settings)
+    worker = isinstance(settings, worker_settings.Settings)
     grace_s = settings.worker.grace_s if worker else settings.grace_s  # type: ignore[attr-defined]
     assert seconds(services()[name]["stop_grace_period"]) >= grace_s + 5
 
@@ -427,7 +428,7 @@ def test_a_worker_on_a_gpu_admits_what_the_largest_keeps_busy(name: str) -> None
 def test_a_worker_on_a_gpu_has_time_to_load_and_to_let_go(name: str) -> None:
     service = services()[name]
     assert seconds(service["healthcheck"]["start_period"]) >= LOAD_TIMEOUT_S
-    grace_s = reviewmesh_worker.settings.Settings().worker.grace_s
+    grace_s = worker_settings.Settings().worker.grace_s
     assert seconds(service["stop_grace_period"]) >= grace_s + CLOSE_TIMEOUT_S + 5
     assert service["shm_size"].endswith("gb"), "Docker gives 64 MB"
 

@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import reviewmesh.lag.metrics
 import reviewmesh.metrics
-import reviewmesh_worker.metrics
+import reviewmesh_worker.serving.metrics
 from tests.unit.deploy.files import ROOT, services, text
 
 GRAFANA = ROOT / "observability" / "grafana"
@@ -36,7 +36,7 @@ def declared() -> dict[str, set[str]]:
     found = dict(COMMON)
     for gauge in reviewmesh.lag.metrics.ALL:
         found[gauge.name] = set(gauge.labels)
-    for module in (reviewmesh.metrics, reviewmesh_worker.metrics):
+    for module in (reviewmesh.metrics, reviewmesh_worker.serving.metrics):
         found |= _series(module)
     return found
 

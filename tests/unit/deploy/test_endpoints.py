@@ -10,10 +10,10 @@ from contextlib import ExitStack
 import pytest
 
 import reviewmesh.settings
-import reviewmesh_worker.settings
+import reviewmesh_worker.serving.settings as worker_settings
 from reviewmesh.local.ports import choose_ports
 from reviewmesh.process import health
-from reviewmesh_worker.endpoints import Endpoints
+from reviewmesh_worker.serving.endpoints import Endpoints
 
 ANSWERS_WITHIN_S = 5
 
@@ -27,7 +27,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
         server.shutdown()
     else:
         chosen = choose_ports(["http"], {})["http"]
-        worker = reviewmesh_worker.settings.HttpSettings(port=chosen)
+        worker = worker_settings.HttpSettings(port=chosen)
         endpoints = Endpoints(worker, lambda: "serving")
         endpoints.start()
         yield chosen

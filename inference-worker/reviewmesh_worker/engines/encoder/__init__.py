@@ -1,4 +1,4 @@
-"""The bundled encoder, whatever runs it: what it reads, what its heads say, how that is judged.
+"""What the engines share that serve an encoder: tokens in, and decoding of the heads' logits.
 
-`onnx` and `vllm` compute the same network; everything before and after it is shared here.
+`onnx` and `vllm` run the same network; everything before and after it is here.
 """

@@ -18,7 +18,7 @@ HEADS_FILE: Final = "heads.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class EncoderCalibration:
     """Fitted after training, on rows that are neither trained on nor scored."""
 
     sentiment_temperature: float
@@ -31,8 +31,8 @@ class Calibration:
     """Taken from the logit of the tag O: more entities are found, and more are wrong."""
 
 
-def neutral_calibration(labels: HeadLabels) -> Calibration:
-    return Calibration(
+def neutral_encoder_calibration(labels: HeadLabels) -> EncoderCalibration:
+    return EncoderCalibration(
         sentiment_temperature=1.0,
         sentiment_bias=(0.0,) * len(labels.sentiments),
         topic_thresholds=(0.5,) * len(labels.topics),
@@ -48,7 +48,7 @@ class ModelConfig:
     stride: int
     """Tokens from the start of one window to the start of the next."""
     labels: HeadLabels
-    calibration: Calibration
+    calibration: EncoderCalibration
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
@@ -88,14 +88,14 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _parse(content: Mapping[str, Any]) -> ModelConfig:
     fitted = content["calibration"]
-    said = content["labels"]
+    named = content["labels"]
     labels = HeadLabels(
-        entities=_names(said["entities"]),
-        topics=_names(said["topics"]),
-        polarities=_names(said["polarities"]),
-        sentiments=_names(said["sentiments"]),
+        entities=_names(named["entities"]),
+        topics=_names(named["topics"]),
+        polarities=_names(named["polarities"]),
+        sentiments=_names(named["sentiments"]),
     )
-    calibration = Calibration(
+    calibration = EncoderCalibration(
         sentiment_temperature=float(fitted["sentiment_temperature"]),
         sentiment_bias=_numbers(fitted["sentiment_bias"], len(labels.sentiments)),
         topic_thresholds=_numbers(fitted["topic_thresholds"], len(labels.topics)),

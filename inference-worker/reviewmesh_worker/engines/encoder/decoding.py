@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.encoder.config import Calibration
+from reviewmesh_worker.engines.encoder.config import EncoderCalibration
 from reviewmesh_worker.engines.encoder.encoding import EncodedText, word_starts
 from reviewmesh_worker.engines.interface import (
     Entity,
@@ -42,7 +42,7 @@ class TextLogits:
 
 
 def read_sentiment(
-    logits: TextLogits, labels: HeadLabels, calibration: Calibration
+    logits: TextLogits, labels: HeadLabels, calibration: EncoderCalibration
 ) -> SentimentOutput:
     """Windows speak in proportion to the tokens they hold."""
     biased = logits.sentiment + np.array(calibration.sentiment_bias, dtype=np.float32)
@@ -53,7 +53,9 @@ def read_sentiment(
     return SentimentOutput(label=labels.sentiments[int(mean.argmax())], scores=scores)
 
 
-def read_topics(logits: TextLogits, labels: HeadLabels, calibration: Calibration) -> TopicOutput:
+def read_topics(
+    logits: TextLogits, labels: HeadLabels, calibration: EncoderCalibration
+) -> TopicOutput:
     """A topic is there if any window speaks of it; its polarity is that of the surest window."""
     surest = logits.topics.argmax(0)
     scores = sigmoid(logits.topics.max(0))
@@ -76,7 +78,7 @@ def read_entities(
     encoded: EncodedText,
     logits: TextLogits,
     labels: HeadLabels,
-    calibration: Calibration,
+    calibration: EncoderCalibration,
 ) -> NerOutput:
     """Spans of whole words, by the likeliest sequence of tags that is a lawful BIO sequence."""
     if not len(encoded):

@@ -1,7 +1,7 @@
-"""A text of any length, read in windows: how it is cut, and how what was said is put together.
+"""Texts of any length, read in windows: how a text is cut, and how the logits are merged.
 
-A text longer than the window is read in overlapping windows, and its tokens' tags are put together
-again before anything is decided, so that a window's edge never cuts an entity.
+A text longer than the window is read in overlapping windows. The tags of its tokens are merged
+before anything is decoded, so that the edge of a window never cuts an entity.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.encoder.config import Calibration, ModelConfig
+from reviewmesh_worker.engines.encoder.config import EncoderCalibration, ModelConfig
 from reviewmesh_worker.engines.encoder.decoding import (
     Floats,
     TextLogits,
@@ -71,7 +71,7 @@ def judge(
     encoded: EncodedText,
     logits: TextLogits,
     labels: HeadLabels,
-    calibration: Calibration,
+    calibration: EncoderCalibration,
 ) -> Reading:
     return Reading(
         ner=read_entities(text, encoded, logits, labels, calibration),
@@ -90,11 +90,11 @@ def windows_of(tokens: int, window: int, stride: int) -> list[tuple[int, int]]:
 def gather(
     encoded: Sequence[EncodedText],
     windows: Sequence[Window],
-    said: Sequence[tuple[Floats, ...]],
+    heads: Sequence[tuple[Floats, ...]],
 ) -> list[TextLogits]:
-    """What was said of each text.
+    """The logits of each text.
 
-    `said` has, per window, the logits of sentiment (labels,), topics (topics,), polarities
+    `heads` has, per window, the logits of sentiment (labels,), topics (topics,), polarities
     (topics, polarities) and tags (2 + tokens or more, tags): the first of these is the special
     token before the window.
     """
@@ -103,10 +103,10 @@ def gather(
         of_text[window.text].append(at)
     return [
         TextLogits(
-            sentiment=np.stack([said[at][0] for at in own]),
-            topics=np.stack([said[at][1] for at in own]),
-            polarities=np.stack([said[at][2] for at in own]),
-            tags=_stitch(len(text), [(windows[at], said[at][3]) for at in own]),
+            sentiment=np.stack([heads[at][0] for at in own]),
+            topics=np.stack([heads[at][1] for at in own]),
+            polarities=np.stack([heads[at][2] for at in own]),
+            tags=_stitch(len(text), [(windows[at], heads[at][3]) for at in own]),
             sizes=np.array([len(windows[at]) for at in own], dtype=np.int64),
         )
         for text, own in zip(encoded, of_text, strict=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from reviewmesh_worker.batching import HANGS_AFTER_S, Batcher
+from reviewmesh_worker.engines.batching import HANGS_AFTER_S, Batcher
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import Reading
@@ -18,10 +18,10 @@ from reviewmesh_worker.engines.interface import (
     ItemFailure,
     TaskDescription,
 )
+from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
-from reviewmesh_worker.lanes import Lane
+from reviewmesh_worker.engines.settings import EngineSettings
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
 ENGINE_NAME: Final = "onnx"
@@ -64,7 +64,7 @@ class OnnxEngine:
         return [_answer(task, reading) for reading in readings]
 
     def check(self) -> None:
-        """It lives in this process; it is dead when a batch never returns."""
+        """The engine runs in this process; it counts as dead when a batch hangs."""
         if self._batcher is not None and self._batcher.hangs:
             raise EngineDead(f"a batch has not returned for over {HANGS_AFTER_S:g} s")
 
@@ -78,7 +78,9 @@ class OnnxEngine:
             await self._batcher.close()
 
 
-def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> OnnxEngine:
+def open_engine(
+    package: Package, tasks: Mapping[str, Task], settings: EngineSettings
+) -> OnnxEngine:
     return OnnxEngine(package, tasks)
 
 

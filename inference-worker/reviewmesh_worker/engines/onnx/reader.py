@@ -45,8 +45,8 @@ class OnnxReader:
         logits = self.logits(encoded)
         config = self._config
         return [
-            judge(text, tokens, said, config.labels, config.calibration)
-            for text, tokens, said in zip(texts, encoded, logits, strict=True)
+            judge(text, tokens, own, config.labels, config.calibration)
+            for text, tokens, own in zip(texts, encoded, logits, strict=True)
         ]
 
     def encode(self, text: str) -> EncodedText:
@@ -54,12 +54,12 @@ class OnnxReader:
 
     def logits(self, encoded: Sequence[EncodedText]) -> list[TextLogits]:
         windows = cut(encoded, self._config)
-        said: list[tuple[Floats, ...]] = [()] * len(windows)
+        heads: list[tuple[Floats, ...]] = [()] * len(windows)
         for chunk in chunks_of([len(window) for window in windows]):
             outputs = self._run([(encoded[windows[at].text], windows[at]) for at in chunk])
             for row, at in enumerate(chunk):
-                said[at] = tuple(output[row] for output in outputs)
-        return gather(encoded, windows, said)
+                heads[at] = tuple(output[row] for output in outputs)
+        return gather(encoded, windows, heads)
 
     def _run(self, batch: Sequence[tuple[EncodedText, Window]]) -> list[Floats]:
         width = 2 + max(len(window) for _, window in batch)

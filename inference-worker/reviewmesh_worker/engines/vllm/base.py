@@ -1,4 +1,4 @@
-"""What every engine on vLLM is beside how it asks: a package behind one `Core`."""
+"""What both engines on vLLM share: a package behind one `Core`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.interface import EngineLoad, TaskDescription
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm import ENGINE_NAME
 from reviewmesh_worker.engines.vllm.core import Core
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.tasks.definition import Task
 

@@ -1,8 +1,8 @@
-"""Why vLLM did not start, as its own processes say it.
+"""Why vLLM did not start, as its own processes report it.
 
-The worker only hears that a process of vLLM failed; what was wrong stands in that process's log. So
-while a model is loaded each of them writes the exceptions that it logs into a file as well. Whether
-it was for want of memory is vLLM's own judgement then, whatever the device and who shares it.
+The worker only learns that a process of vLLM failed; the reason is in that process's log. So while
+a model is loaded, each of them also writes the exceptions that it logs to a file. Whether memory
+was short is then vLLM's own judgement, on any device, shared or not.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Sentiment is one token out of the labels, its scores their probabilities. Topics are one token for
 each topic, out of none and the polarities, in one request. Names are a JSON list that a grammar
 holds to its form. What is generated is greedy; probabilities are taken after the mask or grammar,
-so that they are of what may be said.
+so that they are of the words that an answer may hold.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from reviewmesh_worker.engines.interface import (
     TopicOutput,
     Usage,
 )
+from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.engines.settings import VllmSettings
+from reviewmesh_worker.engines.sharing import Shared
 from reviewmesh_worker.engines.vllm.base import VllmEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
-from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.sharing import Shared
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.answers import read_spans, spans_grammar, words_in_answer, words_of
-from reviewmesh_worker.tasks.calibration import Calibration, CalibrationError, read_calibration
+from reviewmesh_worker.tasks.calibration import CalibrationError, ChatCalibration, read_calibration
 from reviewmesh_worker.tasks.chat import ChatError, ChatPrompts
 from reviewmesh_worker.tasks.definition import Task
 
@@ -47,8 +47,8 @@ _WARM_UP: Final = "Warm words of about the length that a review has."
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One task as this model is asked it."""
+class _Prompted:
+    """How this model is prompted for one task."""
 
     prompts: ChatPrompts
     sampling: Any
@@ -73,7 +73,7 @@ class VllmChatEngine(VllmEngine):
         except CalibrationError as error:
             raise EngineLoadError(str(error)) from error
         self._definitions = tasks
-        self._asked: dict[str, _Asked] = {}
+        self._prompted: dict[str, _Prompted] = {}
 
     async def start(self) -> None:
         package = self._package
@@ -85,59 +85,59 @@ class VllmChatEngine(VllmEngine):
         )
         tokenizer = await asyncio.to_thread(load_tokenizer, package.folder)
         context = int(core.llm.model_config.max_model_len)
-        self._asked = {
-            name: self._ask(task, tokenizer, context) for name, task in self._definitions.items()
+        self._prompted = {
+            name: self._prompt(task, tokenizer, context) for name, task in self._definitions.items()
         }
-        for asked in self._asked.values():
-            # Grammars are compiled and prompts cached; what an untrained model says is no matter.
-            await self._generate(asked, _WARM_UP, Lane.INTERACTIVE)
+        for prompted in self._prompted.values():
+            # Compiles the grammars and caches the prompts; the answer does not matter.
+            await self._generate(prompted, _WARM_UP, Lane.INTERACTIVE)
 
     async def infer(
         self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
-        asked = self._asked.get(task)
-        if asked is None:
+        prompted = self._prompted.get(task)
+        if prompted is None:
             return [NOT_STARTED] * len(texts)
-        outcomes = await asyncio.gather(*(asked.shared.ask(text, lane) for text in texts))
+        outcomes = await asyncio.gather(*(prompted.shared.infer(text, lane) for text in texts))
         return [one if isinstance(one, Answer) else Answer(one, one.usage) for one in outcomes]
 
-    def _ask(self, task: Task, tokenizer: Any, context: int) -> _Asked:
+    def _prompt(self, task: Task, tokenizer: Any, context: int) -> _Prompted:
         try:
             prompts = ChatPrompts(tokenizer, task, context)
-            # Too short a context is told of now, not by the first long review.
+            # Raises for too short a context now, not with the first long review.
             assert prompts.room
         except ChatError as error:
             raise EngineLoadError(f"{self._package.folder}: {error}") from error
 
         async def run(text: str, lane: Lane) -> Answer | ItemFailure:
-            return await self._generate(self._asked[task.name], text, lane)
+            return await self._generate(self._prompted[task.name], text, lane)
 
-        return _Asked(prompts, sampling_of(prompts), Shared(run))
+        return _Prompted(prompts, sampling_of(prompts), Shared(run))
 
-    async def _generate(self, asked: _Asked, text: str, lane: Lane) -> Answer | ItemFailure:
+    async def _generate(self, prompted: _Prompted, text: str, lane: Lane) -> Answer | ItemFailure:
         assert self._core is not None
         if len(text) < _LONG:
-            (ids,) = asked.prompts.prompts([text])
+            (ids,) = prompted.prompts.prompts([text])
         else:
-            (ids,) = await asyncio.to_thread(asked.prompts.prompts, [text])
+            (ids,) = await asyncio.to_thread(prompted.prompts.prompts, [text])
         began = time.monotonic()
-        output = await self._core.generate(ids, asked.sampling, lane)
+        output = await self._core.generate(ids, prompted.sampling, lane)
         if isinstance(output, ItemFailure):
             return output
         usage = _usage(output, time.monotonic() - began)
-        outcome = self._read(asked.prompts, text, output.outputs[0])
+        outcome = self._read(prompted.prompts, text, output.outputs[0])
         if isinstance(outcome, ItemFailure):
             return replace(outcome, usage=usage)
         return Answer(outcome, usage)
 
-    def _read(self, prompts: ChatPrompts, text: str, said: Any) -> TaskOutput | ItemFailure:
+    def _read(self, prompts: ChatPrompts, text: str, completion: Any) -> TaskOutput | ItemFailure:
         task, calibration = prompts.task, self._calibration
         if task.answer == "spans":
-            return read_names(task, text, said)
+            return read_names(task, text, completion)
         words = list(zip(prompts.words, prompts.word_ids, strict=True))
-        steps = [{word: step[id].logprob for word, id in words} for step in said.logprobs]
+        steps = [{word: step[id].logprob for word, id in words} for step in completion.logprobs]
         if task.answer == "label":
             scores = calibration.sentiment_scores(steps[0])
             return SentimentOutput(max(scores, key=lambda label: scores[label]), scores)
@@ -147,8 +147,8 @@ class VllmChatEngine(VllmEngine):
 def chat_arguments(tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Engine arguments that the answers of these tasks need."""
     return {
-        # What one request of a batch asks for must not change what another gets: of vLLM's ways to
-        # ask for probabilities, only this one holds in a batch of several tasks.
+        # The settings of one request must not change the answers of others in its batch: of vLLM's
+        # modes for log-probabilities, only this one is safe in a batch of several tasks.
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": max(len(words_of(task)) for task in tasks.values()),
         "structured_outputs_config": {"backend": "xgrammar"},
@@ -204,7 +204,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def read_topics(
-    task: Task, steps: Sequence[Mapping[str, float]], calibration: Calibration
+    task: Task, steps: Sequence[Mapping[str, float]], calibration: ChatCalibration
 ) -> TopicOutput:
     """Topics by falling score, from the log-probabilities of the words at each topic's place.
 
@@ -219,13 +219,13 @@ def read_topics(
     return TopicOutput(tuple(sorted(topics, key=lambda topic: -topic.score)))
 
 
-def read_names(task: Task, text: str, said: Any) -> NerOutput | ItemFailure:
+def read_names(task: Task, text: str, completion: Any) -> NerOutput | ItemFailure:
     """Names that stand in the text; a name's score is the mean probability of its tokens."""
     try:
-        spans = read_spans(task, said.text, text)
-        scores = name_scores(said)
+        spans = read_spans(task, completion.text, text)
+        scores = name_scores(completion)
     except ValueError as error:
-        ended = f"{said.finish_reason} after {len(said.token_ids)} tokens"
+        ended = f"{completion.finish_reason} after {len(completion.token_ids)} tokens"
         message = f"expected a list of names, {error} (ended by {ended})"
         return ItemFailure("INVALID_ANSWER", message, retryable=False)
     return NerOutput(
@@ -242,7 +242,7 @@ def read_names(task: Task, text: str, said: Any) -> NerOutput | ItemFailure:
     )
 
 
-def name_scores(said: Any) -> list[float]:
+def name_scores(completion: Any) -> list[float]:
     """Of each object in the list: exp of the mean log-probability of the tokens it is written in.
 
     Read along the tokens as they were decoded one by one: where a character is made of several
@@ -250,7 +250,7 @@ def name_scores(said: Any) -> list[float]:
     """
     pieces = [
         (step[token].decoded_token or "", step[token].logprob)
-        for token, step in zip(said.token_ids, said.logprobs, strict=True)
+        for token, step in zip(completion.token_ids, completion.logprobs, strict=True)
     ]
     written = "".join(piece for piece, _ in pieces)
     ends: list[int] = []

@@ -1,4 +1,4 @@
-"""vLLM itself: an `AsyncLLM` with its engine in a process of its own, and what it says of itself.
+"""vLLM itself: an `AsyncLLM`, its engine in a process of its own, its statistics and its death.
 
 The only module that starts vLLM. Everything of vLLM is imported late: it takes seconds, and reads
 its environment while it does.
@@ -25,11 +25,12 @@ from reviewmesh_worker.engines.interface import (
     EngineMemoryError,
     ItemFailure,
 )
+from reviewmesh_worker.engines.lanes import Lane, due
+from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm import causes
+from reviewmesh_worker.engines.vllm.arguments import engine_arguments
 from reviewmesh_worker.engines.vllm.causes import Cause
-from reviewmesh_worker.engines.vllm.settings import VllmSettings, engine_arguments
 from reviewmesh_worker.engines.vllm.stats import ENGINE_METRICS, EngineStats, stat_logger
-from reviewmesh_worker.lanes import Lane, due
 
 T = TypeVar("T")
 

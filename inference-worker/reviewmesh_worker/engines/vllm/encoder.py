@@ -30,11 +30,11 @@ from reviewmesh_worker.engines.interface import (
     ItemFailure,
     Usage,
 )
+from reviewmesh_worker.engines.lanes import Lane
+from reviewmesh_worker.engines.settings import VllmSettings
+from reviewmesh_worker.engines.sharing import Shared
 from reviewmesh_worker.engines.vllm.base import VllmEngine
-from reviewmesh_worker.engines.vllm.settings import VllmSettings
-from reviewmesh_worker.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.sharing import Shared
 from reviewmesh_worker.tasks.definition import Task
 from reviewmesh_worker.tasks.labels import HeadLabels
 
@@ -84,7 +84,7 @@ class VllmEncoderEngine(VllmEngine):
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._core is None:
             return [NOT_STARTED] * len(texts)
-        outcomes = await asyncio.gather(*(self._shared.ask(text, lane) for text in texts))
+        outcomes = await asyncio.gather(*(self._shared.infer(text, lane) for text in texts))
         return [_answer(task, outcome) for outcome in outcomes]
 
     async def _read(self, text: str, lane: Lane) -> _Read | ItemFailure:
@@ -99,8 +99,8 @@ class VllmEncoderEngine(VllmEngine):
         if isinstance(rows, ItemFailure):
             return rows
         labels = self._config.labels
-        said = [split(row, labels) for row in rows]
-        (logits,) = gather([encoded], windows, said)
+        heads = [split(row, labels) for row in rows]
+        (logits,) = gather([encoded], windows, heads)
         if len(text) < _LONG:
             reading = _judge(text, encoded, logits, self._config)
         else:

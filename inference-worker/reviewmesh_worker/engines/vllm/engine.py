@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from reviewmesh_worker.engines.interface import Engine, EngineLoadError
+from reviewmesh_worker.engines.settings import EngineSettings
 from reviewmesh_worker.engines.vllm.chat import VllmChatEngine
 from reviewmesh_worker.engines.vllm.encoder import VllmEncoderEngine
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.settings import Settings
 from reviewmesh_worker.tasks.definition import Task
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".gguf", ".onnx")
 
 
-def open_engine(package: Package, tasks: Mapping[str, Task], settings: Settings) -> Engine:
+def open_engine(package: Package, tasks: Mapping[str, Task], settings: EngineSettings) -> Engine:
     """Raises EngineLoadError."""
     weights = [file for file in package.manifest.files if file.endswith(_WEIGHTS)]
     if settings.vllm.load_format == "dummy" and weights:

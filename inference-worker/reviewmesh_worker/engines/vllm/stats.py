@@ -1,4 +1,4 @@
-"""What vLLM says of itself: its load for every answer, its metrics beside the worker's.
+"""vLLM's own statistics: its load for every answer, its metrics beside the worker's.
 
 vLLM registers its metrics under names that two engines of one process would share, and takes those
 of the first away. Here each engine has a registry of its own, whose samples get the worker's labels
@@ -18,7 +18,7 @@ from reviewmesh_worker.engines.interface import EngineLoad
 
 
 class EngineStats:
-    """The engine's latest word on its load."""
+    """The last load that the engine reported."""
 
     def __init__(self) -> None:
         self.load = EngineLoad(running=0, waiting=0, kv_usage=0.0)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewmesh_worker.models import BUNDLED_MODEL
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import (
     CARD_FILE,
     EVALUATION_FILE,

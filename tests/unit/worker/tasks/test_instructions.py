@@ -19,7 +19,7 @@ REVIEWS = ("Great app and fast too", "The driver was late. I will never use them
 TEMPLATES = [
     template
     for family, templates in yaml.safe_load(
-        (resources.files("reviewmesh_worker.evaluation") / "hostile.yaml").read_text("utf-8")
+        (resources.files("reviewmesh_models.evaluation") / "hostile.yaml").read_text("utf-8")
     ).items()
     if family != "phrased_otherwise"
     for template in templates

@@ -6,17 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewmesh_worker.tasks.definition import load_tasks
-from reviewmesh_worker.tasks.prompt import prefix_of, prompt_of, without_turn_tokens
+from reviewmesh_worker.tasks.prompt import prefix_of, without_turn_tokens
 
 TURNS = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>")
 TASKS = load_tasks()
 
 
-def test_all_prompts_of_a_task_begin_alike_and_end_with_the_review() -> None:
+def test_a_prefix_names_every_label_and_leaves_no_placeholder() -> None:
     for task in TASKS.values():
-        prompt = prompt_of(task, "It {labels} was {review} fine", TURNS)
-        assert prompt == prefix_of(task) + "It {labels} was {review} fine"
         assert all(label.id in prefix_of(task) for label in task.labels)
+        assert "{labels}" not in prefix_of(task) and "{review}" not in prefix_of(task)
+
+
+def test_what_looks_like_a_placeholder_in_a_review_stays() -> None:
+    text = "It {labels} was {review} fine"
+    assert without_turn_tokens(text, TURNS) == text
 
 
 @given(st.text(alphabet="<>/_ostaruefndb x", max_size=60), st.lists(st.sampled_from(TURNS)))

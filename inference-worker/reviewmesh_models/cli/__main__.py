@@ -1,0 +1,28 @@
+"""`reviewmesh-models`: train, evaluate, compare, register and promote packages.
+
+Needs the extras `worker` and `cli`; `train` needs `training` as well.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from reviewmesh_models.cli import evaluation_commands as evaluation
+from reviewmesh_models.cli import registry_commands as registry
+from reviewmesh_models.cli.training_command import train
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+app.command()(train)
+app.command()(evaluation.evaluate)
+app.command()(evaluation.gate)
+app.command()(evaluation.compare)
+app.command("list")(registry.list_packages)
+app.command()(registry.show)
+app.command()(registry.add)
+app.command()(registry.promote)
+app.command()(registry.rollback)
+
+
+if __name__ == "__main__":
+    app()

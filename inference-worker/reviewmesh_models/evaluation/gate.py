@@ -1,0 +1,153 @@
+"""Whether a package may serve: its report against the rules of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reviewmesh_models.evaluation.report import Against, Report, TaskMade
+
+ScoreName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$")]
+
+
+class GateError(ValueError):
+    """No gate in a file; the message says what is off."""
+
+
+class Gate(BaseModel):
+    """Rules by the name of the score that they are of; see gate.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    floors: dict[ScoreName, float] = {}
+    ceilings: dict[ScoreName, float] = {}
+    margins: dict[ScoreName, Annotated[float, Field(ge=0)]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule, and what the package has to show for it."""
+
+    name: str
+    wanted: str
+    got: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    rules: tuple[Rule, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(rule.passed for rule in self.rules)
+
+    @property
+    def failures(self) -> list[str]:
+        return [
+            f"{rule.name}: expected {rule.wanted}, got {rule.got}"
+            for rule in self.rules
+            if not rule.passed
+        ]
+
+
+def read_gate(file: Path | None = None) -> Gate:
+    """The rules of a file, or those that come with the project. Raises GateError."""
+    source: Traversable | Path = file or resources.files(__package__) / "gate.yaml"
+    try:
+        return Gate.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")) or {})
+    except OSError as error:
+        raise GateError(f"expected a gate at {source}, {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GateError(f"{source}: expected YAML, {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        )
+        raise GateError(f"{source}: {problems}") from error
+
+
+def check(
+    report: Report,
+    digest: str,
+    tasks: Mapping[str, TaskMade],
+    gate: Gate,
+    serving: str | None,
+) -> GateResult:
+    """Whether the package of a digest may serve the tasks, as they are defined now.
+
+    `serving` is the digest of the package that serves them, None where none does. A report of
+    another package, of other definitions of the tasks, or beside another package in service does
+    not count, whatever its scores.
+    """
+    rules = [_of_this_package(report, digest), *_of_these_tasks(report, tasks)]
+    rules += [
+        _limit(report, name, limit, highest=False)
+        for name, limit in _of_tasks(gate.floors, tasks).items()
+    ]
+    rules += [
+        _limit(report, name, limit, highest=True)
+        for name, limit in _of_tasks(gate.ceilings, tasks).items()
+    ]
+    if serving is not None and serving != digest:
+        against = next((one for one in report.against if one.package.digest == serving), None)
+        rules += [
+            _margin(against, serving, name, margin)
+            for name, margin in _of_tasks(gate.margins, tasks).items()
+        ]
+    return GateResult(tuple(rules))
+
+
+def _of_tasks(limits: Mapping[str, float], tasks: Collection[str]) -> dict[str, float]:
+    return {name: limit for name, limit in limits.items() if name.split(".")[0] in tasks}
+
+
+def _of_this_package(report: Report, digest: str) -> Rule:
+    found = report.package.digest
+    return Rule("report of this package", digest, found, found == digest)
+
+
+def _of_these_tasks(report: Report, tasks: Mapping[str, TaskMade]) -> list[Rule]:
+    return [
+        Rule(
+            f"report of the task {name}",
+            _version(task),
+            _version(report.tasks[name]) if name in report.tasks else "none",
+            report.tasks.get(name) == task,
+        )
+        for name, task in tasks.items()
+    ]
+
+
+def _version(task: TaskMade) -> str:
+    return f"version {task.version}, {task.digest}"
+
+
+def _limit(report: Report, name: str, limit: float, *, highest: bool) -> Rule:
+    wanted = f"at {'most' if highest else 'least'} {limit:g}"
+    score = report.scores.get(name)
+    if score is None:
+        return Rule(name, wanted, "no such score", False)
+    value = score.value
+    return Rule(name, wanted, f"{value:.4f}", value <= limit if highest else value >= limit)
+
+
+def _margin(against: Against | None, serving: str, name: str, margin: float) -> Rule:
+    label = f"{name} against what serves"
+    wanted = f"surely not more than {margin:g} lower"
+    if against is None:
+        return Rule(
+            label, wanted, f"no comparison with {serving[:19]}…: evaluate against it", False
+        )
+    difference = against.differences.get(name)
+    if difference is None:
+        return Rule(label, wanted, "no such score of both", False)
+    got = f"{difference.value:+.4f}, 95 % from {difference.low:+.4f} to {difference.high:+.4f}"
+    return Rule(label, wanted, got, difference.low >= -margin)

@@ -1,0 +1,274 @@
+"""A package on labelled rows, hostile texts and golden rows, through the engine that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from reviewmesh_models.evaluation.attack import FLIPPED_TASKS, attack, families_of, flips_of
+from reviewmesh_models.evaluation.bootstrap import difference_of, percentile_of, score_of
+from reviewmesh_models.evaluation.golden import golden_texts, judge_golden
+from reviewmesh_models.evaluation.measures import (
+    Outcomes,
+    baselines_of,
+    bins_of,
+    confusion_of,
+    label_parts_of,
+    measures_of,
+    predicted_labels,
+    rows_of,
+    stated_of,
+)
+from reviewmesh_models.evaluation.predictions import (
+    IN_FLIGHT,
+    Outcome,
+    Predictions,
+    Predictor,
+    Step,
+)
+from reviewmesh_models.evaluation.report import (
+    Against,
+    Data,
+    Golden,
+    LabelScores,
+    PackageName,
+    Report,
+    Score,
+    Speed,
+    TaskMade,
+)
+from reviewmesh_models.evaluation.rows import ENTITIES_FILE, DevRows, Row, language_rows
+from reviewmesh_models.evaluation.scores import Measure, counts_of, hits, micro_f1, share
+from reviewmesh_models.evaluation.slices import slices_of
+from reviewmesh_worker.engines.interface import Engine
+from reviewmesh_worker.tasks import NER, SENTIMENT
+from reviewmesh_worker.tasks.definition import Task
+
+_LATENCY_TEXTS: Final = 100
+_ANSWERS_A_SAMPLE: Final = 32
+"""The time that so many answers take is one sample of the speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowPredictions:
+    """The predictions of a package for the rows."""
+
+    package: PackageName
+    texts: Sequence[str]
+    """The reviews; the entity rows' texts where no task is scored on reviews."""
+    predictions: Predictions
+    """Every task of each of these texts."""
+    outcomes: Outcomes
+    """Of the rows that each task is scored on."""
+
+
+def evaluate_engine(
+    engine: Engine,
+    rows: DevRows,
+    tasks: Mapping[str, Task],
+    command: str,
+    step: Step,
+    against: Sequence[Engine] = (),
+) -> Report:
+    """The whole report of the package behind an engine that has not started.
+
+    `tasks` are all that there are; scored are those that the engine answers. `against` are
+    engines of other packages, for the same rows. Raises EngineLoadError and EngineDead.
+    """
+    return asyncio.run(_evaluate(engine, rows, tasks, command, step, against))
+
+
+def name_of(engine: Engine) -> PackageName:
+    """The package behind an engine, by the lineage of its answers."""
+    about = next(iter(engine.tasks.values()))
+    return PackageName(
+        name=about.model,
+        version=about.model_version,
+        digest=about.model_digest,
+        engine=about.engine,
+    )
+
+
+async def _start_and_predict(engine: Engine, rows: DevRows, step: Step) -> RowPredictions:
+    """The predictions of the package behind an engine that has not started."""
+    await engine.start()
+    try:
+        return await _predict_rows(engine, Predictor(engine, step), rows)
+    finally:
+        await engine.close()
+
+
+async def _evaluate(
+    engine: Engine,
+    rows: DevRows,
+    all_tasks: Mapping[str, Task],
+    command: str,
+    step: Step,
+    against: Sequence[Engine],
+) -> Report:
+    started = time.monotonic()
+    tasks = {name: task for name, task in all_tasks.items() if name in engine.tasks}
+    await engine.start()
+    try:
+        predictor = Predictor(engine, step)
+        on_rows = await _predict_rows(engine, predictor, rows)
+        attacked = await attack(predictor, on_rows.texts, on_rows.predictions.outcomes, all_tasks)
+        golden = {name: await _judge_golden(predictor, task) for name, task in tasks.items()}
+        languages = await _score_languages(predictor) if SENTIMENT in tasks else {}
+        speed = await _time(predictor, on_rows, list(tasks))
+    finally:
+        await engine.close()
+    measures = measures_of(rows, on_rows.outcomes, tasks)
+    for task in FLIPPED_TASKS:
+        if task in tasks:
+            measures[f"{task}.flip_rate"] = flips_of(attacked, task)
+    others = [await _start_and_predict(other, rows, step) for other in against]
+    return Report(
+        package=on_rows.package,
+        tasks={
+            name: TaskMade(version=task.version, digest=task.digest) for name, task in tasks.items()
+        },
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        data={
+            file: Data(
+                digest=digest, rows=len(rows.entities if file == ENTITIES_FILE else rows.reviews)
+            )
+            for file, digest in rows.digests.items()
+        },
+        scores={name: score_of(measure) for name, measure in measures.items()},
+        baselines=baselines_of(rows, tasks),
+        labels={
+            name: _labels(task, rows_of(name, rows), on_rows.outcomes[name])
+            for name, task in tasks.items()
+        },
+        confusion=confusion_of(rows.reviews, on_rows.outcomes[SENTIMENT], tasks[SENTIMENT])
+        if SENTIMENT in tasks
+        else None,
+        calibration={
+            name: bins_of(stated_of(name, rows_of(name, rows), on_rows.outcomes[name]))
+            for name in tasks
+        },
+        slices=_slices(rows, on_rows.outcomes, tasks) | languages,
+        hostile=families_of(attacked),
+        golden=golden,
+        speed=speed,
+        against=[_against(other, rows, tasks, measures) for other in others],
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+async def _predict_rows(engine: Engine, predictor: Predictor, rows: DevRows) -> RowPredictions:
+    tasks = list(engine.tasks)
+    texts = [row["text"] for row in rows.reviews or rows.entities]
+    predictions = await predictor.predict("reviews", tasks, texts)
+    outcomes = dict(predictions.outcomes)
+    if NER in tasks and rows.reviews:
+        named = await predictor.predict(
+            "entity rows", [NER], [row["text"] for row in rows.entities]
+        )
+        outcomes |= named.outcomes
+    return RowPredictions(name_of(engine), texts, predictions, outcomes)
+
+
+async def _judge_golden(predictor: Predictor, task: Task) -> Golden:
+    predictions = await predictor.predict(
+        f"golden rows of {task.name}", [task.name], golden_texts(task)
+    )
+    return judge_golden(task, predictions.outcomes[task.name])
+
+
+async def _score_languages(predictor: Predictor) -> dict[str, dict[str, dict[str, Score]]]:
+    rows = language_rows()
+    predictions = await predictor.predict(
+        "other languages", [SENTIMENT], [row["text"] for row in rows]
+    )
+    right = share(
+        hits([row["sentiment"] for row in rows], predicted_labels(predictions.outcomes[SENTIMENT]))
+    )
+    languages = slices_of(rows)["language"]
+    return {
+        "language, own short reviews": {
+            name: {"sentiment.accuracy": score_of(right.of_rows(chosen))}
+            for name, chosen in languages.items()
+        }
+    }
+
+
+async def _time(predictor: Predictor, on_rows: RowPredictions, tasks: Sequence[str]) -> Speed:
+    count = min(len(on_rows.texts), _LATENCY_TEXTS)
+    # A leading space misses the engine's answer cache and does not change what the text says.
+    texts = [f" {on_rows.texts[at * len(on_rows.texts) // count]}" for at in range(count)]
+    took = np.array(await predictor.time("one by one", tasks, texts)) * 1000
+    return Speed(
+        reviews_per_s=score_of(_speed(on_rows.predictions)),
+        in_flight=IN_FLIGHT,
+        latency_p50_ms=percentile_of(took, 50),
+        latency_p95_ms=percentile_of(took, 95),
+    )
+
+
+def _speed(predictions: Predictions) -> Measure:
+    """Answers by seconds, a row per so many answers in the order in which they came."""
+    ends = [*range(_ANSWERS_A_SAMPLE, len(predictions.finished_s), _ANSWERS_A_SAMPLE)]
+    ends.append(len(predictions.finished_s))
+    at = predictions.finished_s[np.array(ends) - 1]
+    parts = np.column_stack([np.diff(ends, prepend=0), np.diff(at, prepend=0.0)])
+    return Measure(parts.astype(float), lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1e-9))
+
+
+def _labels(
+    task: Task, rows: Sequence[Row], predicted: Sequence[Outcome]
+) -> dict[str, LabelScores]:
+    parts = label_parts_of(task, rows, predicted)
+    return {
+        label: LabelScores(
+            f1=score_of(micro_f1(parts[:, [at]])),
+            precision=counts.precision,
+            recall=counts.recall,
+            gold=counts.right + counts.missed,
+            said=counts.right + counts.wrong,
+        )
+        for at, (label, counts) in enumerate(zip(task.label_ids, counts_of(parts), strict=True))
+    }
+
+
+def _slices(
+    rows: DevRows, outcomes: Outcomes, tasks: Mapping[str, Task]
+) -> dict[str, dict[str, dict[str, Score]]]:
+    """The first score of each task on the rows of each slice.
+
+    No means over labels: a slice lacks some of them.
+    """
+    found: dict[str, dict[str, dict[str, Score]]] = {}
+    for name, task in tasks.items():
+        measures = measures_of(rows, {name: outcomes[name]}, {name: task})
+        first = next(iter(measures))
+        for kind, slices in slices_of(rows_of(name, rows)).items():
+            for place, chosen in slices.items():
+                score = score_of(measures[first].of_rows(chosen))
+                found.setdefault(kind, {}).setdefault(place, {})[first] = score
+    return found
+
+
+def _against(
+    other: RowPredictions,
+    rows: DevRows,
+    tasks: Mapping[str, Task],
+    measures: Mapping[str, Measure],
+) -> Against:
+    both = {name: task for name, task in tasks.items() if name in other.outcomes}
+    theirs = measures_of(rows, {name: other.outcomes[name] for name in both}, both)
+    return Against(
+        package=other.package,
+        scores={name: score_of(measure) for name, measure in theirs.items()},
+        differences={
+            name: difference_of(measures[name], measure) for name, measure in theirs.items()
+        },
+    )

@@ -1,0 +1,132 @@
+"""A whole training: a config and a folder of labelled rows in, a package out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from reviewmesh_models.training.config import CausalConfig, TrainingConfig, as_plain
+from reviewmesh_models.training.curves import LOSS_FILE, Curves, plot_curves
+from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.rows import LabelledData, read_data
+from reviewmesh_models.training.workplace import Workplace
+from reviewmesh_worker.packages.manifest import Base, Data, write_manifest
+from reviewmesh_worker.tasks.definition import Task
+
+_UNSTATED: Final = "not stated"
+
+
+def train_package(
+    config: TrainingConfig, tasks: Mapping[str, Task], data: Path, output: Path, console: Console
+) -> None:
+    """Make the package, or go on where a training of the same things was stopped.
+
+    Raises ConfigError, DataError, OutputError, ChatError, and FileNotFoundError for a data file.
+    """
+    _prepare_libraries()
+    # First of all: what is not installed should be known before anything is made.
+    run = _run_of(config)
+    learned = _tasks_of(config, tasks)
+    labelled = read_data(data, learned)
+    workplace = Workplace(output, _decisive(config, learned, labelled))
+    with Progress(console) as progress:
+        _tell_rows(labelled, progress)
+        curves = run(config, learned, labelled, workplace.checkpoints, workplace.package, progress)
+        title = f"{config.name}, version {config.version}"
+        plot_curves(curves, title, workplace.package / LOSS_FILE)
+    write_manifest(
+        workplace.package,
+        name=config.name,
+        version=config.version,
+        kind=config.kind,
+        tasks=learned,
+        base=_base(config),
+        license=config.license,
+        data=_data(config, labelled),
+        training={"config": as_plain(config), "rows": _counts(labelled)},
+    )
+    workplace.finish()
+
+
+def _prepare_libraries() -> None:
+    """Settings that they read when they are first imported."""
+    # Nothing is ever downloaded: a name that is no folder is an error, not an errand.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Threads that wait for each other by spinning slow a busy machine down several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _tasks_of(config: TrainingConfig, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    wanted = config.tasks if isinstance(config, CausalConfig) else tasks
+    return {name: tasks[name] for name in wanted}
+
+
+def _run_of(config: TrainingConfig) -> Callable[..., Curves]:
+    # Each kind brings libraries that take seconds to import and that the other does without.
+    if isinstance(config, CausalConfig):
+        from reviewmesh_models.training.causal.run import train_causal
+
+        return train_causal
+    from reviewmesh_models.training.encoder.run import train_encoder
+
+    return train_encoder
+
+
+def _decisive(
+    config: TrainingConfig, tasks: Mapping[str, Task], data: LabelledData
+) -> dict[str, Any]:
+    files = [file for file in (data.reviews_file, data.entities_file) if file is not None]
+    return {
+        "config": as_plain(config),
+        "tasks": {name: task.digest for name, task in tasks.items()},
+        "data": {file.name: file.sha256 for file in files},
+        "rows": _counts(data),
+    }
+
+
+def _counts(data: LabelledData) -> dict[str, dict[str, int]]:
+    return {
+        name: {"learned": len(rows.learn), "held_out": len(rows.held_out), "in_dev": rows.in_dev}
+        for name, rows, file in (
+            ("reviews", data.reviews, data.reviews_file),
+            ("entities", data.entities, data.entities_file),
+        )
+        if file is not None
+    }
+
+
+def _tell_rows(data: LabelledData, progress: Progress) -> None:
+    for name, counts in _counts(data).items():
+        progress.say(
+            f"{name}: {counts['learned']} rows to learn from, {counts['held_out']} held out"
+        )
+        if counts["in_dev"]:
+            progress.say(
+                f"{name}: {counts['in_dev']} rows left out, since the dev file holds their text"
+            )
+
+
+def _base(config: TrainingConfig) -> Base | None:
+    if not isinstance(config, CausalConfig):
+        from reviewmesh_models.training.encoder.run import BASE
+
+        return BASE
+    if config.base is None:
+        return None
+    return Base(name=config.base.name, source=config.base.source, licence=config.base.license)
+
+
+def _data(config: TrainingConfig, data: LabelledData) -> list[Data]:
+    licences = config.data_licenses
+    return [
+        Data(name=file.name, sha256=file.sha256, rows=file.rows, licence=licence or _UNSTATED)
+        for file, licence in (
+            (data.reviews_file, licences.reviews),
+            (data.entities_file, licences.entities),
+        )
+        if file is not None
+    ]

@@ -1,0 +1,68 @@
+"""Concurrent calls with the same text share one inference; later ones hit the cache.
+
+One exception: an engine does not move up a text that it accepted for a backfill, so an interactive
+call with the same text starts a second inference.
+
+For an engine that batches by itself; see `batching` for one that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+from reviewmesh_worker.engines.answer_cache import AnswerCache
+from reviewmesh_worker.engines.interface import ItemFailure
+from reviewmesh_worker.engines.lanes import Lane
+
+T = TypeVar("T")
+
+MAX_CACHED: Final = 4096
+
+
+class Shared(Generic[T]):
+    """Runs `run(text, lane)` once for calls that overlap, and caches its outcome for later ones.
+
+    To be used from one event loop.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[str, Lane], Awaitable[T | ItemFailure]],
+        *,
+        max_cached: int = MAX_CACHED,
+    ) -> None:
+        self._run = run
+        self._running: dict[tuple[str, Lane], _Running[T]] = {}
+        self._cache: AnswerCache[T] = AnswerCache(max_cached)
+
+    async def infer(self, text: str, lane: Lane = Lane.INTERACTIVE) -> T | ItemFailure:
+        """The outcome of one text. Cancelling the last caller cancels the run. Raises as `run`."""
+        cached = self._cache.get(text)
+        if cached is not None:
+            return cached
+        key = (text, Lane.INTERACTIVE)
+        if key not in self._running:
+            key = (text, lane)
+        running = self._running.get(key)
+        if running is None:
+            running = _Running(asyncio.ensure_future(self._run(text, lane)))
+            self._running[key] = running
+        running.callers += 1
+        try:
+            outcome = await asyncio.shield(running.task)
+        finally:
+            running.callers -= 1
+            if running.callers == 0:
+                running.task.cancel()
+                if self._running.get(key) is running:
+                    del self._running[key]
+        self._cache.put(text, outcome)
+        return outcome
+
+
+class _Running(Generic[T]):
+    def __init__(self, task: asyncio.Future[T | ItemFailure]) -> None:
+        self.task = task
+        self.callers = 0

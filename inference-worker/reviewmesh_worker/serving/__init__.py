@@ -1,0 +1,1 @@
+"""The process that serves: gRPC server, packages in service, admission, health, settings."""

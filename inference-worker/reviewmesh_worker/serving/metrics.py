@@ -1,0 +1,47 @@
+"""Every metric of a worker, declared once with its meaning and unit."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ITEMS = Counter(
+    "reviewmesh_worker_items_total",
+    "Items answered, by outcome.",
+    ["task", "model_version", "outcome"],
+)
+CALL_ITEMS = Histogram(
+    "reviewmesh_worker_call_items",
+    "Items in a call.",
+    ["task"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+ENGINE_SECONDS = Histogram(
+    "reviewmesh_worker_engine_seconds",
+    "Seconds that the engine took for a call, its own queue included.",
+    ["task", "model_version"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+REFUSED = Counter("reviewmesh_worker_refused_total", "Calls refused, by status code.", ["code"])
+IN_FLIGHT = Gauge("reviewmesh_worker_in_flight_items", "Items admitted and not answered.")
+WAITING = Gauge("reviewmesh_worker_waiting_items", "Items in the engine's queue.")
+MODEL = Gauge(
+    "reviewmesh_worker_model_info",
+    "1 for the model that a task is served by now.",
+    ["task", "engine", "model", "model_version", "model_digest"],
+)
+SWAP_OUTCOMES = ("beside", "drained", "refused", "failed")
+SWAPS = Counter(
+    "reviewmesh_worker_swaps_total",
+    "Changes of the registry that reached this worker: done while the old model served (beside) "
+    "or after it was let go of (drained), refused before a load, failed in it. The last two leave "
+    "the old model serving.",
+    ["outcome"],
+)
+for _outcome in SWAP_OUTCOMES:
+    # Pre-create the labels, so that rate() sees the first increment.
+    SWAPS.labels(_outcome)
+LOAD_SECONDS = Histogram(
+    "reviewmesh_worker_load_seconds",
+    "Seconds to load a package and warm it up.",
+    buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+)

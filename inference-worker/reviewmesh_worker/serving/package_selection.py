@@ -1,0 +1,104 @@
+"""Selects the package that serves each task: a fixed one, or the one that a registry's alias names.
+
+A selection reads and checks, it loads nothing. `state` is cheap enough to poll every second; call
+`select` again only when it has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from reviewmesh_worker.engines.interface import EngineLoadError
+from reviewmesh_worker.packages.manifest import Package, PackageError
+from reviewmesh_worker.packages.registry import Registry, RegistryError
+from reviewmesh_worker.serving.settings import WorkerSettings
+from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
+
+
+class PackageSelection(Protocol):
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The definitions of the tasks to serve."""
+        ...
+
+    def state(self) -> object:
+        """Equal to the last one as long as nothing has changed. Raises OSError."""
+        ...
+
+    def select(self, task: str) -> Package:
+        """The package to serve, files unverified. Raises PackageError, RegistryError or OSError."""
+        ...
+
+    def previous(self, task: str) -> Package | None:
+        """The package that served before, if any. Raises as `select`."""
+        ...
+
+
+class FixedPackage:
+    """One package in a folder, for all tasks; it does not change while it is served."""
+
+    def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
+        self._package = Package.open(folder)
+        self._package.verify_tasks(defined)
+        served = {
+            name: task for name, task in defined.items() if name in self._package.manifest.tasks
+        }
+        self.tasks = _picked(named, served, f"{self._package.id} in {folder}")
+
+    def state(self) -> object:
+        return self._package.digest
+
+    def select(self, task: str) -> Package:
+        return self._package
+
+    def previous(self, task: str) -> Package | None:
+        return None
+
+
+class RegistryAliases:
+    """The packages that a registry's aliases name as serving, task by task."""
+
+    def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
+        self._registry = Registry(folder)
+        self.tasks = _picked(named, defined, "the folder of task definitions")
+
+    def state(self) -> object:
+        return tuple(self._registry.raw_aliases(task) for task in self.tasks)
+
+    def select(self, task: str) -> Package:
+        return self._fitting(self._registry.resolve(task).package, task)
+
+    def previous(self, task: str) -> Package | None:
+        before = self._registry.resolve_previous(task)
+        return None if before is None else self._fitting(before.package, task)
+
+    def _fitting(self, package: Package, task: str) -> Package:
+        if task not in package.manifest.tasks:
+            raise RegistryError(
+                f"{package.id} stands as serving {task} and was made for "
+                f"{', '.join(sorted(package.manifest.tasks))}; promote a package for {task}"
+            )
+        package.verify_tasks({task: self.tasks[task]})
+        return package
+
+
+def selection_of(settings: WorkerSettings) -> PackageSelection:
+    """Raises EngineLoadError."""
+    try:
+        defined = load_tasks(settings.task_definitions)
+        if settings.model_registry is not None:
+            return RegistryAliases(settings.model_registry, defined, settings.tasks)
+        return FixedPackage(settings.model, defined, settings.tasks)
+    except (PackageError, RegistryError, TaskError) as error:
+        raise EngineLoadError(str(error)) from error
+
+
+def _picked(named: Collection[str], there: Mapping[str, Task], whose: str) -> Mapping[str, Task]:
+    if foreign := set(named) - there.keys():
+        raise PackageError(
+            f"{whose} has the tasks {', '.join(sorted(there))}, and REVIEWMESH_WORKER__TASKS names "
+            f"{', '.join(sorted(foreign))} besides; take that out, or name what has it"
+        )
+    return {name: task for name, task in there.items() if not named or name in named}

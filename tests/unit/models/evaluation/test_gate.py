@@ -1,0 +1,142 @@
+"""What passes a gate, and that a report of something else does not count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reviewmesh_models.evaluation.gate import Gate, GateError, GateResult, check, read_gate
+from reviewmesh_models.evaluation.report import (
+    Against,
+    Difference,
+    PackageName,
+    Report,
+    Score,
+    Speed,
+    TaskMade,
+)
+
+OURS, THEIRS = "sha256:ours", "sha256:theirs"
+MADE = {"sentiment": TaskMade(version="1", digest="sha256:task")}
+
+
+def _score(value: float) -> Score:
+    return Score(value=value, low=value - 0.01, high=value + 0.01, rows=100)
+
+
+def _package(digest: str) -> PackageName:
+    return PackageName(name="small", version="1", digest=digest, engine="onnx")
+
+
+def _report(scores: dict[str, float], differences: dict[str, Difference] | None = None) -> Report:
+    against = (
+        []
+        if differences is None
+        else [Against(package=_package(THEIRS), scores={}, differences=differences)]
+    )
+    return Report(
+        package=_package(OURS),
+        tasks=MADE,
+        made_at="2026-01-01T00:00:00+00:00",
+        command="reviewmesh-models evaluate",
+        seconds=1,
+        data={},
+        scores={name: _score(value) for name, value in scores.items()},
+        baselines={},
+        labels={},
+        confusion=None,
+        calibration={},
+        slices={},
+        hostile={},
+        golden={},
+        speed=Speed(
+            reviews_per_s=_score(1),
+            in_flight=1,
+            latency_p50_ms=_score(1),
+            latency_p95_ms=_score(1),
+        ),
+        against=against,
+    )
+
+
+def _check(report: Report, gate: Gate, serving: str | None = None) -> GateResult:
+    return check(report, OURS, MADE, gate, serving)
+
+
+NAME = "sentiment.accuracy"
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_floors_and_ceilings(value: float, limit: float) -> None:
+    report = _report({NAME: value})
+    assert _check(report, Gate(floors={NAME: limit})).passed == (value >= limit)
+    assert _check(report, Gate(ceilings={NAME: limit})).passed == (value <= limit)
+
+
+@given(st.floats(-0.2, 0.2), st.floats(0, 0.1), st.floats(0, 0.1))
+def test_a_margin_holds_where_the_low_end_of_the_difference_does(
+    value: float, spread: float, margin: float
+) -> None:
+    difference = Difference(value=value, low=value - spread, high=value + spread)
+    result = _check(_report({NAME: 0.5}, {NAME: difference}), Gate(margins={NAME: margin}), THEIRS)
+    assert result.passed == (value - spread >= -margin)
+
+
+def test_a_margin_needs_a_comparison_with_what_serves() -> None:
+    gate = Gate(margins={NAME: 0.1})
+    equal = Difference(value=0, low=0, high=0)
+    assert _check(_report({NAME: 0.5}, {NAME: equal}), gate, THEIRS).passed
+    for report in (_report({NAME: 0.5}), _report({NAME: 0.5}, {})):
+        assert not _check(report, gate, THEIRS).passed
+    assert not _check(_report({NAME: 0.5}, {NAME: equal}), gate, "sha256:third").passed
+    # Nothing serves, or the package itself does.
+    assert _check(_report({NAME: 0.5}), gate).passed
+    assert _check(_report({NAME: 0.5}), gate, OURS).passed
+
+
+def test_a_score_that_was_not_measured_does_not_pass() -> None:
+    result = _check(_report({}), Gate(floors={NAME: 0.1}))
+    assert result.failures == [f"{NAME}: expected at least 0.1, got no such score"]
+
+
+def test_rules_of_tasks_that_the_package_is_not_up_for_do_not_count() -> None:
+    assert _check(_report({NAME: 1}), Gate(floors={NAME: 0.5, "ner.span_f1": 0.9})).passed
+
+
+def test_a_report_of_another_package_or_task_does_not_count() -> None:
+    report = _report({NAME: 1})
+    assert not check(report, "sha256:other", MADE, Gate(), None).passed
+    for other in (
+        TaskMade(version="2", digest="sha256:task"),
+        TaskMade(version="1", digest="sha256:edited"),
+    ):
+        assert not check(report, OURS, {"sentiment": other}, Gate(), None).passed
+    assert not check(report, OURS, MADE | {"ner": MADE["sentiment"]}, Gate(), None).passed
+
+
+def test_the_gate_of_the_project_asks_for_each_task() -> None:
+    gate = read_gate()
+    for limits in (gate.floors, gate.margins):
+        assert {name.split(".")[0] for name in limits} == {"sentiment", "topic", "ner"}
+    assert gate.ceilings["sentiment.flip_rate"] == gate.ceilings["topic.flip_rate"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("floors: [", "expected YAML"),
+        ("floor: {a.b: 1}", "floor"),
+        ("floors: {accuracy: 1}", "accuracy"),
+        ("margins: {a.b: -1}", "a.b"),
+    ],
+)
+def test_what_is_off_in_a_gate_is_said(tmp_path: Path, written: str, said: str) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text(written)
+    with pytest.raises(GateError, match=f"gate.yaml: .*{said}"):
+        read_gate(file)
+    with pytest.raises(GateError, match="expected a gate at"):
+        read_gate(tmp_path / "none.yaml")
