@@ -77,11 +77,11 @@ class TestStack:
         self._embedded().start_process(name)
         self.wait_ready(name)
 
-    def wait_ready(self, name: str, timeout_s: float = 60, after_pid: int | None = None) -> None:
+    def wait_ready(self, name: str, timeout_s: float = 120, after_pid: int | None = None) -> None:
         """Wait until it answers; after a kill, give the killed process id."""
         if after_pid is not None:
             status = self._embedded().status_of
-            wait_until(lambda: status(name).pid not in (None, after_pid), 30, f"{name} restarted")
+            wait_until(lambda: status(name).pid not in (None, after_pid), 60, f"{name} restarted")
         wait_until(lambda: self.answers(name), timeout_s, f"{name} ready")
 
     def answers(self, name: str) -> bool:

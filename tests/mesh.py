@@ -128,7 +128,7 @@ class Mesh:
     def apply_topics(self) -> None:
         topics.apply(self.kafka, self.registry, self.prefix, 24 * 3600)
 
-    def start(self, ready_within_s: float = 60) -> None:
+    def start(self, ready_within_s: float = 180) -> None:
         self.apply_topics()
         for name in self.worker_ports:
             self.add(name).start()
@@ -136,7 +136,7 @@ class Mesh:
             self.add(name).start()
         self.wait_ready(ready_within_s)
 
-    def wait_ready(self, timeout_s: float = 60) -> None:
+    def wait_ready(self, timeout_s: float = 120) -> None:
         wait_until(
             lambda: all(process.is_ready() for process in self.processes.values()),
             timeout_s,
