@@ -13,7 +13,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from tests.broker import wait_until
 from tests.mesh import Process, free_port

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from reviewmesh.avro.codec import Codec
 from reviewmesh.enrich import pool
 from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_protos.metadata import NOT_STARTED
 from tests.broker import TestStack
 from tests.inference import SOON_S, TASK, Driver, ScriptedWorker, infer, soon
 from tests.mesh import Mesh
@@ -306,6 +307,7 @@ def test_a_draining_worker_finishes_its_calls_and_another_takes_over(
     soon(lambda: leaving.health() == "NOT_SERVING", "health says that it drains")
     refused = refusal(lambda: leaving.stub.Infer(infer(["x"]), timeout=5))
     assert refused.code() is grpc.StatusCode.UNAVAILABLE and "draining" in refused.details()
+    assert dict(refused.trailing_metadata())[NOT_STARTED] == "draining"
     driver.submit(texts(64))
     answers = driver.wait()
     assert all(answer.output is not None and answer.attempts == 1 for answer in answers)

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from reviewmesh.enrich import client as client_module
 from reviewmesh.enrich import standing
-from reviewmesh.enrich.standing import CALLS_PER_WORKER, FAILURES_BEFORE_EJECTION
+from reviewmesh.enrich.breaker import CALLS_PER_WORKER, FAILURES_BEFORE_EJECTION
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from tests.inference import TASK, Driver, soon
 from tests.mesh import free_port

@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
+from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
 from reviewmesh_worker.engines.interface import Answer, EngineDead, ItemFailure, TaskDescription
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.serving import metrics
@@ -77,11 +78,11 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         if isinstance(error, EngineDead):
             self.alarm.set()
             await refuse(context, grpc.StatusCode.UNAVAILABLE, f"the engine died: {error}")
-        await refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
+        await refuse_unstarted(context, "draining", str(error))
 
     async def _check(self, request: Request, context: Any) -> None:
         if self.state != "serving":
-            await refuse(context, grpc.StatusCode.UNAVAILABLE, f"{self.state}; try another worker")
+            await refuse_unstarted(context, self.state, f"{self.state}; try another worker")
         problem = ""
         if request.task not in self._deployment.tasks:
             problem = f"expected a task of {sorted(self._deployment.tasks)}, got {request.task!r}"
@@ -202,8 +203,14 @@ def too_long(items: Sequence[inference_pb2.Item]) -> str:
 
 
 async def refuse_for_now(context: Any, full: Full) -> NoReturn:
-    context.set_trailing_metadata((("retry-after-ms", str(full.retry_after_ms)),))
+    context.set_trailing_metadata(((RETRY_AFTER_MS, str(full.retry_after_ms)),))
     await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(full))
+
+
+async def refuse_unstarted(context: Any, state: str, message: str) -> NoReturn:
+    """The client may send the items elsewhere: nothing was begun."""
+    context.set_trailing_metadata(((NOT_STARTED, state),))
+    await refuse(context, grpc.StatusCode.UNAVAILABLE, message)
 
 
 async def refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:

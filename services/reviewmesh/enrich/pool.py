@@ -18,7 +18,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reviewmesh import metrics
-from reviewmesh.enrich.standing import Standing, State
+from reviewmesh.enrich.breaker import Breaker, State
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -43,11 +43,11 @@ CHANNEL_OPTIONS = (
 
 
 class Worker:
-    """One address: its channel, its standing, and the task that watches its health."""
+    """One address: its channel, its circuit breaker, and the task that watches its health."""
 
     def __init__(self, address: str, clock: Callable[[], float]) -> None:
         self.address = address
-        self.standing = Standing(clock)
+        self.breaker = Breaker(clock)
         self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
@@ -101,7 +101,7 @@ class WorkerPool:
     # -- choosing; all but the last are asked from other threads too ------------------------------
 
     def any_serving(self) -> bool:
-        return any(w.standing.state is not State.EJECTED for w in tuple(self._workers.values()))
+        return any(w.breaker.state is not State.EJECTED for w in tuple(self._workers.values()))
 
     def missing(self) -> str:
         """Names what was tried when no worker is there; empty otherwise."""
@@ -113,14 +113,14 @@ class WorkerPool:
         return f"no worker for task {self._task} reachable at {where}"
 
     def has_room(self) -> bool:
-        return any(worker.standing.room() for worker in tuple(self._workers.values()))
+        return any(worker.breaker.room() for worker in tuple(self._workers.values()))
 
     def least_loaded(self) -> Worker | None:
         """One on trial only where the others have no room: what goes there may cost an attempt."""
-        free = [worker for worker in self._workers.values() if worker.standing.room()]
+        free = [worker for worker in self._workers.values() if worker.breaker.room()]
 
         def rank(worker: Worker) -> tuple[bool, int]:
-            return worker.standing.state is State.HALF_OPEN, worker.standing.load()
+            return worker.breaker.state is State.HALF_OPEN, worker.breaker.load()
 
         return min(free, key=rank, default=None)
 
@@ -128,18 +128,18 @@ class WorkerPool:
 
     def hold_off(self, worker: Worker, seconds: float) -> None:
         """The worker had no place for a call: leave it alone for a while."""
-        worker.standing.answered()
-        held = worker.standing.hold_off(seconds)
+        worker.breaker.answered()
+        held = worker.breaker.hold_off(seconds)
         # A timer may fire a moment early; nothing else might ask again.
         asyncio.get_running_loop().call_later(held + TIMER_SLACK_S, self._on_change)
 
     def failed(self, worker: Worker, reason: str) -> None:
-        if worker.standing.failed():
+        if worker.breaker.failed():
             self.eject(worker, reason)
 
     def eject(self, worker: Worker, reason: str, over_calls: bool = True) -> None:
         """Take it out until a health check says SERVING."""
-        if worker.retired or worker.standing.state is State.EJECTED:
+        if worker.retired or worker.breaker.state is State.EJECTED:
             return
         if worker.watch is not None:
             worker.watch.cancel()
@@ -148,8 +148,8 @@ class WorkerPool:
         )
 
     def ended(self, worker: Worker, items: int, suspect: bool) -> None:
-        worker.standing.ended(items, suspect)
-        if worker.retired and not worker.standing.calls:
+        worker.breaker.ended(items, suspect)
+        if worker.retired and not worker.breaker.calls:
             self._close_channel(worker)
 
     # -- health ------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class WorkerPool:
                 self._complain()
                 continue
             pause = CHECK_EVERY_S * random.uniform(0.75, 1.25)
-            if worker.standing.healthy():
+            if worker.breaker.healthy():
                 self._log.info("worker serving", address=worker.address)
                 self._count()
                 self._complain()
@@ -188,15 +188,15 @@ class WorkerPool:
 
     def _out(self, worker: Worker, reason: str, over_calls: bool) -> float:
         """Ejected; returns the seconds to the next check."""
-        if worker.standing.state is not State.EJECTED:
+        if worker.breaker.state is not State.EJECTED:
             self._log.warning("worker ejected", address=worker.address, reason=reason)
         worker.reason = reason
-        pause = worker.standing.eject(over_calls)
+        pause = worker.breaker.eject(over_calls)
         self._count()
         return pause
 
     def _count(self) -> None:
-        states = [worker.standing.state for worker in self._workers.values()]
+        states = [worker.breaker.state for worker in self._workers.values()]
         serving = sum(state is not State.EJECTED for state in states)
         metrics.WORKERS_SERVING.labels(self._task).set(serving)
 
@@ -266,10 +266,10 @@ class WorkerPool:
     def _retire(self, worker: Worker) -> None:
         """No new calls; those in flight, each with its deadline, still end."""
         worker.retired = True
-        worker.standing.eject(over_calls=False)
+        worker.breaker.eject(over_calls=False)
         if worker.watch is not None:
             worker.watch.cancel()
-        if not worker.standing.calls:
+        if not worker.breaker.calls:
             self._close_channel(worker)
 
     def _close_channel(self, worker: Worker) -> None:

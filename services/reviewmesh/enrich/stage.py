@@ -15,7 +15,8 @@ from reviewmesh import metrics
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
-from reviewmesh.enrich.client import Answer, InferenceClient, WorkItem
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh.kafka.record import (
     ORIGIN_TIMESTAMP,

@@ -79,7 +79,7 @@ class ConsumerLoop:
             kafka.producer_options(settings, self._group), self._prefix, self._on_error
         )
         self._consumer: Any = kafka.make_consumer(
-            kafka.consumer_options(settings, self._group), self._on_error
+            kafka.consumer_options(settings, self._group), self._on_consumer_error
         )
         self.inputs = Inputs()
         self._owned: set[int] = set()
@@ -209,7 +209,7 @@ class ConsumerLoop:
         self._owned.clear()
         replaced = self._consumer
         self._consumer = kafka.make_consumer(
-            kafka.consumer_options(self._settings, self._group), self._on_error
+            kafka.consumer_options(self._settings, self._group), self._on_consumer_error
         )
         # It may hang, and the group's static membership passes to the new one in any case.
         closing = threading.Thread(target=replaced.close, name="closing", daemon=True)
@@ -456,7 +456,7 @@ class ConsumerLoop:
         else:
             if error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
                 self._refused(message)
-            self._on_error(error)
+            self._on_consumer_error(error)
 
     def _refused(self, message: Any) -> None:
         """The client gives this error each time: find out how far the batch reaches."""
@@ -544,17 +544,16 @@ class ConsumerLoop:
         metrics.PAUSED.labels(service).set(sum(item.paused for item in self.inputs))
         metrics.ASSIGNED.labels(service).set(len(self._owned) - len(self._openings))
 
-    def _fatal(self, error: KafkaError) -> None:
-        """A fenced consumer never reads again; of a fenced producer its next call tells."""
-        if "consumer" in error.str().lower():
-            self._fenced = error.str()
-
     def _kafka_partition(self, item: Input) -> TopicPartition:
         return TopicPartition(self._prefix + item.topic, item.partition)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_consumer_error(self, error: KafkaError) -> None:
+        """A fenced consumer never reads again. A fenced producer raises at its next call."""
         if error.code() == KafkaError._FATAL or error.fatal():
-            self._fatal(error)
+            self._fenced = error.str()
+        self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._stopping:
             self._wait_for_the_broker(error.str())
             return

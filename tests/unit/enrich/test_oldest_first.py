@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewmesh.enrich.waiting import OldestFirst
+from reviewmesh.enrich.oldest_first import OldestFirst
 
 PLACES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=40)
 

@@ -1,4 +1,4 @@
-"""How one worker stands: in traffic, on trial or left alone. Pure: the clock is an argument.
+"""One worker's circuit breaker, and how many items it may have. Pure: the clock is an argument.
 
 A worker starts ejected and a good health check brings it into traffic. One that was ejected over
 its calls is half-open first: one call goes through, and when that is answered the others follow.
@@ -46,7 +46,7 @@ class State(Enum):
     SERVING = "serving"
 
 
-class Standing:
+class Breaker:
     """Used from one event loop."""
 
     def __init__(

@@ -1,0 +1,219 @@
+"""Calls to the workers: which items go where, and what their end means.
+
+An item that a call came to nothing over is a suspect: it is sent alone, few of them at once, and is
+no worker's trial while anything else waits. So one that no worker ever answers costs its own time
+and not that of all the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from reviewmesh.enrich.breaker import State
+from reviewmesh.enrich.failures import CallFailure, Kind, failure_of
+from reviewmesh.enrich.items import Job, WorkItem
+from reviewmesh.enrich.jobs import Jobs
+from reviewmesh.enrich.pool import Worker, WorkerPool
+from reviewmesh.enrich.requests import metadata_of, request_fields
+from reviewmesh.enrich.retries import Retries
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+Response = inference_pb2.InferResponse | inference_pb2.InferStreamResponse
+
+SUSPECTS_AT_ONCE = 4
+
+
+@dataclass(slots=True)
+class Call:
+    worker: Worker
+    unanswered: dict[str, Job]
+    """What it is still to answer, by the item's id within the call."""
+    suspect: bool
+    hung: bool = False
+
+    def is_withdrawn(self) -> bool:
+        return all(job.withdrawn for job in self.unanswered.values())
+
+
+class Calls:
+    """Lives in one event loop: made, opened and closed there."""
+
+    def __init__(
+        self,
+        task: str,
+        endpoints: Sequence[str],
+        jobs: Jobs,
+        call_timeout_s: float,
+        max_attempts: int,
+    ) -> None:
+        self._task = task
+        self._jobs = jobs
+        self._call_timeout_s = call_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._retries = Retries(jobs, self._loop, max_attempts, self._dispatch)
+        self._running: dict[asyncio.Task[None], Call] = {}
+        self.pool = WorkerPool(task, endpoints, self._dispatch, self._hung)
+        self.pool.start()
+
+    async def close(self) -> None:
+        self.withdraw(lambda token: True)
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=2)
+        await self.pool.close()
+
+    def submit(self, items: Sequence[WorkItem]) -> None:
+        self._jobs.add(items)
+        self._dispatch()
+
+    def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
+        """A call left without items is cancelled."""
+        self._jobs.withdraw(withdrawn)
+        for running, call in self._running.items():
+            if call.is_withdrawn():
+                running.cancel()
+
+    def _hung(self, worker: Worker) -> None:
+        """What it has goes elsewhere now, long before the deadline of its calls."""
+        for running, call in self._running.items():
+            if call.worker is worker:
+                call.hung = True
+                running.cancel()
+
+    # -- sending -----------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Send as soon as there is a worker for a call."""
+        while self._jobs.waiting:
+            worker = self.pool.least_loaded()
+            if worker is None:
+                return
+            if self._may_try_suspect(worker):
+                self._send(worker, [self._jobs.next_suspect()], suspect=True)
+            elif self._jobs.has_others:
+                self._send(worker, self._jobs.next_batch(worker.breaker.room()), suspect=False)
+            else:
+                return
+
+    def _may_try_suspect(self, worker: Worker) -> bool:
+        if not self._jobs.has_suspects:
+            return False
+        if worker.breaker.state is State.HALF_OPEN:
+            return not self._jobs.has_others and not worker.breaker.calls
+        return sum(call.suspect for call in self._running.values()) < SUSPECTS_AT_ONCE
+
+    def _send(self, worker: Worker, batch: list[Job], suspect: bool) -> None:
+        worker.breaker.started(len(batch), suspect)
+        now = self._loop.time()
+        for job in batch:
+            job.worker, job.since = worker.address, now
+        call = Call(worker, {str(index): job for index, job in enumerate(batch)}, suspect)
+        running = self._loop.create_task(self._run(call))
+        self._running[running] = call
+        running.add_done_callback(self._ended)
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        call = self._running.pop(running)
+        self.pool.ended(call.worker, len(call.unanswered), call.suspect)
+        if not running.cancelled() and (error := running.exception()) is not None:
+            self._loop.call_exception_handler({"message": "call failed", "exception": error})
+        self._dispatch()
+
+    async def _run(self, call: Call) -> None:
+        """No way out of here leaves an item of the call without an outcome."""
+        started = self._loop.time()
+        worker, unanswered = call.worker, call.unanswered
+        batch = list(unanswered.values())
+        try:
+            async for response in self._responses(worker, batch):
+                self._take(worker, response, unanswered)
+        except grpc.aio.AioRpcError as error:
+            self._failed(call, started, failure_of(error))
+        except asyncio.CancelledError:
+            if call.is_withdrawn():
+                raise
+            reason = "the worker hung" if call.hung else "the channel was closed"
+            self._retries.broken(list(unanswered.values()), reason)
+        except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
+            self._retries.bisect(list(unanswered.values()), f"{type(error).__name__}: {error}")
+        else:
+            worker.breaker.took(len(batch), self._loop.time() - started)
+            for job in unanswered.values():
+                job.attempts += 1
+                self._retries.try_again(job, "the worker left the item without a result")
+
+    async def _responses(self, worker: Worker, batch: list[Job]) -> AsyncIterator[Response]:
+        fields, metadata = request_fields(self._task, batch), metadata_of(batch)
+        if worker.breaker.is_slow():
+            request = inference_pb2.InferStreamRequest(**fields)
+            async for response in worker.stub.InferStream(
+                request, timeout=self._call_timeout_s, metadata=metadata
+            ):
+                yield response
+        else:
+            yield await worker.stub.Infer(
+                inference_pb2.InferRequest(**fields),
+                timeout=self._call_timeout_s,
+                metadata=metadata,
+            )
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def _take(self, worker: Worker, response: Response, unanswered: dict[str, Job]) -> None:
+        answered = len(unanswered)
+        for result in response.results:
+            kind = result.WhichOneof("outcome")
+            if kind is not None and (job := unanswered.pop(result.id, None)) is not None:
+                lineage = response.lineage if response.HasField("lineage") else None
+                self._answered(job, result, kind, lineage)
+        answered -= len(unanswered)
+        load = response.load
+        worker.breaker.answered(load.running + load.waiting, answered, load.max)
+        worker.breaker.done(answered)
+        self._dispatch()
+
+    def _answered(
+        self,
+        job: Job,
+        result: inference_pb2.Result,
+        kind: str,
+        lineage: inference_pb2.Lineage | None,
+    ) -> None:
+        job.attempts += 1
+        if kind != "error":
+            self._jobs.answer(job, getattr(result, kind), lineage, result.usage)
+            return
+        message = f"{result.error.code}: {result.error.message}"
+        if result.error.retryable:
+            self._retries.try_again(job, message)
+        else:
+            self._jobs.give_up(job, message, lineage, result.usage)
+
+    def _failed(self, call: Call, started: float, failure: CallFailure) -> None:
+        worker, batch, reason = call.worker, list(call.unanswered.values()), failure.reason
+        match failure.kind:
+            case Kind.FULL:
+                self.pool.hold_off(worker, failure.retry_after_s)
+                self._retries.send_elsewhere(batch)
+            case Kind.TOO_LARGE:
+                self._retries.bisect(batch, reason)
+            case Kind.INVALID:
+                worker.breaker.answered()
+                self._retries.bisect(batch, reason, final=True)
+            case Kind.NOT_STARTED:
+                self.pool.eject(worker, reason, over_calls=False)
+                self._retries.send_elsewhere(batch)
+            case Kind.BROKEN:
+                self.pool.eject(worker, reason)
+                self._retries.broken(batch, reason)
+            case Kind.NOT_ANSWERED:
+                # Who answered others meanwhile does not hang: what hangs is one of these.
+                if not call.suspect and not worker.breaker.answered_since(started):
+                    self.pool.eject(worker, reason)
+                self._retries.not_answered(batch, reason)
+            case Kind.FAILED:
+                self.pool.failed(worker, reason)
+                self._retries.bisect(batch, reason)

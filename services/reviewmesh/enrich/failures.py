@@ -1,0 +1,59 @@
+"""What a failed call means, read from its gRPC status. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import grpc
+
+from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
+
+# gRPC tells a connection that was never made from one that broke by its words alone.
+NO_CONNECTION = ("failed to connect", "name resolution", "dns")
+
+
+class Kind(Enum):
+    """Of a failure, by what is done about it."""
+
+    FULL = "the worker has no room"
+    TOO_LARGE = "the message is larger than gRPC takes"
+    INVALID = "the worker refuses an item"
+    NOT_STARTED = "no worker has begun the call"
+    BROKEN = "the call broke in flight"
+    NOT_ANSWERED = "the deadline came first"
+    FAILED = "the call failed as a whole"
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailure:
+    kind: Kind
+    reason: str
+    retry_after_s: float = 0.0
+    """Where the worker has no room: when it expects to have some."""
+
+
+def failure_of(error: grpc.aio.AioRpcError) -> CallFailure:
+    code, details = error.code(), error.details() or ""
+    trailing = {key: str(value) for key, value in error.trailing_metadata() or ()}
+    reason = f"{code.name}: {details}"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        seconds = _retry_after_s(trailing)
+        kind = Kind.TOO_LARGE if seconds is None else Kind.FULL
+        return CallFailure(kind, reason, seconds or 0.0)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return CallFailure(Kind.INVALID, reason)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        no_connection = any(words in details.lower() for words in NO_CONNECTION)
+        not_started = NOT_STARTED in trailing or no_connection
+        return CallFailure(Kind.NOT_STARTED if not_started else Kind.BROKEN, reason)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return CallFailure(Kind.NOT_ANSWERED, reason)
+    return CallFailure(Kind.FAILED, reason)
+
+
+def _retry_after_s(trailing: dict[str, str]) -> float | None:
+    try:
+        return max(0.01, int(trailing[RETRY_AFTER_MS]) / 1000)
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,58 @@
+"""What goes to the workers and what comes back: items, jobs, answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """One text of one review for one task; `token` is the caller's."""
+
+    token: object
+    partition: int
+    offset: int
+    text: str
+    language: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An output, or the final error; `attempts` counts calls that reached a worker."""
+
+    output: Output | None
+    error: str | None
+    attempts: int
+    lineage: inference_pb2.Lineage | None
+    usage: inference_pb2.Usage | None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An item until it is answered."""
+
+    item: WorkItem
+    limit: int
+    """How many items a call that it is part of may hold."""
+    attempts: int = 0
+    broken: int = 0
+    """How many of its calls broke in flight."""
+    withdrawn: bool = False
+    suspect: bool = False
+    """A whole call came to nothing, perhaps over this item: it is sent alone."""
+    worker: str = ""
+    """The worker that has it."""
+    since: float = 0.0
+    """Since when that worker has it, by the event loop's clock."""
+    again_at: float = 0.0
+    """When it is tried again, by the same clock."""
+    size: int = field(init=False)
+    """Bytes at most."""
+
+    def __post_init__(self) -> None:
+        self.size = len(self.item.text) * 4 + len(self.item.language) + 128

@@ -1,0 +1,114 @@
+"""Every item that the client holds, and those of them that wait for a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from reviewmesh.enrich.items import Answer, Job, Output, WorkItem
+from reviewmesh.enrich.oldest_first import OldestFirst
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+
+class Jobs:
+    """Used from the event loop; `find` and `waiting` from the polling thread, too."""
+
+    def __init__(
+        self, batch_items: int, batch_bytes: int, on_finished: Callable[[WorkItem, Answer], None]
+    ) -> None:
+        self._batch_items = batch_items
+        self._batch_bytes = batch_bytes
+        self._on_finished = on_finished
+        self._queue: OldestFirst[Job] = OldestFirst()
+        self._suspects: OldestFirst[Job] = OldestFirst()
+        self._held: dict[tuple[int, int], Job] = {}
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) + len(self._suspects)
+
+    @property
+    def has_suspects(self) -> bool:
+        return bool(self._suspects)
+
+    @property
+    def has_others(self) -> bool:
+        return bool(self._queue)
+
+    def find(self, partition: int, offset: int) -> Job | None:
+        return self._held.get((partition, offset))
+
+    def holds(self, job: Job) -> bool:
+        """False once it is answered or withdrawn."""
+        return self.find(job.item.partition, job.item.offset) is job
+
+    def add(self, items: Iterable[WorkItem]) -> None:
+        for item in items:
+            job = Job(item, self._batch_items)
+            self._held[item.partition, item.offset] = job
+            self.wait(job)
+
+    def wait(self, job: Job) -> None:
+        """For a call, in the order of offsets."""
+        job.worker = ""
+        if not job.withdrawn:
+            queue = self._suspects if job.suspect else self._queue
+            queue.add(job.item.partition, job.item.offset, job)
+
+    def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
+        """Let go of the items whose token is named."""
+        for place, job in list(self._held.items()):
+            if withdrawn(job.item.token):
+                job.withdrawn = True
+                del self._held[place]
+        # While no worker is there nothing else would take them out of the queues.
+        for queue in (self._queue, self._suspects):
+            queue.keep(lambda job: not job.withdrawn)
+
+    def next_suspect(self) -> Job:
+        return self._suspects.take()
+
+    def next_batch(self, room: int) -> list[Job]:
+        """The oldest items, within the limits of a call and `room` places at the worker."""
+        batch: list[Job] = []
+        size, limit = 0, min(self._batch_items, room)
+        while self._queue:
+            job = self._queue.first()
+            limit = min(limit, job.limit)
+            if batch and (len(batch) >= limit or size + job.size > self._batch_bytes):
+                break
+            batch.append(self._queue.take())
+            size += job.size
+        return batch
+
+    def answer(
+        self,
+        job: Job,
+        output: Output | None,
+        lineage: inference_pb2.Lineage | None,
+        usage: inference_pb2.Usage,
+    ) -> None:
+        self._finish(job, output, None, lineage, usage)
+
+    def give_up(
+        self,
+        job: Job,
+        reason: str,
+        lineage: inference_pb2.Lineage | None = None,
+        usage: inference_pb2.Usage | None = None,
+    ) -> None:
+        """The item has its final error."""
+        self._finish(job, None, reason, lineage, usage)
+
+    def _finish(
+        self,
+        job: Job,
+        output: Output | None,
+        error: str | None,
+        lineage: inference_pb2.Lineage | None,
+        usage: inference_pb2.Usage | None,
+    ) -> None:
+        if not self.holds(job):
+            return
+        del self._held[job.item.partition, job.item.offset]
+        attempts = max(1, job.attempts + job.broken)
+        self._on_finished(job.item, Answer(output, error, attempts, lineage, usage))

@@ -1,0 +1,41 @@
+"""Jobs as the requests of a call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from reviewmesh.enrich.items import Job
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def request_fields(task: str, batch: Sequence[Job]) -> dict[str, Any]:
+    """Of an InferRequest or an InferStreamRequest; an item's id is its index."""
+    return {
+        "task": task,
+        "lane": inference_pb2.LANE_INTERACTIVE,
+        "items": [
+            inference_pb2.Item(
+                id=str(index),
+                text=job.item.text,
+                language=job.item.language,
+                traceparent=_valid_trace(job),
+            )
+            for index, job in enumerate(batch)
+        ],
+    }
+
+
+def metadata_of(batch: Sequence[Job]) -> tuple[tuple[str, str], ...]:
+    """A call has room for one trace, its first item's; each item carries its own besides."""
+    first = next(filter(None, map(_valid_trace, batch)), "")
+    return (("traceparent", first),) if first else ()
+
+
+def _valid_trace(job: Job) -> str:
+    """Producers may write anything into a header; gRPC fails a call over what it cannot carry."""
+    trace = job.item.traceparent or ""
+    return trace if TRACEPARENT.fullmatch(trace) else ""
