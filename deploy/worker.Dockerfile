@@ -10,7 +10,7 @@ RUN python -m venv /opt/tools \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
-COPY schemas schemas
+COPY services/reviewmesh_kit services/reviewmesh_kit
 # Training and evaluation, inference-worker/reviewmesh_models, stay out: serving needs neither.
 COPY inference-worker/reviewmesh_worker inference-worker/reviewmesh_worker
 RUN . /opt/tools/bin/activate \

@@ -7,24 +7,27 @@ import os
 import sys
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
+from reviewmesh_kit import logs
+from reviewmesh_kit.exit_codes import DONE, FAILED, USAGE
+from reviewmesh_kit.settings import problems
 from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import EngineDead, EngineLoadError
-from reviewmesh_worker.serving import logs
 from reviewmesh_worker.serving.deployment import Deployment
 from reviewmesh_worker.serving.package_selection import selection_of
 from reviewmesh_worker.serving.server import serve
-from reviewmesh_worker.serving.settings import Settings, problems
+from reviewmesh_worker.serving.settings import Settings
 
 
 def main() -> int:
     """Returns 0 after a drain, 1 when nothing can be served, 2 on a wrong setting."""
     try:
         settings = Settings()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         print("\n".join(problems(error)), file=sys.stderr)
-        return 2
-    log = logs.configure(settings.log)
+        return USAGE
+    log = logs.configure(settings.log, "worker")
     try:
         deployment = Deployment(
             selection_of(settings.worker),
@@ -35,8 +38,8 @@ def main() -> int:
         )
     except EngineLoadError as error:
         log.error("cannot serve", reason=str(error))
-        return 1
-    code = 0
+        return FAILED
+    code = DONE
     try:
         asyncio.run(serve(deployment, settings, log))
     except EngineDead as error:
@@ -44,12 +47,12 @@ def main() -> int:
         deployment.stuck = True
     except (EngineLoadError, OSError, RuntimeError) as error:
         log.error("cannot serve", reason=str(error))
-        code = 1
+        code = FAILED
     if deployment.stuck:
         # A thread of its engine may never return, and would keep the process for ever.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(FAILED)
     return code
 
 

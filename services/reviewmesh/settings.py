@@ -1,31 +1,24 @@
-"""Settings of every process, read from REVIEWMESH_* and nothing else."""
+"""Settings of the services and the command line, read from REVIEWMESH_* and nothing else."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import socket
 import ssl
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import httpx
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     FilePath,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from reviewmesh_schemas.environment import unknown_settings
+from reviewmesh_kit.settings import Names, ProcessSettings, Section, variable
 
-ENV_PREFIX = "REVIEWMESH_"
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 
 # The promise rests on these: another value would lose or repeat records, or let replicas fence
@@ -48,17 +41,6 @@ SET_BY_THE_MESH = frozenset(
 
 # In the names of librdkafka's options that hold a secret.
 SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
-
-
-def variable(*path: str) -> str:
-    """The environment's name of a setting."""
-    return ENV_PREFIX + "__".join(path).upper()
-
-
-class Section(BaseModel):
-    """A part of the settings that knows all its names, so that a misspelt one is noticed."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class KafkaSettings(BaseModel):
@@ -159,36 +141,12 @@ class RegistrySettings(Section):
         return context
 
 
-class LogSettings(Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    format: Literal["json", "console"] = "json"
-
-
-class HttpSettings(Section):
-    """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
-
-
 class WorkersSettings(Section):
     """Inference workers per task: host:port, several separated by commas."""
 
     ner: str = Field(default="127.0.0.1:50051", pattern=r"\S")
     topic: str = Field(default="127.0.0.1:50051", pattern=r"\S")
     sentiment: str = Field(default="127.0.0.1:50051", pattern=r"\S")
-
-
-def _split(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""In the environment a JSON list, or separated by commas."""
 
 
 class IntakeSettings(Section):
@@ -223,15 +181,9 @@ class InsightsSettings(Section):
     retention_s: float = Field(default=48 * 3600, gt=0, allow_inf_nan=False)
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
-    )
-
+class Settings(ProcessSettings):
     kafka: KafkaSettings = KafkaSettings()
     registry: RegistrySettings = RegistrySettings()
-    log: LogSettings = LogSettings()
-    http: HttpSettings = HttpSettings()
     workers: WorkersSettings = WorkersSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
@@ -256,31 +208,3 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Time to finish work after SIGTERM.",
     )
-
-    @model_validator(mode="after")
-    def _environment_holds_no_other_names(self) -> Self:
-        if unknown := unknown_settings(os.environ):
-            raise ValueError("\n".join(unknown))
-        return self
-
-
-def problems(error: ValidationError | SettingsError) -> list[str]:
-    """A line for each setting that is wrong, under its name and without its value."""
-    if isinstance(error, ValidationError):
-        return [
-            _problem(problem["type"], [str(part) for part in problem["loc"]], problem["msg"])
-            for problem in error.errors(include_input=False, include_url=False)
-        ]
-    found = re.search(r'field "(\w+)"', str(error))
-    name = variable(found[1]) if found else ENV_PREFIX
-    return [f"{name}: expected JSON; or give each value by itself, as {name}__<NAME>"]
-
-
-def _problem(kind: str, path: list[str], message: str) -> str:
-    if not path:
-        return message.removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        message = "there is no such setting"
-    if kind == "too_short":
-        message = message.replace("items after validation", "characters")
-    return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh.loop.watchdog import EXIT_STANDS_STILL
+from reviewmesh_kit.exit_codes import STANDS_STILL
 from tests.broker import TestStack
 from tests.mesh import Mesh, Process, assert_exactly_once, review, reviews
 
@@ -77,7 +77,7 @@ def test_a_stage_that_stands_still_says_so_and_ends(mesh: Mesh) -> None:
         lambda: says(hanging, "has not turned"), NOT_READY_WITHIN_S, "the hanging one is not ready"
     )
     for process in (swallowing, hanging):
-        assert process.wait(ENDS_WITHIN_S) == EXIT_STANDS_STILL
+        assert process.wait(ENDS_WITHIN_S) == STANDS_STILL
         mesh.add(process.name).start()
     assert_exactly_once([*first, *second, *third], mesh.wait_enriched(60))
     assert mesh.dead_letters() == []

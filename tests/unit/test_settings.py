@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from reviewmesh import settings as room
 from reviewmesh.settings import SET_BY_THE_MESH, KafkaSettings, RegistrySettings, Settings
+from reviewmesh_kit import settings as kit
 
 SECRET = "hunter2-s3cret"
 Environment = Callable[..., Settings]
@@ -34,7 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
 def problems(environment: Environment, **variables: str) -> str:
     with pytest.raises((ValidationError, SettingsError)) as caught:
         environment(**variables)
-    return "\n".join(room.problems(caught.value))
+    return "\n".join(kit.problems(caught.value))
 
 
 # -- what is taken ---------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from reviewmesh_kit.settings import problems
 from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
 from reviewmesh_models.evaluation.compare import compare_engines
 from reviewmesh_models.evaluation.gate import check, read_gate
@@ -30,7 +31,7 @@ from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadEr
 from reviewmesh_worker.engines.settings import EngineChoice
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry, RegistryError
-from reviewmesh_worker.serving.settings import Settings, problems
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task, load_tasks
 
 _PACKAGE: Final = "Folder of a package, or NAME@VERSION in a registry."

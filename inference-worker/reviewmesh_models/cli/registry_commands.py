@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from reviewmesh_kit.settings import problems
 from reviewmesh_models.cli.command_line import (
     FAILED,
     WRONG_USAGE,
@@ -28,7 +29,7 @@ from reviewmesh_worker.packages.registry import (
     Registry,
     RegistryError,
 )
-from reviewmesh_worker.serving.settings import Settings, problems
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
 Id = Annotated[str, typer.Argument(help="Package as NAME@VERSION.")]

@@ -12,9 +12,8 @@ from grpc_reflection.v1alpha import reflection
 
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_worker.engines.interface import EngineDead
-from reviewmesh_worker.serving import metrics
+from reviewmesh_worker.serving import endpoints, metrics
 from reviewmesh_worker.serving.deployment import Deployment
-from reviewmesh_worker.serving.endpoints import Endpoints
 from reviewmesh_worker.serving.receiving import Receiving
 from reviewmesh_worker.serving.servicer import (
     MAX_REQUEST_BYTES,
@@ -69,8 +68,7 @@ async def serve(
     port = server.add_insecure_port(address)
     metrics.IN_FLIGHT.set_function(lambda: servicer.admission.items)
     metrics.WAITING.set_function(deployment.waiting)
-    endpoints = Endpoints(settings.http, checks.state)
-    endpoints.start()
+    http = endpoints.serve(settings.http, checks.state)
     await checks.publish()
     await server.start()
     stopping = asyncio.Event()
@@ -92,7 +90,7 @@ async def serve(
         await servicer.admission.emptied(settings.worker.grace_s)
     finally:
         await server.stop(LAST_ANSWERS_S)
-        endpoints.stop()
+        http.shutdown()
         await deployment.close()
     if dead is not None:
         raise dead

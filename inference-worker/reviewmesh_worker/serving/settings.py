@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, model_validator
 
-from reviewmesh_schemas.environment import unknown_settings
+from reviewmesh_kit.settings import Names, ProcessSettings, Section
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.settings import EngineChoice, EngineSettings, VllmSettings
 from reviewmesh_worker.tasks import BUNDLED_TASKS
 
-ENV_PREFIX = "REVIEWMESH_"
 
-
-def _split(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""In the environment a JSON list, or separated by commas."""
-
-
-class WorkerSettings(BaseModel):
+class WorkerSettings(Section):
     """Where the gRPC service listens, what it serves and how much at once."""
-
-    model_config = ConfigDict(extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=50051, ge=0, le=65535)
@@ -73,48 +53,10 @@ class WorkerSettings(BaseModel):
         return self
 
 
-class HttpSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
-
-
-class LogSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    format: Literal["json", "console"] = "json"
-
-
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="REVIEWMESH_", env_nested_delimiter="__")
-
+class Settings(ProcessSettings):
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()
-    http: HttpSettings = HttpSettings()
-    log: LogSettings = LogSettings()
 
     @property
     def engines(self) -> EngineSettings:
         return EngineSettings(self.worker.engine, self.vllm)
-
-    @model_validator(mode="after")
-    def _environment_holds_no_other_names(self) -> Self:
-        if unknown := unknown_settings(os.environ):
-            raise ValueError("\n".join(unknown))
-        return self
-
-
-def problems(error: ValidationError) -> list[str]:
-    """A line for each setting that is wrong, under its name."""
-    return [_problem(one["type"], one["loc"], one["msg"]) for one in error.errors()]
-
-
-def _problem(kind: str, path: Sequence[int | str], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not path:
-        return message
-    if kind == "extra_forbidden":
-        message = "there is no such setting"
-    return f"{ENV_PREFIX}{'__'.join(str(part).upper() for part in path)}: {message}"

@@ -14,12 +14,14 @@ from pydantic_settings import SettingsError
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
 from reviewmesh.cli import dlq, find, lag, publish, tail, topics
-from reviewmesh.cli.errors import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CommandFailed
+from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.clients import BadOption, check_options
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.query.errors import CannotReach, NotFound
-from reviewmesh.settings import Settings, problems
+from reviewmesh.settings import Settings
+from reviewmesh_kit.exit_codes import FAILED, UNREACHABLE, USAGE
+from reviewmesh_kit.settings import problems
 
 app = typer.Typer(
     help="Enrich streams of customer reviews, each exactly once.",
@@ -60,20 +62,20 @@ def main() -> None:
     try:
         app()
     except (ValidationError, SettingsError) as error:
-        _end("\n".join(problems(error)), EXIT_USAGE)
+        _end("\n".join(problems(error)), USAGE)
     except BadOption as error:
-        _end(str(error), EXIT_USAGE)
+        _end(str(error), USAGE)
     except (UnreachableError, CannotReach) as error:
-        _end(str(error), EXIT_UNREACHABLE)
+        _end(str(error), UNREACHABLE)
     except (CommandFailed, NotFound, LocalStackError, SubjectMissing, DecodeError) as error:
-        _end(str(error), EXIT_FAILED)
+        _end(str(error), FAILED)
     except RegistryUnavailable as error:
-        _end(str(error), EXIT_UNREACHABLE)
+        _end(str(error), UNREACHABLE)
     except KafkaException as error:
-        _end(f"the broker: {error.args[0].str()}; see `reviewmesh ps`", EXIT_UNREACHABLE)
+        _end(f"the broker: {error.args[0].str()}; see `reviewmesh ps`", UNREACHABLE)
     except OSError as error:
         at = f"{error.filename}: " if error.filename else ""
-        _end(f"{at}{error.strerror or error}", EXIT_FAILED)
+        _end(f"{at}{error.strerror or error}", FAILED)
 
 
 def _end(message: str, code: int) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
-
 
 class CommandFailed(Exception):
     """The work could not be done; the message says what was expected, what came, what to do."""

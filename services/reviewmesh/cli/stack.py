@@ -23,13 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from reviewmesh.cli.errors import EXIT_FAILED
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.probes import Health
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, log_tail
+from reviewmesh_kit.exit_codes import FAILED
 
 WATCH_INTERVAL_S = 1.0
 # A service finishes what is in flight first; its supervisor kills it after 30 s.
@@ -87,14 +87,14 @@ def ps(
     processes, health = stack.ps(), stack.health()
     if not processes:
         err.print(f"no mesh runs from {stack.paths.state_dir}")
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED)
     if as_lines:
         print(json_text([_as_json(process, health) for process in processes]))
     else:
         out.print(_table(processes, health), soft_wrap=False)
         _print_dead(processes)
     if not all(_is_well(process, health) for process in processes):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED)
 
 
 Names = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
@@ -109,7 +109,7 @@ def stop(names: Names) -> None:
     while still := [name for name in names if stack.status_of(name).pid]:
         if time.monotonic() > deadline:
             err.print(f"still running after {STOPPED_WITHIN_S:g} s: {', '.join(still)}")
-            raise typer.Exit(EXIT_FAILED)
+            raise typer.Exit(FAILED)
         time.sleep(STOP_CHECK_S)
     err.print(f"stopped: {', '.join(names)}")
 
@@ -128,7 +128,7 @@ def _stack_of(names: list[str]) -> EmbeddedStack:
     known = [process.name for process in stack.ps()]
     if not known:
         err.print(f"no mesh runs from {stack.paths.state_dir}")
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED)
     if unknown := [name for name in names if name not in known]:
         raise typer.BadParameter(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
     return stack
@@ -261,4 +261,4 @@ def _interrupted_in_order() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         err.print("interrupted; nothing is left running")
-        raise typer.Exit(EXIT_FAILED) from None
+        raise typer.Exit(FAILED) from None

@@ -20,7 +20,8 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.insights.app import Insights, Names
 from reviewmesh.insights.broker import UnusableOption, await_topics, credentials
 from reviewmesh.process import health, logs
-from reviewmesh.settings import Settings, problems, variable
+from reviewmesh.settings import Settings
+from reviewmesh_kit.settings import problems, variable
 from reviewmesh_schemas.names import ENRICHED, INSIGHTS
 
 CHECK_EVERY_S = 0.5

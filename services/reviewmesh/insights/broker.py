@@ -12,7 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from faust.transport.drivers import aiokafka as driver
 
-from reviewmesh.settings import KafkaSettings, variable
+from reviewmesh.settings import KafkaSettings
+from reviewmesh_kit.settings import variable
 
 CALL_TIMEOUT_S = 10.0
 RETRY_S = 1.0

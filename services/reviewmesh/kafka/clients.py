@@ -9,7 +9,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from reviewmesh.settings import KafkaSettings, Settings, variable
+from reviewmesh.settings import KafkaSettings, Settings
+from reviewmesh_kit.settings import variable
 
 TRANSACTION_TIMEOUT_MS = 10_000
 GENERATION = slice(7, 11)

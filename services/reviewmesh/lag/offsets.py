@@ -18,7 +18,8 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaExcep
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.topicids import Found, find_topics, is_another
 from reviewmesh.loop.ledger import restore
-from reviewmesh.settings import Settings, variable
+from reviewmesh.settings import Settings
+from reviewmesh_kit.settings import variable
 
 CALL_TIMEOUT_S = 2.0
 ASK_AGAIN_S = 0.1

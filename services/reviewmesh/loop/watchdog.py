@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import structlog
 
-EXIT_STANDS_STILL = 70
+from reviewmesh_kit.exit_codes import STANDS_STILL
+
 HANGS_AFTER_S = 60.0
 NOT_READY_AFTER_S = 30.0
 TURN_S = 1.0
@@ -64,7 +65,7 @@ class Watchdog:
         )
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(EXIT_STANDS_STILL)
+        os._exit(STANDS_STILL)
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._watched)

@@ -1,6 +1,6 @@
-"""Structured logs: one JSON object a line, or readable lines on a console.
+"""Logs of a service.
 
-What libraries log goes the same way, librdkafka's own lines included. A warning that repeats
+What libraries log goes the same way as its own lines, librdkafka's included. A warning that repeats
 itself, as every retry of a connection does, is written at most once in a while, with a count.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from reviewmesh.settings import LogSettings
+from reviewmesh_kit import logs
+from reviewmesh_kit.settings import LogSettings
 
 REPEAT_AFTER_S = 30.0
 REMEMBERED_WARNINGS = 500
@@ -29,26 +29,9 @@ PASSING = re.compile(r"\s*\(after \d+ms.*|\d+ms", re.DOTALL)
 
 def configure(settings: LogSettings, service: str) -> structlog.stdlib.BoundLogger:
     """Set up logging for the process; returns its logger, bound to the service's name."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.format == "json"
-        else structlog.dev.ConsoleRenderer()
-    )
-    level = logging.getLevelNamesMapping()[settings.level]
-    structlog.configure(
-        processors=[
-            Throttle(time.monotonic),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
-    log: structlog.stdlib.BoundLogger = structlog.get_logger(service=service)
+    log = logs.configure(settings, service, Throttle(time.monotonic))
     logging.basicConfig(level=logging.WARNING, handlers=[Bridge(log)], force=True)
-    logging.getLogger("librdkafka").setLevel(level)
+    logging.getLogger("librdkafka").setLevel(logs.level_of(settings))
     return log
 
 

@@ -17,10 +17,12 @@ from reviewmesh.kafka.clients import BadOption, check_options
 from reviewmesh.loop.loop import ConsumerLoop
 from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.loop.stage import Stage
-from reviewmesh.loop.watchdog import EXIT_STANDS_STILL, Watchdog
+from reviewmesh.loop.watchdog import Watchdog
 from reviewmesh.process import health, logs
 from reviewmesh.process.startup import Startup
-from reviewmesh.settings import Settings, problems, variable
+from reviewmesh.settings import Settings
+from reviewmesh_kit.exit_codes import DONE, FAILED, STANDS_STILL, USAGE
+from reviewmesh_kit.settings import problems, variable
 
 BuildStage = Callable[[Settings, Contracts, structlog.stdlib.BoundLogger], Stage]
 
@@ -113,10 +115,10 @@ def run_process(
     name: str, make: Callable[[Settings, structlog.stdlib.BoundLogger], Process]
 ) -> int:
     """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings,
-    EXIT_STANDS_STILL when a partition stood still and reopening it did not help."""
+    STANDS_STILL when a partition stood still and reopening it did not help."""
     settings = read_settings()
     if settings is None:
-        return 2
+        return USAGE
     log = logs.configure(settings.log, name)
     service = make(settings, log)
     watchdog = Watchdog(lambda: service.heartbeat, log)
@@ -130,7 +132,7 @@ def run_process(
         at = f"{settings.http.host}:{settings.http.port}"
         log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")
         service.close()
-        return 1
+        return FAILED
     signal.signal(signal.SIGTERM, service.stop)
     signal.signal(signal.SIGINT, service.stop)
     log.info("started", port=server.server_port, slot=settings.slot, prefix=settings.prefix)
@@ -142,15 +144,15 @@ def run_process(
             "stands still: this process ends, for a supervisor to start it again",
             reason=str(error),
         )
-        return EXIT_STANDS_STILL
+        return STANDS_STILL
     except Exception:
         log.exception("the loop failed; a supervisor is expected to start this process again")
-        return 1
+        return FAILED
     finally:
         watchdog.stop()
         server.shutdown()
     log.info("stopped")
-    return 0
+    return DONE
 
 
 def read_settings() -> Settings | None:

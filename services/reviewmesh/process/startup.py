@@ -19,7 +19,8 @@ from reviewmesh.avro.topics import shape_problem
 from reviewmesh.kafka.clients import make_admin
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.process.logs import lasting
-from reviewmesh.settings import Settings, variable
+from reviewmesh.settings import Settings
+from reviewmesh_kit.settings import variable
 
 CALL_TIMEOUT_S = 2.0
 RETRY_S = 1.0

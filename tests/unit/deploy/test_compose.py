@@ -17,13 +17,13 @@ from pydantic_settings import BaseSettings
 import reviewmesh.settings
 import reviewmesh_worker.serving.settings as worker_settings
 from reviewmesh.local import broker, registry
-from reviewmesh.local.ports import choose_ports
 from reviewmesh.process import health
+from reviewmesh_kit.settings import HttpSettings
 from reviewmesh_schemas.names import TASKS
 from reviewmesh_worker.engines.settings import VllmSettings
 from reviewmesh_worker.engines.vllm.arguments import engine_arguments
+from reviewmesh_worker.serving import endpoints
 from reviewmesh_worker.serving.deployment import CLOSE_TIMEOUT_S, LOAD_TIMEOUT_S
-from reviewmesh_worker.serving.endpoints import Endpoints
 from tests.unit.deploy.files import (
     ROOT,
     answers_to,
@@ -223,7 +223,7 @@ def test_health_checks_ask_the_port_that_is_served(name: str) -> None:
 @pytest.mark.parametrize("waiting_for", ["", "the broker"])
 def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
     server = health.serve(
-        reviewmesh.settings.HttpSettings(),
+        HttpSettings(),
         lambda: float("inf"),
         lambda: health.State(waiting_for),
     )
@@ -237,7 +237,7 @@ def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
 def test_a_service_that_others_hold_up_is_healthy() -> None:
     """It does all that it can: an update of it must not wait for them."""
     server = health.serve(
-        reviewmesh.settings.HttpSettings(),
+        HttpSettings(),
         lambda: float("inf"),
         lambda: health.State("", held_up_by="no worker for task ner"),
     )
@@ -250,13 +250,11 @@ def test_a_service_that_others_hold_up_is_healthy() -> None:
 
 @pytest.mark.parametrize("state", ["loading", "serving"])
 def test_a_worker_is_healthy_when_it_serves(state: str) -> None:
-    port = choose_ports(["http"], {})["http"]
-    endpoints = Endpoints(worker_settings.HttpSettings(port=port), lambda: state)
-    endpoints.start()
+    server = endpoints.serve(HttpSettings(), lambda: state)
     try:
-        code = run_health_check(services()["worker-ner"]["healthcheck"]["test"], port)
+        code = run_health_check(services()["worker-ner"]["healthcheck"]["test"], server.server_port)
     finally:
-        endpoints.stop()
+        server.shutdown()
     assert (code == 0) == (state == "serving")
 
 

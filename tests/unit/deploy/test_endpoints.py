@@ -9,11 +9,9 @@ from contextlib import ExitStack
 
 import pytest
 
-import reviewmesh.settings
-import reviewmesh_worker.serving.settings as worker_settings
-from reviewmesh.local.ports import choose_ports
 from reviewmesh.process import health
-from reviewmesh_worker.serving.endpoints import Endpoints
+from reviewmesh_kit.settings import HttpSettings
+from reviewmesh_worker.serving import endpoints
 
 ANSWERS_WITHIN_S = 5
 
@@ -21,17 +19,13 @@ ANSWERS_WITHIN_S = 5
 @pytest.fixture(params=["service", "worker"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
     if request.param == "service":
-        settings = reviewmesh.settings.HttpSettings()
-        server = health.serve(settings, lambda: float("inf"), lambda: health.State(""))
+        server = health.serve(HttpSettings(), lambda: float("inf"), lambda: health.State(""))
         yield server.server_port
         server.shutdown()
     else:
-        chosen = choose_ports(["http"], {})["http"]
-        worker = worker_settings.HttpSettings(port=chosen)
-        endpoints = Endpoints(worker, lambda: "serving")
-        endpoints.start()
-        yield chosen
-        endpoints.stop()
+        server = endpoints.serve(HttpSettings(), lambda: "serving")
+        yield server.server_port
+        server.shutdown()
 
 
 def answers(port: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh_schemas.environment import unknown_settings
+from reviewmesh_kit.environment import unknown_settings
 
 ROOT = Path(__file__).parents[3]
 MODULES = (["reviewmesh.intake"], ["reviewmesh_worker"])

@@ -26,10 +26,15 @@ ROLES = {
 WORKER = (
     "inference-worker/reviewmesh_worker",
     "protos/reviewmesh_protos",
-    "schemas/reviewmesh_schemas",
+    "services/reviewmesh_kit",
 )
 PACKAGES = {
-    "service": ("services/reviewmesh", "protos/reviewmesh_protos", "schemas/reviewmesh_schemas"),
+    "service": (
+        "services/reviewmesh",
+        "services/reviewmesh_kit",
+        "protos/reviewmesh_protos",
+        "schemas/reviewmesh_schemas",
+    ),
     "worker": WORKER,
     "worker-vllm": WORKER,
 }

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from reviewmesh.process import logs
-from reviewmesh.settings import LogSettings
+from reviewmesh_kit.settings import LogSettings
 
 REFUSED = "127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from reviewmesh_kit.settings import problems
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.engines.vllm.arguments import engine_arguments
 from reviewmesh_worker.engines.vllm.engine import open_engine
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.serving.settings import Settings, problems
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.calibration import neutral_chat_calibration
 from tests.packages import DEFINED, small_package

@@ -1,0 +1,94 @@
+"""Settings from REVIEWMESH_* and nothing else. A name that nothing reads is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from reviewmesh_kit.environment import PREFIX, unknown_settings
+
+
+def variable(*path: str) -> str:
+    """The environment's name of a setting."""
+    return PREFIX + "__".join(path).upper()
+
+
+class Section(BaseModel):
+    """A part of the settings that knows all its names, so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""In the environment a JSON list, or separated by commas."""
+
+
+class LogSettings(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "console"] = "json"
+
+
+class HttpSettings(Section):
+    """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+
+
+class ProcessSettings(BaseSettings):
+    """What the settings of every process share."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
+    )
+
+    log: LogSettings = LogSettings()
+    http: HttpSettings = HttpSettings()
+
+    @model_validator(mode="after")
+    def _environment_holds_no_other_names(self) -> Self:
+        if unknown := unknown_settings(os.environ):
+            raise ValueError("\n".join(unknown))
+        return self
+
+
+def problems(error: ValidationError | SettingsError) -> list[str]:
+    """A line for each setting that is wrong, under its name and without its value."""
+    if isinstance(error, ValidationError):
+        return [
+            _problem(problem["type"], [str(part) for part in problem["loc"]], problem["msg"])
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+    found = re.search(r'field "(\w+)"', str(error))
+    name = variable(found[1]) if found else PREFIX
+    return [f"{name}: expected JSON; or give each value by itself, as {name}__<NAME>"]
+
+
+def _problem(kind: str, path: list[str], message: str) -> str:
+    if not path:
+        return message.removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        message = "there is no such setting"
+    if kind == "too_short":
+        message = message.replace("items after validation", "characters")
+    return f"{variable(*path)}: {message.removeprefix('Value error, ')}"
