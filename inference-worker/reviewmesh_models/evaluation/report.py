@@ -52,7 +52,7 @@ class TaskMade(_Part):
     digest: str
 
 
-class Data(_Part):
+class DataFile(_Part):
     digest: str
     rows: int
 
@@ -135,7 +135,7 @@ class Report(_Part):
     """ISO 8601, UTC."""
     command: str
     seconds: float
-    data: dict[str, Data]
+    data: dict[str, DataFile]
     scores: dict[str, Score]
     """By `<task>.<score>`; see `measures`."""
     baselines: dict[str, float]

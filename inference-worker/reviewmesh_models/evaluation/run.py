@@ -34,7 +34,7 @@ from reviewmesh_models.evaluation.predictions import (
 )
 from reviewmesh_models.evaluation.report import (
     Against,
-    Data,
+    DataFile,
     Golden,
     LabelScores,
     PackageName,
@@ -137,7 +137,7 @@ async def _evaluate(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         data={
-            file: Data(
+            file: DataFile(
                 digest=digest, rows=len(rows.entities if file == ENTITIES_FILE else rows.reviews)
             )
             for file, digest in rows.digests.items()

@@ -66,7 +66,7 @@ class EncoderConfig(_Training):
     """Peak, of what is new."""
 
 
-class Base(_Part):
+class BaseWeights(_Part):
     """What a model is fine-tuned from."""
 
     folder: Path
@@ -115,7 +115,7 @@ class CausalConfig(_Training):
 
     kind: Literal["causal"]
     tasks: list[Literal["ner", "topic", "sentiment"]] = Field(min_length=1)
-    base: Base | None = None
+    base: BaseWeights | None = None
     scratch: Scratch | None = None
     method: Literal["lora", "full"]
     lora: Lora | None = None

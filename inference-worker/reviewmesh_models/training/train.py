@@ -14,7 +14,7 @@ from reviewmesh_models.training.curves import LOSS_FILE, Curves, plot_curves
 from reviewmesh_models.training.progress import Progress
 from reviewmesh_models.training.rows import LabelledData, read_data
 from reviewmesh_models.training.workplace import Workplace
-from reviewmesh_worker.packages.manifest import Base, Data, write_manifest
+from reviewmesh_worker.packages.manifest import Base, DataSource, write_manifest
 from reviewmesh_worker.tasks.definition import Task
 
 _UNSTATED: Final = "not stated"
@@ -120,10 +120,10 @@ def _base(config: TrainingConfig) -> Base | None:
     return Base(name=config.base.name, source=config.base.source, licence=config.base.license)
 
 
-def _data(config: TrainingConfig, data: LabelledData) -> list[Data]:
+def _data(config: TrainingConfig, data: LabelledData) -> list[DataSource]:
     licences = config.data_licenses
     return [
-        Data(name=file.name, sha256=file.sha256, rows=file.rows, licence=licence or _UNSTATED)
+        DataSource(name=file.name, sha256=file.sha256, rows=file.rows, licence=licence or _UNSTATED)
         for file, licence in (
             (data.reviews_file, licences.reviews),
             (data.entities_file, licences.entities),

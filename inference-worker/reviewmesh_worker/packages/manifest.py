@@ -89,7 +89,7 @@ class Base(_Part):
     licence: str
 
 
-class Data(_Part):
+class DataSource(_Part):
     """A file of labelled rows that a model was made with."""
 
     name: str
@@ -108,7 +108,7 @@ class Manifest(_Part):
     base: Base | None
     """None where a model was trained from nothing."""
     license: str
-    data: list[Data]
+    data: list[DataSource]
     training: dict[str, Any]
     """The settings as trained."""
     scores: dict[str, Any] | None = None
@@ -198,7 +198,7 @@ def write_manifest(
     tasks: Mapping[str, Task],
     base: Base | None,
     license: str,
-    data: Iterable[Data],
+    data: Iterable[DataSource],
     training: Mapping[str, Any],
     scores: Mapping[str, Any] | None = None,
 ) -> Manifest:

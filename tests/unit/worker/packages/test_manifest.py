@@ -21,7 +21,7 @@ from reviewmesh_worker.packages.manifest import (
     MANIFEST_FILE,
     NOT_HASHED,
     Base,
-    Data,
+    DataSource,
     Package,
     PackageError,
 )
@@ -59,7 +59,7 @@ def test_the_bundled_model_is_a_package_that_verifies() -> None:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     base = Base(name="base", source="where", licence="MIT")
-    data = Data(name="rows.jsonl", sha256="0" * 64, rows=3, licence="CC BY 4.0")
+    data = DataSource(name="rows.jsonl", sha256="0" * 64, rows=3, licence="CC BY 4.0")
     package = small_package(tmp_path, base=base, data=[data], scores={"accuracy": 0.9})
     package.verify(DEFINED)
     about = package.manifest
