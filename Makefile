@@ -12,7 +12,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm faults bench bench-vllm bench-gpu lint format lock proto proto-baseline clean
+.PHONY: setup demo insights test test-vllm faults bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -35,6 +35,11 @@ faults: $(VENV)/dev.stamp
 # PARTS="instant" measures less; see bench/parts.py.
 bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp
 	$(BIN)/python -m bench $(PARTS)
+
+# The working tree against a revision, in turns: make bench-pair REV=HEAD~1; writes
+# build/reports/bench_pair.json.
+bench-pair: $(VENV)/dev.stamp
+	$(BIN)/python -m bench.pair $(REV)
 
 # The gRPC worker against offline vLLM; writes build/reports/bench_vllm.json.
 bench-vllm: $(VLLM)/vllm.stamp
