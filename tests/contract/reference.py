@@ -326,7 +326,10 @@ def _exit_codes_page() -> str:
                     "Failed, or the answer is no: `gate` when the package does not pass, "
                     "`promote` when the gate refuses it.",
                 ),
-                (str(models_cli.WRONG_USAGE), "Wrong usage."),
+                (
+                    str(models_cli.WRONG_USAGE),
+                    "Wrong usage, or a registry, package or task is not as expected.",
+                ),
             ],
         ),
     )
