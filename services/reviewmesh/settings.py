@@ -330,7 +330,7 @@ class Settings(BaseSettings):
         max_length=200,
         pattern=NAME_PATTERN,
         description="Name of this replica: the same after a restart, different between the "
-        "replicas of a service. The transactional id is made of it.",
+        "replicas of a service. It is part of the transactional id and of the group membership.",
     )
     grace_s: float = Field(
         default=20,
