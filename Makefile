@@ -12,7 +12,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm faults bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline clean
+.PHONY: setup demo insights test test-vllm faults bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
 
 setup: $(VENV)/mesh.stamp
 
@@ -70,6 +70,10 @@ proto: $(VENV)/dev.stamp
 # Accepts the contract as it is now as the one that later changes must not break.
 proto-baseline: $(VENV)/dev.stamp
 	$(BIN)/buf build protos -o protos/baseline.binpb
+
+# Writes docs/reference from the code.
+reference: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.contract.reference
 
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp

@@ -5,10 +5,14 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS_READ = Counter(
-    "reviewmesh_records_read_total", "Records read and not finished before.", ["service", "topic"]
+    "reviewmesh_records_read_total",
+    "Records read, without those that were finished before a restart.",
+    ["service", "topic"],
 )
 OUTPUTS = Counter(
-    "reviewmesh_records_written_total", "Records written and committed.", ["service", "topic"]
+    "reviewmesh_records_written_total",
+    "Records written in committed transactions.",
+    ["service", "topic"],
 )
 TRANSACTION_SECONDS = Histogram(
     "reviewmesh_transaction_seconds",
@@ -17,117 +21,139 @@ TRANSACTION_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 TRANSACTIONS_ABORTED = Counter(
-    "reviewmesh_transactions_aborted_total", "Transactions aborted and tried again.", ["service"]
+    "reviewmesh_transactions_aborted_total",
+    "Transactions that were aborted and tried again.",
+    ["service"],
 )
 PRODUCERS_RECOVERED = Counter(
     "reviewmesh_producers_recovered_total",
-    "Times that the producer was replaced and all partitions rewound.",
+    "Times that the producer was replaced and every partition rewound to its commit.",
     ["service"],
 )
 SET_ASIDE = Counter(
     "reviewmesh_records_set_aside_total",
-    "Records that a stage could not take, by what showed it: raised, aborted, killed; impassable, "
-    "a batch of which the client gives none.",
+    "Records that became a dead letter because they could not be processed. raised: the stage "
+    "raised an error; aborted: their transaction failed again and again; killed: the process died "
+    "with them again and again; impassable: the client cannot read the batch that holds them.",
     ["service", "reason"],
 )
 SET_ASIDE_REASONS = ("raised", "aborted", "killed", "impassable")
 SKIPPED_OFFSETS = Counter(
     "reviewmesh_skipped_offsets_total",
-    "Offsets that were gone before they were read: retention, delete-records, a topic made anew.",
+    "Offsets that were deleted before they were read: by retention, by delete-records, or because "
+    "the topic was deleted and created again.",
     ["service", "topic"],
 )
 STALLED = Gauge(
     "reviewmesh_stalled_partitions",
-    "Partitions with records that wait and nothing finished, for no reason outside.",
+    "Partitions that have work and make no progress, although nothing outside holds them up.",
     ["service"],
 )
 REOPENED = Counter(
     "reviewmesh_partitions_reopened_total",
-    "Partitions reopened since they stood still.",
+    "Partitions that were reopened because they made no progress.",
     ["service"],
 )
 IN_FLIGHT = Gauge(
-    "reviewmesh_in_flight_records", "Records read and unfinished.", ["service", "topic"]
+    "reviewmesh_in_flight_records", "Records read and not finished.", ["service", "topic"]
 )
 PAUSED = Gauge("reviewmesh_paused_partitions", "Partitions paused by backpressure.", ["service"])
-ASSIGNED = Gauge("reviewmesh_assigned_partitions", "Partitions owned and resolved.", ["service"])
+ASSIGNED = Gauge(
+    "reviewmesh_assigned_partitions",
+    "Partitions that are assigned to this process and being read.",
+    ["service"],
+)
 DUPLICATES = Counter(
-    "reviewmesh_duplicates_total", "Reviews dropped as unchanged within the dedupe window."
+    "reviewmesh_duplicates_total",
+    "Reviews dropped because they came again unchanged within the dedupe window.",
 )
 FORWARDED = Counter(
-    "reviewmesh_forwarded_total", "Raw records moved to the partition of their review_id."
+    "reviewmesh_forwarded_total", "Raw records forwarded to the partition of their review_id."
 )
-DEAD_LETTERS = Counter("reviewmesh_dead_letters_total", "Dead letters.", ["stage", "cause"])
-DEAD_LETTER_CAUSES = (
-    "MALFORMED",
-    "UNKNOWN_SCHEMA",
-    "INVALID",
-    "EMPTY",
-    "OVERSIZE",
-    "TOMBSTONE",
-    "REJECTED",
-    "FAILED",
-    "UNREADABLE",
+DEAD_LETTERS = Counter(
+    "reviewmesh_dead_letters_total", "Dead letters by stage and cause.", ["stage", "cause"]
 )
+# Each with what it means, for docs/reference/dead-letters.md.
+DEAD_LETTER_CAUSES = {
+    "MALFORMED": "The value is not Avro in Confluent wire format, or does not fit its schema.",
+    "UNKNOWN_SCHEMA": "The registry knows no schema of the id in the value.",
+    "INVALID": "The value decodes, but is not a review that the mesh can take: the writer's schema "
+    "lacks a field or has another type for it, or a field holds what the contract excludes.",
+    "EMPTY": "The review has no visible text.",
+    "OVERSIZE": "The text, the attributes, the headers or the whole record is larger than allowed, "
+    "or its batch takes too much memory when it is decompressed.",
+    "TOMBSTONE": "The record has no value. The mesh deletes nothing because of it.",
+    "REJECTED": "Not used by this version.",
+    "FAILED": "The inference worker gave a final error for the review, or an answer that is not "
+    "valid. The review comes out without the answer of this task.",
+    "UNREADABLE": "The client cannot read the batch that holds the record, or the record makes the "
+    "service fail each time it is tried.",
+}
 INFERENCE_WAITING = Gauge(
-    "reviewmesh_inference_waiting_items", "Items that wait for room at a worker.", ["task"]
+    "reviewmesh_inference_waiting_items",
+    "Items that wait until a worker has room for them.",
+    ["task"],
 )
 WORKERS_SERVING = Gauge(
     "reviewmesh_workers_serving", "Inference workers that this process sends calls to.", ["task"]
 )
-RETRIES = Counter("reviewmesh_inference_retries_total", "Calls beyond the first.", ["task"])
+RETRIES = Counter(
+    "reviewmesh_inference_retries_total", "Calls to workers that were repeated.", ["task"]
+)
 INFERENCE_SECONDS = Histogram(
     "reviewmesh_inference_seconds",
     "Seconds from reading an accepted review to having its result.",
     ["task"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-ENRICHED = Counter("reviewmesh_enriched_total", "Enriched records by kind.", ["kind"])
+ENRICHED = Counter("reviewmesh_enriched_total", "Enriched records published, by kind.", ["kind"])
 LATE_RESULTS = Counter(
     "reviewmesh_late_results_total",
-    "Results that no review waited for: merged into a partial record; dropped, since their review "
-    "is out; doubled; orphaned, since their accepted review never comes; foreign, since that is of "
-    "another content.",
+    "Results for which no review was waiting. merged: completed a partial record; dropped: the "
+    "review is out already; doubled: a second result of the same task; orphaned: the accepted "
+    "review never comes; foreign: the accepted review at that offset has another content.",
     ["task", "outcome"],
 )
 ENRICHERS_ASKED = Counter(
     "reviewmesh_enrichers_asked_total",
-    "Times that the joiner asked what a task's enricher has finished, since later results had long "
-    "overtaken a review.",
+    "Times that the joiner looked up what a task's enricher has finished, because later results "
+    "had overtaken a review for straggler_s.",
     ["task"],
 )
 REPLAYS_DROPPED = Counter(
     "reviewmesh_replays_dropped_total",
-    "Replays of a dead letter whose replay has taken effect before.",
+    "Replays dropped because another replay of the same dead letter had taken effect.",
     ["service"],
 )
 NOT_REPEATED = Counter(
     "reviewmesh_records_not_repeated_total",
-    "Records that an operator's reset made come again and that have no second outcome: judged "
-    "(intake), published, superseded by a later version that is out, unproven (incomplete now, and "
-    "what was published of that time is deleted).",
+    "Records that were read again after an offset reset and got no second outcome. judged: intake "
+    "had judged them; published: their review is out; superseded: a later version of it is out; "
+    "unproven: the review would be incomplete, and what was published at that time is deleted.",
     ["service", "reason"],
 )
-PARTIALS_OPEN = Gauge("reviewmesh_open_partial_records", "Published records that lack an answer.")
+PARTIALS_OPEN = Gauge(
+    "reviewmesh_open_partial_records", "Published records that still lack the answer of a task."
+)
 END_TO_END_SECONDS = Histogram(
     "reviewmesh_end_to_end_seconds",
-    "Seconds from the producer's timestamp to the enriched record.",
+    "Seconds from the raw record's timestamp to the enriched record.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
 INSIGHTS_RECORDS = Counter(
     "reviewmesh_insights_records_total",
-    "Enriched records read: counted, repeated (older than what is counted), late (of a closed "
-    "window), undecodable.",
+    "Enriched records read. counted: part of a window; repeated: older than what is counted; "
+    "late: of a window that is closed; undecodable: not an enriched review.",
     ["outcome"],
 )
 INSIGHTS_PUBLISHED = Counter(
-    "reviewmesh_insights_published_total", "Insights written to reviews.insights."
+    "reviewmesh_insights_published_total", "Records written to reviews.insights."
 )
 INSIGHTS_REVIEWS = Gauge(
     "reviewmesh_insights_held_reviews", "Reviews whose contribution is in memory."
 )
 INSIGHTS_WINDOWS = Gauge(
-    "reviewmesh_insights_held_windows", "Pairs of business and window that are in memory."
+    "reviewmesh_insights_held_windows", "Pairs of business and window in memory."
 )
 
 

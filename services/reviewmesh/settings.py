@@ -51,7 +51,11 @@ class KafkaSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
     __pydantic_extra__: dict[str, SecretStr] = Field(init=False)
-    bootstrap_servers: str = Field(default="127.0.0.1:9092", min_length=1)
+    bootstrap_servers: str = Field(
+        default="127.0.0.1:9092",
+        min_length=1,
+        description="Kafka brokers to connect to first, as host:port, separated by commas.",
+    )
 
     @model_validator(mode="after")
     def _leaves_the_mesh_its_own(self) -> Self:
@@ -83,13 +87,29 @@ class RegistrySettings(Section):
     A user and a password inside the address are taken out of it.
     """
 
-    url: str = "http://127.0.0.1:8081/apis/ccompat/v7"
-    username: str | None = None
-    password: SecretStr | None = None
-    ssl_ca_location: FilePath | None = None
-    ssl_certificate_location: FilePath | None = None
-    ssl_key_location: FilePath | None = None
-    ssl_key_password: SecretStr | None = None
+    url: str = Field(
+        default="http://127.0.0.1:8081/apis/ccompat/v7",
+        description="Base URL of the registry's Confluent-compatible API.",
+    )
+    username: str | None = Field(default=None, description="User name for basic authentication.")
+    password: SecretStr | None = Field(
+        default=None, description="Password for basic authentication."
+    )
+    ssl_ca_location: FilePath | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities to trust; without it, those that the "
+        "system trusts.",
+    )
+    ssl_certificate_location: FilePath | None = Field(
+        default=None, description="PEM file of the client certificate, for mutual TLS."
+    )
+    ssl_key_location: FilePath | None = Field(
+        default=None,
+        description="PEM file of the client certificate's private key, if it is a file of its own.",
+    )
+    ssl_key_password: SecretStr | None = Field(
+        default=None, description="Password of the private key."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -144,41 +164,93 @@ class RegistrySettings(Section):
 class WorkersSettings(Section):
     """Inference workers per task: host:port, several separated by commas."""
 
-    ner: str = Field(default="127.0.0.1:50051", pattern=r"\S")
-    topic: str = Field(default="127.0.0.1:50051", pattern=r"\S")
-    sentiment: str = Field(default="127.0.0.1:50051", pattern=r"\S")
+    ner: str = Field(
+        default="127.0.0.1:50051",
+        pattern=r"\S",
+        description="Workers of the task ner: host:port, several separated by commas; every "
+        "address that a name resolves to is used.",
+    )
+    topic: str = Field(
+        default="127.0.0.1:50051",
+        pattern=r"\S",
+        description="Workers of the task topic: host:port, several separated by commas; every "
+        "address that a name resolves to is used.",
+    )
+    sentiment: str = Field(
+        default="127.0.0.1:50051",
+        pattern=r"\S",
+        description="Workers of the task sentiment: host:port, several separated by commas; every "
+        "address that a name resolves to is used.",
+    )
 
 
 class IntakeSettings(Section):
-    """`forwarding_secret`: one for all replicas. With it a forwarded review names the record that
-    its producer wrote; without it the one that intake forwarded, since anybody can write headers.
-    """
-
-    dedupe_window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
-    dedupe_ids: int = Field(default=20_000, gt=0)
-    drop_attributes: Names = ("email", "phone", "ip_address", "user_id")
-    forwarding_secret: SecretStr | None = Field(default=None, min_length=16)
+    dedupe_window_s: float = Field(
+        default=3600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for which a review that comes again unchanged is dropped.",
+    )
+    dedupe_ids: int = Field(
+        default=20_000,
+        gt=0,
+        description="Review ids that each partition remembers to find duplicates; the oldest are "
+        "forgotten first.",
+    )
+    drop_attributes: Names = Field(
+        default=("email", "phone", "ip_address", "user_id"),
+        description="Attributes that are removed from every review.",
+    )
+    forwarding_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="The same secret for all replicas of intake. With it, a review that was "
+        "forwarded to the partition of its key names the record that its producer wrote; without "
+        "it, the forwarded copy, because anybody can write headers. `reviewmesh up` creates one.",
+    )
 
 
 class JoinSettings(Section):
-    """`straggler_s`: from when on the enricher is asked for a review that later ones overtook."""
-
-    max_wait_s: float = Field(default=6 * 3600, gt=0, allow_inf_nan=False)
-    straggler_s: float = Field(default=60, gt=0, allow_inf_nan=False)
-    late_window_s: float = Field(default=24 * 3600, gt=0, allow_inf_nan=False)
+    max_wait_s: float = Field(
+        default=6 * 3600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which a review is published even if results are missing.",
+    )
+    straggler_s: float = Field(
+        default=60,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that later results of a task may flow past a review before the "
+        "joiner looks up whether that task's enricher has finished it.",
+    )
+    late_window_s: float = Field(
+        default=24 * 3600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for which a missing result still completes a review that was "
+        "published without it, as a higher revision.",
+    )
 
 
 class LagSettings(Section):
     """Groups watched beside the mesh's own, on the mesh's topics."""
 
-    groups: Names = ()
+    groups: Names = Field(
+        default=(), description="Consumer groups to watch in addition to those of the mesh."
+    )
 
 
 class InsightsSettings(Section):
-    """`retention_s`: how long after its end a window still changes; bounds the memory."""
-
-    window_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
-    retention_s: float = Field(default=48 * 3600, gt=0, allow_inf_nan=False)
+    window_s: float = Field(
+        default=3600, gt=0, allow_inf_nan=False, description="Length of a window in seconds."
+    )
+    retention_s: float = Field(
+        default=48 * 3600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for which a window still changes after its end; this bounds memory.",
+    )
 
 
 class Settings(ProcessSettings):
@@ -193,18 +265,19 @@ class Settings(ProcessSettings):
         default="",
         max_length=200,
         pattern=NAME_PATTERN,
-        description="Put before every topic, group and subject.",
+        description="Prefix of every topic, consumer group and subject.",
     )
     slot: str = Field(
         default_factory=socket.gethostname,
         min_length=1,
         max_length=200,
         pattern=NAME_PATTERN,
-        description="Stable name of this process among its service's replicas.",
+        description="Name of this replica: the same after a restart, different between the "
+        "replicas of a service. It is part of the transactional id and of the group membership.",
     )
     grace_s: float = Field(
         default=20,
         gt=0,
         allow_inf_nan=False,
-        description="Time to finish work after SIGTERM.",
+        description="Seconds to finish work after SIGTERM.",
     )

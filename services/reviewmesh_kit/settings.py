@@ -44,15 +44,22 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class LogSettings(Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    format: Literal["json", "console"] = "json"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The lowest level that is logged."
+    )
+    format: Literal["json", "console"] = Field(
+        default="json", description="json: one JSON object per line; console: for reading."
+    )
 
 
 class HttpSettings(Section):
-    """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address on which /metrics, /healthz and /readyz are served.",
+    )
+    port: int = Field(
+        default=0, ge=0, le=65535, description="Port of these endpoints; 0 takes a free one."
+    )
 
 
 class ProcessSettings(BaseSettings):

@@ -17,41 +17,47 @@ class VllmSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     device: Device | Literal["auto"] = Field(
-        default="auto", description="auto: what vLLM finds; an unknown GPU counts as an a100."
+        default="auto",
+        description="auto: the device that vLLM finds; an unknown GPU gets the "
+        "defaults of an a100.",
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="Number format of weights and activations, as vLLM names it."
+    )
     load_format: Literal["auto", "dummy"] = Field(
         default="auto",
         description="dummy: random weights for a package that has none, to measure speed.",
     )
     quantization: str | None = Field(
         default=None,
-        description="As vLLM names it, for a chat model: fp8 halves the weights on l4, h100 and "
-        "h200 (vLLM's documentation of FP8 W8A8); not measured here.",
+        description="Quantization of a chat model, as vLLM names it. fp8 halves the size of the "
+        "weights on l4, h100 and h200, says vLLM's documentation of FP8 W8A8; not measured here.",
     )
     max_num_seqs: int | None = Field(
-        default=None, gt=0, description="Sequences in one step of the engine."
+        default=None, gt=0, description="Most sequences in one step of the engine."
     )
     max_model_len: int = Field(
         default=2048,
         gt=0,
-        description="Tokens of prompt and answer of a chat model, no more than it was made for; of "
-        "longer reviews the middle is left out.",
+        description="Most tokens of prompt and answer together for a chat model, at most what the "
+        "model supports. The middle of a longer review is left out.",
     )
     max_waiting: int = Field(
-        default=4096, gt=0, description="Requests in the engine, beyond which it refuses more."
+        default=4096, gt=0, description="Most requests in the engine; more are refused."
     )
     gpu_memory_utilization: float | None = Field(
         default=None, gt=0, le=1, description="Share of the GPU's memory that this worker takes."
     )
     kv_cache_gib: float | None = Field(
-        default=None, gt=0, description="KV cache on CPU, where nothing else bounds it."
+        default=None, gt=0, description="Size of the KV cache on CPU, in GiB."
     )
-    enable_prefix_caching: bool = True
+    enable_prefix_caching: bool = Field(
+        default=True, description="Reuse the KV cache of a prompt's common beginning."
+    )
     scheduling_policy: Literal["fcfs", "priority"] = Field(
         default="priority",
-        description="priority: interactive calls overtake a backfill inside vLLM; fcfs: in order "
-        "of arrival, whatever the lane.",
+        description="priority: interactive calls overtake a backfill inside vLLM; fcfs: calls are "
+        "served in order of arrival, whatever their lane.",
     )
 
 

@@ -6,35 +6,35 @@ from prometheus_client import Counter, Gauge, Histogram
 
 ITEMS = Counter(
     "reviewmesh_worker_items_total",
-    "Items answered, by outcome.",
+    "Items that got an outcome, by outcome.",
     ["task", "model_version", "outcome"],
 )
 CALL_ITEMS = Histogram(
     "reviewmesh_worker_call_items",
-    "Items in a call.",
+    "Items per call.",
     ["task"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
 ENGINE_SECONDS = Histogram(
     "reviewmesh_worker_engine_seconds",
-    "Seconds that the engine took for a call, its own queue included.",
+    "Seconds that the engine took for a call, including its queue.",
     ["task", "model_version"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 REFUSED = Counter("reviewmesh_worker_refused_total", "Calls refused, by status code.", ["code"])
-IN_FLIGHT = Gauge("reviewmesh_worker_in_flight_items", "Items admitted and not answered.")
+IN_FLIGHT = Gauge("reviewmesh_worker_in_flight_items", "Items admitted and not answered yet.")
 WAITING = Gauge("reviewmesh_worker_waiting_items", "Items in the engine's queue.")
 MODEL = Gauge(
     "reviewmesh_worker_model_info",
-    "1 for the model that a task is served by now.",
+    "1 for the model that serves a task now.",
     ["task", "engine", "model", "model_version", "model_digest"],
 )
 SWAP_OUTCOMES = ("beside", "drained", "refused", "failed")
 SWAPS = Counter(
     "reviewmesh_worker_swaps_total",
-    "Changes of the registry that reached this worker: done while the old model served (beside) "
-    "or after it was let go of (drained), refused before a load, failed in it. The last two leave "
-    "the old model serving.",
+    "Changes of an alias in the registry. beside: the new model was loaded while the old one "
+    "served; drained: after the old one was unloaded; refused: before loading; failed: while "
+    "loading. After the last two the old model goes on serving.",
     ["outcome"],
 )
 for _outcome in SWAP_OUTCOMES:

@@ -16,31 +16,46 @@ from reviewmesh_worker.tasks import BUNDLED_TASKS
 class WorkerSettings(Section):
     """Where the gRPC service listens, what it serves and how much at once."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=50051, ge=0, le=65535)
-    model: Path = Field(default=BUNDLED_MODEL, description="Folder of the package to serve.")
+    host: str = Field(default="127.0.0.1", description="Address of the gRPC service.")
+    port: int = Field(
+        default=50051,
+        ge=0,
+        le=65535,
+        description="Port of the gRPC service; 0 takes a free one.",
+    )
+    model: Path = Field(
+        default=BUNDLED_MODEL,
+        description="Folder of the package to serve; without it, the bundled one.",
+    )
     model_registry: Path | None = Field(
         default=None,
-        description="Folder of a registry: what its aliases name is served, in place of `model`.",
+        description="Folder of a registry, in place of one package: the packages that its aliases "
+        "name are served, also when the aliases change.",
     )
-    tasks: Names = Field(
-        default=(), description="Tasks to serve; all that there are where none is named."
+    tasks: Names = Field(default=(), description="Tasks to serve; without it, all.")
+    task_definitions: Path = Field(
+        default=BUNDLED_TASKS,
+        description="Folder of task definitions; without it, the bundled ones.",
     )
-    task_definitions: Path = Field(default=BUNDLED_TASKS, description="Folder of tasks.")
     engine: EngineChoice = Field(
         default="auto", description="auto: onnx for an encoder, vllm for a chat model."
     )
     swap: Literal["beside", "drain"] = Field(
         default="beside",
-        description="beside: a promoted package is loaded while the old one serves, where memory "
-        "allows; drain: the old one is let go of first.",
+        description="beside: a promoted package is loaded while the old one serves, if memory "
+        "allows; drain: the old one is unloaded first.",
     )
-    max_in_flight: int = Field(default=256, gt=0, le=100_000, description="Items admitted at once.")
+    max_in_flight: int = Field(
+        default=256,
+        gt=0,
+        le=100_000,
+        description="Items in progress at once; calls beyond it are refused.",
+    )
     grace_s: float = Field(
         default=20,
         gt=0,
         allow_inf_nan=False,
-        description="Time to finish calls after SIGTERM or before a drain's end.",
+        description="Seconds to finish calls after SIGTERM or while draining.",
     )
 
     @model_validator(mode="after")

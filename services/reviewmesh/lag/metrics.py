@@ -33,7 +33,7 @@ PARTITION = ("group", "topic", "partition")
 
 LAG = Gauge(
     "kafka_consumergroup_group_lag",
-    "Records: the end of the partition minus the committed offset, as Kafka counts.",
+    "Records between the committed offset and the end of the partition, as Kafka counts lag.",
     PARTITION,
 )
 LAG_SECONDS = Gauge(
@@ -43,7 +43,7 @@ LAG_SECONDS = Gauge(
 )
 BACKLOG = Gauge(
     "reviewmesh_backlog_records",
-    "Records that are not finished, what is finished beyond the commit left out.",
+    "Records that are not finished: the lag without what is finished beyond the commit.",
     PARTITION,
 )
 OLDEST_REVIEW = Gauge(
@@ -53,21 +53,21 @@ OLDEST_REVIEW = Gauge(
 )
 COMMIT_AGE = Gauge(
     "reviewmesh_last_commit_age_seconds",
-    "Seconds since the commit was last seen to change, or since this process watches.",
+    "Seconds since the commit last changed, or since this process began to watch it.",
     PARTITION,
 )
 TIME_TO_DRAIN = Gauge(
     "reviewmesh_time_to_drain_seconds",
-    "Seconds that the backlog takes at the rate of the last minute; infinite when nothing moves.",
+    "Seconds that the backlog takes at the rate of the last minute; infinite if nothing moves.",
     ("group", "task"),
 )
 MEASUREMENT_AGE = Gauge(
     "reviewmesh_lag_measurement_age_seconds",
-    "Seconds since the last measurement that left nothing out.",
+    "Seconds since the last complete measurement.",
 )
 OPEN_TRANSACTION = Gauge(
     "reviewmesh_open_transaction_seconds",
-    "Seconds for which an open transaction has been the end of what can be read; 0 without one.",
+    "Seconds for which an open transaction has held up readers of the partition; 0 without one.",
     ("topic", "partition"),
 )
 ALL = (
