@@ -6,8 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from reviewmesh_kit import logs
 from reviewmesh_worker.engines.interface import Engine
-from reviewmesh_worker.serving import logs
 from reviewmesh_worker.serving.deployment import Deployment
 from reviewmesh_worker.serving.package_selection import selection_of
 from reviewmesh_worker.serving.server import serve
@@ -17,7 +17,7 @@ from tests.scripted_engine import ScriptedEngine
 
 def serve_engine(engine: Engine, settings: Settings) -> None:
     """The bundled package names the tasks; what answers them is the engine."""
-    log = logs.configure(settings.log)
+    log = logs.configure(settings.log, "worker")
     deployment = Deployment(selection_of(settings.worker), lambda package, tasks: engine, log)
     asyncio.run(serve(deployment, settings, log))
 

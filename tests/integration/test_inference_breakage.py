@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
+from reviewmesh.enrich import breaker
 from reviewmesh.enrich import client as client_module
-from reviewmesh.enrich import standing
 from reviewmesh.enrich.breaker import CALLS_PER_WORKER, FAILURES_BEFORE_EJECTION
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from tests.inference import TASK, Driver, soon
@@ -226,7 +226,7 @@ def test_missing_doubled_and_foreign_results_give_one_answer_each(
 def test_an_item_that_breaks_workers_is_found_out(
     make_peer: PeerFactory, drive: DriverFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(breaker, "LONGEST_PAUSE_S", 0.05)
 
     def break_down(peer: Peer, request: inference_pb2.InferRequest, context: Any) -> Any:
         if holds(request, "killer"):
@@ -260,7 +260,7 @@ def test_a_worker_that_fails_fast_does_not_draw_the_traffic(
     driver.submit(texts(300))
     assert all(answer.output is not None for answer in driver.wait())
     # What was under way when it was ejected, and one trial now and again.
-    trials = 10 + (time.monotonic() - began) / (standing.LONGEST_PAUSE_S / 2)
+    trials = 10 + (time.monotonic() - began) / (breaker.LONGEST_PAUSE_S / 2)
     assert FAILURES_BEFORE_EJECTION <= len(bad.calls) <= 2 * CALLS_PER_WORKER + trials
     assert len(well.calls) >= 300
 
