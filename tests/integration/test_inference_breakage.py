@@ -14,8 +14,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
-from reviewmesh.enrich import breaker
-from reviewmesh.enrich import client as client_module
+from reviewmesh.enrich import breaker, retries
 from reviewmesh.enrich.breaker import CALLS_PER_WORKER, FAILURES_BEFORE_EJECTION
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from tests.inference import TASK, Driver, soon
@@ -142,7 +141,7 @@ def test_the_hint_of_a_full_worker_is_kept_within_bounds(
 def test_without_a_hint_the_batch_was_too_large_and_is_halved(
     make_peer: PeerFactory, drive: DriverFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 0.01)
     peer = make_peer(good, max_receive_bytes=10_000)
     driver = drive(peer)
     driver.submit([f"{number} " + "x" * 1_500 for number in range(32)])
@@ -155,7 +154,7 @@ def test_without_a_hint_the_batch_was_too_large_and_is_halved(
 def test_an_item_that_fails_whole_calls_is_found_and_fails_alone(
     make_peer: PeerFactory, drive: DriverFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 0.01)
 
     def fail_on_poison(peer: Peer, request: inference_pb2.InferRequest, context: Any) -> Any:
         if holds(request, "poison"):
@@ -205,7 +204,7 @@ def test_retries_are_bounded_and_wait_longer_each_time(
 def test_missing_doubled_and_foreign_results_give_one_answer_each(
     make_peer: PeerFactory, drive: DriverFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 0.01)
 
     def sloppy(peer: Peer, request: inference_pb2.InferRequest, context: Any) -> Any:
         answer = good(peer, request, context)
@@ -239,9 +238,7 @@ def test_an_item_that_breaks_workers_is_found_out(
     answers = driver.wait()
     assert [index for index, a in enumerate(answers) if a.output is None] == [5]
     assert "keep breaking" in (answers[5].error or "")
-    assert len(peer.times("killer")) == (
-        client_module.BROKEN_IN_COMPANY + client_module.BROKEN_ALONE
-    )
+    assert len(peer.times("killer")) == (retries.BROKEN_IN_COMPANY + retries.BROKEN_ALONE)
 
 
 def test_a_worker_that_fails_fast_does_not_draw_the_traffic(
@@ -304,7 +301,7 @@ def test_a_call_carries_its_first_trace_and_an_illegal_one_takes_nothing_along(
 def test_a_text_that_cannot_be_sent_fails_alone(
     make_peer: PeerFactory, drive: DriverFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 0.01)
     driver = drive(make_peer(good))
     driver.submit([*texts(5), "half a \ud83d surrogate", *texts(5)])
     answers = driver.wait()

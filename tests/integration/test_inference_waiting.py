@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reviewmesh.enrich import client as client_module
+from reviewmesh.enrich import retries
 from reviewmesh_protos.inference.v1 import inference_pb2
 from tests.inference import Driver, ScriptedWorker, soon
 from tests.integration.test_inference_breakage import Peer
@@ -79,8 +79,8 @@ def test_an_item_without_a_worker_waits_for_one(drive: DriverFactory) -> None:
 def test_an_item_that_is_tried_again_says_when(
     drive: DriverFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_BACKOFF_S", 100.0)
-    monkeypatch.setattr(client_module, "LONGEST_BACKOFF_S", 100.0)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 100.0)
+    monkeypatch.setattr(retries, "LONGEST_BACKOFF_S", 100.0)
 
     def busy(peer: Peer, request: inference_pb2.InferRequest, context: Any) -> Any:
         error = inference_pb2.ItemError(code="BUSY", message="come again", retryable=True)
