@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.broker import TestStack, running_stack
 from tests.broker import breakable_stack as breakable
 
-# No test is one of speed: a busy machine must not fail it.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+if find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # No test is one of speed: a busy machine must not fail it.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
