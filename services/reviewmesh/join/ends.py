@@ -31,6 +31,7 @@ class EndOffsets:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._kafka = settings.kafka
         self._admin = make_admin(settings.kafka)
         self._prefix = settings.prefix
         self._clock = clock
@@ -71,9 +72,16 @@ class EndOffsets:
         return reached
 
     def _fetch_metadata(self) -> None:
-        """After a broker's restart the client would ask by the old leader epoch for ever."""
-        if self._metadata is None or self._metadata.done():
-            self._metadata = self._thread.submit(self._admin.list_topics, timeout=REQUEST_TIMEOUT_S)
+        """After a broker's restart the client would ask by the old leader epoch for ever.
+
+        One that gets no metadata may have lost every address of the broker: it is replaced.
+        """
+        if self._metadata is not None:
+            if not self._metadata.done():
+                return
+            if self._metadata.exception() is not None:
+                self._admin = make_admin(self._kafka)
+        self._metadata = self._thread.submit(self._admin.list_topics, timeout=REQUEST_TIMEOUT_S)
 
     def forget(self, partition: int) -> None:
         for key in [key for key in (*self._questions, *self._known) if key[1] == partition]:

@@ -26,10 +26,8 @@ REFUSED_BATCH = (
 )
 # librdkafka's own lines; a client hands them over when it is polled.
 LOGGER = logging.getLogger("librdkafka")
-# Of every client. When all brokers have been away for a while, librdkafka would forget them and
-# bootstrap anew. A transactional producer that does so makes no request any more (seen with 2.16:
-# broker killed and back after 20 s). Without that, a client keeps trying the brokers that it knows.
-STEADY = {"reconnect.backoff.max.ms": "1000", "metadata.recovery.strategy": "none"}
+# Of every client: how soon a broker that is back is noticed.
+RECONNECT = {"reconnect.backoff.max.ms": "1000"}
 # What a client raises over its options, according to whether librdkafka or its binding refuses.
 REFUSALS = (KafkaException, AttributeError, TypeError, ValueError)
 
@@ -56,7 +54,7 @@ def consumer_options(settings: Settings, group: str) -> dict[str, str]:
         "receive.message.max.bytes": str(LARGEST_BATCH),
         "topic.metadata.refresh.interval.ms": "30000",
         "allow.auto.create.topics": "false",
-        **STEADY,
+        **RECONNECT,
         **settings.kafka.as_librdkafka(),
         "group.id": group,
         "group.instance.id": settings.slot,
@@ -72,7 +70,11 @@ def producer_options(settings: Settings, group: str) -> dict[str, str]:
         "compression.type": "lz4",
         "message.max.bytes": "16777216",
         "queue.buffering.max.messages": "100000",
-        **STEADY,
+        **RECONNECT,
+        # When all brokers have been away for a while, librdkafka forgets them and bootstraps anew.
+        # A transactional producer that does so makes no request any more (seen with 2.16: broker
+        # killed and back after 20 s). Without it, a call that hangs is bounded, and replaces it.
+        "metadata.recovery.strategy": "none",
         **settings.kafka.as_librdkafka(),
         "transactional.id": f"{group}-{settings.slot}",
     }
@@ -117,7 +119,7 @@ def make_producer(
 
 def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) -> AdminClient:
     """Raises BadOption."""
-    options = quiet({**STEADY, **settings.as_librdkafka()})
+    options = quiet({**RECONNECT, **settings.as_librdkafka()})
     try:
         return AdminClient(options | {"error_cb": on_error})
     except REFUSALS as error:

@@ -101,6 +101,8 @@ class LogWatch:
                     self._seen = self._look(admin, self._wanted)
                 except KafkaException as error:
                     self._log.debug("topics are not known", reason=error.args[0].str())
+                    # A client may lose every address of a broker that is back.
+                    admin = kafka.make_admin(self._settings.kafka)
         finally:
             self._close_clients()
 

@@ -23,6 +23,7 @@ from reviewmesh_kit.settings import variable
 
 CALL_TIMEOUT_S = 2.0
 ASK_AGAIN_S = 0.1
+RENEW_EVERY_S = 20.0
 CALLS_AT_ONCE = 8
 # A little over one batch: the broker gives a whole batch even where it is larger than this.
 FETCH_BYTES = 16 * 1024
@@ -101,6 +102,7 @@ class Broker:
         self._stable: Any = None
         self._open: Any = None
         self._of_group: dict[str, Any] = {}
+        self._renewed_at = time.monotonic()
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
         self._admin = kafka.make_admin(settings.kafka)
         # Kafka's ids of the topics that these clients have asked about.
@@ -143,7 +145,15 @@ class Broker:
         return kafka.make_consumer(options, lambda error: None)
 
     def away(self, failure: Failure) -> str:
-        """What to say when nothing is answered."""
+        """What to say when nothing is answered; now and then, new clients are made.
+
+        A client may lose every address of a broker that is back.
+        """
+        if time.monotonic() - self._renewed_at > RENEW_EVERY_S:
+            self._renewed_at = time.monotonic()
+            self._of_group.clear()
+            self._stable = self._open = None
+            self._admin = kafka.make_admin(self._settings.kafka)
         return (
             f"the broker at {self._settings.kafka.bootstrap_servers} does not answer "
             f"({failure.reason}); check {variable('kafka', 'bootstrap_servers')} and that it is up"

@@ -28,6 +28,7 @@ class LogEnds:
     def __init__(self, settings: Settings, service: str, log: structlog.stdlib.BoundLogger) -> None:
         self._prefix = settings.prefix
         self._options = kafka.reader_options(settings)
+        self._kafka = settings.kafka
         self._admin = kafka.make_admin(settings.kafka)
         self._service = service
         self._log = log
@@ -48,6 +49,8 @@ class LogEnds:
                 starts[topic] = self._within(partition, start, ids[topic], low, high)
                 ends[topic] = high
         except KafkaException as error:
+            # A client may lose every address of a broker that is back.
+            self._admin = kafka.make_admin(self._kafka)
             raise Unavailable(
                 f"log ends of partition {partition}: {error.args[0].str()}"
             ) from error

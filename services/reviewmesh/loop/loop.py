@@ -52,6 +52,7 @@ ASSIGNED_WITHIN_S = 75.0
 CLOSED_WITHIN_S = 10.0
 ASK_BROKER_EVERY_S = 1.0
 ASK_BROKER_TIMEOUT_S = 0.2
+NEW_CLIENT_AFTER_S = 10.0
 
 
 class SlotTaken(RuntimeError):
@@ -98,6 +99,7 @@ class ConsumerLoop:
         self.heartbeat = time.monotonic()
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
+        self._broker_away_since = 0.0
         self.readiness = Readiness()
         self._feed = Feed(stage, self.inputs, self._outbox, self._prefix, self.readiness, log)
         self._reader = PartitionReader(settings)
@@ -286,6 +288,8 @@ class ConsumerLoop:
             self.readiness.waits("assignment", "partitions from the group's coordinator")
 
     def _wait_for_the_broker(self, error: str) -> None:
+        if not self.readiness.is_waiting_for("broker"):
+            self._broker_away_since = time.monotonic()
         self.readiness.waits("broker", f"the broker at {self._brokers}: {error}")
         self._log.warning(
             "waiting for the broker; check that it is up and REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS",
@@ -299,12 +303,25 @@ class ConsumerLoop:
         if now < self._ask_broker_at or not self._producer.ready:
             return
         self._ask_broker_at = now + ASK_BROKER_EVERY_S
+        topic = self._prefix + self._stage.topics[0]
         try:
-            self._consumer.list_topics(self._prefix + self._stage.topics[0], ASK_BROKER_TIMEOUT_S)
+            self._consumer.list_topics(topic, ASK_BROKER_TIMEOUT_S)
         except KafkaException:
+            if now - self._broker_away_since > NEW_CLIENT_AFTER_S:
+                self._broker_away_since = now
+                self._ask_with_a_new_client(topic)
             return
         self._log.info("the broker is back", brokers=self._brokers)
         self.readiness.has("broker")
+
+    def _ask_with_a_new_client(self, topic: str) -> None:
+        """A client may lose every address of a broker that is back (librdkafka issue 5301)."""
+        try:
+            kafka.make_admin(self._settings.kafka).list_topics(topic, ASK_BROKER_TIMEOUT_S)
+        except KafkaException:
+            return
+        self._log.warning("the broker answers, but not this consumer: replacing it")
+        self._replace_consumer()
 
     def _recover(self, reason: str) -> None:
         """The outcome of a transaction is unknown: new producer, rewind to what is committed."""
