@@ -36,7 +36,7 @@ def list_(
 ) -> None:
     """List dead letters, oldest first in each partition."""
     connection = connect()
-    letters = [item for item in all_letters(connection) if _matches(item, cause, stage)]
+    letters = [item for item in _all(connection) if _matches(item, cause, stage)]
     marks = replayed_marks(connection)
     if as_lines:
         for item in letters:
@@ -88,7 +88,7 @@ def replay(
         )
     connection = connect()
     places_ = dict.fromkeys(chosen or ())
-    found = [_at(connection, place) for place in places_] if chosen else all_letters(connection)
+    found = [_at(connection, place) for place in places_] if chosen else _all(connection)
     marks = replayed_marks(connection)
     letters = [item for item in found if _matches(item, cause, stage)]
     fresh = [item for item in letters if not marks.has(item.letter)]
@@ -110,6 +110,10 @@ def replay(
         )
     if len(sendable) < len(fresh):
         raise typer.Exit(1)
+
+
+def _all(connection: Connection) -> list[DeadLetter]:
+    return all_letters(connection, lambda words: err.print(plain(words), style="red"))
 
 
 def _at(connection: Connection, place: str) -> DeadLetter:

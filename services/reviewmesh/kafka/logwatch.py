@@ -18,7 +18,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
 
 from reviewmesh.kafka import clients as kafka
-from reviewmesh.kafka.topicids import find_topics
+from reviewmesh.kafka.topicids import TopicFinder
 from reviewmesh.settings import Settings
 
 EVERY_S = 3.0
@@ -92,24 +92,22 @@ class LogWatch:
 
     def _run(self) -> None:
         """A broker that is away leaves what was seen last; the polling thread tells of it."""
-        admin = kafka.make_admin(self._settings.kafka)
+        finder = TopicFinder(self._settings.kafka)
         try:
             while not self._stopped:
                 self._wake.wait(EVERY_S)
                 self._wake.clear()
                 try:
-                    self._seen = self._look(admin, self._wanted)
+                    self._seen = self._look(finder, self._wanted)
                 except KafkaException as error:
                     self._log.debug("topics are not known", reason=error.args[0].str())
-                    # A client may lose every address of a broker that is back.
-                    admin = kafka.make_admin(self._settings.kafka)
         finally:
             self._close_clients()
 
-    def _look(self, admin: Any, wanted: Collection[Place]) -> Seen:
+    def _look(self, finder: TopicFinder, wanted: Collection[Place]) -> Seen:
         """Raises KafkaException where the broker does not say which topics there are."""
         now = time.monotonic()
-        found = find_topics(admin, [self._prefix + name for name in self._topics], CALL_TIMEOUT_S)
+        found = finder.find([self._prefix + name for name in self._topics], CALL_TIMEOUT_S)
         ids = {name.removeprefix(self._prefix): topic.id for name, topic in found.items()}
         missing = tuple(name for name in self._topics if name not in ids)
         if ids != self._seen.topic_ids:

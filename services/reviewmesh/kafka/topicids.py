@@ -8,6 +8,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
+from reviewmesh.kafka.clients import make_admin
+from reviewmesh.settings import KafkaSettings
+
 SHORT = (1 << 64) - 1
 UNKNOWN = 0
 
@@ -21,10 +24,26 @@ class Found:
     partitions: int
 
 
-def find_topics(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, Found]:
-    """Those of the topics that exist, as the broker has them now. Raises KafkaException."""
-    if not names:
-        return {}
+class TopicFinder:
+    """Asks the broker which topics it has. Used by one thread at a time."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._admin = make_admin(settings)
+
+    def find(self, names: Collection[str], timeout_s: float) -> dict[str, Found]:
+        """Those of the topics that exist, as the broker has them now. Raises KafkaException."""
+        if not names:
+            return {}
+        try:
+            return _find(self._admin, names, timeout_s)
+        except KafkaException:
+            # A client may lose every address of a broker that is back (librdkafka issue 5301).
+            self._admin = make_admin(self._settings)
+            raise
+
+
+def _find(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, Found]:
     asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
     found = {}
     for name, answer in asked.items():

@@ -123,6 +123,7 @@ class LagMeter:
         commits = self._broker.committed({group.name: group.places for group in self._groups})
         failures = [found for found in commits.values() if isinstance(found, Failure)]
         if len(failures) == len(commits):
+            self._broker.renew()
             away = self._broker.away(failures[0])
             return replace(self._last, measured_at=now, problems=(away,))
         reads = {group: self._places(group, commits[group.name]) for group in self._groups}

@@ -16,7 +16,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.kafka import clients as kafka
-from reviewmesh.kafka.topicids import Found, find_topics, is_another
+from reviewmesh.kafka.topicids import Found, TopicFinder, is_another
 from reviewmesh.loop.ledger import restore
 from reviewmesh.settings import Settings
 from reviewmesh_kit.settings import variable
@@ -104,7 +104,7 @@ class Broker:
         self._of_group: dict[str, Any] = {}
         self._renewed_at = time.monotonic()
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
-        self._admin = kafka.make_admin(settings.kafka)
+        self._finder = TopicFinder(settings.kafka)
         # Kafka's ids of the topics that these clients have asked about.
         self._topic_ids: dict[str, int] = {}
 
@@ -144,16 +144,16 @@ class Broker:
             options["group.id"] = group
         return kafka.make_consumer(options, lambda error: None)
 
-    def away(self, failure: Failure) -> str:
-        """What to say when nothing is answered; now and then, new clients are made.
-
-        A client may lose every address of a broker that is back.
-        """
+    def renew(self) -> None:
+        """Let go of clients that get no answer: one may have lost every address of a broker that is
+        back (librdkafka issue 5301). Not at every question: the broker may just be away."""
         if time.monotonic() - self._renewed_at > RENEW_EVERY_S:
             self._renewed_at = time.monotonic()
             self._of_group.clear()
             self._stable = self._open = None
-            self._admin = kafka.make_admin(self._settings.kafka)
+
+    def away(self, failure: Failure) -> str:
+        """What to say when nothing is answered."""
         return (
             f"the broker at {self._settings.kafka.bootstrap_servers} does not answer "
             f"({failure.reason}); check {variable('kafka', 'bootstrap_servers')} and that it is up"
@@ -229,7 +229,7 @@ class Broker:
     def _existing(self, names: set[str]) -> Mapping[str, Found] | Failure:
         """Those of the topics that exist."""
         try:
-            found = find_topics(self._admin, names, CALL_TIMEOUT_S)
+            found = self._finder.find(names, CALL_TIMEOUT_S)
         except KafkaException as error:
             return Failure(error.args[0].str())
         for name in names:

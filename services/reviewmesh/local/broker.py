@@ -163,14 +163,14 @@ def _fence_killed(kafka_dir: Path, broker_dir: Path) -> None:
     with transactions that were about to end, is fenced as the broker that it was, and leaves out
     their markers for good.
     """
+    data = data_dir(broker_dir)
+    if not any(data.glob("__cluster_metadata-0/*.log")) or (data / ".kafka_cleanshutdown").exists():
+        return
     for process in psutil.process_iter(["cmdline"]):
         # Of a process like this one that was killed while it waited.
         if str(fencing_file(broker_dir)) in (process.info["cmdline"] or ()):
             process.kill()
             process.wait(FENCING_TIMEOUT_S)
-    data = data_dir(broker_dir)
-    if not any(data.glob("__cluster_metadata-0/*.log")) or (data / ".kafka_cleanshutdown").exists():
-        return
     command = java_command(
         FENCING_HEAP_MB,
         *LOG_OPTIONS,

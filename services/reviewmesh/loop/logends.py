@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from reviewmesh import metrics
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.record import Unavailable
-from reviewmesh.kafka.topicids import find_topics, is_another
+from reviewmesh.kafka.topicids import TopicFinder, is_another
 from reviewmesh.loop.stage import Start
 from reviewmesh.settings import Settings
 
@@ -28,8 +28,7 @@ class LogEnds:
     def __init__(self, settings: Settings, service: str, log: structlog.stdlib.BoundLogger) -> None:
         self._prefix = settings.prefix
         self._options = kafka.reader_options(settings)
-        self._kafka = settings.kafka
-        self._admin = kafka.make_admin(settings.kafka)
+        self._finder = TopicFinder(settings.kafka)
         self._service = service
         self._log = log
 
@@ -49,8 +48,6 @@ class LogEnds:
                 starts[topic] = self._within(partition, start, ids[topic], low, high)
                 ends[topic] = high
         except KafkaException as error:
-            # A client may lose every address of a broker that is back.
-            self._admin = kafka.make_admin(self._kafka)
             raise Unavailable(
                 f"log ends of partition {partition}: {error.args[0].str()}"
             ) from error
@@ -59,7 +56,7 @@ class LogEnds:
         return ends
 
     def _ids(self, topics: list[str]) -> dict[str, int]:
-        found = find_topics(self._admin, [self._prefix + name for name in topics], CALL_TIMEOUT_S)
+        found = self._finder.find([self._prefix + name for name in topics], CALL_TIMEOUT_S)
         missing = [self._prefix + name for name in topics if self._prefix + name not in found]
         if missing:
             raise Unavailable(

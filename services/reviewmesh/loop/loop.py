@@ -99,7 +99,7 @@ class ConsumerLoop:
         self.heartbeat = time.monotonic()
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_broker_at = 0.0
-        self._broker_away_since = 0.0
+        self._new_client_at = 0.0
         self.readiness = Readiness()
         self._feed = Feed(stage, self.inputs, self._outbox, self._prefix, self.readiness, log)
         self._reader = PartitionReader(settings)
@@ -289,7 +289,7 @@ class ConsumerLoop:
 
     def _wait_for_the_broker(self, error: str) -> None:
         if not self.readiness.is_waiting_for("broker"):
-            self._broker_away_since = time.monotonic()
+            self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
         self.readiness.waits("broker", f"the broker at {self._brokers}: {error}")
         self._log.warning(
             "waiting for the broker; check that it is up and REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS",
@@ -307,8 +307,8 @@ class ConsumerLoop:
         try:
             self._consumer.list_topics(topic, ASK_BROKER_TIMEOUT_S)
         except KafkaException:
-            if now - self._broker_away_since > NEW_CLIENT_AFTER_S:
-                self._broker_away_since = now
+            if now > self._new_client_at:
+                self._new_client_at = now + NEW_CLIENT_AFTER_S
                 self._ask_with_a_new_client(topic)
             return
         self._log.info("the broker is back", brokers=self._brokers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,6 @@ from reviewmesh.query.errors import NotFound
 from reviewmesh.query.reading import offsets, places, read_all, read_until
 from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
-
-log = logging.getLogger(__name__)
 
 REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
 """The topics that the mesh reads: a letter that names another is none of ours."""
@@ -68,15 +66,18 @@ class DeadLetter:
         return ""
 
 
-def all_letters(connection: Connection) -> list[DeadLetter]:
-    """Oldest first in each partition; what is no dead letter is told in a warning."""
+def all_letters(connection: Connection, passed_over: Callable[[str], None]) -> list[DeadLetter]:
+    """Oldest first in each partition; what is no dead letter is told and passed over.
+
+    What is told may hold a stranger's characters.
+    """
     codec, letters = connection.codec(DEAD_LETTER), []
     for record in read_all(connection, places(connection, DEAD_LETTER)):
         try:
             content = codec.decode(record.value or b"")
         except DecodeError as error:
             place = f"{record.partition}/{record.offset}"
-            log.warning("%s: no dead letter: %s", place, error)
+            passed_over(f"{place}: no dead letter: {error}")
             continue
         letters.append(DeadLetter(record.partition, record.offset, record.timestamp_ms, content))
     return sorted(letters, key=lambda item: (item.partition, item.offset))
