@@ -3,12 +3,15 @@
 It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
 `delay_ms`, `load_ms` for its start, `poison`: substrings whose texts make a whole batch raise,
 `held`: substrings whose texts wait while it names them, and `dead`: whether the engine has died.
+`SCRIPTED_MODEL_VERSION` in its environment is the version of its model, 1 by default; the scores of
+its topics tell versions apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -44,8 +47,10 @@ class ScriptedEngine:
 
     def __init__(self, control: Path, tasks: Sequence[str] = TASKS) -> None:
         self._control = control
+        version = os.environ.get("SCRIPTED_MODEL_VERSION", "1")
+        self._topic_score = {"1": 0.8}.get(version, 0.9)
         self._tasks = {
-            task: TaskDescription(task, MOODS, "scripted", "scripted", "1", "0" * 64)
+            task: TaskDescription(task, MOODS, "scripted", "scripted", version, "0" * 64)
             for task in tasks
         }
         self._batcher: Batcher[str] | None = None
@@ -86,7 +91,8 @@ class ScriptedEngine:
             await asyncio.sleep(0.01)
         read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
-            Answer(text if isinstance(text, ItemFailure) else answer(task, text)) for text in read
+            Answer(text if isinstance(text, ItemFailure) else answer(task, text, self._topic_score))
+            for text in read
         ]
 
     def check(self) -> None:
@@ -112,7 +118,7 @@ def _named(script: Mapping[str, object], entry: str, texts: Sequence[str]) -> li
     return [text for text in texts if any(word in text for word in words)]
 
 
-def answer(task: str, text: str) -> TaskOutput:
+def answer(task: str, text: str, topic_score: float = 0.8) -> TaskOutput:
     """What the scripted engine says of a text."""
     if task == "ner":
         return NerOutput(
@@ -122,6 +128,6 @@ def answer(task: str, text: str) -> TaskOutput:
             )
         )
     if task == "topic":
-        return TopicOutput((Topic("logistics-rides.speed", 0.8, "positive"),))
+        return TopicOutput((Topic("logistics-rides.speed", topic_score, "positive"),))
     mood = MOODS[len(text) % len(MOODS)]
     return SentimentOutput(mood, {label: float(label == mood) for label in MOODS})

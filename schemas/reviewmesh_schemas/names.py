@@ -16,6 +16,11 @@ PARTIAL: Final = "reviews.partial"
 REPLAYED: Final = "reviews.replayed"
 DEAD_LETTER: Final = "reviews.dead-letter"
 INSIGHTS: Final = "reviews.insights"
+REPROCESS: Final = "reviews.reprocess"
+"""Requests to answer one task of an enriched review again."""
+REPROCESSED: Final = "reviews.reprocessed"
+"""The answers to those requests."""
+CAMPAIGNS: Final = "reviews.campaigns"
 RESULT_OF: Final = {task: f"reviews.{task}" for task in TASKS}
 """A task's results are in a topic of its own."""
 TASK_OF: Final = {topic: task for task, topic in RESULT_OF.items()}

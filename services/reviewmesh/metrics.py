@@ -132,6 +132,20 @@ NOT_REPEATED = Counter(
     "unproven: the review would be incomplete, and what was published at that time is deleted.",
     ["service", "reason"],
 )
+REPROCESS_REQUESTS = Counter(
+    "reviewmesh_reprocess_requests_total",
+    "Requests of campaigns that an enricher is done with. answered: its answer, or its failure, is "
+    "with the joiner; cancelled: its campaign is cancelled or forgotten.",
+    ["task", "outcome"],
+)
+REPROCESSED = Counter(
+    "reviewmesh_reprocessed_answers_total",
+    "Answers of campaigns that the joiner is done with. published: the review is out again as a "
+    "higher revision; superseded: something newer of it was accepted or published since the "
+    "campaign chose it; failed: the task failed, and what is published stays; unproven: more "
+    "reviews came since than the joiner remembers, and a later campaign finds this one again.",
+    ["task", "outcome"],
+)
 PARTIALS_OPEN = Gauge(
     "reviewmesh_open_partial_records", "Published records that still lack the answer of a task."
 )

@@ -233,6 +233,16 @@ class JoinSettings(Section):
     )
 
 
+class ReprocessSettings(Section):
+    live_late_s: float = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that the oldest live review of an enricher may wait before answers "
+        "that are done again pause.",
+    )
+
+
 class LagSettings(Section):
     """Groups watched beside the mesh's own, on the mesh's topics."""
 
@@ -259,6 +269,7 @@ class Settings(ProcessSettings):
     workers: WorkersSettings = WorkersSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
+    reprocess: ReprocessSettings = ReprocessSettings()
     lag: LagSettings = LagSettings()
     insights: InsightsSettings = InsightsSettings()
     prefix: str = Field(

@@ -27,6 +27,9 @@ IDENTITY = {"review_id", "content_hash", "accepted_partition", "accepted_offset"
 IDENTITY_OF = {
     "dead_letter": {"topic", "partition", "offset"},
     "replayed": {"partition", "offset"},
+    "reprocess_request": {"campaign", "task", "enriched_offset"},
+    "reprocessed_answer": {"campaign", "task", "enriched_offset"},
+    "campaign": {"campaign", "task"},
     "review_insight": {"business_id", "window_start", "window_end"},
 }
 
@@ -54,6 +57,7 @@ def test_every_topic_has_a_name() -> None:
     assert TOPICS.keys() == single | {
         *names.RESULT_OF.values(),
         *(names.DEAD_LETTER, names.INSIGHTS),
+        *(names.REPROCESS, names.REPROCESSED, names.CAMPAIGNS),
     }
     for task, topic in names.RESULT_OF.items():
         assert TOPICS[topic].schema == f"{task}_result"

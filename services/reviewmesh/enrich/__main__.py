@@ -9,15 +9,32 @@ import structlog
 
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
+from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.reprocess import Codecs, Reprocessing
 from reviewmesh.enrich.stage import EnrichStage
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings
-from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RESULT_OF, TASKS
+from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    CAMPAIGNS,
+    DEAD_LETTER,
+    ENRICHED,
+    REPROCESS,
+    REPROCESSED,
+    RESULT_OF,
+    TASKS,
+)
 
 
-def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
+def build(
+    task: str,
+    settings: Settings,
+    contracts: Contracts,
+    log: structlog.stdlib.BoundLogger,
+) -> EnrichStage:
     endpoints = [
         endpoint.strip()
         for endpoint in getattr(settings.workers, task).split(",")
@@ -25,14 +42,33 @@ def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
     ]
     client = InferenceClient(task, endpoints)
     client.start()
+    campaigns = Campaigns(
+        settings, contracts.codec(CAMPAIGNS), contracts.partitions(CAMPAIGNS), log
+    )
+    campaigns.start()
+    codecs = Codecs(
+        request=contracts.codec(REPROCESS),
+        enriched=contracts.codec(ENRICHED),
+        result=contracts.codec(RESULT_OF[task]),
+        answer=contracts.codec(REPROCESSED),
+    )
     return EnrichStage(
         task,
         contracts.codec(ACCEPTED),
         contracts.codec(RESULT_OF[task]),
         DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         client,
+        Reprocessing(
+            task,
+            codecs,
+            campaigns,
+            lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
+            wall_clock,
+            contracts.max_bytes(REPROCESSED),
+        ),
         wall_clock,
         contracts.max_bytes(RESULT_OF[task]),
+        settings.reprocess.live_late_s,
     )
 
 
@@ -44,7 +80,7 @@ def main() -> int:
     def build_task(
         settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
     ) -> EnrichStage:
-        return build(task, settings, contracts)
+        return build(task, settings, contracts, log)
 
     return run(f"enricher-{task}", build_task)
 

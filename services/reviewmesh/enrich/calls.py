@@ -49,8 +49,10 @@ class Calls:
         jobs: Jobs,
         call_timeout_s: float,
         max_attempts: int,
+        lane: inference_pb2.Lane.ValueType,
     ) -> None:
         self._task = task
+        self._lane = lane
         self._jobs = jobs
         self._call_timeout_s = call_timeout_s
         self._loop = asyncio.get_running_loop()
@@ -146,7 +148,7 @@ class Calls:
                 self._retries.try_again(job, "the worker left the item without a result")
 
     async def _responses(self, worker: Worker, batch: list[Job]) -> AsyncIterator[Response]:
-        fields, metadata = request_fields(self._task, batch), metadata_of(batch)
+        fields, metadata = request_fields(self._task, batch, self._lane), metadata_of(batch)
         if worker.breaker.is_slow():
             request = inference_pb2.InferStreamRequest(**fields)
             async for response in worker.stub.InferStream(

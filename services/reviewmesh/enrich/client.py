@@ -16,6 +16,7 @@ from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
+from reviewmesh_protos.inference.v1 import inference_pb2
 
 T = TypeVar("T")
 
@@ -31,11 +32,13 @@ class InferenceClient:
         batch_bytes: int = 1024 * 1024,
         call_timeout_s: float = 120.0,
         max_attempts: int = 5,
+        lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_INTERACTIVE,
     ) -> None:
         self._task = task
         self._endpoints = tuple(endpoints)
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
+        self._lane = lane
         self._done: deque[tuple[WorkItem, Answer]] = deque()
         self._jobs = Jobs(
             batch_items, batch_bytes, lambda item, answer: self._done.append((item, answer))
@@ -46,7 +49,8 @@ class InferenceClient:
         self._thread = threading.Thread(target=self._run, name=f"inference-{task}", daemon=True)
 
     def start(self) -> None:
-        metrics.INFERENCE_WAITING.labels(self._task).set_function(lambda: self._jobs.waiting)
+        if self._lane == inference_pb2.LANE_INTERACTIVE:
+            metrics.INFERENCE_WAITING.labels(self._task).set_function(lambda: self._jobs.waiting)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=10)
 
@@ -106,5 +110,10 @@ class InferenceClient:
 
     async def _open(self) -> None:
         self._calls = Calls(
-            self._task, self._endpoints, self._jobs, self._call_timeout_s, self._max_attempts
+            self._task,
+            self._endpoints,
+            self._jobs,
+            self._call_timeout_s,
+            self._max_attempts,
+            self._lane,
         )

@@ -12,11 +12,13 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def request_fields(task: str, batch: Sequence[Job]) -> dict[str, Any]:
+def request_fields(
+    task: str, batch: Sequence[Job], lane: inference_pb2.Lane.ValueType
+) -> dict[str, Any]:
     """Of an InferRequest or an InferStreamRequest; an item's id is its index."""
     return {
         "task": task,
-        "lane": inference_pb2.LANE_INTERACTIVE,
+        "lane": lane,
         "items": [
             inference_pb2.Item(
                 id=str(index),

@@ -17,6 +17,7 @@ from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh.kafka.record import (
     ORIGIN_TIMESTAMP,
@@ -29,7 +30,7 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start
-from reviewmesh_schemas.names import ACCEPTED, RESULT_OF
+from reviewmesh_schemas.names import ACCEPTED, REPROCESS, RESULT_OF, TASKS
 
 ROOM_WHILE_STARVED = 2_000
 MAX_ERROR = 2_000
@@ -52,7 +53,7 @@ class Work:
 class EnrichStage:
     """One task's enricher."""
 
-    topics: tuple[str, ...] = (ACCEPTED,)
+    topics: tuple[str, ...] = (ACCEPTED, REPROCESS)
     state_topics: tuple[str, ...] = ()
     max_in_flight = 1_000
     # The joiner holds a task's results while an earlier one is missing; its window must exceed
@@ -66,8 +67,10 @@ class EnrichStage:
         result_codec: Codec,
         dead_letters: DeadLetters,
         client: InferenceClient,
+        reprocessing: Reprocessing,
         clock: Clock,
         max_result_bytes: int,
+        live_late_s: float,
     ) -> None:
         self.service = f"enricher-{task}"
         self._task = task
@@ -76,14 +79,16 @@ class EnrichStage:
         self._result_codec = result_codec
         self._dead_letters = dead_letters
         self._client = client
+        self._reprocessing = reprocessing
         self._clock = clock
         self._max_result_bytes = max_result_bytes
+        self._live_late_s = live_late_s
         metrics.start_at_zero(self.service, f"enrich.{task}")
         self._lives: dict[int, int] = {}
         self._life = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
-        # Offsets in hand, by partition; they come in order, so the first is the oldest.
-        self._open: dict[int, dict[int, None]] = {}
+        # Offsets in hand and when they were appended, by partition; the first is the oldest.
+        self._open: dict[int, dict[int, int]] = {}
         self._in_flight = 0
         self._to_submit: list[WorkItem] = []
         self._units: list[Unit] = []
@@ -95,6 +100,7 @@ class EnrichStage:
         try:
             self._result_codec.prepare()
             self._dead_letters.prepare()
+            self._reprocessing.load()
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
 
@@ -102,12 +108,14 @@ class EnrichStage:
         self._life += 1
         self._lives[partition] = self._life
         self._open[partition] = {}
+        self._reprocessing.open(partition, self._life)
 
     def close(self, partition: int) -> None:
         life = self._lives.pop(partition, None)
         if life is None:
             return
         del self._open[partition]
+        self._reprocessing.close(partition)
         self._to_submit = [item for item in self._to_submit if _work(item).life != life]
         self._client.cancel(lambda token: isinstance(token, Work) and token.life == life)
         for key in [key for key in self._waiting if key[0] == partition]:
@@ -116,6 +124,9 @@ class EnrichStage:
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
+        if record.topic == REPROCESS:
+            self._receive_again(record)
+            return
         try:
             review = self._accepted_codec.decode_ours(record.value or b"")
         except RegistryUnavailable as error:
@@ -131,7 +142,7 @@ class EnrichStage:
             return
         work = Work(record, review, self._lives[record.partition], self._clock())
         key = (record.partition, review["review_id"])
-        self._open[record.partition][record.offset] = None
+        self._open[record.partition][record.offset] = record.timestamp_ms
         queue = self._waiting.get(key)
         if queue is not None:
             queue.append(work)
@@ -140,6 +151,15 @@ class EnrichStage:
         self._in_flight += 1
         self._submit(work)
 
+    def _receive_again(self, record: Record) -> None:
+        try:
+            self._reprocessing.receive(record)
+        except NoRequest as error:
+            # Every task's enricher reads it; one of them tells.
+            tells = self._task == TASKS[0]
+            outputs = self.set_aside(record, error.cause, str(error)) if tells else ()
+            self._finish(record, outputs)
+
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
         """The review still comes out: its key tells whose FAILED result this is.
 
@@ -147,6 +167,9 @@ class EnrichStage:
         """
         stage = f"enrich.{self._task}"
         dead_letter = self._dead_letters.output(record, stage, cause, message, 0, None)
+        if record.topic == REPROCESS:
+            # What is published stays as it is.
+            return (dead_letter,)
         try:
             review_id = (record.key or b"").decode()
         except UnicodeDecodeError:
@@ -164,17 +187,31 @@ class EnrichStage:
             self._client.submit(self._to_submit)
             self._to_submit = []
         units, self._units = self._units, []
-        return units
+        return units + self._reprocessing.poll(self._live_is_late())
+
+    def _live_is_late(self) -> str:
+        """Why answers done again have to wait; empty when they need not."""
+        oldest_ms = min((next(iter(o.values())) for o in self._open.values() if o), default=None)
+        if oldest_ms is None:
+            return ""
+        age_s = self._clock() - oldest_ms / 1000
+        if age_s <= self._live_late_s:
+            return ""
+        return f"live reviews come first: the oldest has waited for {age_s:.0f} s"
 
     def blocks(self, topic: str, partition: int) -> bool:
         """Without a worker there is no use in reading further ahead."""
+        if topic == REPROCESS:
+            return self._reprocessing.blocks(partition)
         return self._in_flight >= ROOM_WHILE_STARVED and bool(self._client.missing())
 
     def waiting_for(self) -> str:
         return self._client.missing()
 
-    def waits_for(self, partition: int) -> str:
+    def waits_for(self, topic: str, partition: int) -> str:
         """Of the oldest record: that it waits for an older one of its key is no cause outside."""
+        if topic == REPROCESS:
+            return self._reprocessing.waits_for(partition)
         oldest = next(iter(self._open.get(partition, ())), None)
         return "" if oldest is None else self._client.waits_for(partition, oldest)
 
@@ -184,6 +221,7 @@ class EnrichStage:
 
     def stop(self) -> None:
         self._client.close()
+        self._reprocessing.stop()
 
     # -- work --------------------------------------------------------------------------------
 
@@ -218,8 +256,9 @@ class EnrichStage:
         outputs: tuple[Output, ...],
         committed: Callable[[], None] | None = None,
     ) -> None:
-        self._open[record.partition].pop(record.offset, None)
-        finished = ((ACCEPTED, record.offset),)
+        if record.topic == ACCEPTED:
+            self._open[record.partition].pop(record.offset, None)
+        finished = ((record.topic, record.offset),)
         self._units.append(Unit(record.partition, finished, outputs, committed))
 
     def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:

@@ -159,7 +159,7 @@ class IntakeStage:
     def waiting_for(self) -> str:
         return self._lookups.waiting_for()
 
-    def waits_for(self, partition: int) -> str:
+    def waits_for(self, topic: str, partition: int) -> str:
         return self._lookups.waits_for(partition)
 
     def idle(self) -> bool:

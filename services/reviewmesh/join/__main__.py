@@ -16,7 +16,15 @@ from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings
-from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, PARTIAL, REPLAYED, RESULT_OF
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    DEAD_LETTER,
+    ENRICHED,
+    PARTIAL,
+    REPLAYED,
+    REPROCESSED,
+    RESULT_OF,
+)
 
 
 def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger) -> JoinStage:
@@ -26,6 +34,7 @@ def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundL
         contracts.codec(ENRICHED),
         contracts.codec(PARTIAL),
         contracts.codec(REPLAYED),
+        contracts.codec(REPROCESSED),
         DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
         PartitionReader(settings),
         EndOffsets(settings, wall_clock),

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from reviewmesh.join.enriched import ANSWERED, TIMEOUT, build, merge
+from reviewmesh.join.newer import Newer
 from reviewmesh.join.progress import TaskProgress
 from reviewmesh.join.published import Published
 from reviewmesh.kafka.record import Headers
-from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASK_OF, TASKS
+from reviewmesh_schemas.names import ACCEPTED, REPROCESSED, RESULT_OF, TASK_OF, TASKS
 
 MAX_PARTIALS = 50_000
 # Deadlines of partial records that were completed; beyond that they are cleared away.
@@ -53,6 +54,22 @@ class Emission:
     not_repeated: str = ""
     # Neither a merge, nor a replay, nor a review that comes again: its latency is the mesh's.
     is_first: bool = False
+    # An answer done again, by its task, and what became of it.
+    again: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An answer done again, with the enriched review that a campaign made it from."""
+
+    offset: int
+    task: str
+    enriched: Mapping[str, Any]
+    result: Result
+    headers: Headers
+    # Where accepted and enriched reviews ended when the campaign chose.
+    accepted_since: int
+    enriched_since: int
 
 
 @dataclass(slots=True)
@@ -146,6 +163,8 @@ class PartitionJoin:
         self._partials_over: list[tuple[float, str, int]] = []
         self._revision = published_until
         self._published = published
+        # While a campaign goes on.
+        self.newer: Newer | None = None
         self._progress = {task: TaskProgress(windows.straggler_s) for task in TASKS}
 
     # -- what comes in -----------------------------------------------------------------------
@@ -171,6 +190,8 @@ class PartitionJoin:
         now: float,
     ) -> list[Emission]:
         """`appended_at` is Kafka's own time of the record; the deadline counts from it."""
+        if self.newer is not None:
+            self.newer.add(accepted["review_id"])
         pending = Pending(offset, accepted, headers, replayed, appended_at)
         emissions = self._take_early(pending)
         why_not = self._published.why_not(offset, accepted) if self._published else ""
@@ -363,8 +384,11 @@ class PartitionJoin:
         finished: tuple[tuple[str, int], ...],
         is_first: bool = False,
         late: tuple[str, str] | None = None,
+        again: tuple[str, str] | None = None,
     ) -> Emission:
         review_id = record["review_id"]
+        if self.newer is not None:
+            self.newer.add(review_id)
         self._revision += 1
         if not record["complete"]:
             self.keep_partial(Partial.of(record, headers, self._windows.late_window_s))
@@ -372,7 +396,31 @@ class PartitionJoin:
         else:
             erased = self._partials.pop(review_id, None) is not None
             partial = "erase" if erased else "leave"
-        return Emission(review_id, finished, record, headers, partial, late, is_first=is_first)
+        return Emission(
+            review_id, finished, record, headers, partial, late, is_first=is_first, again=again
+        )
+
+    # -- answers done again ------------------------------------------------------------------
+
+    def again(self, again: Again, now: float) -> Emission:
+        """The enriched review with this answer in it, unless anything newer of it is known.
+
+        `newer` must cover what came since the campaign chose. A review whose versions are still
+        pending is newer, too: it was accepted before that and is not out yet.
+        """
+        review_id = again.enriched["review_id"]
+        finished = ((REPROCESSED, again.offset),)
+        assert self.newer is not None, "expected to know what came since the campaign chose"
+        if review_id in self._versions or review_id in self.newer:
+            return Emission(review_id, finished, again=(again.task, "superseded"))
+        if self.newer.is_full:
+            return Emission(review_id, finished, again=(again.task, "unproven"))
+        if again.result["status"] not in ANSWERED:
+            return Emission(review_id, finished, again=(again.task, "failed"))
+        record = merge(
+            again.enriched, {again.task: again.result}, self._revision + 1, int(now * 1000)
+        )
+        return self._publish(record, again.headers, finished, again=(again.task, "published"))
 
     # -- late results and partial records ----------------------------------------------------
 

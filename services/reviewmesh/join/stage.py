@@ -19,9 +19,11 @@ from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
 from reviewmesh.join.published import Published
+from reviewmesh.join.reprocessed import AnswerCodecs, NoAnswer, Reprocessed
 from reviewmesh.join.resets import Resets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
+    CAMPAIGN,
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -35,7 +37,16 @@ from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.replays import Replays
 from reviewmesh.loop.stage import Ledgers, Start
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, PARTIAL, REPLAYED, RESULT_OF, TASK_OF
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    ENRICHED,
+    PARTIAL,
+    REPLAYED,
+    REPROCESSED,
+    RESULT_OF,
+    TASK_OF,
+    TASKS,
+)
 
 TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
@@ -62,7 +73,7 @@ class Refused(ValueError):
 
 class JoinStage:
     service = "joiner"
-    topics: tuple[str, ...] = (ACCEPTED, *TASK_OF)
+    topics: tuple[str, ...] = (ACCEPTED, *TASK_OF, REPROCESSED)
     # What is open, and which replays were seen, is remembered here though the topic is gone.
     state_topics: tuple[str, ...] = ()
     # Results of one task wait here while an earlier one is missing: more than the enricher's
@@ -77,6 +88,7 @@ class JoinStage:
         enriched_codec: Codec,
         partial_codec: Codec,
         replayed_codec: Codec,
+        answered_codec: Codec,
         dead_letters: DeadLetters,
         reader: PartitionReader,
         ends: EndOffsets,
@@ -92,6 +104,7 @@ class JoinStage:
         self._enriched_codec = enriched_codec
         self._partial_codec = partial_codec
         self._replayed_codec = replayed_codec
+        self._answers = AnswerCodecs(answered_codec, enriched_codec, result_codecs)
         self._dead_letters = dead_letters
         self._reader = reader
         self._ends = ends
@@ -103,7 +116,11 @@ class JoinStage:
         self._log = log
         self._resets = Resets(reader, enriched_codec, log)
         metrics.start_at_zero(self.service, "join")
+        for task in TASKS:
+            for outcome in ("published", "superseded", "failed", "unproven"):
+                metrics.REPROCESSED.labels(task, outcome)
         self._joins: dict[int, PartitionJoin] = {}
+        self._reprocessed: dict[int, Reprocessed] = {}
         self._replays: dict[int, Replays] = {}
         self._ledgers: Ledgers | None = None
         self._units: list[Unit] = []
@@ -149,10 +166,12 @@ class JoinStage:
         for item in loaded.partials:
             join.keep_partial(item)
         self._joins[partition] = join
+        self._reprocessed[partition] = Reprocessed(self._reader, partition, join)
         self._replays[partition] = loaded.replays
 
     def close(self, partition: int) -> None:
         self._joins.pop(partition, None)
+        self._reprocessed.pop(partition, None)
         self._replays.pop(partition, None)
         self._ends.forget(partition)
         self._enrichers.forget(partition)
@@ -178,6 +197,9 @@ class JoinStage:
                     record.timestamp_ms / 1000,
                     now,
                 )
+            elif record.topic == REPROCESSED:
+                again = self._answers.decode(record, kept(record.headers, CAMPAIGN))
+                emissions = self._reprocessed[record.partition].take(again, now)
             else:
                 task = TASK_OF[record.topic]
                 emissions = join.result(task, record.offset, self._result(record, task), now)
@@ -185,7 +207,7 @@ class JoinStage:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
             self._refuse(record, error.cause, str(error))
-        except Refused as error:
+        except (Refused, NoAnswer) as error:
             self._refuse(record, "INVALID", str(error))
         else:
             self._emit(record.partition, emissions)
@@ -224,6 +246,7 @@ class JoinStage:
             self._next_tick = now + TICK_S
             for partition, join in self._joins.items():
                 self._tick(partition, join, now)
+                self._emit(partition, self._reprocessed[partition].go_on(now))
             metrics.PARTIALS_OPEN.set(sum(join.open_partials for join in self._joins.values()))
         units, self._units = self._units, []
         return units
@@ -251,13 +274,20 @@ class JoinStage:
         self._emit(partition, emissions)
 
     def blocks(self, topic: str, partition: int) -> bool:
+        if topic == REPROCESSED:
+            return self._reprocessed[partition].is_waiting
         return self._joins[partition].blocks(topic, ROOM_IN_ALL // len(self._joins))
 
     def waiting_for(self) -> str:
         return ""
 
-    def waits_for(self, partition: int) -> str:
-        return self._joins[partition].waits_for() if partition in self._joins else ""
+    def waits_for(self, topic: str, partition: int) -> str:
+        if partition not in self._joins:
+            return ""
+        if topic == REPROCESSED:
+            waiting = self._reprocessed[partition].is_waiting
+            return "what came since the campaign chose is read back" if waiting else ""
+        return self._joins[partition].waits_for()
 
     def idle(self) -> bool:
         """What is pending is rebuilt by the next owner; a stop waits for nothing."""
@@ -272,8 +302,18 @@ class JoinStage:
         for emission in emissions:
             marks = self._replays[partition].marks(emission.finished)
             outputs = (*self._outputs(partition, emission), *marks)
-            counted = count_of(emission)
-            self._units.append(Unit(partition, emission.finished, outputs, counted))
+            committed = count_of(emission)
+            if emission.enriched is not None:
+                committed = self._watched(partition, emission.review_id, committed)
+            self._units.append(Unit(partition, emission.finished, outputs, committed))
+
+    def _watched(
+        self, partition: int, review_id: str, count: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Until it is committed, who reads `reviews.enriched` back may not find it."""
+        reprocessed = self._reprocessed[partition]
+        reprocessed.published(review_id)
+        return partial(_committed, reprocessed, review_id, count)
 
     def _outputs(self, partition: int, emission: Emission) -> tuple[Output, ...]:
         key = emission.review_id.encode()
@@ -311,6 +351,11 @@ class JoinStage:
         return smaller
 
 
+def _committed(reprocessed: Reprocessed, review_id: str, count: Callable[[], None]) -> None:
+    reprocessed.committed(review_id)
+    count()
+
+
 def count_of(emission: Emission) -> Callable[[], None]:
     """Counts what an emission did once it is committed; holds no record, only what is counted."""
     record = emission.enriched
@@ -320,11 +365,15 @@ def count_of(emission: Emission) -> Callable[[], None]:
         origin = record["timings"]["origin_at"]
         if emission.is_first and origin is not None:
             latency_ms = record["timings"]["enriched_at"] - origin
-    return partial(_count, kind, latency_ms, emission.late, emission.not_repeated)
+    return partial(_count, kind, latency_ms, emission.late, emission.not_repeated, emission.again)
 
 
 def _count(
-    kind: str, latency_ms: int | None, late: tuple[str, str] | None, not_repeated: str
+    kind: str,
+    latency_ms: int | None,
+    late: tuple[str, str] | None,
+    not_repeated: str,
+    again: tuple[str, str] | None,
 ) -> None:
     if kind:
         metrics.ENRICHED.labels(kind).inc()
@@ -334,11 +383,13 @@ def _count(
         metrics.LATE_RESULTS.labels(*late).inc()
     if not_repeated:
         metrics.NOT_REPEATED.labels("joiner", not_repeated).inc()
+    if again is not None:
+        metrics.REPROCESSED.labels(*again).inc()
 
 
-def kept(headers: Headers) -> Headers:
+def kept(headers: Headers, *others: str) -> Headers:
     return tuple(
         (name, value)
         for name, value in headers
-        if name in KEPT_HEADERS and len(value or b"") <= LONGEST_KEPT_HEADER
+        if name in (*KEPT_HEADERS, *others) and len(value or b"") <= LONGEST_KEPT_HEADER
     )

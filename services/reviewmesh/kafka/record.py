@@ -20,6 +20,7 @@ ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
 REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
+CAMPAIGN = "reviewmesh-campaign"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"
 # A header's lengths and a record's own: at most that much each beside names and values.
 OVERHEAD = 16

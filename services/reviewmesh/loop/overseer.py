@@ -110,7 +110,7 @@ class Overseer:
                 ledger.head,
                 0 if is_unsent(item.partition) else ledger.in_flight,
                 0 if trying else self._unread(item, logs.get(place)),
-                self._stage.waits_for(item.partition),
+                self._stage.waits_for(item.topic, item.partition),
                 now,
             )
             if reason:

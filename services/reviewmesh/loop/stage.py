@@ -97,9 +97,9 @@ class Stage(Protocol):
         """
         ...
 
-    def waits_for(self, partition: int) -> str:
-        """What outside keeps the partition's oldest unfinished record from being finished, in
-        words; empty when nothing does, so that standing still is an error."""
+    def waits_for(self, topic: str, partition: int) -> str:
+        """What outside keeps this input's oldest unfinished record from being finished, in words;
+        empty when nothing does, so that standing still is an error."""
         ...
 
     def idle(self) -> bool:

@@ -1,0 +1,171 @@
+"""`reviewmesh reprocess`: answers of one task done again, seen and steered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.terminal import err, json_text, out, plain
+from reviewmesh.query.campaigns import (
+    CANCELLED,
+    PAUSED,
+    RUNNING,
+    Campaign,
+    Chosen,
+    Status,
+    begin,
+    campaign_named,
+    campaigns,
+    change,
+    choose,
+    send_missing,
+    status,
+    unfinished,
+)
+from reviewmesh.query.connection import Connection, connect
+from reviewmesh.query.values import iso
+from reviewmesh.query.where import WhereError, compile_where
+from reviewmesh_schemas.names import TASKS
+
+app = typer.Typer(help="Do answers of one task again, found by their lineage.")
+
+Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def reprocess(
+    context: typer.Context,
+    task: Annotated[str, typer.Option(help=f"The task: {', '.join(TASKS)}.")] = "",
+    where: Annotated[
+        str, typer.Option(help="Which answers, such as 'model_version < 3 and language = \"da\"'.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done again.")
+    ] = False,
+) -> None:
+    """Send the answers that match to the task's workers again; the reviews come out once more."""
+    if context.invoked_subcommand is not None:
+        return
+    if task not in TASKS or not where:
+        raise typer.BadParameter(
+            f"expected --task, one of {', '.join(TASKS)}, and --where; see docs/reprocess.md"
+        )
+    matches = _compiled(where, task)
+    connection = connect()
+    other = unfinished(connection, task)
+    if other is not None and not dry_run:
+        raise CommandFailed(
+            f"campaign {other.id} of the same task is not over: wait for it, or cancel it with "
+            f"`reviewmesh reprocess cancel {other.id}`"
+        )
+    chosen = choose(connection, task, matches)
+    err.print(_described(chosen))
+    if dry_run or not len(chosen):
+        return
+    campaign = begin(connection, task, where, chosen)
+    out.print(campaign.id)
+    err.print(f"see `reviewmesh reprocess status {campaign.id}`")
+
+
+@app.command("status")
+def status_(
+    name: Annotated[str | None, typer.Argument(metavar="[CAMPAIGN]", show_default=False)] = None,
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a campaign.")] = False,
+) -> None:
+    """How far a campaign came; without a name, each that is remembered."""
+    connection = connect()
+    chosen = [campaign_named(connection, name)] if name else campaigns(connection)
+    found = [status(connection, campaign) for campaign in chosen]
+    if as_lines:
+        for item in found:
+            print(json_text(_as_json(item)))
+        return
+    table = Table(
+        *("campaign", "state", "requests", "sent", "answered", "published", "dropped"), box=None
+    )
+    for item in found:
+        counts = (item.campaign.requests, item.sent, item.answered, item.published, item.dropped)
+        table.add_row(plain(item.campaign.id), _state(item), *map(str, counts))
+    out.print(table if found else "no campaigns")
+
+
+@app.command()
+def pause(name: Name) -> None:
+    """Stop after what is with the workers now."""
+    _change(name, PAUSED)
+
+
+@app.command()
+def resume(name: Name) -> None:
+    """Go on with a paused campaign, and send what an interrupted `reprocess` left unsent."""
+    connection = connect()
+    campaign = campaign_named(connection, name)
+    if campaign.state == CANCELLED:
+        raise CommandFailed(f"{name} is cancelled; begin a new one")
+    sent = send_missing(connection, campaign, _compiled(campaign.where, campaign.task))
+    change(connection, campaign, RUNNING)
+    err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
+
+
+@app.command()
+def cancel(name: Name) -> None:
+    """End a campaign; what came out of it stays."""
+    _change(name, CANCELLED)
+
+
+def _change(name: str, state: str) -> None:
+    connection: Connection = connect()
+    campaign: Campaign = campaign_named(connection, name)
+    if campaign.state == CANCELLED:
+        raise CommandFailed(f"{name} is cancelled already")
+    change(connection, campaign, state)
+    err.print(f"{name}: {state.lower()}")
+
+
+def _compiled(where: str, task: str):  # type: ignore[no-untyped-def]
+    try:
+        return compile_where(where, task)
+    except WhereError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _described(chosen: Chosen) -> str:
+    words = f"{len(chosen):,} of {chosen.read:,} reviews match"
+    if chosen.oldest_ms is not None:
+        words += f"; the oldest that is kept was published {iso(chosen.oldest_ms)}"
+    if chosen.inference_ms:
+        words += (
+            f"; their answers took {chosen.inference_ms / 1000:,.0f} s of inference in all the "
+            f"last time, {chosen.inference_ms / len(chosen):,.0f} ms each"
+        )
+    if chosen.cost_micros is not None:
+        words += f", and cost {chosen.cost_micros / 1e6:,.2f}"
+    return words
+
+
+def _state(item: Status) -> str:
+    state = item.campaign.state.lower()
+    if item.is_over:
+        return "done" if item.campaign.state != CANCELLED else "cancelled"
+    if item.sent < item.campaign.requests and item.campaign.state != CANCELLED:
+        return f"{state}, not all sent"
+    return state
+
+
+def _as_json(item: Status) -> dict[str, object]:
+    campaign = item.campaign
+    return {
+        "campaign": campaign.id,
+        "task": campaign.task,
+        "where": campaign.where,
+        "state": _state(item),
+        "created_at": iso(campaign.created_ms),
+        "requests": campaign.requests,
+        "sent": item.sent,
+        "answered": item.answered,
+        "published": item.published,
+        "dropped": item.dropped,
+    }

@@ -1,0 +1,72 @@
+"""Which campaigns of answers done again go on, as `reviews.campaigns` says."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import structlog
+
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.kafka.followed import FollowedTopic
+from reviewmesh.kafka.record import Record, Unavailable
+from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import CAMPAIGNS
+
+RUNNING, PAUSED, CANCELLED = "RUNNING", "PAUSED", "CANCELLED"
+
+Verdict = Literal["unknown", "go", "wait", "drop"]
+
+
+class Campaigns:
+    """Written by the thread that follows the topic, read by the polling thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        partitions: int,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._codec = codec
+        self._log = log
+        self._states: dict[bytes, str] = {}
+        self._topic = FollowedTopic(settings, CAMPAIGNS, partitions, self._take, log)
+
+    def start(self) -> None:
+        self._topic.start()
+
+    def stop(self) -> None:
+        self._topic.stop()
+
+    def verdict(self, campaign: str) -> Verdict:
+        """What becomes of a request of this campaign.
+
+        One that the topic does not hold, though it was read to its end, is over and forgotten.
+        """
+        if not self._topic.is_current:
+            return "unknown"
+        state = self._states.get(campaign.encode(errors="replace"))
+        if state == RUNNING:
+            return "go"
+        return "wait" if state == PAUSED else "drop"
+
+    def _take(self, record: Record) -> None:
+        key = record.key or b""
+        if record.value is None:
+            self._states.pop(key, None)
+            return
+        try:
+            content: dict[str, Any] = self._codec.decode_ours(record.value)
+        except RegistryUnavailable as error:
+            raise Unavailable(str(error)) from error
+        except DecodeError as error:
+            # A state that cannot be read stops nothing that an earlier one let go on.
+            self._log.warning(
+                "not a campaign",
+                partition=record.partition,
+                offset=record.offset,
+                reason=str(error),
+            )
+            return
+        self._states[key] = content["state"]

@@ -1,0 +1,318 @@
+"""Answers done again: requests of campaigns, worked on while live reviews leave room.
+
+A request carries the enriched review that it was made from, and the answer carries it on: the
+joiner puts the two together without looking anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from reviewmesh import metrics
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import Clock, milliseconds
+from reviewmesh.enrich.campaigns import Campaigns
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.results import Unusable, lineage_of, payload
+from reviewmesh.kafka.record import (
+    CAMPAIGN,
+    ORIGIN_TIMESTAMP,
+    TRACEPARENT,
+    Output,
+    Record,
+    Unavailable,
+    Unit,
+)
+from reviewmesh_schemas.names import REPROCESS, REPROCESSED, TASKS
+
+# Per process: enough to fill what live reviews leave free of a few workers.
+ROOM = 256
+MAX_ERROR = 2_000
+KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
+LONGEST_KEPT_HEADER = 256
+
+
+class NoRequest(ValueError):
+    """A record that is no request; `cause` is that of its dead letter."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A request in hand; `life` tells it from the same offset read again later."""
+
+    record: Record
+    request: dict[str, Any]
+    enriched: dict[str, Any]
+    life: int
+
+
+@dataclass(slots=True)
+class Partition:
+    life: int
+    # The request that waits for its campaign to go on, or for live reviews; the input is blocked.
+    held: Again | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Codecs:
+    request: Codec
+    enriched: Codec
+    result: Codec
+    answer: Codec
+
+    def prepare(self) -> None:
+        """Raises RegistryUnavailable."""
+        for codec in (self.request, self.enriched, self.result, self.answer):
+            codec.prepare()
+
+
+class Reprocessing:
+    """One task's requests. Used by the polling thread."""
+
+    def __init__(
+        self,
+        task: str,
+        codecs: Codecs,
+        campaigns: Campaigns,
+        make_client: Callable[[], InferenceClient],
+        clock: Clock,
+        max_answer_bytes: int,
+    ) -> None:
+        self._task = task
+        self._codecs = codecs
+        self._campaigns = campaigns
+        self._make_client = make_client
+        self._clock = clock
+        self._max_answer_bytes = max_answer_bytes
+        # Most meshes never have a campaign: no connections are kept for one.
+        self._client: InferenceClient | None = None
+        self._partitions: dict[int, Partition] = {}
+        # Offsets in hand, by partition; they come in order, so the first is the oldest.
+        self._open: dict[int, dict[int, None]] = {}
+        self._units: list[Unit] = []
+        self._live_is_late = ""
+        for outcome in ("cancelled", "answered"):
+            metrics.REPROCESS_REQUESTS.labels(task, outcome)
+
+    def load(self) -> None:
+        """Raises Unavailable."""
+        try:
+            self._codecs.prepare()
+        except RegistryUnavailable as error:
+            raise Unavailable(str(error)) from error
+
+    def open(self, partition: int, life: int) -> None:
+        self._partitions[partition] = Partition(life)
+        self._open[partition] = {}
+
+    def close(self, partition: int) -> None:
+        closed = self._partitions.pop(partition, None)
+        if closed is None:
+            return
+        del self._open[partition]
+        if self._client is not None:
+            life = closed.life
+            self._client.cancel(lambda token: isinstance(token, Again) and token.life == life)
+        self._units = [unit for unit in self._units if unit.partition != partition]
+
+    def receive(self, record: Record) -> None:
+        """Raises NoRequest, and Unavailable."""
+        try:
+            request = self._codecs.request.decode_ours(record.value or b"")
+            if request["task"] not in TASKS:
+                raise NoRequest("INVALID", f"expected a request for one of {', '.join(TASKS)}")
+            if request["task"] != self._task:
+                self._finish(record)
+                return
+            enriched = self._codecs.enriched.decode_ours(request["enriched"])
+        except RegistryUnavailable as error:
+            raise Unavailable(str(error)) from error
+        except DecodeError as error:
+            raise NoRequest(error.cause, str(error)) from error
+        if enriched["review_id"] != request["review_id"]:
+            raise NoRequest("INVALID", "expected the enriched review of the same review_id")
+        partition = self._partitions[record.partition]
+        self._open[record.partition][record.offset] = None
+        partition.held = Again(record, request, enriched, partition.life)
+        self._go_on(partition)
+
+    def poll(self, live_is_late: str) -> list[Unit]:
+        """`live_is_late`: why live reviews come first now; empty when they do not."""
+        self._live_is_late = live_is_late
+        for partition in self._partitions.values():
+            if partition.held is not None:
+                self._go_on(partition)
+        for item, answer in self._completed():
+            again = item.token
+            assert isinstance(again, Again)
+            partition_of = self._partitions.get(again.record.partition)
+            if partition_of is not None and partition_of.life == again.life:
+                self._answered(again, answer)
+        units, self._units = self._units, []
+        return units
+
+    def blocks(self, partition: int) -> bool:
+        of = self._partitions.get(partition)
+        held = of is not None and of.held is not None
+        return held or bool(self._live_is_late) or self._in_hand() >= ROOM
+
+    def waits_for(self, partition: int) -> str:
+        """What keeps the partition's oldest request from being answered; empty when nothing."""
+        of = self._partitions.get(partition)
+        if of is None:
+            return ""
+        oldest = next(iter(self._open[partition]), None)
+        if of.held is not None and oldest == of.held.record.offset:
+            return self._why_held(of.held)
+        if oldest is None or self._client is None:
+            return ""
+        return self._client.waits_for(partition, oldest)
+
+    def stop(self) -> None:
+        self._campaigns.stop()
+        if self._client is not None:
+            self._client.close()
+
+    # -- work --------------------------------------------------------------------------------
+
+    def _in_hand(self) -> int:
+        return sum(map(len, self._open.values()))
+
+    def _completed(self) -> Iterator[tuple[WorkItem, Answer]]:
+        return iter(() if self._client is None else self._client.completed())
+
+    def _why_held(self, again: Again) -> str:
+        campaign = again.request["campaign"]
+        verdict = self._campaigns.verdict(campaign)
+        if verdict == "unknown":
+            return "reviews.campaigns has not been read to its end"
+        if verdict == "wait":
+            return f"campaign {campaign} is paused"
+        return self._live_is_late
+
+    def _go_on(self, partition: Partition) -> None:
+        """Work on the request that is held, if it may go on now."""
+        again = partition.held
+        assert again is not None
+        verdict = self._campaigns.verdict(again.request["campaign"])
+        if verdict == "drop":
+            partition.held = None
+            counted = partial(self._count, "cancelled")
+            self._finish(again.record, (), counted)
+        elif verdict == "go" and not self._live_is_late:
+            partition.held = None
+            self._submit(again)
+
+    def _submit(self, again: Again) -> None:
+        if self._client is None:
+            self._client = self._make_client()
+            self._client.start()
+        trace = again.record.header(TRACEPARENT)
+        self._client.submit(
+            [
+                WorkItem(
+                    token=again,
+                    partition=again.record.partition,
+                    offset=again.record.offset,
+                    text=again.enriched["text"] or "",
+                    language=again.enriched["language"] or "",
+                    traceparent=trace.decode("ascii", "replace") if trace else None,
+                )
+            ]
+        )
+
+    def _answered(self, again: Again, answer: Answer) -> None:
+        try:
+            if answer.output is None:
+                raise Unusable(answer.error or "the worker gave no reason")
+            output = self._answer(again, answer, self._fields(again, answer))
+        except Exception as error:  # noqa: BLE001 - whatever a worker answers costs this request
+            output = self._answer(again, answer, _failed(error))
+        self._finish(again.record, (output,), partial(self._count, "answered"))
+
+    def _fields(self, again: Again, answer: Answer) -> dict[str, Any]:
+        """Raises Unusable."""
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        if lineage is None:
+            raise Unusable("expected the worker to say which model answered, got no lineage")
+        fields = payload(self._task, answer.output, again.enriched["text"] or "")
+        return {"status": "OK", "error": None, "lineage": lineage, **fields}
+
+    def _answer(self, again: Again, answer: Answer, fields: dict[str, Any]) -> Output:
+        """Raises Unusable where it is too large, which a failure never is."""
+        request, enriched, record = again.request, again.enriched, again.record
+        now = milliseconds(self._clock())
+        result = {
+            "review_id": request["review_id"],
+            "content_hash": enriched["content_hash"],
+            "accepted_partition": enriched["accepted_partition"],
+            "accepted_offset": enriched["accepted_offset"],
+            "produced_at": now,
+            **fields,
+        }
+        value = self._codecs.answer.encode(
+            {
+                **{name: request[name] for name in CARRIED},
+                "result": self._codecs.result.encode(result),
+                "produced_at": now,
+            }
+        )
+        output = Output(
+            REPROCESSED,
+            record.partition,
+            request["review_id"].encode(),
+            value,
+            (*_kept(record), (CAMPAIGN, request["campaign"].encode())),
+        )
+        if (size := output.size()) > self._max_answer_bytes:
+            raise Unusable(
+                f"expected an answer of at most {self._max_answer_bytes:,} bytes, got {size:,}"
+            )
+        return output
+
+    def _finish(
+        self,
+        record: Record,
+        outputs: tuple[Output, ...] = (),
+        committed: Callable[[], None] | None = None,
+    ) -> None:
+        self._open[record.partition].pop(record.offset, None)
+        finished = ((REPROCESS, record.offset),)
+        self._units.append(Unit(record.partition, finished, outputs, committed))
+
+    def _count(self, outcome: str) -> None:
+        metrics.REPROCESS_REQUESTS.labels(self._task, outcome).inc()
+
+
+CARRIED = (
+    "review_id",
+    "campaign",
+    "task",
+    "enriched_offset",
+    "enriched",
+    "accepted_since",
+    "enriched_since",
+)
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    words = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
+    message = words[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
+    return {"status": "FAILED", "error": message, "lineage": None}
+
+
+def _kept(record: Record) -> tuple[tuple[str, bytes | None], ...]:
+    return tuple(
+        (name, value)
+        for name, value in record.headers
+        if name in KEPT_HEADERS and len(value or b"") <= LONGEST_KEPT_HEADER
+    )

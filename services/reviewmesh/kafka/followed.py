@@ -1,0 +1,91 @@
+"""A compacted topic that every process follows whole, in a thread and without a group."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.reader import record_of
+from reviewmesh.kafka.record import Record, Unavailable
+from reviewmesh.settings import Settings
+
+POLL_S = 0.5
+POLL_RECORDS = 500
+NEW_CLIENT_AFTER_S = 1.0
+
+
+class FollowedTopic:
+    """Hands every committed record to `take`, in the thread that follows.
+
+    `take` raises Unavailable to get the same record again.
+
+    `is_current` is False until the topic was read to its end once. Afterwards it stays True, also
+    while the broker is away: what is known then is what was last said.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        partitions: int,
+        take: Callable[[Record], None],
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._options = kafka.reader_options(settings) | {"fetch.wait.max.ms": "500"}
+        self._topic = topic
+        self._name = settings.prefix + topic
+        self._positions = dict.fromkeys(range(partitions), 0)
+        self._unread = set(self._positions)
+        self._take = take
+        self._log = log
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"follow-{topic}", daemon=True)
+        self.is_current = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the thread has ended, or after two polls."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * POLL_S + NEW_CLIENT_AFTER_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (KafkaException, Unavailable) as error:
+                reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+                self._log.warning("cannot be followed now", topic=self._name, reason=reason)
+                # A new client each time: one may lose every address of a broker that is back.
+                self._stopping.wait(NEW_CLIENT_AFTER_S)
+
+    def _follow(self) -> None:
+        """Raises KafkaException, and Unavailable."""
+        consumer: Any = kafka.make_consumer(self._options, lambda error: None)
+        try:
+            consumer.assign(
+                [TopicPartition(self._name, *place) for place in self._positions.items()]
+            )
+            while not self._stopping.is_set():
+                for message in consumer.consume(POLL_RECORDS, POLL_S):
+                    self._receive(message)
+        finally:
+            consumer.close()
+
+    def _receive(self, message: Any) -> None:
+        error = message.error()
+        if error is None:
+            self._take(record_of(self._topic, message))
+            self._positions[message.partition()] = message.offset() + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            self._unread.discard(message.partition())
+            self.is_current = self.is_current or not self._unread
+        else:
+            raise KafkaException(error)

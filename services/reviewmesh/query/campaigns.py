@@ -1,0 +1,356 @@
+"""Campaigns of answers done again: which reviews, sending the requests, how far they came.
+
+A campaign is a record of `reviews.campaigns`, and a request for each review that it chose. It goes
+on without whoever began it: enrichers and joiner follow the topics.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import CAMPAIGN, ORIGIN_TIMESTAMP, TRACEPARENT, Record
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.errors import CannotReach, NotFound
+from reviewmesh.query.progress import progress_of
+from reviewmesh.query.reading import EARLIEST, Place, offsets, places, read_all, read_until
+from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    CAMPAIGNS,
+    ENRICHED,
+    ENRICHER_GROUPS,
+    JOINER_GROUP,
+    REPROCESS,
+    REPROCESSED,
+)
+
+RUNNING, PAUSED, CANCELLED = "RUNNING", "PAUSED", "CANCELLED"
+KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
+
+Matches = Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The latest enriched records that match, by review, and what is known of them."""
+
+    found: dict[bytes, Place]
+    """(topic, partition) is the partition's; the offset is in `offsets`."""
+    offsets: dict[bytes, int]
+    accepted_since: dict[int, int]
+    enriched_since: dict[int, int]
+    read: int
+    """Reviews that were looked at."""
+    oldest_ms: int | None
+    """When the oldest of them was published: a campaign reaches no further back."""
+    inference_ms: float
+    """What the answers took that are to be done again, as far as they say."""
+    cost_micros: int | None
+    """What they cost; None where none of them says."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    id: str
+    task: str
+    where: str
+    state: str
+    requests: int
+    accepted_since: dict[int, int]
+    enriched_since: dict[int, int]
+    created_ms: int
+
+
+@dataclass(frozen=True)
+class Status:
+    campaign: Campaign
+    sent: int
+    answered: int
+    published: int
+    dropped: int
+    """Answers that were not published: superseded, or failed."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is still to come."""
+        if self.campaign.state == CANCELLED:
+            return self.published + self.dropped >= self.answered
+        return self.published + self.dropped >= self.campaign.requests
+
+
+def choose(connection: Connection, task: str, matches: Matches) -> Chosen:
+    """The reviews whose latest enriched record matches. Raises CannotReach."""
+    wanted = places(connection, ENRICHED)
+    accepted_ends = offsets(connection, places(connection, ACCEPTED))
+    ends = offsets(connection, wanted)
+    starts = offsets(connection, wanted, EARLIEST)
+    return _choose(
+        connection, task, matches, starts, ends, {p: at for (_, p), at in accepted_ends.items()}
+    )
+
+
+def _choose(
+    connection: Connection,
+    task: str,
+    matches: Matches,
+    starts: Mapping[Place, int],
+    ends: Mapping[Place, int],
+    accepted_since: dict[int, int],
+) -> Chosen:
+    codec = connection.codec(ENRICHED)
+    found: dict[bytes, Place] = {}
+    chosen: dict[bytes, int] = {}
+    weights: dict[bytes, tuple[float, int | None]] = {}
+    seen: set[bytes] = set()
+    oldest_ms: int | None = None
+    for record in read_until(connection, starts, ends):
+        key = record.key or b""
+        oldest_ms = (
+            record.timestamp_ms if oldest_ms is None else min(oldest_ms, record.timestamp_ms)
+        )
+        seen.add(key)
+        enriched = _enriched(codec, record)
+        if enriched is None or not matches(enriched):
+            # The latest one decides.
+            chosen.pop(key, None)
+            continue
+        found[key], chosen[key] = (record.topic, record.partition), record.offset
+        lineage = (enriched["tasks"].get(task) or {}).get("lineage") or {}
+        weights[key] = (lineage.get("inference_ms") or 0.0, lineage.get("cost_micros"))
+    costs = [weights[key][1] for key in chosen]
+    known = [cost for cost in costs if cost is not None]
+    return Chosen(
+        {key: found[key] for key in chosen},
+        chosen,
+        accepted_since,
+        {partition: at for (_, partition), at in ends.items()},
+        len(seen),
+        oldest_ms,
+        sum(weights[key][0] for key in chosen),
+        sum(known) if known else None,
+    )
+
+
+def _enriched(codec: Any, record: Record) -> dict[str, Any] | None:
+    """None for what no joiner wrote, and for what lies where no joiner would have put it."""
+    try:
+        enriched: dict[str, Any] = codec.decode_ours(record.value or b"")
+    except DecodeError:
+        return None
+    is_ours = record.key == enriched["review_id"].encode() and enriched["tasks"]
+    return enriched if is_ours else None
+
+
+def begin(connection: Connection, task: str, where: str, chosen: Chosen) -> Campaign:
+    """Write the campaign, then its requests. Raises CannotReach; `resume` sends what is missing."""
+    now = time.time()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    campaign = Campaign(
+        f"{task}-{stamp}-{secrets.token_hex(2)}",
+        task,
+        where,
+        RUNNING,
+        len(chosen),
+        chosen.accepted_since,
+        chosen.enriched_since,
+        int(now * 1000),
+    )
+    _write(connection, campaign)
+    _send(connection, campaign, chosen, frozenset())
+    return campaign
+
+
+def change(connection: Connection, campaign: Campaign, state: str) -> Campaign:
+    """Raises CannotReach."""
+    changed = replace(campaign, state=state)
+    _write(connection, changed)
+    return changed
+
+
+def send_missing(connection: Connection, campaign: Campaign, matches: Matches) -> int:
+    """Choose again among the same records, and send the requests that are not there yet."""
+    wanted = places(connection, ENRICHED)
+    starts = offsets(connection, wanted, EARLIEST)
+    ends = {(topic, number): campaign.enriched_since.get(number, 0) for topic, number in wanted}
+    chosen = _choose(connection, campaign.task, matches, starts, ends, campaign.accepted_since)
+    sent = frozenset(record.key or b"" for record in _requests(connection, campaign))
+    _send(connection, campaign, chosen, sent)
+    return len(chosen.offsets.keys() - sent)
+
+
+def campaigns(connection: Connection) -> list[Campaign]:
+    """All that are remembered, oldest first. Raises CannotReach."""
+    codec = connection.codec(CAMPAIGNS)
+    latest: dict[bytes | None, Campaign] = {}
+    for record in read_all(connection, places(connection, CAMPAIGNS)):
+        latest.pop(record.key, None)
+        if record.value is not None:
+            try:
+                content = codec.decode_ours(record.value)
+            except DecodeError:
+                continue
+            latest[record.key] = Campaign(
+                content["campaign"],
+                content["task"],
+                content["where"] or "",
+                content["state"],
+                content["requests"],
+                {int(number): at for number, at in content["accepted_since"].items()},
+                {int(number): at for number, at in content["enriched_since"].items()},
+                content["created_at"] or 0,
+            )
+    return sorted(latest.values(), key=lambda campaign: campaign.created_ms)
+
+
+def campaign_named(connection: Connection, name: str) -> Campaign:
+    """Raises NotFound, and CannotReach."""
+    for campaign in campaigns(connection):
+        if campaign.id == name:
+            return campaign
+    raise NotFound(f"no campaign is called {name!r:.80}; see `reviewmesh reprocess status`")
+
+
+def status(connection: Connection, campaign: Campaign) -> Status:
+    """Raises CannotReach."""
+    sent = sum(1 for _ in _requests(connection, campaign))
+    answers = list(_headed(connection, campaign, REPROCESSED))
+    progress = progress_of(connection, JOINER_GROUP, places(connection, REPROCESSED))
+    joined = sum(
+        progress[record.topic, record.partition].covers(record.offset) for record in answers
+    )
+    published = sum(1 for _ in _headed(connection, campaign, ENRICHED))
+    return Status(campaign, sent, len(answers), published, max(0, joined - published))
+
+
+def unfinished(connection: Connection, task: str) -> Campaign | None:
+    """One of the task that still goes on, or is paused. Raises CannotReach."""
+    groups = ENRICHER_GROUPS[task]
+    for campaign in reversed(campaigns(connection)):
+        if campaign.task != task or campaign.state == CANCELLED:
+            continue
+        progress = progress_of(connection, groups, places(connection, REPROCESS))
+        requests = list(_requests(connection, campaign))
+        open_ = [r for r in requests if not progress[r.topic, r.partition].covers(r.offset)]
+        if open_ or len(requests) < campaign.requests:
+            return campaign
+    return None
+
+
+def _requests(connection: Connection, campaign: Campaign) -> Iterator[Record]:
+    return _headed(connection, campaign, REPROCESS)
+
+
+def _headed(connection: Connection, campaign: Campaign, topic: str) -> Iterator[Record]:
+    """The records of a topic that belong to the campaign."""
+    wanted = places(connection, topic)
+    ends = offsets(connection, wanted)
+    starts = offsets(connection, wanted, EARLIEST)
+    if topic == ENRICHED:
+        starts = {
+            place: max(at, campaign.enriched_since.get(place[1], 0)) for place, at in starts.items()
+        }
+    name = campaign.id.encode()
+    for record in read_until(connection, starts, ends):
+        if record.header(CAMPAIGN) == name:
+            yield record
+
+
+def _write(connection: Connection, campaign: Campaign) -> None:
+    value = connection.codec(CAMPAIGNS).encode(
+        {
+            "campaign": campaign.id,
+            "task": campaign.task,
+            "where": campaign.where,
+            "state": campaign.state,
+            "requests": campaign.requests,
+            "accepted_since": {str(n): at for n, at in campaign.accepted_since.items()},
+            "enriched_since": {str(n): at for n, at in campaign.enriched_since.items()},
+            "created_at": campaign.created_ms,
+            "changed_at": int(time.time() * 1000),
+        }
+    )
+    key = campaign.id.encode()
+    number = partition_of(key, connection.partitions(CAMPAIGNS))
+    sender = Sender(connection)
+    sender.send(CAMPAIGNS, number, key, value, [])
+    sender.close()
+
+
+def _send(
+    connection: Connection, campaign: Campaign, chosen: Chosen, but: frozenset[bytes]
+) -> None:
+    """A second reading: what was chosen is kept as offsets only."""
+    wanted = {(place, chosen.offsets[key]) for key, place in chosen.found.items() if key not in but}
+    if not wanted:
+        return
+    starts: dict[Place, int] = {}
+    ends: dict[Place, int] = {}
+    for place, offset in wanted:
+        starts[place] = min(offset, starts.get(place, offset))
+        ends[place] = max(offset + 1, ends.get(place, 0))
+    codec = connection.codec(REPROCESS)
+    now_ms = int(time.time() * 1000)
+    sender = Sender(connection)
+    for record in read_until(connection, starts, ends):
+        if ((record.topic, record.partition), record.offset) not in wanted:
+            continue
+        value = codec.encode(
+            {
+                "review_id": (record.key or b"").decode(),
+                "campaign": campaign.id,
+                "task": campaign.task,
+                "enriched_offset": record.offset,
+                "enriched": record.value,
+                "accepted_since": campaign.accepted_since.get(record.partition, 0),
+                "enriched_since": campaign.enriched_since.get(record.partition, 0),
+                "requested_at": now_ms,
+            }
+        )
+        headers = [(name, value_) for name, value_ in record.headers if name in KEPT_HEADERS]
+        headers.append((CAMPAIGN, campaign.id.encode()))
+        sender.send(REPROCESS, record.partition, record.key, value, headers)
+    sender.close()
+
+
+class Sender:
+    """Sends, and tells at the end what the broker refused."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._producer = make_producer(connection)
+        self._refused: Counter[str] = Counter()
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes,
+        headers: list[tuple[str, bytes | None]],
+    ) -> None:
+        name = self._connection.topic(topic)
+        send(self._producer, name, partition, key, value, headers, self._delivered)
+
+    def close(self) -> None:
+        """Raises CannotReach."""
+        flush(self._producer)
+        if self._refused:
+            reason, count = self._refused.most_common(1)[0]
+            raise CannotReach(
+                f"the broker refused {sum(self._refused.values())} records, {count} of them: "
+                f"{reason}"
+            )
+
+    def _delivered(self, error: Any, _message: Any) -> None:
+        if error is not None:
+            self._refused[error.str()] += 1

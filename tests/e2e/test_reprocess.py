@@ -1,0 +1,145 @@
+"""Answers done again through a whole mesh, with kills and edits in the midst of it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from reviewmesh.query import campaigns
+from reviewmesh.query.connection import Connection, connection_of
+from reviewmesh.settings import Settings
+from tests.mesh import Mesh, review
+
+REVIEWS = 600
+EDITED = 40
+SOON_S = 60
+LONG_S = 180
+
+
+@pytest.fixture
+def connection(mesh: Mesh) -> Connection:
+    settings: dict[str, Any] = {
+        "kafka": {"bootstrap_servers": mesh.stack.bootstrap_servers},
+        "registry": {"url": mesh.stack.registry_url},
+        "prefix": mesh.prefix,
+    }
+    return connection_of(Settings(**settings))
+
+
+def is_old(record: Any) -> bool:
+    lineage = record["tasks"]["topic"]["lineage"]
+    return lineage is not None and lineage["model_version"] == "1"
+
+
+def others(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What a campaign for topics must leave as it is."""
+    tasks = {task: outcome for task, outcome in record["tasks"].items() if task != "topic"}
+    return record["text"], record["entities"], record["sentiment"], tasks
+
+
+def by_review(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        found[record["review_id"]].append(record)
+    return found
+
+
+def test_each_answer_is_done_again_once_whatever_is_killed(
+    mesh: Mesh, connection: Connection
+) -> None:
+    ids = [f"again-{number}" for number in range(REVIEWS)]
+    mesh.publish(review(name, f"First version of {name}, said Anna.") for name in ids)
+    mesh.wait_enriched(REVIEWS, LONG_S)
+    before = by_review(mesh.enriched())
+    worker = mesh.processes["worker"]
+    worker.terminate()
+    worker.environment["SCRIPTED_MODEL_VERSION"] = "2"
+    worker.start()
+    mesh.wait_ready()
+    mesh.script(delay_ms=150)
+
+    chosen = campaigns.choose(connection, "topic", is_old)
+    assert len(chosen) == chosen.read == REVIEWS
+    campaign = campaigns.begin(connection, "topic", "model_version < 2", chosen)
+    assert campaigns.unfinished(connection, "topic") == campaign
+    edited = ids[:: REVIEWS // EDITED]
+    mesh.publish(review(name, f"Second version of {name}, said Bob.") for name in edited)
+    for service in ("joiner", "enricher-topic"):
+        mesh.wait_for(lambda: len(mesh.enriched()) > REVIEWS, SOON_S, "answers done again")
+        mesh.processes[service].kill()
+        mesh.processes[service].start()
+    mesh.script()
+
+    def is_over() -> bool:
+        return campaigns.status(connection, campaign).is_over
+
+    mesh.wait_for(is_over, LONG_S, "the campaign is over")
+    mesh.wait_for(
+        lambda: sum("Second" in r["text"] for r in mesh.enriched()) == len(edited),
+        SOON_S,
+        "the edits are out",
+    )
+    after = by_review(mesh.enriched())
+    for name in ids:
+        first, *again = after[name]
+        revisions = [record["revision"] for record in after[name]]
+        assert revisions == sorted(set(revisions))
+        texts = [record["text"] for record in after[name]]
+        assert texts == sorted(texts), "older content came out over newer"
+        if name in edited:
+            assert "Second" in texts[-1]
+            assert len(again) <= 2
+            continue
+        assert others(first) == others(before[name][0])
+        [once] = again
+        assert others(once) == others(first)
+        assert once["tasks"]["topic"]["lineage"]["model_version"] == "2"
+        assert [topic["score"] for topic in once["topics"]] == [0.9]
+        assert once["complete"]
+    status = campaigns.status(connection, campaign)
+    assert status.answered == REVIEWS
+    assert status.published + status.dropped == REVIEWS
+    assert status.published >= REVIEWS - len(edited)
+    assert campaigns.unfinished(connection, "topic") is None
+    assert len(campaigns.choose(connection, "topic", is_old)) == 0
+
+
+def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Connection) -> None:
+    mesh.script(delay_ms=300)
+    chosen = campaigns.choose(connection, "topic", lambda record: True)
+    campaign = campaigns.begin(connection, "topic", "revision > 0", chosen)
+    mesh.wait_for(
+        lambda: campaigns.status(connection, campaign).answered > 0, SOON_S, "the first answers"
+    )
+    campaign = campaigns.change(connection, campaign, campaigns.PAUSED)
+    seen: list[int] = []
+
+    def stands_still() -> bool:
+        """What was with the worker is answered; then nothing more comes for a while."""
+        seen.append(campaigns.status(connection, campaign).answered)
+        return len(seen) > 5 and len(set(seen[-5:])) == 1
+
+    deadline = time.monotonic() + SOON_S
+    while not stands_still():
+        assert time.monotonic() < deadline, f"goes on while paused: {seen}"
+    assert seen[-1] < len(chosen)
+    assert all(process.is_ready() for process in mesh.processes.values())
+
+    campaign = campaigns.change(connection, campaign, campaigns.RUNNING)
+    mesh.wait_for(
+        lambda: campaigns.status(connection, campaign).answered > seen[-1], SOON_S, "it goes on"
+    )
+    campaigns.change(connection, campaign, campaigns.CANCELLED)
+    mesh.script()
+    mesh.wait_for(
+        lambda: (
+            mesh.processes["enricher-topic"].metric("reviewmesh_in_flight_records") == 0
+            and campaigns.unfinished(connection, "topic") is None
+        ),
+        SOON_S,
+        "the requests are let go of",
+    )
+    assert campaigns.status(connection, campaign).answered < len(chosen)
