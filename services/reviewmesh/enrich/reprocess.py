@@ -299,7 +299,6 @@ CARRIED = (
     "task",
     "enriched_offset",
     "enriched",
-    "accepted_since",
     "enriched_since",
 )
 

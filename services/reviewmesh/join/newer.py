@@ -1,39 +1,40 @@
-"""Which reviews are newer than what a campaign chose: accepted or published since. Pure.
+"""What was published since a campaign chose. Pure.
 
-An answer done again goes into the enriched review that the campaign found. Where anything of that
-review came since, the answer belongs to something old, and is dropped.
+An answer done again goes into the enriched review that the campaign found. Where a higher revision
+of that review is out, the answer belongs to something old, and is dropped.
 """
 
 from __future__ import annotations
 
-# Some 60 bytes each; what is older than the campaign is not kept.
-REVIEWS_AT_MOST = 500_000
+# Some 110 bytes each.
+REVIEWS_AT_MOST = 200_000
 
 
 class Newer:
-    """The ids accepted at `accepted_since` or later, or published at `enriched_since` or later."""
+    """The highest revision of each review that was published at `since` or behind it.
 
-    def __init__(self, accepted_since: int, enriched_since: int) -> None:
-        self.accepted_since = accepted_since
-        self.enriched_since = enriched_since
-        self._ids: set[int] = set()
+    `since` is an offset of `reviews.enriched`; what was published before is known to the campaign.
+    """
 
-    def add(self, review_id: str) -> None:
-        if len(self._ids) < REVIEWS_AT_MOST:
-            self._ids.add(hash(review_id))
+    def __init__(self, since: int) -> None:
+        self.since = since
+        self._revisions: dict[int, int] = {}
 
-    def read_back(self, ids: set[int]) -> None:
-        """What was accepted and published before this was made; `hash` of each id."""
-        self._ids |= ids
+    def add(self, review_id: str, revision: int) -> None:
+        key = hash(review_id)
+        known = self._revisions.get(key)
+        if known is not None or not self.is_full:
+            self._revisions[key] = max(revision, known or 0)
 
-    def __contains__(self, review_id: str) -> bool:
-        return hash(review_id) in self._ids
+    def take_in(self, other: Newer) -> None:
+        """What was read back."""
+        for key, revision in other._revisions.items():
+            self._revisions[key] = max(revision, self._revisions.get(key, 0))
 
-    def covers(self, accepted_since: int, enriched_since: int) -> bool:
-        """Whether it can tell for a campaign that chose then."""
-        return self.accepted_since <= accepted_since and self.enriched_since <= enriched_since
+    def has_newer(self, review_id: str, revision: int) -> bool:
+        return self._revisions.get(hash(review_id), 0) > revision
 
     @property
     def is_full(self) -> bool:
         """Whether more came than can be remembered, so that nothing is proven any more."""
-        return len(self._ids) >= REVIEWS_AT_MOST
+        return len(self._revisions) >= REVIEWS_AT_MOST

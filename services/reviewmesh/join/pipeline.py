@@ -67,8 +67,7 @@ class Again:
     enriched: Mapping[str, Any]
     result: Result
     headers: Headers
-    # Where accepted and enriched reviews ended when the campaign chose.
-    accepted_since: int
+    # Where enriched reviews ended when the campaign chose.
     enriched_since: int
 
 
@@ -190,8 +189,6 @@ class PartitionJoin:
         now: float,
     ) -> list[Emission]:
         """`appended_at` is Kafka's own time of the record; the deadline counts from it."""
-        if self.newer is not None:
-            self.newer.add(accepted["review_id"])
         pending = Pending(offset, accepted, headers, replayed, appended_at)
         emissions = self._take_early(pending)
         why_not = self._published.why_not(offset, accepted) if self._published else ""
@@ -387,9 +384,9 @@ class PartitionJoin:
         again: tuple[str, str] | None = None,
     ) -> Emission:
         review_id = record["review_id"]
-        if self.newer is not None:
-            self.newer.add(review_id)
         self._revision += 1
+        if self.newer is not None:
+            self.newer.add(review_id, record["revision"])
         if not record["complete"]:
             self.keep_partial(Partial.of(record, headers, self._windows.late_window_s))
             partial = "write"
@@ -405,13 +402,14 @@ class PartitionJoin:
     def again(self, again: Again, now: float) -> Emission:
         """The enriched review with this answer in it, unless anything newer of it is known.
 
-        `newer` must cover what came since the campaign chose. A review whose versions are still
-        pending is newer, too: it was accepted before that and is not out yet.
+        `newer` must cover what came since the campaign chose. A version that is still pending is
+        newer, too. One that was not read yet comes out later, as a higher revision.
         """
         review_id = again.enriched["review_id"]
         finished = ((REPROCESSED, again.offset),)
         assert self.newer is not None, "expected to know what came since the campaign chose"
-        if review_id in self._versions or review_id in self.newer:
+        revision = again.enriched["revision"]
+        if review_id in self._versions or self.newer.has_newer(review_id, revision):
             return Emission(review_id, finished, again=(again.task, "superseded"))
         if self.newer.is_full:
             return Emission(review_id, finished, again=(again.task, "unproven"))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from reviewmesh.avro.codec import Codec
-from reviewmesh.join.newer import REVIEWS_AT_MOST, Newer
+from reviewmesh.avro.codec import Codec, DecodeError
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.join.newer import Newer
 from reviewmesh.join.pipeline import Again, Emission, PartitionJoin
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Headers, Record, Unavailable
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, TASKS
+from reviewmesh_schemas.names import ENRICHED, TASKS
 
 RETRY_S = 1.0
 # Without an answer for so long no campaign goes on.
@@ -50,26 +51,22 @@ class AnswerCodecs:
             enriched,
             result,
             headers,
-            content["accepted_since"],
             content["enriched_since"],
         )
 
 
 class ReadingBack:
-    """Reads in a thread what was accepted and published since a campaign chose."""
+    """Reads in a thread what was published since a campaign chose."""
 
-    def __init__(self, reader: PartitionReader, partition: int, newer: Newer) -> None:
-        self._ids: set[int] = set()
+    def __init__(self, reader: PartitionReader, codec: Codec, partition: int, newer: Newer) -> None:
+        self._codec = codec
+        self._found = Newer(newer.since)
         self._outcome: SimpleQueue[str] = SimpleQueue()
-        positions = {
-            (ACCEPTED, partition): newer.accepted_since,
-            (ENRICHED, partition): newer.enriched_since,
-        }
-        self._readback = ReadBack(reader, positions, self._take)
+        self._readback = ReadBack(reader, {(ENRICHED, partition): newer.since}, self._take)
         self._again_at: float | None = None
         self._start()
 
-    def result(self, now: float) -> set[int] | None:
+    def result(self, now: float) -> Newer | None:
         """None while it reads; it goes on where it was interrupted."""
         if self._again_at is not None:
             if now >= self._again_at:
@@ -83,7 +80,7 @@ class ReadingBack:
         if problem:
             self._again_at = now + RETRY_S
             return None
-        return self._ids
+        return self._found
 
     def _start(self) -> None:
         threading.Thread(target=self._run, name="read-newer", daemon=True).start()
@@ -92,39 +89,45 @@ class ReadingBack:
         try:
             self._readback.go_on()
             self._outcome.put("")
-        except Unavailable as error:
+        except (Unavailable, RegistryUnavailable) as error:
             self._outcome.put(str(error) or "unavailable")
 
     def _take(self, record: Record) -> None:
-        """Both topics are keyed by review_id."""
-        if len(self._ids) < REVIEWS_AT_MOST:
-            self._ids.add(hash((record.key or b"").decode(errors="replace")))
+        try:
+            enriched = self._codec.decode_ours(record.value or b"")
+        except DecodeError:
+            # No joiner wrote it.
+            return
+        self._found.add(enriched["review_id"], enriched["revision"])
 
 
 class Reprocessed:
     """Of one partition: the answers in hand, and the reading that they wait for."""
 
-    def __init__(self, reader: PartitionReader, partition: int, join: PartitionJoin) -> None:
+    def __init__(
+        self, reader: PartitionReader, codec: Codec, partition: int, join: PartitionJoin
+    ) -> None:
         self._reader = reader
+        self._codec = codec
         self._partition = partition
         self._join = join
         self._waiting: deque[Again] = deque()
         self._reading: ReadingBack | None = None
-        # Published from here and not committed yet: what is read back may lack them.
-        self._uncommitted: Counter[str] = Counter()
+        # Revisions published from here and not committed yet: what is read back may lack them.
+        self._uncommitted: deque[tuple[str, int]] = deque()
         self._last_at = 0.0
 
     @property
     def is_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def published(self, review_id: str) -> None:
-        self._uncommitted[review_id] += 1
+    def published(self, review_id: str, revision: int) -> None:
+        self._uncommitted.append((review_id, revision))
 
-    def committed(self, review_id: str) -> None:
-        self._uncommitted[review_id] -= 1
-        if not self._uncommitted[review_id]:
-            del self._uncommitted[review_id]
+    def committed(self, revision: int) -> None:
+        """Revisions of a partition are committed in order."""
+        while self._uncommitted and self._uncommitted[0][1] <= revision:
+            self._uncommitted.popleft()
 
     def take(self, again: Again, now: float) -> list[Emission]:
         self._last_at = now
@@ -132,29 +135,27 @@ class Reprocessed:
         return self.go_on(now)
 
     def go_on(self, now: float) -> list[Emission]:
-        newer = self._join.newer
         if self._reading is not None:
-            assert newer is not None
-            ids = self._reading.result(now)
-            if ids is None:
+            found = self._reading.result(now)
+            if found is None:
                 return []
-            newer.read_back(ids)
             self._reading = None
+            assert self._join.newer is not None
+            self._join.newer.take_in(found)
         emissions: list[Emission] = []
         while self._waiting:
-            again = self._waiting[0]
-            newer = self._join.newer
-            if newer is None or not newer.covers(again.accepted_since, again.enriched_since):
+            again, newer = self._waiting[0], self._join.newer
+            if newer is None or newer.since > again.enriched_since:
                 self._begin(again)
                 break
             emissions.append(self._join.again(self._waiting.popleft(), now))
-        if newer is not None and now - self._last_at > FORGOTTEN_AFTER_S and not self._waiting:
+        if not self._waiting and now - self._last_at > FORGOTTEN_AFTER_S:
             self._join.newer = None
         return emissions
 
     def _begin(self, again: Again) -> None:
-        # From here on the join adds what it sees.
-        newer = self._join.newer = Newer(again.accepted_since, again.enriched_since)
-        for review_id in self._uncommitted:
-            newer.add(review_id)
-        self._reading = ReadingBack(self._reader, self._partition, newer)
+        # From here on the join adds what it publishes.
+        newer = self._join.newer = Newer(again.enriched_since)
+        for review_id, revision in self._uncommitted:
+            newer.add(review_id, revision)
+        self._reading = ReadingBack(self._reader, self._codec, self._partition, newer)

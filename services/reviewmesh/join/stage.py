@@ -166,7 +166,9 @@ class JoinStage:
         for item in loaded.partials:
             join.keep_partial(item)
         self._joins[partition] = join
-        self._reprocessed[partition] = Reprocessed(self._reader, partition, join)
+        self._reprocessed[partition] = Reprocessed(
+            self._reader, self._enriched_codec, partition, join
+        )
         self._replays[partition] = loaded.replays
 
     def close(self, partition: int) -> None:
@@ -304,16 +306,10 @@ class JoinStage:
             outputs = (*self._outputs(partition, emission), *marks)
             committed = count_of(emission)
             if emission.enriched is not None:
-                committed = self._watched(partition, emission.review_id, committed)
+                revision = emission.enriched["revision"]
+                self._reprocessed[partition].published(emission.review_id, revision)
+                committed = partial(_committed, self._reprocessed[partition], revision, committed)
             self._units.append(Unit(partition, emission.finished, outputs, committed))
-
-    def _watched(
-        self, partition: int, review_id: str, count: Callable[[], None]
-    ) -> Callable[[], None]:
-        """Until it is committed, who reads `reviews.enriched` back may not find it."""
-        reprocessed = self._reprocessed[partition]
-        reprocessed.published(review_id)
-        return partial(_committed, reprocessed, review_id, count)
 
     def _outputs(self, partition: int, emission: Emission) -> tuple[Output, ...]:
         key = emission.review_id.encode()
@@ -351,8 +347,8 @@ class JoinStage:
         return smaller
 
 
-def _committed(reprocessed: Reprocessed, review_id: str, count: Callable[[], None]) -> None:
-    reprocessed.committed(review_id)
+def _committed(reprocessed: Reprocessed, revision: int, count: Callable[[], None]) -> None:
+    reprocessed.committed(revision)
     count()
 
 

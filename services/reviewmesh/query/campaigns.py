@@ -22,7 +22,6 @@ from reviewmesh.query.progress import progress_of
 from reviewmesh.query.reading import EARLIEST, Place, offsets, places, read_all, read_until
 from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import (
-    ACCEPTED,
     CAMPAIGNS,
     ENRICHED,
     ENRICHER_GROUPS,
@@ -44,7 +43,6 @@ class Chosen:
     found: dict[bytes, Place]
     """(topic, partition) is the partition's; the offset is in `offsets`."""
     offsets: dict[bytes, int]
-    accepted_since: dict[int, int]
     enriched_since: dict[int, int]
     read: int
     """Reviews that were looked at."""
@@ -66,7 +64,6 @@ class Campaign:
     where: str
     state: str
     requests: int
-    accepted_since: dict[int, int]
     enriched_since: dict[int, int]
     created_ms: int
 
@@ -91,12 +88,9 @@ class Status:
 def choose(connection: Connection, task: str, matches: Matches) -> Chosen:
     """The reviews whose latest enriched record matches. Raises CannotReach."""
     wanted = places(connection, ENRICHED)
-    accepted_ends = offsets(connection, places(connection, ACCEPTED))
     ends = offsets(connection, wanted)
     starts = offsets(connection, wanted, EARLIEST)
-    return _choose(
-        connection, task, matches, starts, ends, {p: at for (_, p), at in accepted_ends.items()}
-    )
+    return _choose(connection, task, matches, starts, ends)
 
 
 def _choose(
@@ -105,7 +99,6 @@ def _choose(
     matches: Matches,
     starts: Mapping[Place, int],
     ends: Mapping[Place, int],
-    accepted_since: dict[int, int],
 ) -> Chosen:
     codec = connection.codec(ENRICHED)
     found: dict[bytes, Place] = {}
@@ -132,7 +125,6 @@ def _choose(
     return Chosen(
         {key: found[key] for key in chosen},
         chosen,
-        accepted_since,
         {partition: at for (_, partition), at in ends.items()},
         len(seen),
         oldest_ms,
@@ -161,7 +153,6 @@ def begin(connection: Connection, task: str, where: str, chosen: Chosen) -> Camp
         where,
         RUNNING,
         len(chosen),
-        chosen.accepted_since,
         chosen.enriched_since,
         int(now * 1000),
     )
@@ -182,7 +173,7 @@ def send_missing(connection: Connection, campaign: Campaign, matches: Matches) -
     wanted = places(connection, ENRICHED)
     starts = offsets(connection, wanted, EARLIEST)
     ends = {(topic, number): campaign.enriched_since.get(number, 0) for topic, number in wanted}
-    chosen = _choose(connection, campaign.task, matches, starts, ends, campaign.accepted_since)
+    chosen = _choose(connection, campaign.task, matches, starts, ends)
     sent = frozenset(record.key or b"" for record in _requests(connection, campaign))
     _send(connection, campaign, chosen, sent)
     return len(chosen.offsets.keys() - sent)
@@ -205,7 +196,6 @@ def campaigns(connection: Connection) -> list[Campaign]:
                 content["where"] or "",
                 content["state"],
                 content["requests"],
-                {int(number): at for number, at in content["accepted_since"].items()},
                 {int(number): at for number, at in content["enriched_since"].items()},
                 content["created_at"] or 0,
             )
@@ -273,7 +263,6 @@ def _write(connection: Connection, campaign: Campaign) -> None:
             "where": campaign.where,
             "state": campaign.state,
             "requests": campaign.requests,
-            "accepted_since": {str(n): at for n, at in campaign.accepted_since.items()},
             "enriched_since": {str(n): at for n, at in campaign.enriched_since.items()},
             "created_at": campaign.created_ms,
             "changed_at": int(time.time() * 1000),
@@ -311,7 +300,6 @@ def _send(
                 "task": campaign.task,
                 "enriched_offset": record.offset,
                 "enriched": record.value,
-                "accepted_since": campaign.accepted_since.get(record.partition, 0),
                 "enriched_since": campaign.enriched_since.get(record.partition, 0),
                 "requested_at": now_ms,
             }

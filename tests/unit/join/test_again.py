@@ -37,20 +37,34 @@ class Log(Partition):
         if ledger.is_new(offset):
             again = self.topics[topic][offset]
             self.know_what_is_newer(again)
-            self.uncommitted.append(self.join.again(again, self.now))
+            emission = self.join.again(again, self.now)
+            assert not (emission.enriched and self.is_pending(again.enriched["review_id"]))
+            self.uncommitted.append(emission)
         ledger.deliver(offset)
+
+    def is_pending(self, review_id: str) -> bool:
+        """Whether a version of the review was read and is not out."""
+        out = {place for emission in self.uncommitted for place in emission.finished}
+        return any(
+            review["review_id"] == review_id
+            and self.ledgers[ACCEPTED].is_unfinished(offset)
+            and (ACCEPTED, offset) not in out
+            for offset, review in enumerate(self.topics[ACCEPTED])
+        )
 
     def know_what_is_newer(self, again: Again) -> None:
         """As the joiner reads it back: what is uncommitted is in no topic."""
         known = self.join.newer
-        if known is not None and known.covers(again.accepted_since, again.enriched_since):
+        if known is not None and known.since <= again.enriched_since:
             return
-        made = self.join.newer = Newer(again.accepted_since, again.enriched_since)
+        made = self.join.newer = Newer(again.enriched_since)
         for emission in self.uncommitted:
             if emission.enriched is not None:
-                made.add(emission.review_id)
-        since = self.topics[ACCEPTED][again.accepted_since :] + self.out[again.enriched_since :]
-        made.read_back({hash(record["review_id"]) for record in since})
+                made.add(emission.review_id, emission.enriched["revision"])
+        found = Newer(again.enriched_since)
+        for record in self.out[again.enriched_since :]:
+            found.add(record["review_id"], record["revision"])
+        made.take_in(found)
 
 
 class Campaigns(RuleBasedStateMachine):
@@ -77,6 +91,23 @@ class Campaigns(RuleBasedStateMachine):
             offset = data.draw(st.sampled_from(sorted(first.values())))
             results.append(result(reviews[offset], offset))
 
+    @rule(review_id=st.sampled_from(IDS), commits=st.booleans())
+    def come_out(self, review_id: str, commits: bool) -> None:
+        """A review runs through, up to the joiner's outbox or further."""
+        self.accept(review_id)
+        reviews = self.log.topics[ACCEPTED]
+        for task in TASKS:
+            results = self.log.topics[RESULT_OF[task]]
+            done = {item["accepted_offset"] for item in results}
+            for offset, review in enumerate(reviews):
+                if review["review_id"] == review_id and offset not in done:
+                    results.append(result(review, offset))
+        for topic in (ACCEPTED, *RESULT_OF.values()):
+            while self.log.read[topic] < len(self.log.topics[topic]):
+                self.log.step(topic)
+        if commits:
+            self.log.commit()
+
     @rule(topic=st.sampled_from((ACCEPTED, *RESULT_OF.values(), REPROCESSED)))
     def step(self, topic: str) -> None:
         if self.log.read[topic] < len(self.log.topics[topic]):
@@ -94,13 +125,20 @@ class Campaigns(RuleBasedStateMachine):
     def crash(self) -> None:
         self.log.crash()
 
+    @precondition(lambda self: self.log.read[REPROCESSED] < len(self.log.topics[REPROCESSED]))
+    @rule()
+    def answers_come(self) -> None:
+        while self.log.read[REPROCESSED] < len(self.log.topics[REPROCESSED]):
+            self.log.step(REPROCESSED)
+        self.log.commit()
+
     @precondition(lambda self: self.log.out)
     @rule(task=st.sampled_from(TASKS), data=st.data())
     def campaign(self, task: str, data: st.DataObject) -> None:
         """Chooses among the latest committed records; answers come in any order."""
         self.campaigns += 1
         latest: dict[str, dict[str, Any]] = {r["review_id"]: r for r in self.log.out}
-        accepted_since, enriched_since = len(self.log.topics[ACCEPTED]), len(self.log.out)
+        enriched_since = len(self.log.out)
         for record in data.draw(st.permutations(sorted(latest.values(), key=str))):
             answer = {
                 **result(record, record["accepted_offset"]),
@@ -108,7 +146,7 @@ class Campaigns(RuleBasedStateMachine):
             }
             offset = len(self.log.topics[REPROCESSED])
             self.log.topics[REPROCESSED].append(
-                Again(offset, task, record, answer, (), accepted_since, enriched_since)
+                Again(offset, task, record, answer, (), enriched_since)
             )
 
     @invariant()
@@ -144,9 +182,10 @@ class Campaigns(RuleBasedStateMachine):
             and place != place_of_first
             and (place_of_first is None or place < place_of_first)
         ]
+        # Also one that was accepted before, and waits in the joiner.
         newer_accepted = any(
-            review["review_id"] == review_id
-            for review in self.log.topics[ACCEPTED][again.accepted_since :]
+            review["review_id"] == review_id and offset > again.enriched["accepted_offset"]
+            for offset, review in enumerate(self.log.topics[ACCEPTED])
         )
         if place_of_first is None:
             assert since or newer_accepted, "an answer done again was dropped for no reason"
@@ -166,16 +205,16 @@ def test_nothing_is_proven_once_more_came_than_is_remembered(monkeypatch: Any) -
     monkeypatch.setattr(newer_module, "REVIEWS_AT_MOST", 2)
     log = Log()
     join: PartitionJoin = log.join
-    join.newer = Newer(0, 0)
-    join.newer.add("x")
-    join.newer.add("y")
+    join.newer = Newer(0)
+    join.newer.add("x", 1)
+    join.newer.add("y", 1)
     review = accepted("a", "content")
     log.topics[ACCEPTED].append(review)
     for task in TASKS:
         log.topics[RESULT_OF[task]].append(result(review, 0))
     log.read_all()
     log.commit()
-    again = Again(0, "ner", log.out[0], result(review, 0), (), 1, 1)
+    again = Again(0, "ner", log.out[0], result(review, 0), (), 1)
     assert join.again(again, 0.0).again == ("ner", "unproven")
 
 
@@ -187,9 +226,7 @@ def test_a_task_that_failed_again_changes_nothing() -> None:
         log.topics[RESULT_OF[task]].append(result(review, 0))
     log.read_all()
     log.commit()
-    log.topics[REPROCESSED].append(
-        Again(0, "ner", log.out[0], result(review, 0, "FAILED"), (), 1, 1)
-    )
+    log.topics[REPROCESSED].append(Again(0, "ner", log.out[0], result(review, 0, "FAILED"), (), 1))
     log.read_all()
     log.commit()
     assert len(log.out) == 1
