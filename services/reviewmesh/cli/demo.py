@@ -24,7 +24,7 @@ from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.query.connection import Connection, connect_embedded
-from reviewmesh.query.reading import EndReached, Reader, offsets, places, reader
+from reviewmesh.query.reading import EndReached, Reader, offsets, partitions_of, reader
 from reviewmesh.query.reconciliation import Reconciliation
 from reviewmesh_schemas.names import ENRICHED
 
@@ -69,7 +69,7 @@ def sample_lines() -> list[str]:
 
 
 def _run_samples(connection: Connection, began: float) -> None:
-    watched = places(connection, *Reconciliation.TOPICS)
+    watched = partitions_of(connection, *Reconciliation.TOPICS)
     reconciliation = Reconciliation(connection)
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))

@@ -11,6 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.batches import Prober, find_impassable
+from reviewmesh.kafka.offsets import offsets_at, start_and_end
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import Record, Unavailable, headers_of
 from reviewmesh.settings import Settings
 
@@ -67,13 +69,12 @@ class PartitionReader:
             yield from self._until(consumer, topic, partition, start, high)
 
     def _bounds(self, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
-        target = TopicPartition(self._prefix + topic, partition)
-        low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-        return int(low), int(high)
+        target = BrokerPartition(self._prefix + topic, partition)
+        return start_and_end(consumer, target, CALL_TIMEOUT_S)
 
     def _offset_at(self, consumer: Any, topic: str, partition: int, since_ms: int) -> int:
-        at = TopicPartition(self._prefix + topic, partition, max(0, since_ms))
-        found = int(consumer.offsets_for_times([at], timeout=CALL_TIMEOUT_S)[0].offset)
+        target = BrokerPartition(self._prefix + topic, partition)
+        found = offsets_at(consumer, [target], max(0, since_ms), CALL_TIMEOUT_S)[target]
         return found if found >= 0 else self._bounds(consumer, topic, partition)[1]
 
     def _asking(self, topic: str, partition: int) -> Any:

@@ -342,7 +342,7 @@ class ConsumerLoop:
 
         What waits for the broker, or for a transaction that is refused, is not looked at.
         """
-        self._watch.watch((item.topic, item.partition) for item in self.inputs)
+        self._watch.watch(item.at for item in self.inputs)
         seen = self._watch.seen
         if seen.missing:
             names = ", ".join(self._prefix + topic for topic in seen.missing)
@@ -483,12 +483,12 @@ class ConsumerLoop:
             return
         item.refused = item.paused = True
         self._consumer.pause([self._kafka_partition(item)])
-        self._refusals.look((item.topic, item.partition), item.following)
+        self._refusals.look(item.at, item.following)
 
     def _pass_over(self) -> None:
         """Go on behind batches that the client refuses."""
-        for place, at, batch in self._refusals.found():
-            item = self.inputs.get(*place)
+        for partition, at, batch in self._refusals.found():
+            item = self.inputs.get(*partition)
             # It may have been let go of meanwhile, or reopened.
             if item is None or not item.refused or item.following != at:
                 continue

@@ -9,11 +9,12 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF
 from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
-from reviewmesh.query.reading import offsets, places, read_all, read_until
+from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
 
@@ -72,7 +73,7 @@ def all_letters(connection: Connection, passed_over: Callable[[str], None]) -> l
     What is told may hold a stranger's characters.
     """
     codec, letters = connection.codec(DEAD_LETTER), []
-    for record in read_all(connection, places(connection, DEAD_LETTER)):
+    for record in read_all(connection, partitions_of(connection, DEAD_LETTER)):
         try:
             content = codec.decode(record.value or b"")
         except DecodeError as error:
@@ -91,7 +92,7 @@ def letter_placed(connection: Connection, place: str) -> DeadLetter:
         raise ValueError(
             f"expected PARTITION/OFFSET with a partition below {partitions}, got {place!r}"
         )
-    at, offset = (DEAD_LETTER, int(match[1])), int(match[2])
+    at, offset = MeshPartition(DEAD_LETTER, int(match[1])), int(match[2])
     end = min(offset + 1, offsets(connection, [at])[at])
     for record in read_until(connection, {at: offset}, {at: end}):
         if record.offset == offset:
@@ -106,7 +107,7 @@ def replayed_marks(connection: Connection) -> Marks:
     # Until `topics apply` of this version has run.
     if connection.topic(REPLAYED) not in connection.found:
         return marks
-    for record in read_all(connection, places(connection, REPLAYED)):
+    for record in read_all(connection, partitions_of(connection, REPLAYED)):
         marks.take(record)
     return marks
 
