@@ -75,7 +75,13 @@ def _run_samples(connection: Connection, began: float) -> None:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
         outcome = Outcome()
-        publish_lines(connection, map(str.encode, lines), None, lambda _id: None, outcome)
+        publish_lines(
+            connection,
+            map(str.encode, lines),
+            rate=None,
+            on_generated=lambda _id: None,
+            outcome=outcome,
+        )
         if outcome.failures or outcome.refused:
             raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
         out.print(f"{len(lines)} reviews published; what comes out:")

@@ -106,5 +106,9 @@ class InferenceClient:
 
     async def _open(self) -> None:
         self._calls = Calls(
-            self._task, self._endpoints, self._jobs, self._call_timeout_s, self._max_attempts
+            task=self._task,
+            endpoints=self._endpoints,
+            jobs=self._jobs,
+            call_timeout_s=self._call_timeout_s,
+            max_attempts=self._max_attempts,
         )

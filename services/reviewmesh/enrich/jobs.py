@@ -87,7 +87,7 @@ class Jobs:
         lineage: inference_pb2.Lineage | None,
         usage: inference_pb2.Usage,
     ) -> None:
-        self._finish(job, output, None, lineage, usage)
+        self._finish(job, output, error=None, lineage=lineage, usage=usage)
 
     def give_up(
         self,
@@ -97,7 +97,7 @@ class Jobs:
         usage: inference_pb2.Usage | None = None,
     ) -> None:
         """The item has its final error."""
-        self._finish(job, None, reason, lineage, usage)
+        self._finish(job, None, error=reason, lineage=lineage, usage=usage)
 
     def _finish(
         self,
@@ -111,4 +111,7 @@ class Jobs:
             return
         del self._held[job.item.partition, job.item.offset]
         attempts = max(1, job.attempts + job.broken)
-        self._on_finished(job.item, Answer(output, error, attempts, lineage, usage))
+        self._on_finished(
+            job.item,
+            Answer(output=output, error=error, attempts=attempts, lineage=lineage, usage=usage),
+        )

@@ -146,14 +146,19 @@ class EnrichStage:
         Nothing else is read of a record that may be what ended the process.
         """
         stage = f"enrich.{self._task}"
-        dead_letter = self._dead_letters.output(record, stage, cause, message, 0, None)
+        dead_letter = self._dead_letters.output(
+            record, stage, cause=cause, message=message, attempts=0, review_id=None
+        )
         try:
             review_id = (record.key or b"").decode()
         except UnicodeDecodeError:
             review_id = ""
         if not review_id or record.value is None:
             return (dead_letter,)
-        return (*self._failed_result(record, review_id, "", message, None), dead_letter)
+        return (
+            *self._failed_result(record, review_id, content_hash="", message=message, lineage=None),
+            dead_letter,
+        )
 
     def poll(self) -> Sequence[Unit]:
         for item, answer in self._client.completed():
@@ -258,14 +263,18 @@ class EnrichStage:
         dead_letter = self._dead_letters.output(
             work.record,
             f"enrich.{self._task}",
-            "FAILED",
-            message,
-            answer.attempts,
-            review["review_id"],
+            cause="FAILED",
+            message=message,
+            attempts=answer.attempts,
+            review_id=review["review_id"],
         )
         lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
         results = self._failed_result(
-            work.record, review["review_id"], review["content_hash"], message, lineage
+            work.record,
+            review["review_id"],
+            content_hash=review["content_hash"],
+            message=message,
+            lineage=lineage,
         )
         return (*results, dead_letter)
 
@@ -312,7 +321,11 @@ class EnrichStage:
             and len(content or b"") <= LONGEST_KEPT_HEADER
         )
         return Output(
-            self._result_topic, record.partition, review_id.encode(), value, headers[:MAX_HEADERS]
+            topic=self._result_topic,
+            partition=record.partition,
+            key=review_id.encode(),
+            value=value,
+            headers=headers[:MAX_HEADERS],
         )
 
 

@@ -66,7 +66,7 @@ class PartitionReader:
         if start >= high:
             return
         with self._consumer(topic, partition, "read_committed") as consumer:
-            yield from self._until(consumer, topic, partition, start, high)
+            yield from self._until(consumer, topic, partition=partition, start=start, high=high)
 
     def _bounds(self, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
         target = BrokerPartition(self._prefix + topic, partition)
@@ -105,7 +105,7 @@ class PartitionReader:
                     return record_of(topic, message)
         finally:
             consumer.close()
-        return Record(topic, partition, offset, None, None)
+        return Record(topic=topic, partition=partition, offset=offset, key=None, value=None)
 
     def _until(
         self, consumer: Any, topic: str, partition: int, start: int, high: int
@@ -144,11 +144,11 @@ class PartitionReader:
 def record_of(topic: str, message: Any) -> Record:
     """A consumed message, which is no error, under its topic's name without the prefix."""
     return Record(
-        topic,
-        message.partition(),
-        message.offset(),
-        message.key(),
-        message.value(),
-        headers_of(message),
-        message.timestamp()[1],
+        topic=topic,
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+        timestamp_ms=message.timestamp()[1],
     )

@@ -132,7 +132,9 @@ class LagMeter:
             {partition for partitions in reads.values() for partition in partitions}
         )
         for group, partitions in reads.items():
-            self._take_commits(group, partitions, commits[group.name], now, problems)
+            self._take_commits(
+                group, partitions, commits=commits[group.name], now=now, problems=problems
+            )
         keys = [
             (group.name, partition)
             for group, partitions in reads.items()
@@ -143,12 +145,12 @@ class LagMeter:
         watched = (self._watched[key] for key in keys if key in self._watched)
         rows = tuple(item.row for item in watched if item.row is not None)
         self._last = Snapshot(
-            now,
-            rows,
-            self._time_to_drain(rows, now),
-            self._held_since,
-            self._stable_ends,
-            tuple(dict.fromkeys(problems)),
+            measured_at=now,
+            rows=rows,
+            time_to_drain=self._time_to_drain(rows, now),
+            held_since=self._held_since,
+            stable_ends=self._stable_ends,
+            problems=tuple(dict.fromkeys(problems)),
         )
         return self._last
 
@@ -201,14 +203,22 @@ class LagMeter:
             reach[key] = found
             progress = found.reached(watched.progress)
             start = max(progress.committed, found.start)
-            wanted[key] = Stretch(key[1], start, found.stable, progress, found.topic_id)
+            wanted[key] = Stretch(
+                partition=key[1],
+                start=start,
+                end=found.stable,
+                progress=progress,
+                topic_id=found.topic_id,
+            )
         self._find_heads(wanted, now, problems)
         open_heads = self._find_open_heads(wanted, reach)
         for key, stretch in wanted.items():
             watched = self._watched[key]
             if watched.searched is stretch or watched.knows_head_of(stretch, now):
                 head = watched.head or open_heads.get(key)
-                watched.row = _row(key, watched, stretch.progress, reach[key], head)
+                watched.row = _row(
+                    key, watched, progress=stretch.progress, ends=reach[key], head=head
+                )
         self._held_since = {key[1]: self._since(key[1], found, now) for key, found in reach.items()}
         self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
 

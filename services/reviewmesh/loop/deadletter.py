@@ -67,12 +67,12 @@ class DeadLetters:
         )
         trace = valid_traceparent(record.header(TRACEPARENT))
         return Output(
-            DEAD_LETTER,
-            record.partition % self._partitions,
-            key,
-            value,
-            ((TRACEPARENT, trace),) if trace else (),
-            metrics.DEAD_LETTERS.labels(stage, cause).inc,
+            topic=DEAD_LETTER,
+            partition=record.partition % self._partitions,
+            key=key,
+            value=value,
+            headers=((TRACEPARENT, trace),) if trace else (),
+            committed=metrics.DEAD_LETTERS.labels(stage, cause).inc,
         )
 
     def _original(self, record: Record) -> tuple[bytes | None, dict[str, Any]]:

@@ -49,13 +49,13 @@ class Feed:
         if item is not None:
             item.held.append(
                 Record(
-                    item.topic,
-                    item.partition,
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    headers_of(message),
-                    message.timestamp()[1],
+                    topic=item.topic,
+                    partition=item.partition,
+                    offset=message.offset(),
+                    key=message.key(),
+                    value=message.value(),
+                    headers=headers_of(message),
+                    timestamp_ms=message.timestamp()[1],
                 )
             )
 
@@ -145,7 +145,9 @@ class Feed:
             ledger.deliver(first)
             ledger.reached_end(batch.next)
             # Nothing is known of it, not even its key.
-            record = Record(item.topic, item.partition, first, None, None)
+            record = Record(
+                topic=item.topic, partition=item.partition, offset=first, key=None, value=None
+            )
             message = batch._replace(offset=first).message
             self._set_aside(record, "impassable", message, batch.cause)
         return True

@@ -47,7 +47,9 @@ class LogEnds:
             for topic, start in starts.items():
                 target = BrokerPartition(self._prefix + topic, partition)
                 low, high = start_and_end(consumer, target, CALL_TIMEOUT_S)
-                starts[topic] = self._within(partition, start, ids[topic], low, high)
+                starts[topic] = self._within(
+                    partition, start, topic_id=ids[topic], low=low, high=high
+                )
                 ends[topic] = high
         except KafkaException as error:
             raise Unavailable(

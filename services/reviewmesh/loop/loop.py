@@ -307,7 +307,14 @@ class ConsumerLoop:
             if is_another(notes.topic_id, start.topic_id):
                 notes = Notes()
             suspicion = Suspicion(notes, notes.running and not opened.own, head)
-            item = Input(topic, partition, ledger, suspicion, start.redo_until, start.topic_id)
+            item = Input(
+                topic=topic,
+                partition=partition,
+                ledger=ledger,
+                suspicion=suspicion,
+                redo_until=start.redo_until,
+                topic_id=start.topic_id,
+            )
             item.held.extend(opened.passages.get(topic, ()))
             inputs.append(item)
         self.inputs.add(inputs)

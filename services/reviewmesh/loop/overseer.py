@@ -107,12 +107,12 @@ class Overseer:
             at = item.at
             ledger = item.ledger
             reason = self._progress.setdefault(at, Progress()).look(
-                ledger.position,
-                ledger.head,
-                0 if is_unsent(item.partition) else ledger.in_flight,
-                0 if trying else self._unread(item, logs.get(at)),
-                self._stage.waits_for(item.partition),
-                now,
+                position=ledger.position,
+                head=ledger.head,
+                in_flight=0 if is_unsent(item.partition) else ledger.in_flight,
+                unread=0 if trying else self._unread(item, logs.get(at)),
+                waits_for=self._stage.waits_for(item.partition),
+                now=now,
             )
             if reason:
                 still[item.partition] = f"{item.topic}/{item.partition}: {reason}"

@@ -134,11 +134,11 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             send(
                 producer,
                 connection.topic(content["topic"]),
-                content["partition"],
-                content["key"],
-                content["value"],
-                [*headers, *marks],
-                delivered,
+                partition=content["partition"],
+                key=content["key"],
+                value=content["value"],
+                headers=[*headers, *marks],
+                on_delivery=delivered,
             )
         except KafkaException as error:
             failures.append(f"{item.place} ({error.args[0].str()})")

@@ -72,13 +72,13 @@ class Reader:
             if error is None:
                 self._positions[partition] = message.offset() + 1
                 yield Record(
-                    partition.topic,
-                    partition.partition,
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    headers_of(message),
-                    message.timestamp()[1],
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    offset=message.offset(),
+                    key=message.key(),
+                    value=message.value(),
+                    headers=headers_of(message),
+                    timestamp_ms=message.timestamp()[1],
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
                 yield EndReached(partition, message.offset())

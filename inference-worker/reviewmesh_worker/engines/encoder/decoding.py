@@ -94,10 +94,10 @@ def read_entities(
             _entity(
                 text,
                 int(encoded.starts[first[begin]]),
-                int(encoded.ends[last[end - 1]]),
-                probabilities[begin:end],
-                labels.entities[label],
-                label,
+                end=int(encoded.ends[last[end - 1]]),
+                probabilities=probabilities[begin:end],
+                label=labels.entities[label],
+                index=label,
             )
             for begin, end, label in spans
         )
@@ -108,7 +108,7 @@ def _entity(
     text: str, start: int, end: int, probabilities: Floats, label: str, index: int
 ) -> Entity:
     score = float((probabilities[:, 1 + 2 * index] + probabilities[:, 2 + 2 * index]).mean())
-    return Entity(start, end, text[start:end], label, score)
+    return Entity(start=start, end=end, text=text[start:end], label=label, score=score)
 
 
 def best_tags(log_probabilities: Floats) -> list[int]:

@@ -74,7 +74,7 @@ def judge(
     calibration: EncoderCalibration,
 ) -> Reading:
     return Reading(
-        ner=read_entities(text, encoded, logits, labels, calibration),
+        ner=read_entities(text, encoded, logits=logits, labels=labels, calibration=calibration),
         topic=read_topics(logits, labels, calibration),
         sentiment=read_sentiment(logits, labels, calibration),
     )

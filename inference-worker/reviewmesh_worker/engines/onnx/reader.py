@@ -45,7 +45,7 @@ class OnnxReader:
         logits = self.logits(encoded)
         config = self._config
         return [
-            judge(text, tokens, own, config.labels, config.calibration)
+            judge(text, tokens, logits=own, labels=config.labels, calibration=config.calibration)
             for text, tokens, own in zip(texts, encoded, logits, strict=True)
         ]
 

@@ -231,11 +231,11 @@ def read_names(task: Task, text: str, completion: Any) -> NerOutput | ItemFailur
     return NerOutput(
         tuple(
             Entity(
-                span.start,
-                span.end,
-                text[span.start : span.end],
-                span.label,
-                scores[span.position],
+                start=span.start,
+                end=span.end,
+                text=text[span.start : span.end],
+                label=span.label,
+                score=scores[span.position],
             )
             for span in spans
         )

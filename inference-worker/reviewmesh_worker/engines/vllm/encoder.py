@@ -151,7 +151,7 @@ def split(row: NDArray[np.float32], labels: HeadLabels) -> tuple[Floats, ...]:
 
 
 def _judge(text: str, encoded: EncodedText, logits: TextLogits, config: ModelConfig) -> Reading:
-    return judge(text, encoded, logits, config.labels, config.calibration)
+    return judge(text, encoded, logits=logits, labels=config.labels, calibration=config.calibration)
 
 
 def _answer(task: str, outcome: _Read | ItemFailure) -> Answer:
