@@ -19,6 +19,7 @@ from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh.kafka.record import (
+    LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
     TRACEPARENT,
     Output,
@@ -34,9 +35,7 @@ from reviewmesh_schemas.names import ACCEPTED, RESULT_OF
 ROOM_WHILE_STARVED = 2_000
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
-# The headers that go on are of a known length; what is longer did the mesh not write.
-LONGEST_KEPT_HEADER = 256
-MAX_HEADERS = 16
+HEADERS_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +324,7 @@ class EnrichStage:
             partition=record.partition,
             key=review_id.encode(),
             value=value,
-            headers=headers[:MAX_HEADERS],
+            headers=headers[:HEADERS_KEPT],
         )
 
 

@@ -30,13 +30,12 @@ from reviewmesh.kafka.record import (
     Unit,
 )
 from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
-from reviewmesh.loop.deadletter import DeadLetters
+from reviewmesh.loop.deadletter import UNREADABLE, DeadLetters
 from reviewmesh.loop.replays import Replays
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
 from reviewmesh_schemas.names import ACCEPTED, RAW, REPLAYED
 
-UNREADABLE = "UNREADABLE"
 # Offsets have gaps of transaction markers, about one for each transaction of intake.
 OFFSETS_PER_ID = 2
 

@@ -22,6 +22,7 @@ from reviewmesh.join.published import Published
 from reviewmesh.join.resets import Resets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
+    LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -41,9 +42,6 @@ TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
 ROOM_IN_ALL = 4_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
-
-# The headers that go on are of a known length; what is longer did the mesh not write.
-LONGEST_KEPT_HEADER = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition
 from reviewmesh import metrics
 from reviewmesh.kafka.batches import Impassable
 from reviewmesh.kafka.record import Record, Unavailable, Unit, headers_of
+from reviewmesh.loop.deadletter import UNREADABLE
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.outbox import Outbox
 from reviewmesh.loop.readiness import Readiness
@@ -19,7 +20,6 @@ from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.suspicion import Suspicion
 
 RETRY_UNAVAILABLE_S = 1.0
-UNREADABLE = "UNREADABLE"
 LONGEST_MESSAGE = 1_000
 
 SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]

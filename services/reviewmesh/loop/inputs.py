@@ -85,9 +85,6 @@ class Inputs:
     def in_flight(self, topic: str | None = None) -> int:
         return sum(item.ledger.in_flight for item in self if topic in (None, item.topic))
 
-    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool:
-        return self._inputs[topic, partition].ledger.is_unfinished(offset)
-
     def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
         return self._inputs[topic, partition].ledger.is_new(offset)
 

@@ -29,7 +29,8 @@ from reviewmesh.kafka.refusals import Refusals
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.kafka.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 from reviewmesh.loop.brokerwait import BrokerWait
-from reviewmesh.loop.feed import UNREADABLE, Feed
+from reviewmesh.loop.deadletter import UNREADABLE
+from reviewmesh.loop.feed import Feed
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.ledger import CompletionLedger, Notes
 from reviewmesh.loop.logends import LogEnds

@@ -20,7 +20,6 @@ from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESUL
 
 REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
 """The topics that the mesh reads: a letter that names another is none of ours."""
-ALL_TASKS = b"all"
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,9 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             for header in content["headers"]
             if header["key"] not in (REPLAY, REPLAY_OF)
         ]
-        # The stage that takes it keeps the name, and drops a second replay of it.
-        marks = [(REPLAY, ALL_TASKS), (REPLAY_OF, item.letter.name.encode())]
+        # Of REPLAY only the presence counts. The stage that takes the record keeps the name of the
+        # dead letter, and drops a second replay of it.
+        marks = [(REPLAY, b"all"), (REPLAY_OF, item.letter.name.encode())]
         try:
             send(
                 producer,
