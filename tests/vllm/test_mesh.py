@@ -140,7 +140,8 @@ def flood(mesh: Mesh) -> Iterator[list[int]]:
                 texts = [f"Flood {number}, {turn}, {at}" for at in range(ADMITTED // 2)]
                 try:
                     stub.Infer(infer(texts, SENTIMENT), timeout=60)
-                except grpc.RpcError as error:
+                except grpc.RpcError as refused:
+                    error: Any = refused
                     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                     hints.append(int(dict(error.trailing_metadata())["retry-after-ms"]))
                     ended.wait(min(hints[-1], 1_000) / 1_000)
