@@ -108,7 +108,7 @@ class Process:
 
 @dataclass
 class Mesh:
-    """Started with `start`, ended with `stop`; `worker` serves all tasks unless split."""
+    """Started with `start`, ended when it is left; `worker` serves all tasks unless split."""
 
     stack: TestStack
     prefix: str
@@ -127,6 +127,12 @@ class Mesh:
         self._records: dict[str, list[Any]] = defaultdict(list)
         names = [f"worker-{task}" for task in TASKS] if self.workers_per_task else ["worker"]
         self.worker_ports = {name: free_port() for name in names}
+
+    def __enter__(self) -> Mesh:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
 
     # -- processes ---------------------------------------------------------------------------
 

@@ -48,17 +48,14 @@ def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder: Path = tmp_path_factory.mktemp("mesh")
     # What forged headers say is ignored: none of them knows the secret.
     secret = {"REVIEWMESH_INTAKE__FORWARDING_SECRET": "a secret of intake's own"}
-    mesh = Mesh(stack, f"f{folder.parent.name[-3:]}{folder.name[-1]}.", folder, secret)
-    mesh.apply_topics()
-    grown = NewPartitions(f"{mesh.prefix}reviews.raw", RAW_PARTITIONS)
-    admin = AdminClient({**mesh.kafka})
-    [done] = admin.create_partitions([grown]).values()
-    done.result(30)
-    try:
+    with Mesh(stack, f"f{folder.parent.name[-3:]}{folder.name[-1]}.", folder, secret) as mesh:
+        mesh.apply_topics()
+        grown = NewPartitions(f"{mesh.prefix}reviews.raw", RAW_PARTITIONS)
+        admin = AdminClient({**mesh.kafka})
+        [done] = admin.create_partitions([grown]).values()
+        done.result(30)
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @pytest.fixture(scope="module")

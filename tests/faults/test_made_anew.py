@@ -29,13 +29,10 @@ SOON_S = 30
 @pytest.fixture(scope="module")
 def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("mesh")
-    mesh = Mesh(breakable_stack, f"anew{folder.name[-1]}{os.getpid()}.", folder)
-    try:
+    with Mesh(breakable_stack, f"anew{folder.name[-1]}{os.getpid()}.", folder) as mesh:
         mesh.start()
         restart_broker(mesh)
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def restart_broker(mesh: Mesh) -> None:

@@ -28,12 +28,9 @@ SOON_S = 30
 
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(breakable_stack, prefix, tmp_path)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 class Operator:

@@ -19,11 +19,8 @@ WITHIN_S = 60
 @pytest.fixture
 def mesh(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
     """Nothing of it runs yet, and it has no topics."""
-    mesh = Mesh(stack, prefix, tmp_path)
-    try:
+    with Mesh(stack, prefix, tmp_path) as mesh:
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def admin(mesh: Mesh) -> AdminClient:

@@ -60,12 +60,9 @@ def mesh(
         "REVIEWMESH_WORKER__MAX_IN_FLIGHT": str(ADMITTED),
     }
     folder = tmp_path_factory.mktemp("mesh")
-    mesh = Mesh(stack, "vllm.", folder, settings, worker_command=["reviewmesh_worker"])
-    try:
+    with Mesh(stack, "vllm.", folder, settings, worker_command=["reviewmesh_worker"]) as mesh:
         mesh.start(LOADING_S)
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def distinct(count: int, tag: str) -> list[dict[str, Any]]:
