@@ -53,22 +53,22 @@ def build(
         answer=contracts.codec(REPROCESSED),
     )
     return EnrichStage(
-        task,
-        contracts.codec(ACCEPTED),
-        contracts.codec(RESULT_OF[task]),
-        DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
-        client,
-        Reprocessing(
-            task,
-            codecs,
-            campaigns,
-            lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
-            wall_clock,
-            contracts.max_bytes(REPROCESSED),
+        task=task,
+        accepted_codec=contracts.codec(ACCEPTED),
+        result_codec=contracts.codec(RESULT_OF[task]),
+        dead_letters=DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
+        client=client,
+        clock=wall_clock,
+        max_result_bytes=contracts.max_bytes(RESULT_OF[task]),
+        reprocessing=Reprocessing(
+            task=task,
+            codecs=codecs,
+            campaigns=campaigns,
+            make_client=lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
+            clock=wall_clock,
+            max_answer_bytes=contracts.max_bytes(REPROCESSED),
         ),
-        wall_clock,
-        contracts.max_bytes(RESULT_OF[task]),
-        settings.reprocess.live_late_s,
+        live_late_s=settings.reprocess.live_late_s,
     )
 
 
