@@ -25,6 +25,7 @@ from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER
 from tests.broker import TestStack, wait_until
+from tests.no_campaigns import no_campaigns
 
 TASK = "ner"
 ROOM = 900_000
@@ -66,7 +67,15 @@ class Enricher:
         self.client.start()
         letters = DeadLetters(self.dead, time.time)
         self.stage = EnrichStage(
-            TASK, self.accepted, self.results, letters, self.client, time.time, ROOM
+            TASK,
+            self.accepted,
+            self.results,
+            letters,
+            self.client,
+            no_campaigns(registry, prefix, TASK),
+            time.time,
+            ROOM,
+            30,
         )
         self.stage.load(0, {})
         self.stage.open(0, NoLedgers(), None)
@@ -238,15 +247,17 @@ def test_what_a_partition_waits_for_is_what_its_oldest_record_waits_for(
         go_on.wait(20)
         return good(request)
 
-    assert enricher.stage.waits_for(0) == ""
+    assert enricher.stage.waits_for(ACCEPTED, 0) == ""
     with answering(worker, held):
         first, second = enricher.record(review()), enricher.record(review())
         enricher.stage.receive(first)
         enricher.stage.receive(second)
         enricher.stage.poll()
         told = f"the worker at {worker.address} has had it for 0 s"
-        wait_until(lambda: enricher.stage.waits_for(0) == told, 10, "it says where the first is")
-        assert enricher.stage.waits_for(1) == ""
+        wait_until(
+            lambda: enricher.stage.waits_for(ACCEPTED, 0) == told, 10, "it says where the first is"
+        )
+        assert enricher.stage.waits_for(ACCEPTED, 1) == ""
         go_on.set()
         units: list[Unit] = []
 
@@ -256,7 +267,7 @@ def test_what_a_partition_waits_for_is_what_its_oldest_record_waits_for(
 
         wait_until(both, 20, "both are finished")
     assert [unit.finished[0][1] for unit in units] == [first.offset, second.offset]
-    assert enricher.stage.waits_for(0) == ""
+    assert enricher.stage.waits_for(ACCEPTED, 0) == ""
 
 
 def test_retries_are_counted_once_their_result_is_committed(

@@ -9,12 +9,14 @@ from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, json_text, out, plain
+from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.query.campaigns import (
     CANCELLED,
     PAUSED,
     RUNNING,
     Campaign,
     Chosen,
+    Matches,
     Status,
     begin,
     campaign_named,
@@ -27,7 +29,9 @@ from reviewmesh.query.campaigns import (
 )
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.values import iso
-from reviewmesh.query.where import WhereError, compile_where
+from reviewmesh.query.where.errors import BadCondition
+from reviewmesh.query.where.matching import matcher
+from reviewmesh.query.where.reading import read
 from reviewmesh_schemas.names import TASKS
 
 app = typer.Typer(help="Do answers of one task again, found by their lineage.")
@@ -53,7 +57,7 @@ def reprocess(
         raise typer.BadParameter(
             f"expected --task, one of {', '.join(TASKS)}, and --where; see docs/reprocess.md"
         )
-    matches = _compiled(where, task)
+    matches = _compiled(where, task, milliseconds(wall_clock()))
     connection = connect()
     other = unfinished(connection, task)
     if other is not None and not dry_run:
@@ -105,7 +109,9 @@ def resume(name: Name) -> None:
     campaign = campaign_named(connection, name)
     if campaign.state == CANCELLED:
         raise CommandFailed(f"{name} is cancelled; begin a new one")
-    sent = send_missing(connection, campaign, _compiled(campaign.where, campaign.task))
+    sent = send_missing(
+        connection, campaign, _compiled(campaign.where, campaign.task, campaign.created_ms)
+    )
     change(connection, campaign, RUNNING)
     err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
 
@@ -125,10 +131,11 @@ def _change(name: str, state: str) -> None:
     err.print(f"{name}: {state.lower()}")
 
 
-def _compiled(where: str, task: str):  # type: ignore[no-untyped-def]
+def _compiled(where: str, task: str, now_ms: int) -> Matches:
+    """Relative times in it count back from `now_ms`."""
     try:
-        return compile_where(where, task)
-    except WhereError as error:
+        return matcher(read(where, task, now_ms))
+    except BadCondition as error:
         raise typer.BadParameter(str(error)) from None
 
 

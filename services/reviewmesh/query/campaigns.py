@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from confluent_kafka import OFFSET_BEGINNING
+
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import CAMPAIGN, ORIGIN_TIMESTAMP, TRACEPARENT, Record
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach, NotFound
 from reviewmesh.query.progress import progress_of
-from reviewmesh.query.reading import EARLIEST, Place, offsets, places, read_all, read_until
+from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import (
     CAMPAIGNS,
@@ -40,7 +43,7 @@ Matches = Callable[[Mapping[str, Any]], bool]
 class Chosen:
     """The latest enriched records that match, by review, and what is known of them."""
 
-    found: dict[bytes, Place]
+    found: dict[bytes, MeshPartition]
     """(topic, partition) is the partition's; the offset is in `offsets`."""
     offsets: dict[bytes, int]
     enriched_since: dict[int, int]
@@ -87,9 +90,9 @@ class Status:
 
 def choose(connection: Connection, task: str, matches: Matches) -> Chosen:
     """The reviews whose latest enriched record matches. Raises CannotReach."""
-    wanted = places(connection, ENRICHED)
+    wanted = partitions_of(connection, ENRICHED)
     ends = offsets(connection, wanted)
-    starts = offsets(connection, wanted, EARLIEST)
+    starts = offsets(connection, wanted, OFFSET_BEGINNING)
     return _choose(connection, task, matches, starts, ends)
 
 
@@ -97,11 +100,11 @@ def _choose(
     connection: Connection,
     task: str,
     matches: Matches,
-    starts: Mapping[Place, int],
-    ends: Mapping[Place, int],
+    starts: Mapping[MeshPartition, int],
+    ends: Mapping[MeshPartition, int],
 ) -> Chosen:
     codec = connection.codec(ENRICHED)
-    found: dict[bytes, Place] = {}
+    found: dict[bytes, MeshPartition] = {}
     chosen: dict[bytes, int] = {}
     weights: dict[bytes, tuple[float, int | None]] = {}
     seen: set[bytes] = set()
@@ -117,7 +120,7 @@ def _choose(
             # The latest one decides.
             chosen.pop(key, None)
             continue
-        found[key], chosen[key] = (record.topic, record.partition), record.offset
+        found[key], chosen[key] = place_of(record), record.offset
         lineage = (enriched["tasks"].get(task) or {}).get("lineage") or {}
         weights[key] = (lineage.get("inference_ms") or 0.0, lineage.get("cost_micros"))
     costs = [weights[key][1] for key in chosen]
@@ -170,9 +173,9 @@ def change(connection: Connection, campaign: Campaign, state: str) -> Campaign:
 
 def send_missing(connection: Connection, campaign: Campaign, matches: Matches) -> int:
     """Choose again among the same records, and send the requests that are not there yet."""
-    wanted = places(connection, ENRICHED)
-    starts = offsets(connection, wanted, EARLIEST)
-    ends = {(topic, number): campaign.enriched_since.get(number, 0) for topic, number in wanted}
+    wanted = partitions_of(connection, ENRICHED)
+    starts = offsets(connection, wanted, OFFSET_BEGINNING)
+    ends = {place: campaign.enriched_since.get(place.partition, 0) for place in wanted}
     chosen = _choose(connection, campaign.task, matches, starts, ends)
     sent = frozenset(record.key or b"" for record in _requests(connection, campaign))
     _send(connection, campaign, chosen, sent)
@@ -183,7 +186,7 @@ def campaigns(connection: Connection) -> list[Campaign]:
     """All that are remembered, oldest first. Raises CannotReach."""
     codec = connection.codec(CAMPAIGNS)
     latest: dict[bytes | None, Campaign] = {}
-    for record in read_all(connection, places(connection, CAMPAIGNS)):
+    for record in read_all(connection, partitions_of(connection, CAMPAIGNS)):
         latest.pop(record.key, None)
         if record.value is not None:
             try:
@@ -214,10 +217,8 @@ def status(connection: Connection, campaign: Campaign) -> Status:
     """Raises CannotReach."""
     sent = sum(1 for _ in _requests(connection, campaign))
     answers = list(_headed(connection, campaign, REPROCESSED))
-    progress = progress_of(connection, JOINER_GROUP, places(connection, REPROCESSED))
-    joined = sum(
-        progress[record.topic, record.partition].covers(record.offset) for record in answers
-    )
+    progress = progress_of(connection, JOINER_GROUP, partitions_of(connection, REPROCESSED))
+    joined = sum(progress[place_of(record)].covers(record.offset) for record in answers)
     published = sum(1 for _ in _headed(connection, campaign, ENRICHED))
     return Status(campaign, sent, len(answers), published, max(0, joined - published))
 
@@ -228,9 +229,9 @@ def unfinished(connection: Connection, task: str) -> Campaign | None:
     for campaign in reversed(campaigns(connection)):
         if campaign.task != task or campaign.state == CANCELLED:
             continue
-        progress = progress_of(connection, groups, places(connection, REPROCESS))
+        progress = progress_of(connection, groups, partitions_of(connection, REPROCESS))
         requests = list(_requests(connection, campaign))
-        open_ = [r for r in requests if not progress[r.topic, r.partition].covers(r.offset)]
+        open_ = [r for r in requests if not progress[place_of(r)].covers(r.offset)]
         if open_ or len(requests) < campaign.requests:
             return campaign
     return None
@@ -242,9 +243,9 @@ def _requests(connection: Connection, campaign: Campaign) -> Iterator[Record]:
 
 def _headed(connection: Connection, campaign: Campaign, topic: str) -> Iterator[Record]:
     """The records of a topic that belong to the campaign."""
-    wanted = places(connection, topic)
+    wanted = partitions_of(connection, topic)
     ends = offsets(connection, wanted)
-    starts = offsets(connection, wanted, EARLIEST)
+    starts = offsets(connection, wanted, OFFSET_BEGINNING)
     if topic == ENRICHED:
         starts = {
             place: max(at, campaign.enriched_since.get(place[1], 0)) for place, at in starts.items()
@@ -282,8 +283,8 @@ def _send(
     wanted = {(place, chosen.offsets[key]) for key, place in chosen.found.items() if key not in but}
     if not wanted:
         return
-    starts: dict[Place, int] = {}
-    ends: dict[Place, int] = {}
+    starts: dict[MeshPartition, int] = {}
+    ends: dict[MeshPartition, int] = {}
     for place, offset in wanted:
         starts[place] = min(offset, starts.get(place, offset))
         ends[place] = max(offset + 1, ends.get(place, 0))
@@ -291,7 +292,7 @@ def _send(
     now_ms = int(time.time() * 1000)
     sender = Sender(connection)
     for record in read_until(connection, starts, ends):
-        if ((record.topic, record.partition), record.offset) not in wanted:
+        if (place_of(record), record.offset) not in wanted:
             continue
         value = codec.encode(
             {
@@ -308,6 +309,10 @@ def _send(
         headers.append((CAMPAIGN, campaign.id.encode()))
         sender.send(REPROCESS, record.partition, record.key, value, headers)
     sender.close()
+
+
+def place_of(record: Record) -> MeshPartition:
+    return MeshPartition(record.topic, record.partition)
 
 
 class Sender:

@@ -383,8 +383,8 @@ def test_unknown_ids_hold_up_their_own_partition_only_and_keep_its_order(intake:
     assert intake.stage.poll() == []
     other = next(n for n in map(str, range(99)) if partition_of(n.encode(), PARTITIONS) == 1)
     assert intake.take(intake.record(1, intake.value(other))).topic == ACCEPTED
-    assert "id 100" in intake.stage.waits_for(HOME)
-    assert intake.stage.waits_for(1) == ""
+    assert "id 100" in intake.stage.waits_for(RAW, HOME)
+    assert intake.stage.waits_for(RAW, 1) == ""
     intake.registry.open.set()
     outputs = wait_for(intake, 102)
     causes = [
@@ -399,7 +399,7 @@ def test_unknown_ids_hold_up_their_own_partition_only_and_keep_its_order(intake:
         if output.topic == ACCEPTED
     ]
     assert texts == ["Anna was great.", "Last."]
-    assert intake.stage.waits_for(HOME) == ""
+    assert intake.stage.waits_for(RAW, HOME) == ""
 
 
 def test_a_registry_that_is_away_is_waited_for_and_named(intake: Intake) -> None:
@@ -410,7 +410,7 @@ def test_a_registry_that_is_away_is_waited_for_and_named(intake: Intake) -> None
     while not intake.stage.waiting_for() and time.monotonic() < deadline:
         assert intake.stage.poll() == []
     assert "away" in intake.stage.waiting_for()
-    assert "away" in intake.stage.waits_for(HOME)
+    assert "away" in intake.stage.waits_for(RAW, HOME)
     intake.registry.away = False
     assert [output.topic for output in wait_for(intake, 1)] == [ACCEPTED]
     assert intake.stage.waiting_for() == ""

@@ -45,12 +45,19 @@ class Log(Partition):
     def is_pending(self, review_id: str) -> bool:
         """Whether a version of the review was read and is not out."""
         out = {place for emission in self.uncommitted for place in emission.finished}
+        ledger = self.ledgers[ACCEPTED]
         return any(
             review["review_id"] == review_id
-            and self.ledgers[ACCEPTED].is_unfinished(offset)
+            and ledger.head <= offset < ledger.position
+            and offset not in self.finished
             and (ACCEPTED, offset) not in out
             for offset, review in enumerate(self.topics[ACCEPTED])
         )
+
+    @property
+    def finished(self) -> set[int]:
+        """Accepted offsets whose review is out."""
+        return {record["accepted_offset"] for record in self.out}
 
     def know_what_is_newer(self, again: Again) -> None:
         """As the joiner reads it back: what is uncommitted is in no topic."""
