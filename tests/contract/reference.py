@@ -43,6 +43,7 @@ READ_BY = {
     "workers": "the enrichers",
     "intake": "intake",
     "join": "the joiner",
+    "reprocess": "the enrichers",
     "lag": "the lag service and `reviewmesh lag`",
     "insights": "insights",
     "worker": "the inference workers",

@@ -39,7 +39,10 @@ class WatchedGroup:
 
 
 def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
-    """The groups without which no review comes out."""
+    """The groups without which no review comes out, on the topics of live reviews.
+
+    What a campaign of answers done again has left is no lag: it waits for spare capacity.
+    """
     counts = {topic.name: topic.partitions for topic in load_topics().topics}
 
     def group(name: str, *topics: str, task: str = "") -> WatchedGroup:
