@@ -205,8 +205,7 @@ def test_at_a_real_terminal(tmp_path: Path) -> None:
     shown = read_until(ours, b"2 left")
     # As fast as keys can come: none is lost.
     os.write(ours, b"1\r2")
-    shown += read_until(ours, b"1 left")
-    shown += read_until(ours, b"2 >")
+    shown += read_until(ours, b"1 left", b"2 >")
     os.write(ours, b"q")
     shown += read_until(ours, b"written to")
     while drained := drain(ours):
@@ -231,9 +230,9 @@ def drain(terminal: int) -> bytes:
         return b""
 
 
-def read_until(terminal: int, words: bytes) -> bytes:
+def read_until(terminal: int, *words: bytes) -> bytes:
     seen, until = b"", time.monotonic() + 60
-    while words not in seen:
+    while not all(one in seen for one in words):
         assert time.monotonic() < until, seen
         part = drain(terminal)
         assert part, seen
