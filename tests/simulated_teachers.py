@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reviewmesh_models.labelling.consensus import consensus_of
-from reviewmesh_models.labelling.units import units_of
+from reviewmesh_models.labelling.units import Answers, units_of
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import Task, load_tasks
+
+Words = NDArray[np.str_]
 
 SEEDS = range(20)
 REVIEWS = 500
@@ -69,19 +72,23 @@ def topics(seed: int, skills: Sequence[float] = SKILLS) -> Outcome:
     return _outcome(task, answers, truth, said)
 
 
-def _said(generator, truth, labels, skills) -> list[np.ndarray]:
+def _said(
+    generator: np.random.Generator, truth: Words, labels: list[str], skills: Sequence[float]
+) -> list[Words]:
     return [
         np.where(generator.random(len(truth)) < skill, truth, generator.choice(labels, len(truth)))
         for skill in skills
     ]
 
 
-def _copy(generator, said: list[np.ndarray], copied: float) -> None:
+def _copy(generator: np.random.Generator, said: list[Words], copied: float) -> None:
     if copied:
         said[1] = np.where(generator.random(len(said[1])) < copied, said[2], said[1])
 
 
-def _outcome(task: Task, answers, truth, said) -> Outcome:
+def _outcome(
+    task: Task, answers: Sequence[Answers], truth: Words, said: Sequence[Words]
+) -> Outcome:
     units = units_of(task, answers)
     decided = np.array(consensus_of(task, units).decided)
     counts = (units.said[:, :, None] == np.arange(len(units.labels))).sum(1)

@@ -52,7 +52,7 @@ def score_cells(score: Score, form: str = ".3f") -> list[str]:
     return [
         number(f"{score.value:{form}}"),
         number(f"{score.low:.3f} to {score.high:.3f}"),
-        plot(plots.interval(score.low, score.value, score.high, 0, 1)),
+        plot(plots.interval(score.low, score.value, high=score.high, start=0, end=1)),
     ]
 
 

@@ -96,7 +96,11 @@ def _against(against: Against) -> str:
             number(f"{against.scores[name].value:.4f}"),
             number(f"{difference.value:+.4f}"),
             number(f"{difference.low:+.3f} to {difference.high:+.3f}"),
-            plot(plots.interval(difference.low, difference.value, difference.high, -reach, reach)),
+            plot(
+                plots.interval(
+                    difference.low, difference.value, high=difference.high, start=-reach, end=reach
+                )
+            ),
         ]
         for name, difference in against.differences.items()
     ]

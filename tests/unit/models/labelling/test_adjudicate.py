@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from typer.testing import CliRunner
 
 from reviewmesh_models.cli.__main__ import app
@@ -121,9 +126,12 @@ class Judging(RuleBasedStateMachine):
 
 
 def test_no_order_of_keys_and_kills_loses_a_decision(tmp_path: Path) -> None:
-    machine = type("JudgingHere", (Judging,), {"folder": tmp_path})
-    machine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-    machine.TestCase().runTest()
+    class JudgingHere(Judging):
+        folder = tmp_path
+
+    run_state_machine_as_test(
+        JudgingHere, settings=settings(max_examples=40, stateful_step_count=20, deadline=None)
+    )
 
 
 def test_a_decision_takes_two_keys(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def by_definition(said: NDArray[np.int64]) -> float:
     expected = sum(2 for a, b in combinations(values, 2) if a != b) / (
         len(values) * (len(values) - 1)
     )
-    return 1 - observed / expected
+    return float(1 - observed / expected)
 
 
 def test_two_observers_and_two_values() -> None:

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from reviewmesh_models.evaluation.scores import Floats
 from reviewmesh_models.labelling.dawid_skene import Prior, dawid_skene
 
 # Table 1 of Dawid and Skene (1979): 45 patients, classes 1 to 4. The first observer judged each
@@ -23,7 +24,7 @@ PATIENTS = """
 """
 
 
-def anaesthetists() -> np.ndarray:
+def anaesthetists() -> Floats:
     patients = "".join(PATIENTS.split("\n")).split("|")
     counts = np.zeros((len(patients), 5, 4))
     for unit, patient in enumerate(patients):
@@ -33,7 +34,9 @@ def anaesthetists() -> np.ndarray:
     return counts
 
 
-def log_likelihood(said: list[tuple[int, ...]], marginals, errors) -> float:
+def log_likelihood(
+    said: list[tuple[int, ...]], marginals: list[float], errors: list[list[list[float]]]
+) -> float:
     """Equation 2.7 of the paper, written out."""
     total = 0.0
     for unit in said:

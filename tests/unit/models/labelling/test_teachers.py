@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh_models.labelling.teachers import TeachersError, read_teachers
+from reviewmesh_models.labelling.teachers import Teachers, TeachersError, read_teachers
 
 SOUND = """\
 teachers:
@@ -21,7 +21,7 @@ budget: {requests: 2000, money: 5}
 """
 
 
-def read(folder: Path, content: str):
+def read(folder: Path, content: str) -> Teachers:
     file = folder / "teachers.yaml"
     file.write_text(content)
     return read_teachers(file)
