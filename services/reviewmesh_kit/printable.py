@@ -14,7 +14,7 @@ UNSAFE_ON_A_LINE = re.compile(f"[\x00-\x09\x0b-\x1f\x7f-\x9f{STEERING}]")
 
 
 def plain(text: str) -> str:
-    """One line of printable text; what would steer the terminal stands as an escape."""
+    """One line of printable text, with control characters as escapes."""
     return UNSAFE.sub(escaped, text)
 
 
