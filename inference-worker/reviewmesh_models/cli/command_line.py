@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from reviewmesh_kit.printable import plain_lines
+
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
 
@@ -21,7 +23,8 @@ RegistryFolder = Annotated[
 
 
 def complain(message: str) -> None:
-    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+    # A provider's or a file's words may be among it.
+    Console(stderr=True).print(plain_lines(message), style="red", markup=False, soft_wrap=True)
 
 
 def ended(code: int, message: str) -> typer.Exit:

@@ -117,7 +117,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
-    with _refusing(), _progress() as step:
+    with _refusing(), progress() as step:
         here = LocalPackages.of(registry)
         asked = here.package(package)
         rivals = {
@@ -184,7 +184,7 @@ def compare(
     ] = None,
 ) -> None:
     """Ask two packages, or one on two engines, about the same reviews: where do they differ?"""
-    with _refusing(), _progress() as step:
+    with _refusing(), progress() as step:
         here = LocalPackages.of(registry)
         texts = [row["text"] for row in read_rows(data / REVIEWS_FILE)]
         comparison = compare_engines(
@@ -223,7 +223,7 @@ def _refusing() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Step]:
+def progress() -> Iterator[Step]:
     """A bar for each step, on standard error."""
     bars = Progress(
         TextColumn("{task.description}"),
