@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err, json_text, out, plain
+from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.query.campaigns import (
     CANCELLED,
@@ -32,6 +32,7 @@ from reviewmesh.query.values import iso
 from reviewmesh.query.where.errors import BadCondition
 from reviewmesh.query.where.matching import matcher
 from reviewmesh.query.where.reading import read
+from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import TASKS
 
 app = typer.Typer(help="Do answers of one task again, found by their lineage.")

@@ -15,7 +15,7 @@ from reviewmesh_schemas.names import CAMPAIGNS
 
 RUNNING, PAUSED, CANCELLED = "RUNNING", "PAUSED", "CANCELLED"
 
-Verdict = Literal["unknown", "go", "wait", "drop"]
+Verdict = Literal["unread", "unknown", "go", "wait", "drop"]
 
 
 class Campaigns:
@@ -42,11 +42,14 @@ class Campaigns:
     def verdict(self, campaign: str) -> Verdict:
         """What becomes of a request of this campaign.
 
-        One that the topic does not hold, though it was read to its end, is over and forgotten.
+        `unread`: the topic was not read to its end yet. `unknown`: it holds no such campaign, or
+        the record of one that was just begun is on its way.
         """
         if not self._topic.is_current:
-            return "unknown"
+            return "unread"
         state = self._states.get(campaign.encode(errors="replace"))
+        if state is None:
+            return "unknown"
         if state == RUNNING:
             return "go"
         return "wait" if state == PAUSED else "drop"

@@ -32,6 +32,8 @@ from reviewmesh_schemas.names import REPROCESS, REPROCESSED, TASKS
 
 # Per process: enough to fill what live reviews leave free of a few workers.
 ROOM = 256
+# A campaign's record is written before its requests, and read by another thread.
+UNKNOWN_FOR_S = 60.0
 MAX_ERROR = 2_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 LONGEST_KEPT_HEADER = 256
@@ -60,6 +62,7 @@ class Partition:
     life: int
     # The request that waits for its campaign to go on, or for live reviews; the input is blocked.
     held: Again | None = None
+    held_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Reprocessing:
         partition = self._partitions[record.partition]
         self._open[record.partition][record.offset] = None
         partition.held = Again(record, request, enriched, partition.life)
+        partition.held_since = self._clock()
         self._go_on(partition)
 
     def poll(self, live_is_late: str) -> list[Unit]:
@@ -193,8 +197,10 @@ class Reprocessing:
     def _why_held(self, again: Again) -> str:
         campaign = again.request["campaign"]
         verdict = self._campaigns.verdict(campaign)
-        if verdict == "unknown":
+        if verdict == "unread":
             return "reviews.campaigns has not been read to its end"
+        if verdict == "unknown":
+            return f"the record of campaign {campaign} has not come"
         if verdict == "wait":
             return f"campaign {campaign} is paused"
         return self._live_is_late
@@ -204,6 +210,8 @@ class Reprocessing:
         again = partition.held
         assert again is not None
         verdict = self._campaigns.verdict(again.request["campaign"])
+        if verdict == "unknown" and self._clock() - partition.held_since > UNKNOWN_FOR_S:
+            verdict = "drop"
         if verdict == "drop":
             partition.held = None
             counted = partial(self._count, "cancelled")

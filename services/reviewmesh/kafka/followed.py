@@ -24,8 +24,7 @@ class FollowedTopic:
 
     `take` raises Unavailable to get the same record again.
 
-    `is_current` is False until the topic was read to its end once. Afterwards it stays True, also
-    while the broker is away: what is known then is what was last said.
+    `is_current` is False until the topic was read to its end, and again after an error.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class FollowedTopic:
                 self._follow()
             except (KafkaException, Unavailable) as error:
                 reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+                self.is_current, self._unread = False, set(self._positions)
                 self._log.warning("cannot be followed now", topic=self._name, reason=reason)
                 # A new client each time: one may lose every address of a broker that is back.
                 self._stopping.wait(NEW_CLIENT_AFTER_S)

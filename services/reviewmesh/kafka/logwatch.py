@@ -36,6 +36,8 @@ class Log:
     # The last stable offset: a reader of committed records gets no further.
     stable: int
     end: int
+    # Monotonic seconds, before the broker was asked.
+    asked_at: float
     # Since when (monotonic seconds) `stable` has not moved though records follow it; None while it
     # is the end.
     held_since: float | None = None
@@ -137,7 +139,7 @@ class LogWatch:
             if not isinstance(bounds, KafkaError):
                 at = found.in_mesh(self._prefix)
                 held = self._held_since(self._seen.logs.get(at), bounds.stable, bounds.end, now)
-                logs[at] = Log(bounds.start, bounds.stable, bounds.end, held)
+                logs[at] = Log(bounds.start, bounds.stable, bounds.end, now, held)
         if len(logs) < len(wanted):
             self._close_clients()
         return logs

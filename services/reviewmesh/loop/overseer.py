@@ -47,8 +47,8 @@ class Overseer:
         self._log = log
         self._look_at = 0.0
         self._progress: dict[MeshPartition, Progress] = {}
-        # The last log that was checked, and the position at that time.
-        self._positions: dict[MeshPartition, tuple[Log, int]] = {}
+        # The last log that was checked, and the position at that time, in monotonic seconds.
+        self._positions: dict[MeshPartition, tuple[Log, int, float]] = {}
         self._told_of_skipped: dict[MeshPartition, int] = {}
         # The heads of partitions when they were reopened: they have recovered once these move.
         self._reopened: dict[int, dict[str, int]] = {}
@@ -160,10 +160,11 @@ class Overseer:
         if log is None:
             return False
         position = item.ledger.position
-        last, reached = self._positions.get(at, (None, position))
+        last, reached, noted_at = self._positions.get(at, (None, 0, 0.0))
         if last is not log:
-            self._positions[at] = (log, position)
-            if log.end < reached:
+            self._positions[at] = (log, position, time.monotonic())
+            # What was asked earlier may be of a log that has grown since.
+            if log.end < reached and log.asked_at > noted_at:
                 self._log.warning(
                     "the log ends before what was read of it: the partition is reopened",
                     topic=item.topic,
