@@ -14,6 +14,7 @@ PREFIX = "REVIEWMESH_"
 # Each with names of its own behind `__`.
 SECTIONS = frozenset(
     {
+        "FALLBACKS",
         "HTTP",
         "INSIGHTS",
         "INTAKE",
@@ -35,6 +36,7 @@ NAMES = frozenset(
         "FUZZ_RECORDS",
         "GRACE_S",
         "LOCAL_STACK",
+        "POLICY",
         "PREFIX",
         "SLOT",
         "SLOTS",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reviewmesh.avro.bounds import LARGEST
+from reviewmesh.enrich.routes import PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {
@@ -21,7 +22,10 @@ class Unusable(ValueError):
 
 
 def lineage_of(
-    lineage: inference_pb2.Lineage | None, usage: inference_pb2.Usage | None, attempts: int
+    lineage: inference_pb2.Lineage | None,
+    usage: inference_pb2.Usage | None,
+    attempts: int,
+    route: str = PRIMARY,
 ) -> dict[str, Any] | None:
     """None when no worker ever told which model it runs."""
     if lineage is None:
@@ -34,7 +38,7 @@ def lineage_of(
         "model_digest": lineage.model_digest,
         "prompt_version": lineage.prompt_version or None,
         "attempts": attempts,
-        "route": "primary",
+        "route": route,
         "queue_ms": _number(usage, "queue_ms"),
         "inference_ms": _number(usage, "inference_ms"),
         "prompt_tokens": _number(usage, "prompt_tokens"),
