@@ -55,6 +55,6 @@ if BEHAVIOUR == "is-left-out":
     ConsumerLoop._subscribe = subscribe_late  # type: ignore[method-assign]
 if BEHAVIOUR == "has-little-memory":
     resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, 600 << 20))
-ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign]
+ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign, assignment]
 sys.argv = [MODULE, *sys.argv[3:]]
 runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

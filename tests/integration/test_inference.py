@@ -87,7 +87,7 @@ def texts(count: int) -> list[str]:
     return [f"Number {number} came from Anna" for number in range(count)]
 
 
-def refusal(call: Callable[[], object]) -> grpc.RpcError:
+def refusal(call: Callable[[], object]) -> Any:
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return caught.value
@@ -335,13 +335,13 @@ def test_a_killed_worker_is_waited_for_by_name_and_used_again(
     driver.submit(texts(64))
     soon(lambda: worker.in_flight() > 0, "calls are in flight")
     worker.process.kill()
-    soon(lambda: driver.client.missing() != "", "the client misses its worker")
-    assert f"no worker for task ner reachable at {worker.address} (UN" in driver.client.missing()
+    soon(lambda: driver.client.waiting_for() != "", "the client misses its worker")
+    assert f"no worker for task ner reachable at {worker.address} (UN" in driver.client.waiting_for()
     worker.script()
     worker.start()
     answers = driver.wait()
     assert all(answer.output is not None for answer in answers)
-    assert driver.client.missing() == ""
+    assert driver.client.waiting_for() == ""
 
 
 def test_an_idle_client_notices_that_its_worker_has_gone(
@@ -350,11 +350,11 @@ def test_an_idle_client_notices_that_its_worker_has_gone(
     monkeypatch.setattr(pool, "CHECK_EVERY_S", 0.2)
     monkeypatch.setattr(pool, "CHECK_TIMEOUT_S", 0.5)
     driver = drive(worker)
-    soon(lambda: driver.client.missing() == "", "the worker is found")
+    soon(lambda: driver.client.waiting_for() == "", "the worker is found")
     worker.process.signal(signal.SIGSTOP)
-    soon(lambda: worker.address in driver.client.missing(), "a worker that hangs is missed")
+    soon(lambda: worker.address in driver.client.waiting_for(), "a worker that hangs is missed")
     worker.process.signal(signal.SIGCONT)
-    soon(lambda: driver.client.missing() == "", "it is found again")
+    soon(lambda: driver.client.waiting_for() == "", "it is found again")
 
 
 def test_a_new_replica_gets_traffic_while_the_others_are_busy(
@@ -415,11 +415,10 @@ def accepted(codec: Codec, count: int) -> list[bytes]:
 def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
     stack: TestStack, prefix: str, tmp_path: Path
 ) -> None:
-    mesh = Mesh(stack, prefix, tmp_path)
-    mesh.apply_topics()
-    enricher = mesh.add("enricher-ner")
-    enricher.start()
-    try:
+    with Mesh(stack, prefix, tmp_path) as mesh:
+        mesh.apply_topics()
+        enricher = mesh.add("enricher-ner")
+        enricher.start()
         address = f"127.0.0.1:{mesh.worker_ports['worker']}"
         missing = f"no worker for task ner reachable at {address}"
         mesh.wait_for(lambda: missing in enricher.get("/readyz")[1], 20, "/readyz names it")
@@ -441,8 +440,6 @@ def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
         mesh.wait_for(lambda: serving in enricher.get("/metrics")[1], 20, "it has a worker")
         mesh.wait_for(lambda: len(mesh.read("reviews.ner")) == 5, 20, "all five have results")
         assert {record["status"] for record in mesh.read("reviews.ner")} == {"OK"}
-    finally:
-        mesh.stop()
 
 
 def partly_answered(worker: ScriptedWorker, drive: DriverFactory, delay_ms: int) -> Driver:

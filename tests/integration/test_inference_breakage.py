@@ -69,6 +69,9 @@ class Peer(inference_pb2_grpc.InferenceServiceServicer):
         )
         yield inference_pb2.InferStreamResponse(results=answer.results)
 
+    def Describe(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     def times(self, text: str) -> list[float]:
         """When calls with that item came."""
         return [at for at, texts in self.calls if text in texts]
@@ -311,8 +314,8 @@ def test_a_text_that_cannot_be_sent_fails_alone(
 
 def test_an_address_that_is_none_is_named_with_what_is_expected(drive: DriverFactory) -> None:
     driver = drive("worker-without-port", "no-such-host.invalid:50051")
-    soon(lambda: ".invalid:50051 (" in driver.client.missing(), "both addresses are named")
-    missing = driver.client.missing()
+    soon(lambda: ".invalid:50051 (" in driver.client.waiting_for(), "both addresses are named")
+    missing = driver.client.waiting_for()
     assert "worker-without-port (expected host:port in REVIEWMESH_WORKERS__NER)" in missing
 
 

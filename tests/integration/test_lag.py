@@ -14,7 +14,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot

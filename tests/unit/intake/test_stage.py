@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from reviewmesh.avro.codec import HEADER, Codec, load_schema
 from reviewmesh.avro.registry import RegistryUnavailable, UnknownSchemaId
@@ -112,7 +113,7 @@ class Intake:
             self.tail,  # type: ignore[arg-type]
             lambda: self.now,
             CONTRACT,
-            IntakeSettings(forwarding_secret=self.secret),
+            IntakeSettings(forwarding_secret=SecretStr(self.secret) if self.secret else None),
             structlog.get_logger(),
         )
         self.offset = 0
@@ -466,4 +467,6 @@ def test_headers_that_the_client_cannot_give_are_none_and_told_of_once(
 ) -> None:
     records._last_told_of_headers = -records.TELL_AGAIN_AFTER_S
     assert records.headers_of(Message(error)) == records.headers_of(Message(error)) == ()
-    assert [entry.args[:3] for entry in caplog.records if entry.args] == [(RAW, 1, 1)]
+    assert [
+        entry.args[:3] for entry in caplog.records if isinstance(entry.args, tuple) and entry.args
+    ] == [(RAW, 1, 1)]

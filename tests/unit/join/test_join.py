@@ -198,7 +198,9 @@ class JoinMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.everything_comes_in()
-        wanted, got, numbers = defaultdict(list), defaultdict(list), defaultdict(list)
+        wanted: dict[str, list[str]] = defaultdict(list)
+        got: dict[str, list[str]] = defaultdict(list)
+        numbers: dict[str, list[int]] = defaultdict(list)
         for review_id, content in self.published:
             wanted[review_id].append(content)
         for record in self.partition.out:
