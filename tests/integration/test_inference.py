@@ -336,7 +336,8 @@ def test_a_killed_worker_is_waited_for_by_name_and_used_again(
     soon(lambda: worker.in_flight() > 0, "calls are in flight")
     worker.process.kill()
     soon(lambda: driver.client.waiting_for() != "", "the client misses its worker")
-    assert f"no worker for task ner reachable at {worker.address} (UN" in driver.client.waiting_for()
+    missing = f"no worker for task ner reachable at {worker.address} (UN"
+    assert missing in driver.client.waiting_for()
     worker.script()
     worker.start()
     answers = driver.wait()

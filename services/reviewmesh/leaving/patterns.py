@@ -71,7 +71,7 @@ INSURANCE_NUMBER = re.compile(r"\b[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b", re.IG
 # Digits that are about no person: a day, a span of years, an amount.
 NO_PERSON = re.compile(
     r"\d{1,2}([./-])\d{1,2}\1(\d{4}|\d{2})|\d{4}([./-])\d{1,2}\3\d{1,2}"
-    r"|(19|20)\d\d[-/](19|20)\d\d|\d{1,3}([ .])\d{3}(\6\d{3})*"
+    r"|(19|20)\d\d[-/](19|20)\d\d|[1-9]\d?\.\d{3}\.\d{3}"
 )
 
 
