@@ -39,7 +39,6 @@ NAMES = frozenset(
         "POLICY",
         "PREFIX",
         "SLOT",
-        "SLOTS",
         "STATE_DIR",
         "TEST_STACK",
         "VLLM_CAUSES",

@@ -1,4 +1,4 @@
-"""From a worker's answer to the result record of a task. Pure."""
+"""Builds the result record of a task from a worker's answer. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lineage_of(
     attempts: int,
     route: str = PRIMARY,
 ) -> dict[str, Any] | None:
-    """None when no worker ever told which model it runs."""
+    """None when no worker ever told which model it runs. `route` is the pool of that worker."""
     if lineage is None:
         return None
     return {
@@ -44,12 +44,14 @@ def lineage_of(
         "prompt_tokens": _number(usage, "prompt_tokens"),
         "cached_tokens": _number(usage, "cached_tokens"),
         "completion_tokens": _number(usage, "completion_tokens"),
-        "cost_micros": None,
+        "cost_micros": _number(usage, "cost_micros"),
+        "provider": lineage.provider or None,
+        "provider_requests": _number(usage, "provider_requests"),
     }
 
 
 def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
-    """None also for what no reader could show."""
+    """None also for numbers that are out of range."""
     if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
         return None
     number = int(getattr(usage, name))
@@ -57,7 +59,8 @@ def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:
-    """The task's own fields of its result; entities whose span does not hold are left out.
+    """The task's own fields of its result; entities whose span does not match the text are left
+    out.
 
     Raises Unusable.
     """
