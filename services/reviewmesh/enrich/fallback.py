@@ -145,7 +145,10 @@ class Fallback:
 
     async def _look_for_ever(self) -> None:
         while True:
-            self._look()
+            try:
+                self._look()
+            except Exception:  # noqa: BLE001 - the next look may go well, and without any all wait
+                self._log.exception("choosing routes failed")
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _look(self) -> None:
