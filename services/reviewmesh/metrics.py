@@ -181,7 +181,7 @@ INSIGHTS_WINDOWS = Gauge(
 
 
 def start_at_zero(service: str, stage: str) -> None:
-    """A counter that appears with its first event hides that event from rate() and increase()."""
+    """Pre-create labels, so that rate() and increase() see the first increment."""
     PRODUCERS_RECOVERED.labels(service)
     TRANSACTIONS_ABORTED.labels(service)
     REOPENED.labels(service)

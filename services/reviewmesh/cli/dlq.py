@@ -1,4 +1,4 @@
-"""`reviewmesh dlq`: dead letters, seen and sent again."""
+"""`reviewmesh dlq`: lists, shows and replays dead letters."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def list_(
 
 
 def _replay_words(item: DeadLetter, marks: Marks) -> str:
-    """Whether it was sent again, and whether it is what came of sending another one again."""
+    """Whether it was replayed, and of which dead letter it is the failed replay."""
     words = ["replayed"] if marks.has(item.letter) else []
     if item.replay_of is not None:
         words.append(f"of {item.replay_of}")
