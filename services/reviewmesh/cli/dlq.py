@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
+from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.loop.replays import Marks
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.deadletters import (
@@ -19,6 +19,7 @@ from reviewmesh.query.deadletters import (
     send_again,
 )
 from reviewmesh.query.values import as_json, iso, schema_of
+from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import DEAD_LETTER
 
 app = typer.Typer(help="Dead letters: list, show, send again.", no_args_is_help=True)

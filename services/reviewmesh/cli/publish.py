@@ -19,12 +19,13 @@ from confluent_kafka import KafkaException
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err, plain
+from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import RAW
 
 STDIN = "-"

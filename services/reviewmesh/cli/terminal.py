@@ -15,15 +15,10 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from reviewmesh_kit.printable import UNSAFE, UNSAFE_ON_A_LINE, plain_lines
+
 PIPE_WIDTH = 2_000
 SHOWN_TEXT = 72
-# Control characters (C0, DEL, C1), what marks or changes the direction of text, what breaks lines
-# or paragraphs, halves of surrogate pairs, and marks that Unicode advises against. Joiners stay:
-# names and emoji need them.
-STEERING = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff"
-UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{STEERING}]")
-# A line break ends a line that the renderer made; a cell or a message has none left by then.
-UNSAFE_ON_A_LINE = re.compile(f"[\x00-\x09\x0b-\x1f\x7f-\x9f{STEERING}]")
 
 
 class PlainConsole(Console):
@@ -40,16 +35,11 @@ class PlainConsole(Console):
     ) -> Iterable[Segment]:
         """Escapes every segment, those of tables too."""
         for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else UNSAFE_ON_A_LINE.sub(_escaped, text), style, control)
+            yield Segment(text if control else plain_lines(text), style, control)
 
 
 out = PlainConsole()
 err = PlainConsole(stderr=True)
-
-
-def plain(text: str) -> str:
-    """One line of printable text, with control characters as escapes."""
-    return UNSAFE.sub(_escaped, text)
 
 
 def shortened(text: str, limit: int = SHOWN_TEXT) -> str:
@@ -65,13 +55,6 @@ def json_text(value: Any, indent: int | None = None) -> str:
     text = json.dumps(value, ensure_ascii=not readable, indent=indent, allow_nan=False)
     # json itself escapes C0; line breaks come only from the indent.
     return UNSAFE_ON_A_LINE.sub(_json_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(
-        code, f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    )
 
 
 def _json_escaped(match: re.Match[str]) -> str:
