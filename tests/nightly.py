@@ -1,4 +1,4 @@
-"""Which cases `make test` leaves to `make nightly`, so that it stays short enough for each change."""
+"""Which cases `make test` leaves to `make nightly`, to stay short enough for every change."""
 
 from __future__ import annotations
 
