@@ -14,7 +14,9 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
 .PHONY: setup demo insights test test-vllm faults bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
 
-setup: $(VENV)/mesh.stamp
+# Both environments at once: the second waits for the network most of the time.
+setup: $(VENV)/bootstrap.stamp
+	$(MAKE) --no-print-directory -j 2 $(VENV)/mesh.stamp $(INSIGHTS)/insights.stamp
 
 demo: setup
 	$(BIN)/reviewmesh demo $(if $(ONCE),--once)

@@ -34,6 +34,7 @@ NAMES = frozenset(
         "FAULT_SEEDS",
         "FUZZ_RECORDS",
         "GRACE_S",
+        "INSIGHTS_PYTHON",
         "LOCAL_STACK",
         "PREFIX",
         "SLOT",
