@@ -64,7 +64,6 @@ OTHER_NAMES = {
         "`.venv-insights/bin/python`",
         "Python of the environment in which `reviewmesh up` runs insights.",
     ),
-    "SLOTS": ("", "Accepted and ignored."),
     "LOCAL_STACK": ("", "Set by `reviewmesh up`: marks the processes of one mesh."),
     "VLLM_CAUSES": ("", "Set by a worker: where vLLM's processes report why they failed."),
     "TEST_STACK": ("", "Tests: state folder of a running mesh to use, in place of a new one."),

@@ -85,12 +85,12 @@ class Service:
         if self._startup.stopping:
             return
         insights = self._insights = Insights(
-            self._settings,
-            self._enriched_codec,
-            self._insight_codec,
-            self._topics.partitions,
-            wall_clock,
-            self._log,
+            settings=self._settings,
+            enriched_codec=self._enriched_codec,
+            insight_codec=self._insight_codec,
+            partitions=self._topics.partitions,
+            clock=wall_clock,
+            log=self._log,
         )
         starting = asyncio.ensure_future(insights.app.start())
         while not (self._stopping.is_set() or insights.app.crashed or _failed(starting)):

@@ -80,7 +80,14 @@ class Insights:
         self._reader = Reader(
             settings, f"{settings.prefix}{INSIGHTS_GROUP}", [names.enriched, names.partials]
         )
-        self._windows = Windows(settings, enriched_codec, insight_codec, partitions, clock, log)
+        self._windows = Windows(
+            settings=settings,
+            enriched_codec=enriched_codec,
+            insight_codec=insight_codec,
+            partitions=partitions,
+            clock=clock,
+            log=log,
+        )
         self._state_of: Assignment | None = None
         self.app = app = _faust_app(settings)
         self._topics = {

@@ -121,7 +121,11 @@ class Windows:
             turn.outcomes["late"] += 1
             return set()
         entry, buckets = self._contributions.apply(
-            review["review_id"], record.partition, record.offset, bucket, counts_of(review)
+            review["review_id"],
+            record.partition,
+            offset=record.offset,
+            bucket=bucket,
+            counts=counts_of(review),
         )
         turn.outcomes["counted" if entry else "repeated"] += 1
         if entry is not None:
