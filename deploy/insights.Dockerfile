@@ -8,8 +8,9 @@ RUN python -m venv /opt/tools \
  && python -m venv --without-pip /opt/reviewmesh \
  && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/insights.txt
-# Workers and the gRPC contract stay out: nothing here calls them.
+# Workers stay out: nothing here calls them. Of the gRPC contract only the names of tasks are read.
 COPY pyproject.toml README.md LICENSE ./
+COPY protos protos
 COPY schemas schemas
 COPY services services
 RUN . /opt/tools/bin/activate \

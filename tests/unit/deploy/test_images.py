@@ -39,6 +39,7 @@ PACKAGES = {
     "insights": (
         "services/reviewmesh",
         "services/reviewmesh_kit",
+        "protos/reviewmesh_protos",
         "schemas/reviewmesh_schemas",
     ),
     "worker": WORKER,
@@ -47,9 +48,12 @@ PACKAGES = {
 # Copied, but never started there: the embedded stack, and the engine that the lock has no vLLM for.
 NEVER_STARTED: dict[str, tuple[str, ...]] = {
     "service": ("services/reviewmesh/local",),
-    "insights": tuple(
-        f"services/reviewmesh/{room}"
-        for room in ("cli", "query", "local", "intake", "enrich", "join", "lag")
+    "insights": (
+        *(
+            f"services/reviewmesh/{room}"
+            for room in ("cli", "query", "local", "intake", "enrich", "join", "lag")
+        ),
+        "protos/reviewmesh_protos/inference",
     ),
     "worker": ("inference-worker/reviewmesh_worker/engines/vllm",),
     "worker-vllm": (),
