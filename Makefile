@@ -14,7 +14,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
 .PHONY: setup demo insights test test-vllm faults bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
 
-# Both environments at once: the second waits for the network most of the time.
+# Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
 	$(MAKE) --no-print-directory -j 2 $(VENV)/mesh.stamp $(INSIGHTS)/insights.stamp
 
@@ -80,9 +80,9 @@ reference: $(VENV)/dev.stamp
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra labelling pyproject.toml \
 	  -o requirements/mesh.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra labelling pyproject.toml \
 	  requirements/dev.in -c requirements/mesh.txt -o requirements/dev.txt
 	$(COMPILE) --extra mesh --extra cli pyproject.toml -c requirements/mesh.txt \
 	  -o requirements/service.txt
