@@ -51,7 +51,7 @@ NEVER_STARTED: dict[str, tuple[str, ...]] = {
     "insights": (
         *(
             f"services/reviewmesh/{room}"
-            for room in ("cli", "query", "local", "intake", "enrich", "join", "lag")
+            for room in ("cli", "query", "local", "intake", "enrich", "join", "lag", "leaving")
         ),
         "protos/reviewmesh_protos/inference",
     ),
