@@ -1,4 +1,4 @@
-"""What the commands of `reviewmesh-models` share: options, exit codes and how they end."""
+"""Shared by the commands of `reviewmesh-models`: options, exit codes, error messages."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def complain(message: str) -> None:
 
 
 def ended(code: int, message: str) -> typer.Exit:
-    """To be raised: what was expected and what to do, in place of a traceback."""
+    """An exit to raise, with a message instead of a traceback."""
     complain(message)
     return typer.Exit(code)

@@ -1,4 +1,4 @@
-"""The report as a page of its own: no script, nothing loaded, every plot inside."""
+"""The report as one HTML page: no scripts, no external files, plots inline."""
 
 from __future__ import annotations
 
