@@ -184,6 +184,12 @@ class Cluster:
         for client in self.clients:
             client.is_lost = True
 
+    def fence_producers(self) -> None:
+        """As somebody does who starts producers with the same transactional ids."""
+        with self.lock:
+            for name in self.epochs:
+                self.take_over(name, self.producer({"transactional.id": name}))
+
     def expel(self, consumer: ScriptedConsumer) -> None:
         """Its session is over: its partitions are lost to it before it knows."""
         with self.lock:
@@ -235,6 +241,14 @@ class Cluster:
             self.clock.advance(seconds)
 
     # -- transactions ------------------------------------------------------------------------
+
+    def take_over(self, name: str, newcomer: ScriptedProducer) -> None:
+        """The producer before it is fenced, and what it has open is aborted."""
+        before = self.epochs.get(name)
+        open_one = None if before is None else before.transaction
+        if open_one is not None and open_one.state == "open":
+            self.finish(open_one, "aborted")
+        self.epochs[name] = newcomer
 
     def finish(self, transaction: Transaction, state: Literal["committed", "aborted"]) -> None:
         transaction.state = state
@@ -580,11 +594,7 @@ class ScriptedProducer(Client):
     def init_transactions(self, timeout: float = -1) -> None:
         with self.cluster.lock:
             self.cluster.answer(self, "init_transactions", timeout)
-            before = self.cluster.epochs.get(self.name)
-            open_one = None if before is None else before.transaction
-            if open_one is not None and open_one.state == "open":
-                self.cluster.finish(open_one, "aborted")
-            self.cluster.epochs[self.name] = self
+            self.cluster.take_over(self.name, self)
 
     def begin_transaction(self) -> None:
         with self.cluster.lock:

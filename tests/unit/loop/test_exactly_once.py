@@ -10,39 +10,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewmesh_schemas.names import ACCEPTED
-from tests.scripted_kafka import Cluster
+from tests.scripted_kafka import Cluster, ScriptedConsumer
 from tests.unit.loop.world import GROUP, PARTITIONS, PREFIX, Scenario, World
 
-CALLS = (
-    "begin_transaction",
-    "send_offsets_to_transaction",
-    "commit_transaction",
-    "abort_transaction",
-    "init_transactions",
-    "committed",
-    "get_watermark_offsets",
-    "describe_topics",
+NO_ANSWER = KafkaError(KafkaError._TIMED_OUT, "no answer")
+NOT_IN_TIME = KafkaError(KafkaError._TIMED_OUT, "no answer in time", False, True)
+STALE = KafkaError(KafkaError.ILLEGAL_GENERATION, None, False, False, True)
+# A call, what it raises, and whether it takes effect all the same.
+FAILURES = (
+    ("commit_transaction", NO_ANSWER, True),
+    ("commit_transaction", NO_ANSWER, False),
+    ("commit_transaction", NOT_IN_TIME, True),
+    ("commit_transaction", STALE, False),
+    ("send_offsets_to_transaction", NO_ANSWER, False),
+    ("send_offsets_to_transaction", STALE, False),
+    ("abort_transaction", NO_ANSWER, False),
+    ("init_transactions", NO_ANSWER, False),
+    ("committed", NO_ANSWER, False),
+    ("get_watermark_offsets", NO_ANSWER, False),
+    ("describe_topics", NO_ANSWER, False),
 )
-ERRORS = (
-    KafkaError(KafkaError._TIMED_OUT, "no answer"),
-    KafkaError(KafkaError._TIMED_OUT, "no answer in time", False, True),
-    KafkaError(KafkaError.ILLEGAL_GENERATION, None, False, False, True),
-)
-# A call that needs its transaction to be aborted is none of these.
-NEVER_ABORTABLE = ("abort_transaction", "init_transactions", "committed", "get_watermark_offsets")
-
-FAILURE = st.tuples(
-    st.just("fail"), st.sampled_from(CALLS), st.sampled_from(range(len(ERRORS))), st.booleans()
-)
-ACTIONS = st.one_of(
-    st.tuples(st.just("publish"), st.integers(0, PARTITIONS - 1), st.integers(1, 12)),
-    st.tuples(st.just("wait"), st.sampled_from([0.02, 0.1, 1.5])),
-    st.tuples(st.just("hold"), st.booleans()),
-    FAILURE,
-    st.sampled_from(
-        [("fence",), ("expel",), ("die",), ("other joins",), ("other leaves",), ("broker blinks",)]
+EVENTS = ("fence", "expel", "die", "other_joins", "other_leaves", "broker_blinks", "hold", "let_go")
+# Records come to both partitions, a moment passes, something happens.
+STEPS = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 12), min_size=PARTITIONS, max_size=PARTITIONS),
+        st.sampled_from([0.0, 0.02, 0.04, 0.06, 0.3, 1.5]),
+        st.sampled_from([*EVENTS, *FAILURES]),
     ),
+    min_size=3,
+    max_size=12,
 )
+Step = tuple[list[int], float, str | tuple[str, KafkaError, bool]]
 
 
 class Died(BaseException):
@@ -52,13 +51,13 @@ class Died(BaseException):
 class Faults:
     """Plays a list of actions over as many lives of the process as it takes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, actions: list[tuple[object, ...]]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: list[Step]) -> None:
         self.monkeypatch = monkeypatch
-        self.left = list(actions)
+        self.left = list(steps)
         self.published: list[list[str]] = [[] for _ in range(PARTITIONS)]
         self.world = World(monkeypatch)
         self.cluster: Cluster = self.world.cluster
-        self.others: list[object] = []
+        self.others: list[ScriptedConsumer] = []
 
     def run(self) -> None:
         while True:
@@ -71,37 +70,36 @@ class Faults:
     def scenario(self) -> Scenario:
         world = self.world
         while self.left:
-            name, *details = self.left.pop(0)
-            yield from getattr(self, str(name).replace(" ", "_"))(*details)
+            counts, seconds, event = self.left.pop(0)
+            for partition, count in enumerate(counts):
+                self.publish(partition, count)
+            yield world.after(seconds)
+            if isinstance(event, str):
+                yield from getattr(self, event)()
+            else:
+                self.cluster.fail(*event[:2], applied=event[2])
         world.stage.holds = False
         self.cluster._failures.clear()
         yield from self.other_leaves()
         for partition in range(PARTITIONS):
             yield world.until_read(partition)
 
-    def publish(self, partition: int, count: int) -> Scenario:
+    def publish(self, partition: int, count: int) -> None:
         known = self.published[partition]
         values = [f"{partition}-{len(known) + number}" for number in range(count)]
         known += values
         self.world.publish(*values, partition=partition)
+
+    def hold(self) -> Scenario:
+        self.world.stage.holds = True
         yield self.world.after(0)
 
-    def wait(self, seconds: float) -> Scenario:
-        yield self.world.after(seconds)
-
-    def hold(self, holds: bool) -> Scenario:
-        self.world.stage.holds = holds
-        yield self.world.after(0)
-
-    def fail(self, call: str, error: int, applied: bool) -> Scenario:
-        if ERRORS[error].txn_requires_abort() and call in NEVER_ABORTABLE:
-            error = 0
-        self.cluster.fail(call, ERRORS[error], applied=applied and call == "commit_transaction")
+    def let_go(self) -> Scenario:
+        self.world.stage.holds = False
         yield self.world.after(0)
 
     def fence(self) -> Scenario:
-        for name in list(self.cluster.epochs):
-            self.cluster.producer({"transactional.id": name}).init_transactions()
+        self.cluster.fence_producers()
         yield self.world.after(0)
 
     def expel(self) -> Scenario:
@@ -126,7 +124,7 @@ class Faults:
 
     def other_leaves(self) -> Scenario:
         while self.others:
-            self.others.pop().close()  # type: ignore[attr-defined]
+            self.others.pop().close()
         yield self.world.after(0)
 
     def broker_blinks(self) -> Scenario:
@@ -136,11 +134,11 @@ class Faults:
         yield self.world.after(0)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.lists(ACTIONS, min_size=4, max_size=16))
-def test_every_record_comes_out_once_and_in_order(actions: list[tuple[object, ...]]) -> None:
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(STEPS)
+def test_every_record_comes_out_once_and_in_order(steps: list[Step]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        faults = Faults(monkeypatch, actions)
+        faults = Faults(monkeypatch, steps)
         faults.run()
         for partition, published in enumerate(faults.published):
             assert faults.world.out(partition) == published

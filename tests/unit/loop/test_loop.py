@@ -178,9 +178,7 @@ def test_after_a_fenced_producer_the_loop_rewinds_and_nothing_comes_twice(world:
 
     def scenario() -> Scenario:
         yield world.until_received(2)
-        name = next(iter(world.cluster.epochs))
-        usurper = world.cluster.producer({"transactional.id": name})
-        usurper.init_transactions()
+        world.cluster.fence_producers()
         world.stage.holds = False
         yield world.until_out("a", "b")
         yield world.until_read()

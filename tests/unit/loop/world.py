@@ -10,7 +10,9 @@ import pytest
 import structlog
 
 from reviewmesh.kafka import logwatch
+from reviewmesh.kafka.batches import Reading
 from reviewmesh.kafka.record import Output, Record, Unavailable, Unit
+from reviewmesh.loop import openings
 from reviewmesh.loop.loop import ConsumerLoop
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import KafkaSettings, Settings
@@ -104,6 +106,22 @@ class Echo:
         self.events.append("stop")
 
 
+class NothingImpassable:
+    """In place of the process that reads ahead: it would need a broker of its own."""
+
+    def __init__(self, settings: Settings, topic: str, partition: int) -> None:
+        self.looked_at = (topic, partition)
+
+    def __enter__(self) -> NothingImpassable:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+    def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
+        return Reading(next=at)
+
+
 class World:
     """One process; a second one on the same cluster is its successor."""
 
@@ -116,6 +134,7 @@ class World:
                 cluster.create(PREFIX + topic, PARTITIONS)
         cluster.install(monkeypatch)
         monkeypatch.setattr(logwatch, "EVERY_S", 0.01)
+        monkeypatch.setattr(openings, "Prober", NothingImpassable)
         assert cluster.clock is not None
         self.cluster, self.clock = cluster, cluster.clock
         self.stage = Echo()
