@@ -83,7 +83,6 @@ DEAD_LETTER_CAUSES = {
     "OVERSIZE": "The text, the attributes, the headers or the whole record is larger than allowed, "
     "or its batch takes too much memory when it is decompressed.",
     "TOMBSTONE": "The record has no value. The mesh deletes nothing because of it.",
-    "REJECTED": "Not used by this version.",
     "FAILED": "The inference worker gave a final error for the review, or an answer that is not "
     "valid. The review comes out without the answer of this task.",
     "UNREADABLE": "The client cannot read the batch that holds the record, or the record makes the "
@@ -158,7 +157,7 @@ INSIGHTS_WINDOWS = Gauge(
 
 
 def start_at_zero(service: str, stage: str) -> None:
-    """A counter that appears with its first event hides that event from rate() and increase()."""
+    """Pre-create labels, so that rate() and increase() see the first increment."""
     PRODUCERS_RECOVERED.labels(service)
     TRANSACTIONS_ABORTED.labels(service)
     REOPENED.labels(service)

@@ -21,7 +21,7 @@ from reviewmesh_kit.settings import Names, ProcessSettings, Section, variable
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 
-# The promise rests on these: another value would lose or repeat records, or let replicas fence
+# Exactly-once depends on these: other values would lose or repeat records, or let replicas fence
 # each other.
 SET_BY_THE_MESH = frozenset(
     {
@@ -39,14 +39,14 @@ SET_BY_THE_MESH = frozenset(
     }
 )
 
-# In the names of librdkafka's options that hold a secret.
+# Parts of the names of librdkafka options that hold a secret.
 SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
 
 
 class KafkaSettings(BaseModel):
     """librdkafka's own options, dots written as underscores; SASL and TLS included.
 
-    Any of them may be a secret, so none but the address is ever shown.
+    Any of them may be a secret, so only the address is ever printed.
     """
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
@@ -66,14 +66,14 @@ class KafkaSettings(BaseModel):
         return self
 
     def as_librdkafka(self) -> dict[str, str]:
-        """The options under librdkafka's names, in clear: never log them."""
+        """The options under librdkafka's names, with secrets: never log them."""
         options = {"bootstrap.servers": self.bootstrap_servers}
         for name, value in self.__pydantic_extra__.items():
             options[name.replace("_", ".")] = value.get_secret_value()
         return options
 
     def secrets(self) -> list[str]:
-        """The values that no message may contain."""
+        """The values that must not appear in any message."""
         return [
             value.get_secret_value()
             for name, value in self.__pydantic_extra__.items()
@@ -143,7 +143,7 @@ class RegistrySettings(Section):
         return self
 
     def ssl_context(self) -> ssl.SSLContext | bool:
-        """True means what the system, or SSL_CERT_FILE, trusts."""
+        """True: the authorities that the system, or SSL_CERT_FILE, trusts."""
         if self.ssl_ca_location is None and self.ssl_certificate_location is None:
             return True
         if self.ssl_ca_location is None:
@@ -234,7 +234,7 @@ class JoinSettings(Section):
 
 
 class LagSettings(Section):
-    """Groups watched beside the mesh's own, on the mesh's topics."""
+    """Groups watched in addition to the mesh's own, on the mesh's topics."""
 
     groups: Names = Field(
         default=(), description="Consumer groups to watch in addition to those of the mesh."

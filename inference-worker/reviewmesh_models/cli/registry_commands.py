@@ -117,7 +117,9 @@ def promote(
     """Let a package serve its tasks if it passed its gate. Workers follow within seconds."""
     with _refusing():
         found, tasks = _opened(registry)
-        now = found.promote(id, tasks, gate_of(found.gate_file), task or (), force.strip())
+        now = found.promote(
+            id, tasks, check=gate_of(found.gate_file), only=task or (), forced_because=force.strip()
+        )
     Console().print(f"{id} serves {', '.join(now)}")
 
 
@@ -164,7 +166,7 @@ def _entries(aliases: Aliases) -> Iterator[tuple[str, Entry]]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Exits with what is off and what to do, in place of a traceback."""
+    """Exits with a message instead of a traceback."""
     try:
         yield
     except NotPassed as error:

@@ -1,4 +1,4 @@
-"""Plots as SVG, to stand in a page that loads nothing."""
+"""Plots as SVG, for a page without external files."""
 
 from __future__ import annotations
 
@@ -59,14 +59,18 @@ def confusion(of: Confusion, no_answer: str) -> str:
             )
             shade = "on-dark" if share > 0.5 else ""
             middle = x + _CELL / 2 - 1
-            parts.append(_text(middle, y + _CELL / 2, str(count), "middle", shade))
-            parts.append(_text(middle, y + _CELL / 2 + 16, f"{share:.0%}", "middle", shade))
+            parts.append(
+                _text(middle, y + _CELL / 2, text=str(count), anchor="middle", shade=shade)
+            )
+            parts.append(
+                _text(middle, y + _CELL / 2 + 16, text=f"{share:.0%}", anchor="middle", shade=shade)
+            )
     width, height = left + len(columns) * _CELL, top + len(of.labels) * _CELL
     return _svg(width, height, "confusion matrix", "".join(parts))
 
 
 def calibration(bins: Sequence[Bin]) -> str:
-    """How often answers are right against what they were stated with; the diagonal is honest."""
+    """Accuracy of answers by their probability; the diagonal is perfect calibration."""
     size = _SIDE + 2 * _MARGIN
     most = max((one.answers for one in bins), default=1)
 

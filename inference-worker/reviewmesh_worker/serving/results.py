@@ -21,17 +21,20 @@ def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
         model_version=task.model_version,
         model_digest=task.model_digest,
         prompt_version=task.prompt_version,
+        provider=task.provider,
     )
 
 
 def to_usage(usage: Usage, so_far_ms: int) -> inference_pb2.Usage:
-    """`so_far_ms`, the time of the call, stands in where the engine measures none."""
+    """`so_far_ms`, the time of the call, is used where the engine measures none."""
     return inference_pb2.Usage(
         queue_ms=usage.queue_ms,
         inference_ms=so_far_ms if usage.inference_ms is None else usage.inference_ms,
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
+        cost_micros=usage.cost_micros,
+        provider_requests=usage.provider_requests,
     )
 
 

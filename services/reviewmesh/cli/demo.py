@@ -1,4 +1,4 @@
-"""`reviewmesh demo`: the whole mesh on bundled reviews, from nothing to a closing table."""
+"""`reviewmesh demo`: runs the whole mesh on sample reviews and prints a summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.query.connection import Connection, connect_embedded
-from reviewmesh.query.reading import EndReached, Reader, offsets, places, reader
+from reviewmesh.query.reading import EndReached, Reader, offsets, partitions_of, reader
 from reviewmesh.query.reconciliation import Reconciliation
 from reviewmesh_schemas.names import ENRICHED
 
@@ -59,7 +59,7 @@ def demo(
 
 
 def sample_lines() -> list[str]:
-    """The bundled reviews, with ids of this run: a second demo is no repetition of the first."""
+    """The sample reviews, with ids of this run, so that a second run has no duplicates."""
     text = resources.files("reviewmesh.local").joinpath("samples/reviews.jsonl").read_text("utf-8")
     run = uuid.uuid4().hex[:8]
     reviews = [json.loads(line) for line in text.split("\n") if line]
@@ -69,13 +69,19 @@ def sample_lines() -> list[str]:
 
 
 def _run_samples(connection: Connection, began: float) -> None:
-    watched = places(connection, *Reconciliation.TOPICS)
+    watched = partitions_of(connection, *Reconciliation.TOPICS)
     reconciliation = Reconciliation(connection)
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
         outcome = Outcome()
-        publish_lines(connection, map(str.encode, lines), None, lambda _id: None, outcome)
+        publish_lines(
+            connection,
+            map(str.encode, lines),
+            rate=None,
+            on_generated=lambda _id: None,
+            outcome=outcome,
+        )
         if outcome.failures or outcome.refused:
             raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
         out.print(f"{len(lines)} reviews published; what comes out:")

@@ -1,4 +1,4 @@
-"""From a worker's answer to the result record of a task. Pure."""
+"""Builds the result record of a task from a worker's answer. Pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ class Unusable(ValueError):
 
 
 def lineage_of(
-    lineage: inference_pb2.Lineage | None, usage: inference_pb2.Usage | None, attempts: int
+    lineage: inference_pb2.Lineage | None,
+    usage: inference_pb2.Usage | None,
+    attempts: int,
+    route: str = "primary",
 ) -> dict[str, Any] | None:
-    """None when no worker ever told which model it runs."""
+    """None when no worker ever told which model it runs. `route` is the pool of that worker."""
     if lineage is None:
         return None
     return {
@@ -34,18 +37,20 @@ def lineage_of(
         "model_digest": lineage.model_digest,
         "prompt_version": lineage.prompt_version or None,
         "attempts": attempts,
-        "route": "primary",
+        "route": route,
         "queue_ms": _number(usage, "queue_ms"),
         "inference_ms": _number(usage, "inference_ms"),
         "prompt_tokens": _number(usage, "prompt_tokens"),
         "cached_tokens": _number(usage, "cached_tokens"),
         "completion_tokens": _number(usage, "completion_tokens"),
-        "cost_micros": None,
+        "cost_micros": _number(usage, "cost_micros"),
+        "provider": lineage.provider or None,
+        "provider_requests": _number(usage, "provider_requests"),
     }
 
 
 def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
-    """None also for what no reader could show."""
+    """None also for numbers that are out of range."""
     if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
         return None
     number = int(getattr(usage, name))
@@ -53,7 +58,8 @@ def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:
-    """The task's own fields of its result; entities whose span does not hold are left out.
+    """The task's own fields of its result; entities whose span does not match the text are left
+    out.
 
     Raises Unusable.
     """

@@ -1,4 +1,4 @@
-"""Intake inside the loop: a raw record is accepted, forwarded, dropped or a dead letter."""
+"""Intake inside the loop: accepts, forwards, drops or dead-letters raw records."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ from reviewmesh.kafka.record import (
     Unit,
 )
 from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
-from reviewmesh.loop.deadletter import DeadLetters
+from reviewmesh.loop.deadletter import UNREADABLE, DeadLetters
 from reviewmesh.loop.replays import Replays
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
 from reviewmesh_schemas.names import ACCEPTED, RAW, REPLAYED
 
-UNREADABLE = "UNREADABLE"
-# Offsets have gaps of transaction markers, about one for each transaction of intake.
+# Transaction markers take offsets too, about one per transaction of intake.
 OFFSETS_PER_ID = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What the mesh's topics can take."""
+    """The codecs of the mesh's own topics, and what these topics can take."""
 
-    # Of the mesh's own topics.
+    raw: Codec
+    accepted: Codec
+    replayed: Codec
+    dead_letter: Codec
     partitions: int
     max_raw_bytes: int
     max_accepted_bytes: int
@@ -53,42 +55,40 @@ class Contract:
 
 @dataclass(slots=True)
 class Memory:
-    """What a partition is judged by, beside the record itself."""
+    """The state of a partition."""
 
     dedupe: Dedupe
     replays: Replays
-    # Only while an operator's reset makes records come again.
+    # Only while records are read again because of an operator's reset.
     judged: Judged | None
 
 
 class IntakeStage:
-    """Judges records in their order; everything is finished as soon as it was received."""
+    """Processes records in order; each is finished as soon as it is received."""
 
     service = "intake"
     topics: tuple[str, ...] = (RAW,)
-    # What was lost with it and is published again must not pass for a duplicate.
+    # Reviews lost with the topic and published again must not count as duplicates.
     state_topics: tuple[str, ...] = (ACCEPTED,)
     max_in_flight = 5_000
     max_window = 20_000
 
     def __init__(
         self,
-        review_codec: Codec,
-        accepted_codec: Codec,
-        replayed_codec: Codec,
-        dead_letters: DeadLetters,
-        resets: Resets,
+        contract: Contract,
         reader: PartitionReader,
         clock: Clock,
-        contract: Contract,
         settings: IntakeSettings,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        self._review_codec = review_codec
-        self._accepted_codec = accepted_codec
-        self._replayed_codec = replayed_codec
-        self._dead_letters = dead_letters
-        self._resets = resets
+        self._dead_letters = DeadLetters(contract.dead_letter, clock)
+        self._resets = Resets(
+            reader,
+            contract.accepted,
+            contract.dead_letter,
+            partitions=contract.partitions,
+            log=log,
+        )
         self._reader = reader
         self._clock = clock
         self._contract = contract
@@ -100,25 +100,26 @@ class IntakeStage:
         self._log = log
         metrics.start_at_zero(self.service, "intake")
         self._memories: dict[int, Memory] = {}
-        self._lookups = Lookups(review_codec)
+        self._lookups = Lookups(contract.raw)
         self._units: list[Unit] = []
 
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> Memory:
-        """Rebuild the partition's memory from what it has accepted, and from its marks."""
+        """Rebuild the partition's memory from its accepted reviews and replay marks."""
         home = partition % self._contract.partitions
-        replays = Replays(self.service, home, self._replayed_codec, self._clock)
+        replays = Replays(self.service, home, self._contract.replayed, self._clock)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
         try:
             self._dead_letters.prepare()
-            self._accepted_codec.prepare()
-            self._review_codec.prepare()
-            self._replayed_codec.prepare()
+            self._contract.accepted.prepare()
+            self._contract.raw.prepare()
+            self._contract.replayed.prepare()
             judged = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(REPLAYED, home, None, None):
                 replays.restore(record)
-            # Raw may have more partitions than the mesh's own: all that lies there is forwarded.
+            # The raw topic may have more partitions than the others: their records are all
+            # forwarded.
             if partition == home:
                 self._remember(partition, dedupe)
         except RegistryUnavailable as error:
@@ -176,7 +177,7 @@ class IntakeStage:
         foreign = 0
         for record in self._reader.read_tail(ACCEPTED, partition, since, at_most):
             try:
-                accepted = self._accepted_codec.decode_ours(record.value or b"")
+                accepted = self._contract.accepted.decode_ours(record.value or b"")
             except DecodeError as error:
                 foreign += 1
                 if foreign == 1:
@@ -205,12 +206,12 @@ class IntakeStage:
     # -- judging -----------------------------------------------------------------------------
 
     def _take_late(self, record: Record) -> None:
-        """As when the loop hands it over: whatever it raises costs this record."""
+        """Process a record that waited; as in the loop, an exception costs this record only."""
         try:
             unit = self._take(record)
         except RegistryUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - it costs this record, not the service
+        except Exception as error:  # noqa: BLE001 - it costs this record only
             self._log.exception(
                 "a record that the stage cannot take is set aside as a dead letter",
                 topic=record.topic,
@@ -235,7 +236,7 @@ class IntakeStage:
         return unit._replace(outputs=unit.outputs + memory.replays.marks(unit.finished))
 
     def _comes_again(self, record: Record, memory: Memory) -> bool:
-        """Whether it was judged before an operator's reset."""
+        """Whether it was processed before an operator's reset."""
         judged = memory.judged
         if judged is None or not judged.covers(record):
             memory.judged = None
@@ -245,7 +246,7 @@ class IntakeStage:
         origin_ms = self._provenance.coordinates(record).timestamp_ms
         was_accepted = judged.was_accepted(record, origin_ms)
         try:
-            decoded = self._review_codec.decode(record.value or b"")
+            decoded = self._contract.raw.decode(record.value or b"")
             review = normalise(decoded, self._drop_attributes)
         except (DecodeError, Refused):
             return was_accepted
@@ -262,7 +263,7 @@ class IntakeStage:
                 raise Refused(
                     "TOMBSTONE", "expected a review, got a tombstone; the mesh erases nothing here"
                 )
-            review = self._review_codec.decode(record.value)
+            review = self._contract.raw.decode(record.value)
             home = partition_of(review_id_of(review).encode(), self._contract.partitions)
             if home != record.partition:
                 return _unit(record, self._forward(record, review["review_id"], home))
@@ -274,16 +275,18 @@ class IntakeStage:
             return _unit(record, self._refuse(record, review_id, refused.cause, str(refused)))
 
     def _refuse(self, record: Record, review_id: str | None, cause: str, message: str) -> Output:
-        return self._dead_letters.output(record, "intake", cause, message, 0, review_id)
+        return self._dead_letters.output(
+            record, "intake", cause=cause, message=message, attempts=0, review_id=review_id
+        )
 
     def _forward(self, record: Record, review_id: str, home: int) -> Output:
         forwarded = Output(
-            RAW,
-            home,
-            review_id.encode(),
-            record.value,
-            self._provenance.forwarded(record),
-            metrics.FORWARDED.inc,
+            topic=RAW,
+            partition=home,
+            key=review_id.encode(),
+            value=record.value,
+            headers=self._provenance.forwarded(record),
+            committed=metrics.FORWARDED.inc,
         )
         self._check_size(forwarded, self._contract.max_raw_bytes, "its headers or attributes")
         return forwarded
@@ -296,7 +299,7 @@ class IntakeStage:
             return _unit(record, counted=metrics.DUPLICATES.inc)
         origin = self._provenance.coordinates(record)
         acceptance = dedupe.acceptance(review_id, content_hash)
-        value = self._accepted_codec.encode(
+        value = self._contract.accepted.encode(
             {
                 **accepted,
                 "accepted_at": now,
@@ -316,7 +319,13 @@ class IntakeStage:
             # As a reset finds it, also once the copy is deleted.
             *(((FORWARDED_FROM, record.header(FORWARDED_FROM)),) if is_copy(record) else ()),
         )
-        output = Output(ACCEPTED, record.partition, review_id.encode(), value, headers)
+        output = Output(
+            topic=ACCEPTED,
+            partition=record.partition,
+            key=review_id.encode(),
+            value=value,
+            headers=headers,
+        )
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
         dedupe.accepted(review_id, content_hash, acceptance, now)
         return _unit(record, output)

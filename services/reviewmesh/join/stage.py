@@ -22,6 +22,7 @@ from reviewmesh.join.published import Published
 from reviewmesh.join.resets import Resets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
+    LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -42,13 +43,10 @@ TICK_S = 0.5
 ROOM_IN_ALL = 4_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
-# The headers that go on are of a known length; what is longer did the mesh not write.
-LONGEST_KEPT_HEADER = 256
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a partition's state is made of."""
+    """The state of a partition, as loaded."""
 
     partials: list[Partial]
     published_until: int
@@ -56,52 +54,61 @@ class Loaded:
     replays: Replays
 
 
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The codecs of the topics that the joiner reads and writes, and their largest records."""
+
+    accepted: Codec
+    # By task.
+    results: dict[str, Codec]
+    enriched: Codec
+    partial: Codec
+    replayed: Codec
+    max_accepted_bytes: int
+    max_enriched_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """What the joiner asks the broker beside its own records."""
+
+    reader: PartitionReader
+    ends: EndOffsets
+    enrichers: EnricherLedgers
+
+
 class Refused(ValueError):
-    """A record that decodes and is none of the mesh's all the same."""
+    """A record that decodes but was not written by the mesh."""
 
 
 class JoinStage:
     service = "joiner"
     topics: tuple[str, ...] = (ACCEPTED, *TASK_OF)
-    # What is open, and which replays were seen, is remembered here though the topic is gone.
+    # None: open partial records and replays stay in memory if their topic is deleted.
     state_topics: tuple[str, ...] = ()
-    # Results of one task wait here while an earlier one is missing: more than the enricher's
-    # window of 8,000, each with a transaction marker of its own at worst.
+    # Results of one task wait here while an earlier one is missing: more than the enricher's window
+    # of 8,000 offsets, where each result may have a transaction marker of its own.
     max_in_flight = 24_000
     max_window = 24_000
 
     def __init__(
         self,
-        accepted_codec: Codec,
-        result_codecs: dict[str, Codec],
-        enriched_codec: Codec,
-        partial_codec: Codec,
-        replayed_codec: Codec,
+        contract: Contract,
+        queries: Queries,
         dead_letters: DeadLetters,
-        reader: PartitionReader,
-        ends: EndOffsets,
-        enrichers: EnricherLedgers,
-        clock: Clock,
         windows: Windows,
-        max_accepted_bytes: int,
-        max_enriched_bytes: int,
+        clock: Clock,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        self._accepted_codec = accepted_codec
-        self._result_codecs = result_codecs
-        self._enriched_codec = enriched_codec
-        self._partial_codec = partial_codec
-        self._replayed_codec = replayed_codec
+        self._contract = contract
+        self._reader = queries.reader
+        self._ends = queries.ends
+        self._enrichers = queries.enrichers
         self._dead_letters = dead_letters
-        self._reader = reader
-        self._ends = ends
-        self._enrichers = enrichers
-        self._clock = clock
         self._windows = windows
-        self._max_accepted_bytes = max_accepted_bytes
-        self._max_enriched_bytes = max_enriched_bytes
+        self._clock = clock
         self._log = log
-        self._resets = Resets(reader, enriched_codec, log)
+        self._resets = Resets(queries.reader, contract.enriched, log)
         metrics.start_at_zero(self.service, "join")
         self._joins: dict[int, PartitionJoin] = {}
         self._replays: dict[int, Replays] = {}
@@ -112,18 +119,18 @@ class JoinStage:
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> Loaded:
-        """Read back the partial records that are open, and what a reset must not repeat."""
-        partials = OpenPartials(self._partial_codec, self._enriched_codec, self._log)
+        """Read the open partial records, and after a reset which reviews are published."""
+        partials = OpenPartials(self._contract.partial, self._contract.enriched, self._log)
         try:
-            # An emission cannot wait for the registry: what encodes it is known beforehand.
-            self._enriched_codec.prepare()
-            self._partial_codec.prepare()
-            self._replayed_codec.prepare()
+            # An emission cannot wait for the registry, so schema ids are fetched beforehand.
+            self._contract.enriched.prepare()
+            self._contract.partial.prepare()
+            self._contract.replayed.prepare()
             self._dead_letters.prepare()
             published = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(PARTIAL, partition, None, None):
                 partials.take(record)
-            replays = Replays(self.service, partition, self._replayed_codec, self._clock)
+            replays = Replays(self.service, partition, self._contract.replayed, self._clock)
             for record in self._reader.read_tail(REPLAYED, partition, None, None):
                 replays.restore(record)
             published_until = self._reader.bounds(ENRICHED, partition)[1]
@@ -139,12 +146,12 @@ class JoinStage:
     def open(self, partition: int, ledgers: Ledgers, loaded: Loaded) -> None:
         self._ledgers = ledgers
         join = PartitionJoin(
-            partition,
-            self._windows,
-            lambda offset: ledgers.is_ahead(ACCEPTED, partition, offset),
-            lambda: ledgers.position(ACCEPTED, partition),
-            loaded.published_until,
-            loaded.published,
+            partition=partition,
+            windows=self._windows,
+            is_ahead=lambda offset: ledgers.is_ahead(ACCEPTED, partition, offset),
+            position=lambda: ledgers.position(ACCEPTED, partition),
+            published_until=loaded.published_until,
+            published=loaded.published,
         )
         for item in loaded.partials:
             join.keep_partial(item)
@@ -171,12 +178,12 @@ class JoinStage:
         try:
             if record.topic == ACCEPTED:
                 emissions = join.accepted(
-                    record.offset,
-                    self._accepted(record),
-                    kept(record.headers),
-                    record.header(REPLAY) is not None,
-                    record.timestamp_ms / 1000,
-                    now,
+                    offset=record.offset,
+                    accepted=self._accepted(record),
+                    headers=kept(record.headers),
+                    replayed=record.header(REPLAY) is not None,
+                    appended_at=record.timestamp_ms / 1000,
+                    now=now,
                 )
             else:
                 task = TASK_OF[record.topic]
@@ -192,16 +199,16 @@ class JoinStage:
 
     def _accepted(self, record: Record) -> dict[str, Any]:
         value = record.value or b""
-        if len(value) > self._max_accepted_bytes:
+        at_most = self._contract.max_accepted_bytes
+        if len(value) > at_most:
             raise Refused(
-                f"expected an accepted review of at most {self._max_accepted_bytes:,} bytes, got "
-                f"{len(value):,}"
+                f"expected an accepted review of at most {at_most:,} bytes, got {len(value):,}"
             )
-        accepted = self._accepted_codec.decode_ours(value)
+        accepted = self._contract.accepted.decode_ours(value)
         return {name: accepted[name] for name in ACCEPTED_FIELDS}
 
     def _result(self, record: Record, task: str) -> dict[str, Any]:
-        result = self._result_codecs[task].decode_ours(record.value or b"")
+        result = self._contract.results[task].decode_ours(record.value or b"")
         if result["accepted_partition"] != record.partition or result["accepted_offset"] < 0:
             raise Refused(
                 f"expected a result of a review in {ACCEPTED}/{record.partition}, got one of "
@@ -210,12 +217,14 @@ class JoinStage:
         return result
 
     def _refuse(self, record: Record, cause: str, message: str) -> None:
-        """Nobody but the mesh writes here; what came all the same must not stop the rest."""
+        """Only the mesh writes here; a foreign record must not stop the partition."""
         outputs = self.set_aside(record, cause, message)
         self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        letter = self._dead_letters.output(record, "join", cause, message, 0, None)
+        letter = self._dead_letters.output(
+            record, "join", cause=cause, message=message, attempts=0, review_id=None
+        )
         return (letter, *self._replays[record.partition].mark_of(record))
 
     def poll(self) -> Sequence[Unit]:
@@ -237,7 +246,7 @@ class JoinStage:
                 join.read_to_end(TASK_OF[topic], as_of)
         accepted_id = self._ledgers.topic_id(ACCEPTED, partition)
         for task, finished in self._enrichers.answers(partition):
-            # Until it reads a topic that was made anew, it has finished offsets of another one.
+            # Its commits may still be of the accepted topic that was deleted.
             if is_another(finished.topic_id, accepted_id):
                 continue
             join.finished_by_enricher(task, finished.covers, now)
@@ -260,7 +269,7 @@ class JoinStage:
         return self._joins[partition].waits_for() if partition in self._joins else ""
 
     def idle(self) -> bool:
-        """What is pending is rebuilt by the next owner; a stop waits for nothing."""
+        """Always, once units are committed: the next owner rebuilds what is pending."""
         return not self._units
 
     def stop(self) -> None:
@@ -281,9 +290,17 @@ class JoinStage:
         record = emission.enriched
         if record is not None:
             value = self._encode(record)
-            outputs.append(Output(ENRICHED, partition, key, value, emission.headers))
+            outputs.append(
+                Output(
+                    topic=ENRICHED,
+                    partition=partition,
+                    key=key,
+                    value=value,
+                    headers=emission.headers,
+                )
+            )
             if emission.partial == "write":
-                opened = self._partial_codec.encode(
+                opened = self._contract.partial.encode(
                     {
                         "review_id": record["review_id"],
                         "content_hash": record["content_hash"],
@@ -291,19 +308,27 @@ class JoinStage:
                         "enriched": value,
                     }
                 )
-                outputs.append(Output(PARTIAL, partition, key, opened, emission.headers))
+                outputs.append(
+                    Output(
+                        topic=PARTIAL,
+                        partition=partition,
+                        key=key,
+                        value=opened,
+                        headers=emission.headers,
+                    )
+                )
         if emission.partial == "erase":
             outputs.append(Output(PARTIAL, partition, key, None))
         return tuple(outputs)
 
     def _encode(self, record: dict[str, Any]) -> bytes:
-        """An oversize record would poison its transaction."""
-        value = self._enriched_codec.encode(record)
-        if len(value) <= self._max_enriched_bytes:
+        """A record that is too large would abort its transaction every time."""
+        value = self._contract.enriched.encode(record)
+        if len(value) <= self._contract.max_enriched_bytes:
             return value
-        smaller = fit(record, self._max_enriched_bytes, self._enriched_codec.encode)
+        smaller = fit(record, self._contract.max_enriched_bytes, self._contract.enriched.encode)
         self._log.warning(
-            "enriched record too large: what scores lowest is left out",
+            "enriched record too large: entities or topics with the lowest scores are left out",
             review_id=record["review_id"],
             bytes=len(value),
             kept_bytes=len(smaller),
@@ -312,7 +337,7 @@ class JoinStage:
 
 
 def count_of(emission: Emission) -> Callable[[], None]:
-    """Counts what an emission did once it is committed; holds no record, only what is counted."""
+    """A callback that counts an emission once it is committed. Keeps no reference to the record."""
     record = emission.enriched
     kind, latency_ms = "", None
     if record is not None:

@@ -1,9 +1,10 @@
-"""Looks every few seconds which topics are there, and where the logs that a process reads begin and
-end, in its own thread.
+"""Queries every few seconds, in its own thread, which topics exist and where the logs that a
+process
+reads begin and end.
 
-The consumer alone does not tell: a paused partition is not fetched, an open transaction looks like
-a log without new records, and a topic that was deleted and made anew like one that is read to its
-end.
+The consumer alone cannot tell: a paused partition is not fetched, an open transaction looks like a
+log without new records, and a topic that was deleted and created again like one that is read to
+its end.
 """
 
 from __future__ import annotations
@@ -15,47 +16,46 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.offsets import log_bounds
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.topicids import TopicFinder
 from reviewmesh.settings import Settings
 
 EVERY_S = 3.0
 CALL_TIMEOUT_S = 10.0
 
-Place = tuple[str, int]
-"""A topic without its prefix, and a partition."""
-
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One partition's log as the broker told it last."""
+    """One partition's log, as the broker last reported it."""
 
     start: int
-    # What a reader of committed records can reach: the first open transaction ends it.
+    # The last stable offset: a reader of committed records gets no further.
     stable: int
     end: int
-    # Since when (monotonic seconds) `stable` has not moved though records lie behind it; None while
-    # it is the end.
+    # Since when (monotonic seconds) `stable` has not moved though records follow it; None while it
+    # is the end.
     held_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one look found; names are without the prefix."""
+    """The result of one query; topics are named without the prefix."""
 
-    # Monotonic seconds before the broker was asked.
+    # Monotonic seconds, before the broker was asked.
     looked_at: float = 0.0
-    # By topic: Kafka's id of it, in short.
+    # By topic: Kafka's id of it, shortened.
     topic_ids: Mapping[str, int] = field(default_factory=dict)
-    # Topics of the process that are not there.
+    # Topics of the process that do not exist.
     missing: tuple[str, ...] = ()
-    logs: Mapping[Place, Log] = field(default_factory=dict)
+    logs: Mapping[MeshPartition, Log] = field(default_factory=dict)
 
 
 class LogWatch:
-    """`watch` says what to look at, `seen` gives what was seen last. Used from any thread."""
+    """`watch` sets the partitions, `seen` is the latest result. Used from any thread."""
 
     def __init__(
         self, settings: Settings, topics: Collection[str], log: structlog.stdlib.BoundLogger
@@ -65,11 +65,11 @@ class LogWatch:
         self._topics = topics
         self._prefix = settings.prefix
         self._log = log
-        self._wanted: tuple[Place, ...] = ()
+        self._wanted: tuple[MeshPartition, ...] = ()
         self._seen = Seen()
         self._clients: list[Any] = []
         self._stopped = False
-        # Set when there is something to look at before the time.
+        # Set to query before the interval is over.
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logwatch", daemon=True)
 
@@ -80,8 +80,8 @@ class LogWatch:
         self._stopped = True
         self._wake.set()
 
-    def watch(self, places: Iterable[Place]) -> None:
-        wanted = tuple(places)
+    def watch(self, partitions: Iterable[MeshPartition]) -> None:
+        wanted = tuple(partitions)
         if wanted != self._wanted:
             self._wanted = wanted
             self._wake.set()
@@ -91,7 +91,7 @@ class LogWatch:
         return self._seen
 
     def _run(self) -> None:
-        """A broker that is away leaves what was seen last; the polling thread tells of it."""
+        """While the broker is away the last result stays; the polling thread reports the outage."""
         finder = TopicFinder(self._settings.kafka)
         try:
             while not self._stopped:
@@ -104,48 +104,46 @@ class LogWatch:
         finally:
             self._close_clients()
 
-    def _look(self, finder: TopicFinder, wanted: Collection[Place]) -> Seen:
-        """Raises KafkaException where the broker does not say which topics there are."""
+    def _look(self, finder: TopicFinder, wanted: Collection[MeshPartition]) -> Seen:
+        """Raises KafkaException where the broker does not list its topics."""
         now = time.monotonic()
         found = finder.find([self._prefix + name for name in self._topics], CALL_TIMEOUT_S)
         ids = {name.removeprefix(self._prefix): topic.id for name, topic in found.items()}
         missing = tuple(name for name in self._topics if name not in ids)
         if ids != self._seen.topic_ids:
-            # A client keeps the epoch of a leader, and asks a topic that was made anew in vain.
+            # A client keeps the leader epochs of a deleted topic, and is fenced by the new one.
             self._close_clients()
         try:
-            logs: Mapping[Place, Log] = self._logs(
-                [place for place in wanted if place[0] in ids], now
+            logs: Mapping[MeshPartition, Log] = self._logs(
+                [at for at in wanted if at.topic in ids], now
             )
         except KafkaException as error:
             self._log.debug("log ends are not known", reason=error.args[0].str())
             self._close_clients()
             before = self._seen
             logs = {
-                place: log
-                for place, log in before.logs.items()
-                if place[0] in ids and ids[place[0]] == before.topic_ids.get(place[0])
+                at: log
+                for at, log in before.logs.items()
+                if at.topic in ids and ids[at.topic] == before.topic_ids.get(at.topic)
             }
         return Seen(now, ids, missing, logs)
 
-    def _logs(self, wanted: Collection[Place], now: float) -> dict[Place, Log]:
+    def _logs(self, wanted: Collection[MeshPartition], now: float) -> dict[MeshPartition, Log]:
         if not wanted:
             return {}
-        committed, everything = self._two_clients()
-        asked = ((everything, OFFSET_BEGINNING), (committed, OFFSET_END), (everything, OFFSET_END))
-        starts, stables, ends = (self._offsets(client, wanted, at) for client, at in asked)
+        partitions = [at.on_broker(self._prefix) for at in wanted]
         logs = {}
-        for place in wanted:
-            if min(starts[place], stables[place], ends[place]) >= 0:
-                stable, end = stables[place], max(stables[place], ends[place])
-                held = self._held_since(self._seen.logs.get(place), stable, end, now)
-                logs[place] = Log(starts[place], stable, end, held)
+        for found, bounds in log_bounds(*self._two_clients(), partitions, CALL_TIMEOUT_S).items():
+            if not isinstance(bounds, KafkaError):
+                at = found.in_mesh(self._prefix)
+                held = self._held_since(self._seen.logs.get(at), bounds.stable, bounds.end, now)
+                logs[at] = Log(bounds.start, bounds.stable, bounds.end, held)
         if len(logs) < len(wanted):
             self._close_clients()
         return logs
 
     def _two_clients(self) -> tuple[Any, Any]:
-        """One that reads committed records only, and one that reads all."""
+        """Consumers with isolation level `read_committed` and `read_uncommitted`."""
         if not self._clients:
             options = kafka.reader_options(self._settings)
             self._clients = [
@@ -166,13 +164,3 @@ class LogWatch:
         if before is None or before.stable != stable or before.held_since is None:
             return now
         return before.held_since
-
-    def _offsets(self, client: Any, wanted: Collection[Place], at: int) -> dict[Place, int]:
-        partitions = [TopicPartition(self._prefix + topic, number, at) for topic, number in wanted]
-        found = client.offsets_for_times(partitions, timeout=CALL_TIMEOUT_S)
-        return {
-            (item.topic.removeprefix(self._prefix), item.partition): (
-                -1 if item.error is not None else item.offset
-            )
-            for item in found
-        }

@@ -1,4 +1,4 @@
-"""Reads a stretch of one partition by hand: for state that a stage rebuilds when it opens one."""
+"""Reads a range of one partition: for state that a stage rebuilds when it opens a partition."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.batches import Prober, find_impassable
+from reviewmesh.kafka.offsets import offsets_at, start_and_end
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import Record, Unavailable, headers_of
 from reviewmesh.settings import Settings
 
@@ -19,10 +21,10 @@ CALL_TIMEOUT_S = 5.0
 
 
 class PartitionReader:
-    """Committed records of any partition, up to the end as it is when asked.
+    """Committed records of any partition, up to its end at the time of the call.
 
-    The end is the high watermark. What lies behind the last stable offset is waited for: a
-    transaction whose offsets are committed may still be without its marker here. Everything raises
+    The end is the high watermark. Records after the last stable offset are waited for: a
+    transaction whose offsets are committed may not have its marker here yet. All methods raise
     Unavailable when the broker does not answer in time.
     """
 
@@ -42,7 +44,7 @@ class PartitionReader:
             return self._offset_at(consumer, topic, partition, since_ms)
 
     def first_from(self, topic: str, partition: int, start: int) -> Record | None:
-        """The first committed record at `start` or behind it."""
+        """The first committed record at or after `start`."""
         return next(self.read_from(topic, partition, start), None)
 
     def read_tail(
@@ -58,26 +60,25 @@ class PartitionReader:
         yield from self.read_from(topic, partition, start)
 
     def read_from(self, topic: str, partition: int, start: int) -> Iterator[Record]:
-        """From `start`, or from the beginning where that is further on, to the end."""
+        """From `start`, or from the first offset still there, to the end."""
         low, high = self.bounds(topic, partition)
         start = max(start, low)
         if start >= high:
             return
         with self._consumer(topic, partition, "read_committed") as consumer:
-            yield from self._until(consumer, topic, partition, start, high)
+            yield from self._until(consumer, topic, partition=partition, start=start, high=high)
 
     def _bounds(self, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
-        target = TopicPartition(self._prefix + topic, partition)
-        low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-        return int(low), int(high)
+        target = BrokerPartition(self._prefix + topic, partition)
+        return start_and_end(consumer, target, CALL_TIMEOUT_S)
 
     def _offset_at(self, consumer: Any, topic: str, partition: int, since_ms: int) -> int:
-        at = TopicPartition(self._prefix + topic, partition, max(0, since_ms))
-        found = int(consumer.offsets_for_times([at], timeout=CALL_TIMEOUT_S)[0].offset)
+        target = BrokerPartition(self._prefix + topic, partition)
+        found = offsets_at(consumer, [target], max(0, since_ms), CALL_TIMEOUT_S)[target]
         return found if found >= 0 else self._bounds(consumer, topic, partition)[1]
 
     def _asking(self, topic: str, partition: int) -> Any:
-        # Under read_committed the broker would name the last stable offset as the end.
+        # Under read_committed the end would be the last stable offset.
         return self._consumer(topic, partition, "read_uncommitted")
 
     @contextmanager
@@ -95,7 +96,7 @@ class PartitionReader:
             consumer.close()
 
     def read_one(self, topic: str, partition: int, offset: int) -> Record:
-        """The record at an offset; one without a value where it cannot be had."""
+        """The record at an offset; without a value where it cannot be read."""
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             consumer.assign([TopicPartition(self._prefix + topic, partition, offset)])
@@ -104,7 +105,7 @@ class PartitionReader:
                     return record_of(topic, message)
         finally:
             consumer.close()
-        return Record(topic, partition, offset, None, None)
+        return Record(topic=topic, partition=partition, offset=offset, key=None, value=None)
 
     def _until(
         self, consumer: Any, topic: str, partition: int, start: int, high: int
@@ -134,20 +135,20 @@ class PartitionReader:
         )
 
     def _behind_refused(self, topic: str, partition: int, offset: int) -> int:
-        """Where to go on behind a batch that the client refuses: no stage's state is in it."""
+        """The offset after a batch that the client rejects: it holds no stage's state."""
         with Prober(self._settings, topic, partition) as prober:
             batch = find_impassable(prober, offset)
         return offset if batch is None else batch.next
 
 
 def record_of(topic: str, message: Any) -> Record:
-    """A consumed message, which is no error, under its topic's name without the prefix."""
+    """A consumed message that is no error; `topic` is its topic without the prefix."""
     return Record(
-        topic,
-        message.partition(),
-        message.offset(),
-        message.key(),
-        message.value(),
-        headers_of(message),
-        message.timestamp()[1],
+        topic=topic,
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+        timestamp_ms=message.timestamp()[1],
     )

@@ -1,6 +1,6 @@
-"""Reads the oldest record of a partition that a group has not finished: its timestamps are the lag.
+"""Reads the oldest unfinished record of a group's partition: its timestamps give the lag.
 
-Only that one record is read, and only when it is not the one read last time.
+Only this record is read, and only when it has changed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 from confluent_kafka import KafkaError, TopicPartition
 
 from reviewmesh.kafka.clients import REFUSED_BATCH
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import ORIGIN_TIMESTAMP, headers_of
-from reviewmesh.lag.offsets import Place, Progress
+from reviewmesh.lag.offsets import Progress
 
 READ_FOR_S = 3.0
 POLL_S = 0.02
 POLL_RECORDS = 1_000
 LONGEST_TIMESTAMP = 15
-# As long as records are kept.
+# The retention of the topics.
 LONGEST_WAY_MS = 7 * 24 * 3600 * 1000
 
 
@@ -31,23 +32,23 @@ class Head:
     offset: int
     timestamp_ms: int
     origin_ms: int
-    """When the producer published the review, where the record says so; else its timestamp."""
+    """When the producer published the review, from a header; else the record's timestamp."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where to look for a head: the offsets from `start` up to `end` that are not finished."""
+    """Where to search for a head: the unfinished offsets from `start` up to `end`."""
 
-    place: Place
+    partition: BrokerPartition
     start: int
     end: int
     progress: Progress
     topic_id: int = 0
-    """Kafka's id of the topic, in short."""
+    """Kafka's id of the topic, shortened."""
 
 
 class HeadReader:
-    """Assigns a consumer by hand; it fetches only while it is asked."""
+    """Assigns a consumer for each read; it fetches nothing in between."""
 
     def __init__(self, consumer: Callable[[], Any]) -> None:
         """`consumer` gives the one to use now."""
@@ -55,41 +56,46 @@ class HeadReader:
         self._consumer: Any = None
 
     def read(self, stretches: Iterable[Stretch]) -> dict[Stretch, Head | None]:
-        """The head of each stretch, None where it holds no record; what gave no answer in time
-        is left out."""
+        """The head of each stretch, None where it has no record; without an answer in time it is
+        left
+        out."""
         found: dict[Stretch, Head | None] = {}
         waiting = list(dict.fromkeys(stretches))
         self._consumer = self._current()
         deadline = time.monotonic() + READ_FOR_S
         try:
             while waiting and time.monotonic() < deadline:
-                # One offset a partition at a time.
-                batch = {stretch.place: stretch for stretch in reversed(waiting)}
-                waiting = [stretch for stretch in waiting if batch[stretch.place] is not stretch]
+                # A partition can be assigned at one offset at a time.
+                batch = {stretch.partition: stretch for stretch in reversed(waiting)}
+                waiting = [
+                    stretch for stretch in waiting if batch[stretch.partition] is not stretch
+                ]
                 found |= self._read_batch(batch, deadline)
         finally:
             self._consumer.unassign()
         return found
 
     def _read_batch(
-        self, batch: dict[Place, Stretch], deadline: float
+        self, batch: dict[BrokerPartition, Stretch], deadline: float
     ) -> dict[Stretch, Head | None]:
-        self._consumer.assign([TopicPartition(*place, s.start) for place, s in batch.items()])
+        self._consumer.assign(
+            [TopicPartition(*partition, s.start) for partition, s in batch.items()]
+        )
         found: dict[Stretch, Head | None] = {}
         while len(found) < len(batch) and time.monotonic() < deadline:
             for message in self._consumer.consume(POLL_RECORDS, POLL_S):
-                place = (message.topic(), message.partition())
-                stretch = batch.get(place)
+                partition = BrokerPartition(message.topic(), message.partition())
+                stretch = batch.get(partition)
                 if message.error() is not None and message.error().code() in REFUSED_BATCH:
-                    # Nobody can read it; who has the partition passes over it.
-                    batch.pop(place, None)
+                    # Unreadable; the owner of the partition will skip it.
+                    batch.pop(partition, None)
                 elif stretch is not None and stretch not in found and _settles(message, stretch):
                     found[stretch] = _head(message, stretch)
         return found
 
 
 def _settles(message: Any, stretch: Stretch) -> bool:
-    """Whether this message is the head, or lies behind the place where one could be."""
+    """Whether this message is the head, or comes after all candidates."""
     error = message.error()
     if error is not None:
         ended: bool = error.code() == KafkaError._PARTITION_EOF
@@ -109,8 +115,8 @@ def _head(message: Any, stretch: Stretch) -> Head | None:
 
 
 def _origin_ms(header: bytes | None, timestamp_ms: int) -> int:
-    """The header comes from any producer, so it may be anything: what it says is believed within
-    the time that a review may take through the mesh."""
+    """The header may come from any producer: it is trusted only within LONGEST_WAY_MS before the
+    record's timestamp."""
     if header is None or not header.isdigit() or len(header) > LONGEST_TIMESTAMP:
         return timestamp_ms
     origin_ms = int(header)

@@ -1,8 +1,7 @@
-"""Measures every watched group: the one piece behind the service and `reviewmesh lag`.
+"""Measures every watched group, for the service and for `reviewmesh lag`.
 
-The numbers are asked for in a few batches: where partitions end, what groups have committed. Of
-the records themselves only the oldest unfinished one of a partition is read, and only when it is
-another one than last time.
+Ends and committed offsets are requested in a few batches. Of the records only the oldest unfinished
+one of each partition is read, and only when it has changed.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reviewmesh.clock import Clock
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
-from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Place, Progress
+from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
 from reviewmesh.lag.rates import DrainRate
 
-# A head may be compacted away while nobody commits.
+# A head may be compacted away without a commit.
 LOOK_AGAIN_AFTER_S = 60.0
 
-Key = tuple[str, Place]
+Key = tuple[str, BrokerPartition]
 """A group, and a partition that it reads."""
 
 
@@ -34,11 +34,11 @@ class PartitionLag:
     committed: int
     end: int
     lag: int
-    """Kafka's own: the end minus what is committed, transaction markers included."""
+    """Kafka's own lag: end minus committed offset, transaction markers included."""
     backlog: int
-    """Records that are not finished, what is finished beyond the commit left out."""
+    """Unfinished records, without those finished beyond the committed offset."""
     finished: int
-    """How far the group has come: it grows with every record finished."""
+    """Grows by one with every finished record."""
     head: Head | None
     """The oldest unfinished record; None when there is none."""
     commit_seen_at: float
@@ -49,28 +49,28 @@ class PartitionLag:
         return 0.0 if self.head is None else max(0.0, now - self.head.timestamp_ms / 1000)
 
     def review_seconds(self, now: float) -> float:
-        """The same since its producer published the review."""
+        """The same, since its producer published the review."""
         return 0.0 if self.head is None else max(0.0, now - self.head.origin_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one measurement found."""
+    """The result of one measurement."""
 
     measured_at: float
     rows: tuple[PartitionLag, ...] = ()
     time_to_drain: Mapping[WatchedGroup, float] = field(default_factory=dict)
-    held_since: Mapping[Place, float | None] = field(default_factory=dict)
-    """Since when an open transaction has been the end of what can be read; None without one."""
-    stable_ends: Mapping[Place, int] = field(default_factory=dict)
-    """Where what can be read ends: the first record of an open transaction, if there is one."""
+    held_since: Mapping[BrokerPartition, float | None] = field(default_factory=dict)
+    """Since when an open transaction has blocked readers; None without one."""
+    stable_ends: Mapping[BrokerPartition, int] = field(default_factory=dict)
+    """Last stable offsets: the first record of an open transaction, if there is one."""
     problems: tuple[str, ...] = ()
-    """What could not be measured now; its rows are the last ones known."""
+    """What could not be measured; its rows are the last known ones."""
 
 
 @dataclass(slots=True)
 class Watched:
-    """What is remembered of a group's partition from one measurement to the next."""
+    """State of a group's partition between measurements."""
 
     committed: Committed | None
     progress: Progress
@@ -81,13 +81,13 @@ class Watched:
     row: PartitionLag | None = None
 
     def knows_head_of(self, wanted: Stretch, now: float) -> bool:
-        """Whether what was found last time still holds."""
+        """Whether the head of the last measurement is still valid."""
         if self.searched is None or wanted.start < self.searched.start:
             return False
         if now - self.searched_at > LOOK_AGAIN_AFTER_S:
             return False
         if wanted.topic_id != self.searched.topic_id or wanted.end < self.searched.end:
-            # The topic was made anew, and these are other records. An end never goes back.
+            # The topic was created again and has other records. An end never decreases.
             return False
         if self.head is None:
             return wanted.end == self.searched.end
@@ -95,7 +95,7 @@ class Watched:
 
 
 class LagMeter:
-    """Remembers what it read, so that a measurement soon after another costs little."""
+    """Keeps what it read, so that frequent measurements cost little."""
 
     def __init__(self, broker: Broker, groups: Sequence[WatchedGroup], clock: Clock) -> None:
         self._broker = broker
@@ -105,8 +105,8 @@ class LagMeter:
         self._open_reader = HeadReader(lambda: broker.open)
         self._watched: dict[Key, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
-        self._stable_ends: dict[Place, int] = {}
-        self._held_since: dict[Place, float | None] = {}
+        self._stable_ends: dict[BrokerPartition, int] = {}
+        self._held_since: dict[BrokerPartition, float | None] = {}
         self._last = Snapshot(clock())
 
     def close(self) -> None:
@@ -120,58 +120,66 @@ class LagMeter:
             group.grown(self._broker.partitions(group.more_of)) if group.more_of else group
             for group in self._groups
         ]
-        commits = self._broker.committed({group.name: group.places for group in self._groups})
+        commits = self._broker.committed({group.name: group.partitions for group in self._groups})
         failures = [found for found in commits.values() if isinstance(found, Failure)]
         if len(failures) == len(commits):
             self._broker.renew()
             away = self._broker.away(failures[0])
             return replace(self._last, measured_at=now, problems=(away,))
-        reads = {group: self._places(group, commits[group.name]) for group in self._groups}
-        ends = self._broker.ends({place for places in reads.values() for place in places})
-        for group, places in reads.items():
-            self._take_commits(group, places, commits[group.name], now, problems)
-        keys = [(group.name, place) for group, places in reads.items() for place in places]
+        reads = {group: self._partitions_of(group, commits[group.name]) for group in self._groups}
+        ends = self._broker.ends(
+            {partition for partitions in reads.values() for partition in partitions}
+        )
+        for group, partitions in reads.items():
+            self._take_commits(
+                group, partitions, commits=commits[group.name], now=now, problems=problems
+            )
+        keys = [
+            (group.name, partition)
+            for group, partitions in reads.items()
+            for partition in partitions
+        ]
         self._watched = {key: self._watched[key] for key in keys if key in self._watched}
         self._measure_rows(ends, now, problems)
         watched = (self._watched[key] for key in keys if key in self._watched)
         rows = tuple(item.row for item in watched if item.row is not None)
         self._last = Snapshot(
-            now,
-            rows,
-            self._time_to_drain(rows, now),
-            self._held_since,
-            self._stable_ends,
-            tuple(dict.fromkeys(problems)),
+            measured_at=now,
+            rows=rows,
+            time_to_drain=self._time_to_drain(rows, now),
+            held_since=self._held_since,
+            stable_ends=self._stable_ends,
+            problems=tuple(dict.fromkeys(problems)),
         )
         return self._last
 
-    def _places(
-        self, group: WatchedGroup, commits: dict[Place, Committed] | Failure
-    ) -> Sequence[Place]:
+    def _partitions_of(
+        self, group: WatchedGroup, commits: dict[BrokerPartition, Committed] | Failure
+    ) -> Sequence[BrokerPartition]:
         if group.reads_all:
-            return group.places
+            return group.partitions
         if isinstance(commits, Failure):
-            return [place for name, place in self._watched if name == group.name]
-        return [place for place in group.places if place in commits]
+            return [partition for name, partition in self._watched if name == group.name]
+        return [partition for partition in group.partitions if partition in commits]
 
     # -- commits -----------------------------------------------------------------------------
 
     def _take_commits(
         self,
         group: WatchedGroup,
-        places: Sequence[Place],
-        commits: dict[Place, Committed] | Failure,
+        partitions: Sequence[BrokerPartition],
+        commits: dict[BrokerPartition, Committed] | Failure,
         now: float,
         problems: list[str],
     ) -> None:
         if isinstance(commits, Failure):
             problems.append(f"group {group.name}: {commits.reason}")
             return
-        for place in places:
-            committed = commits.get(place)
-            watched = self._watched.get((group.name, place))
+        for partition in partitions:
+            committed = commits.get(partition)
+            watched = self._watched.get((group.name, partition))
             if watched is None:
-                watched = self._watched[group.name, place] = Watched(None, Progress(0), now)
+                watched = self._watched[group.name, partition] = Watched(None, Progress(0), now)
             if watched.committed != committed:
                 watched.committed = committed
                 watched.progress = _progress(committed)
@@ -180,7 +188,7 @@ class LagMeter:
     # -- rows --------------------------------------------------------------------------------
 
     def _measure_rows(
-        self, ends: Mapping[Place, Ends | Failure], now: float, problems: list[str]
+        self, ends: Mapping[BrokerPartition, Ends | Failure], now: float, problems: list[str]
     ) -> None:
         wanted: dict[Key, Stretch] = {}
         reach: dict[Key, Ends] = {}
@@ -194,28 +202,36 @@ class LagMeter:
             reach[key] = found
             progress = found.reached(watched.progress)
             start = max(progress.committed, found.start)
-            wanted[key] = Stretch(key[1], start, found.stable, progress, found.topic_id)
+            wanted[key] = Stretch(
+                partition=key[1],
+                start=start,
+                end=found.stable,
+                progress=progress,
+                topic_id=found.topic_id,
+            )
         self._find_heads(wanted, now, problems)
         open_heads = self._find_open_heads(wanted, reach)
         for key, stretch in wanted.items():
             watched = self._watched[key]
             if watched.searched is stretch or watched.knows_head_of(stretch, now):
                 head = watched.head or open_heads.get(key)
-                watched.row = _row(key, watched, stretch.progress, reach[key], head)
+                watched.row = _row(
+                    key, watched, progress=stretch.progress, ends=reach[key], head=head
+                )
         self._held_since = {key[1]: self._since(key[1], found, now) for key, found in reach.items()}
         self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
 
-    def _since(self, place: Place, ends: Ends, now: float) -> float | None:
-        """The mesh's own transactions move the stable end many times a second."""
+    def _since(self, partition: BrokerPartition, ends: Ends, now: float) -> float | None:
+        """The mesh's own transactions move the last stable offset many times a second."""
         if ends.stable == ends.end:
             return None
-        known = self._held_since.get(place)
-        if known is None or self._stable_ends.get(place) != ends.stable:
+        known = self._held_since.get(partition)
+        if known is None or self._stable_ends.get(partition) != ends.stable:
             return now
         return known
 
     def _find_heads(self, wanted: dict[Key, Stretch], now: float, problems: list[str]) -> None:
-        """Look where the head is not known; an empty stretch needs no reading."""
+        """Read unknown heads; an empty stretch needs no read."""
         unknown = {
             key: stretch
             for key, stretch in wanted.items()
@@ -236,9 +252,9 @@ class LagMeter:
     def _find_open_heads(
         self, wanted: dict[Key, Stretch], reach: dict[Key, Ends]
     ) -> dict[Key, Head]:
-        """The first record of a transaction that stays open, for groups that wait behind it.
+        """The first record of a transaction that stays open, for groups that wait for its end.
 
-        One that moves between two measurements holds nobody up.
+        A transaction that ends between two measurements blocks nobody.
         """
         waiting = {
             key: Stretch(key[1], max(stretch.start, found.stable), found.end, stretch.progress)
@@ -253,7 +269,7 @@ class LagMeter:
     # -- rates -------------------------------------------------------------------------------
 
     def _time_to_drain(self, rows: Sequence[PartitionLag], now: float) -> dict[WatchedGroup, float]:
-        """Of each group: its slowest topic at the rate that the topic was seen to move."""
+        """Per group, that of its slowest topic at the topic's observed rate."""
         totals: dict[tuple[str, str], tuple[int, int]] = {}
         for row in rows:
             finished, backlog = totals.get((row.group, row.topic), (0, 0))

@@ -28,7 +28,7 @@ BuildStage = Callable[[Settings, Contracts, structlog.stdlib.BoundLogger], Stage
 
 
 class Process(Protocol):
-    """What health and signals see of a process."""
+    """A process, for the HTTP endpoints and signal handlers."""
 
     @property
     def heartbeat(self) -> float: ...
@@ -40,7 +40,7 @@ class Process(Protocol):
 
     @property
     def held_up_by(self) -> str:
-        """What holds records up from outside while the process does all that it can."""
+        """What delays records from outside, while the process itself works."""
         ...
 
     def stop(self, number: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ class Process(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is open when it will never run."""
+        """Release resources when `run` will not be called."""
         ...
 
 
@@ -156,7 +156,7 @@ def run_process(
 
 
 def read_settings() -> Settings | None:
-    """None when they are wrong, which is then told on stderr."""
+    """None when they are invalid, which is then printed on stderr."""
     try:
         settings = Settings()
         check_options(settings)

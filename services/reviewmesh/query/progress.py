@@ -1,4 +1,4 @@
-"""How far each group has come, and the open transactions that hold records up."""
+"""The progress of groups, and open transactions that block them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reviewmesh.clock import wall_clock
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, Snapshot
 from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
-from reviewmesh.query.reading import Place
 
 # The mesh's own transactions are open for milliseconds.
 LEFT_OPEN_AFTER_S = 2.0
 
 
-def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict[Place, Progress]:
-    """What `group` (without the prefix) has committed; no commit is an offset of 0.
+def progress_of(
+    connection: Connection, group: str, wanted: list[MeshPartition]
+) -> dict[MeshPartition, Progress]:
+    """The progress of `group` (without the prefix); without a commit it is at offset 0.
 
     Raises CannotReach.
     """
     name = connection.settings.prefix + group
-    places = [(connection.topic(topic), number) for topic, number in wanted]
+    partitions = [at.on_broker(connection.settings.prefix) for at in wanted]
     broker = Broker(connection.settings)
     try:
-        found = broker.committed({name: places})[name]
-        ends = broker.ends(places)
+        found = broker.committed({name: partitions})[name]
+        ends = broker.ends(partitions)
     finally:
         broker.close()
     if isinstance(found, Failure):
         raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
     return {
-        place: _progress(found.get(on_broker), ends[on_broker])
-        for place, on_broker in zip(wanted, places, strict=True)
+        at: _progress(found.get(on_broker), ends[on_broker])
+        for at, on_broker in zip(wanted, partitions, strict=True)
     }
 
 
@@ -56,13 +58,13 @@ def lag_meter(connection: Connection) -> Iterator[LagMeter]:
 
 
 def measured(connection: Connection) -> Snapshot:
-    """One measurement of every group, long enough to tell a transaction that was left open."""
+    """A snapshot of every group that distinguishes transactions that were left open."""
     with lag_meter(connection) as meter:
         return measured_twice_where_open(meter)
 
 
 def measured_twice_where_open(meter: LagMeter) -> Snapshot:
-    """Twice where a transaction is open: one that stays is what holds records up."""
+    """Measure again where a transaction is open: one that stays open blocks readers."""
     snapshot = meter.measure()
     if any(since is not None for since in snapshot.held_since.values()):
         time.sleep(LEFT_OPEN_AFTER_S)
@@ -72,9 +74,9 @@ def measured_twice_where_open(meter: LagMeter) -> Snapshot:
 
 def left_open(snapshot: Snapshot) -> list[str]:
     return [
-        f"{topic}/{partition}: a transaction that a producer left open at offset "
-        f"{snapshot.stable_ends[topic, partition]} holds up what comes after it; see "
+        f"{at.topic}/{at.partition}: a transaction that a producer left open at offset "
+        f"{snapshot.stable_ends[at]} holds up what comes after it; see "
         "docs/runbook.md"
-        for (topic, partition), since in snapshot.held_since.items()
+        for at, since in snapshot.held_since.items()
         if since is not None and snapshot.measured_at - since >= LEFT_OPEN_AFTER_S / 2
     ]

@@ -1,4 +1,4 @@
-"""What is decided after training, on held-out rows and on the very weights that will serve."""
+"""Fits the calibration after training, on held-out rows and the exported weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _OUTSIDE_BIASES: Final = np.linspace(-0.5, 3.5, 33)
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Held-out rows with what the model says of them."""
+    """Held-out rows with the model's outputs."""
 
     rows: Sequence[Row]
     encoded: Sequence[EncodedText]
@@ -145,7 +145,13 @@ def _fit_outside_bias(entities: HeldOut) -> float:
     def goal(bias: float) -> float:
         trial = replace(neutral_encoder_calibration(labels), outside_bias=bias)
         outputs = [
-            read_entities(row["text"], entities.encoded[at], entities.logits[at], labels, trial)
+            read_entities(
+                row["text"],
+                entities.encoded[at],
+                logits=entities.logits[at],
+                labels=labels,
+                calibration=trial,
+            )
             for row, at in zip(rows, kept, strict=True)
         ]
         return micro_f1(entity_parts(rows, outputs, labels.entities)).value

@@ -50,11 +50,11 @@ def train_encoder(
     network = ReviewNetwork(labels)
     load_pretrained(network, load_file(str(base / "model.safetensors")))
     trainer = Trainer(
-        network,
-        [review_example(row, encoder, labels) for row in data.reviews.learn],
-        [tag_example(row, encoder, labels) for row in data.entities.learn],
-        config,
-        progress,
+        network=network,
+        reviews=[review_example(row, encoder, labels) for row in data.reviews.learn],
+        tagged=[tag_example(row, encoder, labels) for row in data.entities.learn],
+        config=config,
+        progress=progress,
     )
     curves = trainer.run(checkpoints)
     progress.say("quantizing, fitting temperatures and thresholds on held-out rows")
@@ -62,8 +62,8 @@ def train_encoder(
     export(
         trainer.averaged,
         base / TOKENIZER_FILE,
-        held_out,
-        package,
-        labels,
+        held_out=held_out,
+        folder=package,
+        labels=labels,
     )
     return curves

@@ -46,7 +46,7 @@ from reviewmesh_worker.engines.vllm import ARCHITECTURE
 from reviewmesh_worker.packages.manifest import Package
 
 _FORM: Final = "1"
-"""Of what this module writes: another form must not be taken from the cache."""
+"""Version of what this module writes, part of the cache key."""
 
 _PARTS: Final = ("encoder.", "sentiment.", "topics.", "tags.")
 
@@ -69,7 +69,7 @@ def huggingface_form(package: Package) -> Path:
         try:
             whole.rename(target)
         except OSError:
-            # Another worker was first; what it wrote is the same.
+            # Another worker was first and wrote the same.
             if not target.is_dir():
                 raise
     return target
