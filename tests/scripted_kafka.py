@@ -552,14 +552,6 @@ class ScriptedConsumer(Client):
                 found.append(TopicPartition(*place, offset, metadata))
             return found
 
-    def get_watermark_offsets(self, at: TopicPartition, timeout: float = -1) -> tuple[int, int]:
-        with self.cluster.lock:
-            self.cluster.answer(self, "get_watermark_offsets", timeout)
-            if at.topic not in self.cluster.topics:
-                raise failed(KafkaError._UNKNOWN_PARTITION, "no such topic")
-            log = self.cluster.log((at.topic, at.partition))
-            return log.start, log.stable() if self._committed_only else log.end
-
     def offsets_for_times(
         self, partitions: list[TopicPartition], timeout: float = -1
     ) -> list[TopicPartition]:
@@ -568,6 +560,8 @@ class ScriptedConsumer(Client):
             return [self._offset_for_time(item) for item in partitions]
 
     def _offset_for_time(self, at: TopicPartition) -> TopicPartition:
+        if at.topic not in self.cluster.topics:
+            raise failed(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic")
         log = self.cluster.log((at.topic, at.partition))
         end = log.stable() if self._committed_only else log.end
         if at.offset == OFFSET_BEGINNING:
@@ -675,6 +669,9 @@ class ScriptedProducer(Client):
         with self.cluster.lock:
             self._deliver()
         return 0
+
+    def flush(self, timeout: float = -1) -> int:
+        return self.poll(timeout)
 
     def _open(self) -> Transaction:
         self._check_fenced()

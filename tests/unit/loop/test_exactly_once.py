@@ -27,7 +27,7 @@ FAILURES = (
     ("abort_transaction", NO_ANSWER, False),
     ("init_transactions", NO_ANSWER, False),
     ("committed", NO_ANSWER, False),
-    ("get_watermark_offsets", NO_ANSWER, False),
+    ("offsets_for_times", NO_ANSWER, False),
     ("describe_topics", NO_ANSWER, False),
 )
 EVENTS = ("fence", "expel", "die", "other_joins", "other_leaves", "broker_blinks", "hold", "let_go")

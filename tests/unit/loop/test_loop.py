@@ -9,7 +9,9 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from reviewmesh import metrics
 from reviewmesh.kafka import transactions
-from reviewmesh.loop.loop import ASSIGNED_WITHIN_S, NEW_CLIENT_AFTER_S, SlotTaken
+from reviewmesh.kafka.partitions import MeshPartition
+from reviewmesh.loop.brokerwait import NEW_CLIENT_AFTER_S
+from reviewmesh.loop.membership import ASSIGNED_WITHIN_S, SlotTaken
 from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.loop.progress import STANDS_STILL_AFTER_S
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED
@@ -78,7 +80,7 @@ def test_offsets_of_the_last_owner_s_open_transaction_are_waited_for(world: Worl
 
 def test_a_load_that_fails_is_begun_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.publish("a")
-    world.cluster.fail("get_watermark_offsets", LOST, times=2)
+    world.cluster.fail("offsets_for_times", LOST, times=2)
 
     def scenario() -> Scenario:
         yield world.until_out("a")
@@ -469,7 +471,7 @@ def test_a_log_that_ends_before_what_was_read_is_opened_again(world: World) -> N
         world.publish("a", "b")
         yield world.until_read()
         # It was seen that far.
-        place = (ACCEPTED, 0)
+        place = MeshPartition(ACCEPTED, 0)
         yield (
             lambda: (
                 place in world.loop._watch.seen.logs
