@@ -14,7 +14,9 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
 .PHONY: setup demo insights test test-vllm nightly faults kills bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
 
-setup: $(VENV)/mesh.stamp
+# Both environments at once, so that the second delays `make demo` little.
+setup: $(VENV)/bootstrap.stamp
+	$(MAKE) --no-print-directory -j 2 $(VENV)/mesh.stamp $(INSIGHTS)/insights.stamp
 
 demo: setup
 	$(BIN)/reviewmesh demo $(if $(ONCE),--once)
