@@ -15,6 +15,7 @@ PREFIX = "REVIEWMESH_"
 # Each with settings of its own after `__`.
 SECTIONS = frozenset(
     {
+        "FALLBACKS",
         "HTTP",
         "INSIGHTS",
         "INTAKE",
@@ -35,7 +36,9 @@ NAMES = frozenset(
         "FAULT_SEEDS",
         "FUZZ_RECORDS",
         "GRACE_S",
+        "INSIGHTS_PYTHON",
         "LOCAL_STACK",
+        "POLICY",
         "PREFIX",
         "SLOT",
         "STATE_DIR",

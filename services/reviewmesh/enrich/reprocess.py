@@ -234,6 +234,8 @@ class Reprocessing:
                     text=again.enriched["text"] or "",
                     language=again.enriched["language"] or "",
                     traceparent=trace.decode("ascii", "replace") if trace else None,
+                    business_id=again.enriched["business_id"],
+                    accepted_s=again.record.timestamp_ms / 1000,
                 )
             ]
         )

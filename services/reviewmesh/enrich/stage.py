@@ -19,6 +19,7 @@ from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
+from reviewmesh.enrich.routes import FALLBACK, PRIMARY
 from reviewmesh.kafka.record import (
     LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
@@ -33,6 +34,7 @@ from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh_schemas.names import ACCEPTED, REPROCESS, RESULT_OF, TASKS
 
+STATUS_OF = {PRIMARY: "OK", FALLBACK: "FALLBACK"}
 ROOM_WHILE_STARVED = 2_000
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
@@ -208,10 +210,10 @@ class EnrichStage:
         """Without a worker, reading further ahead is of no use."""
         if topic == REPROCESS:
             return self._reprocessing.blocks(partition)
-        return self._in_flight >= ROOM_WHILE_STARVED and bool(self._client.missing())
+        return self._in_flight >= ROOM_WHILE_STARVED and self._client.starved()
 
     def waiting_for(self) -> str:
-        return self._client.missing()
+        return self._client.waiting_for()
 
     def waits_for(self, topic: str, partition: int) -> str:
         """Why the oldest record is unfinished; records of the same key wait for each other."""
@@ -222,7 +224,7 @@ class EnrichStage:
 
     def idle(self) -> bool:
         """Without a worker no answer comes; the next owner reads records in flight again."""
-        return not self._units and (not self._waiting or bool(self._client.missing()))
+        return not self._units and (not self._waiting or self._client.starved())
 
     def stop(self) -> None:
         self._client.close()
@@ -240,6 +242,8 @@ class EnrichStage:
                 text=work.review["text"] or "",
                 language=work.review["language"] or "",
                 traceparent=trace.decode("ascii", "replace") if trace else None,
+                business_id=work.review["business_id"],
+                accepted_s=work.record.timestamp_ms / 1000,
             )
         )
 
@@ -279,7 +283,7 @@ class EnrichStage:
 
     def _answer(self, work: Work, answer: Answer) -> Output:
         """Raises Unusable."""
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
         if lineage is None:
             raise Unusable("expected the worker to say which model answered, got no lineage")
         fields = payload(self._task, answer.output, work.review["text"] or "")
@@ -288,7 +292,7 @@ class EnrichStage:
             work.record,
             review["review_id"],
             review["content_hash"],
-            {"status": "OK", "error": None, "lineage": lineage, **fields},
+            {"status": STATUS_OF[answer.route], "error": None, "lineage": lineage, **fields},
         )
         if (size := _size(result)) > self._max_result_bytes:
             raise Unusable(
@@ -307,7 +311,7 @@ class EnrichStage:
             attempts=answer.attempts,
             review_id=review["review_id"],
         )
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
         results = self._failed_result(
             work.record,
             review["review_id"],

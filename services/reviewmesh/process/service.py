@@ -20,7 +20,7 @@ from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.watchdog import Watchdog
 from reviewmesh.process import health, logs
 from reviewmesh.process.startup import Startup
-from reviewmesh.settings import Settings
+from reviewmesh.settings import Settings, WrongSetting
 from reviewmesh_kit.exit_codes import DONE, FAILED, STANDS_STILL, USAGE
 from reviewmesh_kit.settings import problems, variable
 
@@ -112,15 +112,24 @@ def run(name: str, build: BuildStage) -> int:
 
 
 def run_process(
-    name: str, make: Callable[[Settings, structlog.stdlib.BoundLogger], Process]
+    name: str,
+    make: Callable[[Settings, structlog.stdlib.BoundLogger], Process],
+    check: Callable[[Settings], None] = check_options,
 ) -> int:
     """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings,
-    STANDS_STILL when a partition stood still and reopening it did not help."""
-    settings = read_settings()
+    STANDS_STILL when a partition stood still and reopening it did not help.
+
+    `check` raises BadOption on an option of Kafka that the process cannot follow.
+    """
+    settings = read_settings(check)
     if settings is None:
         return USAGE
     log = logs.configure(settings.log, name)
-    service = make(settings, log)
+    try:
+        service = make(settings, log)
+    except WrongSetting as error:
+        print(error, file=sys.stderr)
+        return USAGE
     watchdog = Watchdog(lambda: service.heartbeat, log)
 
     def state() -> health.State:
@@ -155,11 +164,11 @@ def run_process(
     return DONE
 
 
-def read_settings() -> Settings | None:
+def read_settings(check: Callable[[Settings], None]) -> Settings | None:
     """None when they are invalid, which is then printed on stderr."""
     try:
         settings = Settings()
-        check_options(settings)
+        check(settings)
     except (ValidationError, SettingsError) as error:
         print(*problems(error), sep="\n", file=sys.stderr)
         return None
