@@ -16,7 +16,6 @@ from reviewmesh.query.campaigns import (
     RUNNING,
     Campaign,
     Chosen,
-    Matches,
     Status,
     begin,
     campaign_named,
@@ -30,6 +29,7 @@ from reviewmesh.query.campaigns import (
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.values import iso
 from reviewmesh.query.where.errors import BadCondition
+from reviewmesh.query.where.expression import Expression
 from reviewmesh.query.where.matching import matcher
 from reviewmesh.query.where.reading import read
 from reviewmesh_kit.printable import plain
@@ -58,7 +58,8 @@ def reprocess(
         raise typer.BadParameter(
             f"expected --task, one of {', '.join(TASKS)}, and --where; see docs/reprocess.md"
         )
-    matches = _compiled(where, task, milliseconds(wall_clock()))
+    condition = _read(where, task)
+    matches = matcher(condition)
     connection = connect()
     other = unfinished(connection, task)
     if other is not None and not dry_run:
@@ -70,7 +71,7 @@ def reprocess(
     err.print(_described(chosen))
     if dry_run or not len(chosen):
         return
-    campaign = begin(connection, task, where, chosen)
+    campaign = begin(connection, task, str(condition), chosen)
     out.print(campaign.id)
     err.print(f"see `reviewmesh reprocess status {campaign.id}`")
 
@@ -110,9 +111,7 @@ def resume(name: Name) -> None:
     campaign = campaign_named(connection, name)
     if campaign.state == CANCELLED:
         raise CommandFailed(f"{name} is cancelled; begin a new one")
-    sent = send_missing(
-        connection, campaign, _compiled(campaign.where, campaign.task, campaign.created_ms)
-    )
+    sent = send_missing(connection, campaign, matcher(_read(campaign.where, campaign.task)))
     change(connection, campaign, RUNNING)
     err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
 
@@ -132,10 +131,10 @@ def _change(name: str, state: str) -> None:
     err.print(f"{name}: {state.lower()}")
 
 
-def _compiled(where: str, task: str, now_ms: int) -> Matches:
-    """Relative times in it count back from `now_ms`."""
+def _read(where: str, task: str) -> Expression:
+    """Printed again, relative times in it are absolute: that is what a campaign keeps."""
     try:
-        return matcher(read(where, task, now_ms))
+        return read(where, task, milliseconds(wall_clock()))
     except BadCondition as error:
         raise typer.BadParameter(str(error)) from None
 
