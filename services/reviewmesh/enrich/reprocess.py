@@ -136,7 +136,7 @@ class Reprocessing:
             if request["task"] != self._task:
                 self._finish(record)
                 return
-            enriched = self._codecs.enriched.decode_ours(request["enriched"])
+            enriched = self._codecs.enriched.decode_ours(request["enriched"] or b"")
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         except DecodeError as error:

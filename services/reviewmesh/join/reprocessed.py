@@ -37,8 +37,8 @@ class AnswerCodecs:
         task = content["task"]
         if task not in TASKS:
             raise NoAnswer(f"expected an answer for one of {', '.join(TASKS)}")
-        enriched = self.enriched.decode_ours(content["enriched"])
-        result = self.results[task].decode_ours(content["result"])
+        enriched = self.enriched.decode_ours(content["enriched"] or b"")
+        result = self.results[task].decode_ours(content["result"] or b"")
         if not content["review_id"] == enriched["review_id"] == result["review_id"]:
             raise NoAnswer("expected the enriched review and the result of the same review_id")
         if missing := [name for name in TASKS if name not in enriched["tasks"]]:
