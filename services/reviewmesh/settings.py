@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Any, Self
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     FilePath,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
@@ -184,6 +186,56 @@ class WorkersSettings(Section):
     )
 
 
+class WrongSetting(ValueError):
+    """What only the service that uses a setting can tell; names the setting."""
+
+
+ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")
+
+
+class FallbacksSettings(Section):
+    """Workers that answer while a task's own do not, each as REGION@HOST:PORT."""
+
+    ner: Names = Field(
+        default=(),
+        description="Fallback workers of the task ner: REGION@HOST:PORT, where REGION is where the "
+        "texts go in the end, as in the policy.",
+    )
+    topic: Names = Field(default=(), description="Fallback workers of the task topic.")
+    sentiment: Names = Field(default=(), description="Fallback workers of the task sentiment.")
+    after_s: float = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds without any worker of a task after which its fallback is taken.",
+    )
+    spill_s: float = Field(
+        default=600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds since a review was accepted after which the fallback is taken for it, "
+        "if it still waits for room at a worker.",
+    )
+
+    @field_validator("ner", "topic", "sentiment")
+    @classmethod
+    def _each_says_where_it_is(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            if not ENDPOINT.fullmatch(endpoint):
+                raise ValueError(
+                    f"expected REGION@HOST:PORT, such as eu@10.0.0.7:50051, got {endpoint}"
+                )
+        return endpoints
+
+    def by_region(self, task: str) -> dict[str, tuple[str, ...]]:
+        """The addresses of a task's fallback workers."""
+        regions: dict[str, tuple[str, ...]] = {}
+        for endpoint in getattr(self, task):
+            region, _, address = endpoint.partition("@")
+            regions[region] = (*regions.get(region, ()), address)
+        return regions
+
+
 class IntakeSettings(Section):
     dedupe_window_s: float = Field(
         default=3600,
@@ -257,6 +309,7 @@ class Settings(ProcessSettings):
     kafka: KafkaSettings = KafkaSettings()
     registry: RegistrySettings = RegistrySettings()
     workers: WorkersSettings = WorkersSettings()
+    fallbacks: FallbacksSettings = FallbacksSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
     lag: LagSettings = LagSettings()
@@ -274,6 +327,12 @@ class Settings(ProcessSettings):
         pattern=NAME_PATTERN,
         description="Name of this replica: the same after a restart, different between the "
         "replicas of a service. It is part of the transactional id and of the group membership.",
+    )
+    policy: FilePath | None = Field(
+        default=None,
+        description="Policy that says whose reviews may leave for fallback workers, for which "
+        "regions, and what is masked first: docs/routes.md. Without it nothing leaves. Read at "
+        "the start of the enrichers.",
     )
     grace_s: float = Field(
         default=20,

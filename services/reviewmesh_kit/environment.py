@@ -15,6 +15,7 @@ PREFIX = "REVIEWMESH_"
 # Each with settings of its own after `__`.
 SECTIONS = frozenset(
     {
+        "FALLBACKS",
         "HTTP",
         "INSIGHTS",
         "INTAKE",
@@ -36,6 +37,7 @@ NAMES = frozenset(
         "FUZZ_RECORDS",
         "GRACE_S",
         "LOCAL_STACK",
+        "POLICY",
         "PREFIX",
         "SLOT",
         "STATE_DIR",

@@ -20,7 +20,7 @@ from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.watchdog import Watchdog
 from reviewmesh.process import health, logs
 from reviewmesh.process.startup import Startup
-from reviewmesh.settings import Settings
+from reviewmesh.settings import Settings, WrongSetting
 from reviewmesh_kit.exit_codes import DONE, FAILED, STANDS_STILL, USAGE
 from reviewmesh_kit.settings import problems, variable
 
@@ -120,7 +120,11 @@ def run_process(
     if settings is None:
         return USAGE
     log = logs.configure(settings.log, name)
-    service = make(settings, log)
+    try:
+        service = make(settings, log)
+    except WrongSetting as error:
+        print(error, file=sys.stderr)
+        return USAGE
     watchdog = Watchdog(lambda: service.heartbeat, log)
 
     def state() -> health.State:
