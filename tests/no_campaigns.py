@@ -26,6 +26,7 @@ def no_campaigns(registry: SchemaRegistry, prefix: str, task: str) -> Reprocessi
         codecs=codecs,
         campaigns=Campaigns(Settings(prefix=prefix), codec, PARTITIONS, structlog.get_logger()),
         make_client=lambda: InferenceClient(task, ["127.0.0.1:1"]),
+        live_late_s=30,
         clock=lambda: 0.0,
         max_answer_bytes=1_000,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import Any
 
@@ -11,6 +12,8 @@ from reviewmesh.enrich.reprocess import ROOM
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
+from tests.broker import wait_until
+from tests.command_line import reviewmesh
 from tests.mesh import Mesh, review
 
 REVIEWS = 600
@@ -143,3 +146,30 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
         "the requests that are left are let go of",
     )
     assert answered() < len(chosen)
+
+
+def test_the_command_line(mesh: Mesh) -> None:
+    environment = mesh.processes["intake"].environment
+
+    def run(*words: str) -> Any:
+        return reviewmesh(environment, mesh.folder, "reprocess", *words)
+
+    wanted = ("--task", "topic", "--where", "model_version < 2")
+    dry = run(*wanted, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert dry.stderr.startswith(f"0 of {REVIEWS} reviews match; the oldest that is kept was")
+    states = {json.loads(line)["state"] for line in run("status", "--json").stdout.splitlines()}
+    assert states == {"done", "cancelled"}
+    begun = run("--task", "ner", "--where", "model_version = 2 and ner.model_version < 1d ago")
+    assert begun.returncode == 2
+    assert "^" in begun.stderr
+    begun = run("--task", "ner", "--where", "model_version < 3 and review_id = 'again-7'")
+    assert begun.returncode == 0, begun.stderr
+    campaign = begun.stdout.strip()
+
+    def state() -> str:
+        return str(json.loads(run("status", campaign, "--json").stdout)["state"])
+
+    wait_until(lambda: state() == "done", SOON_S, "the campaign is over")
+    assert f"{campaign}  done" in run("status").stdout
+    assert run("pause", "nobody-knows").returncode == 1

@@ -19,7 +19,7 @@ from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.record import Output, Record, Unit
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh_protos.inference.v1 import inference_pb2
@@ -68,14 +68,11 @@ class Enricher:
         letters = DeadLetters(self.dead, time.time)
         self.stage = EnrichStage(
             TASK,
-            self.accepted,
-            self.results,
+            EnrichContract(self.accepted, self.results, ROOM),
             letters,
             self.client,
             no_campaigns(registry, prefix, TASK),
             time.time,
-            ROOM,
-            30,
         )
         self.stage.load(0, {})
         self.stage.open(0, NoLedgers(), None)

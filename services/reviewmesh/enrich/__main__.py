@@ -16,7 +16,7 @@ from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.reprocess import Codecs, Reprocessing
 from reviewmesh.enrich.routes import FALLBACK, Limits
-from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.leaving.policy import Policy, PolicyProblem, read_policy
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
@@ -113,23 +113,28 @@ def build(
         result=contracts.codec(RESULT_OF[task]),
         answer=contracts.codec(REPROCESSED),
     )
-    return EnrichStage(
-        task=task,
-        accepted_codec=contracts.codec(ACCEPTED),
-        result_codec=contracts.codec(RESULT_OF[task]),
-        dead_letters=DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
-        client=client,
-        clock=wall_clock,
+    contract = EnrichContract(
+        accepted=contracts.codec(ACCEPTED),
+        result=contracts.codec(RESULT_OF[task]),
         max_result_bytes=contracts.max_bytes(RESULT_OF[task]),
-        reprocessing=Reprocessing(
-            task=task,
-            codecs=codecs,
-            campaigns=campaigns,
-            make_client=lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
-            clock=wall_clock,
-            max_answer_bytes=contracts.max_bytes(REPROCESSED),
-        ),
+    )
+    reprocessing = Reprocessing(
+        task=task,
+        codecs=codecs,
+        campaigns=campaigns,
+        make_client=lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
         live_late_s=settings.reprocess.live_late_s,
+        clock=wall_clock,
+        max_answer_bytes=contracts.max_bytes(REPROCESSED),
+    )
+    dead_letters = DeadLetters(contracts.codec(DEAD_LETTER), wall_clock)
+    return EnrichStage(
+        task,
+        contract,
+        dead_letters,
+        client=client,
+        reprocessing=reprocessing,
+        clock=wall_clock,
     )
 
 

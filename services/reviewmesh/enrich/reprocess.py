@@ -87,6 +87,7 @@ class Reprocessing:
         codecs: Codecs,
         campaigns: Campaigns,
         make_client: Callable[[], InferenceClient],
+        live_late_s: float,
         clock: Clock,
         max_answer_bytes: int,
     ) -> None:
@@ -94,6 +95,7 @@ class Reprocessing:
         self._codecs = codecs
         self._campaigns = campaigns
         self._make_client = make_client
+        self.live_late_s = live_late_s
         self._clock = clock
         self._max_answer_bytes = max_answer_bytes
         # Most meshes never have a campaign: no connections are kept for one.

@@ -20,7 +20,7 @@ from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
 from reviewmesh.join.published import Published
 from reviewmesh.join.reprocessed import AnswerCodecs, NoAnswer, Reprocessed
-from reviewmesh.join.resets import Resets
+from reviewmesh.join.resets import JoinerResets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
@@ -66,7 +66,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class JoinContract:
     """The codecs of the topics that the joiner reads and writes, and their largest records."""
 
     accepted: Codec
@@ -89,7 +89,7 @@ class Queries:
     enrichers: EnricherLedgers
 
 
-class Refused(ValueError):
+class ForeignRecord(ValueError):
     """A record that decodes but was not written by the mesh."""
 
 
@@ -105,7 +105,7 @@ class JoinStage:
 
     def __init__(
         self,
-        contract: Contract,
+        contract: JoinContract,
         queries: Queries,
         dead_letters: DeadLetters,
         windows: Windows,
@@ -121,7 +121,7 @@ class JoinStage:
         self._windows = windows
         self._clock = clock
         self._log = log
-        self._resets = Resets(queries.reader, contract.enriched, log)
+        self._resets = JoinerResets(queries.reader, contract.enriched, log)
         metrics.start_at_zero(self.service, "join")
         for task in TASKS:
             for outcome in ("published", "superseded", "failed", "unproven"):
@@ -216,7 +216,7 @@ class JoinStage:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
             self._refuse(record, error.cause, str(error))
-        except (Refused, NoAnswer) as error:
+        except (ForeignRecord, NoAnswer) as error:
             self._refuse(record, "INVALID", str(error))
         else:
             self._emit(record.partition, emissions)
@@ -225,7 +225,7 @@ class JoinStage:
         value = record.value or b""
         at_most = self._contract.max_accepted_bytes
         if len(value) > at_most:
-            raise Refused(
+            raise ForeignRecord(
                 f"expected an accepted review of at most {at_most:,} bytes, got {len(value):,}"
             )
         accepted = self._contract.accepted.decode_ours(value)
@@ -234,7 +234,7 @@ class JoinStage:
     def _result(self, record: Record, task: str) -> dict[str, Any]:
         result = self._contract.results[task].decode_ours(record.value or b"")
         if result["accepted_partition"] != record.partition or result["accepted_offset"] < 0:
-            raise Refused(
+            raise ForeignRecord(
                 f"expected a result of a review in {ACCEPTED}/{record.partition}, got one of "
                 f"{result['accepted_partition']}/{result['accepted_offset']}"
             )
