@@ -21,6 +21,7 @@ SECTIONS = frozenset(
         "KAFKA",
         "LAG",
         "LOG",
+        "OPENAI",
         "REGISTRY",
         "VLLM",
         "WORKER",
