@@ -13,6 +13,7 @@ import pytest
 
 from reviewmesh_worker.engines.interface import (
     Answer,
+    EngineLoad,
     EngineLoadError,
     EngineUnavailable,
     ItemFailure,
@@ -32,10 +33,23 @@ KEY = "sk-very-secret"
 GOOD = '{"label": "positive"}'
 TEXT = "Anna in Berlin was great."
 PRICES = """
-- {model: m-1, from: 2026-01-01, input_per_million: 1, cached_input_per_million: 0.5, output_per_million: 2}
+- model: m-1
+  from: 2026-01-01
+  input_per_million: 1
+  cached_input_per_million: 0.5
+  output_per_million: 2
 - {model: m-1, from: 2999-01-01, input_per_million: 9, output_per_million: 9}
 - {model: other, from: 2026-01-01, input_per_million: 7, output_per_million: 7}
 """
+
+
+IDLE = EngineLoad(running=0, waiting=0, kv_usage=0.0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for wakes nobody
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -51,10 +65,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(server: ScriptedOpenAI | None, **more: Any) -> Settings:
     given = {"model": "m-1", "api_key": KEY, "base_url": server and server.base_url, **more}
-    return Settings(
-        worker={"engine": "openai"},
-        openai={name: value for name, value in given.items() if value is not None},
-    )
+    provider = {name: value for name, value in given.items() if value is not None}
+    return Settings.model_validate({"worker": {"engine": "openai"}, "openai": provider})
 
 
 def engine_for(given: Settings) -> OpenAIEngine:
@@ -284,12 +296,10 @@ def test_a_caller_that_leaves_ends_the_request(server: ScriptedOpenAI) -> None:
 
     async def use(engine: OpenAIEngine) -> None:
         asking = asyncio.ensure_future(engine.infer("sentiment", [TEXT]))
-        while not engine.load().running:
-            await asyncio.sleep(0.01)
+        await until(lambda: engine.load().running > 0)
         asking.cancel()
         await asyncio.wait([asking])
-        while engine.load().running or engine.load().waiting:
-            await asyncio.sleep(0.01)
+        await until(lambda: engine.load() == IDLE)
 
     run(settings(server), use)
 
@@ -312,8 +322,7 @@ def test_no_request_is_sent_before_the_time_that_the_endpoint_names(
 
     async def use(engine: OpenAIEngine) -> None:
         asking = asyncio.ensure_future(engine.infer("sentiment", ["first"]))
-        while not server.requests or engine.load().running:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(server.requests) and not engine.load().running)
         # Another review waits as well.
         await asyncio.gather(asking, engine.infer("sentiment", ["second"]))
 
@@ -378,8 +387,7 @@ def test_an_endpoint_that_would_refuse_any_review_is_left_alone(
         assert words in engine.unavailable()
         assert KEY not in str(refused.value) + engine.unavailable() + caplog.text
         assert len(server.requests) == 1
-        while engine.unavailable():
-            await asyncio.sleep(0.01)
+        await until(lambda: not engine.unavailable())
         (answer,) = await engine.infer("sentiment", [TEXT])
         assert isinstance(answer.outcome, SentimentOutput)
 
@@ -400,8 +408,7 @@ def test_a_replaced_key_is_read_from_its_file(
         file.write_text("new\n")
         with pytest.raises(EngineUnavailable):
             await engine.infer("sentiment", [TEXT])
-        while engine.unavailable():
-            await asyncio.sleep(0.01)
+        await until(lambda: not engine.unavailable())
         await engine.infer("sentiment", [TEXT])
 
     run(settings(server, api_key=None, api_key_file=str(file)), use)
@@ -427,20 +434,15 @@ def test_after_some_failures_in_a_row_one_review_at_a_time_tries(
             (answer,) = await engine.infer("sentiment", [f"review {n}"], max_provider_requests=1)
             assert isinstance(answer.outcome, ItemFailure)
         assert "answers no more" in engine.unavailable()
-        while engine.unavailable():
-            await asyncio.sleep(0.01)
+        await until(lambda: not engine.unavailable())
         sent = len(server.requests)
         outcomes = await asyncio.gather(
-            *(
-                engine.infer("sentiment", [f"later {n}"], max_provider_requests=1)
-                for n in range(5)
-            ),
+            *(engine.infer("sentiment", [f"later {n}"], max_provider_requests=1) for n in range(5)),
             return_exceptions=True,
         )
         assert sum(isinstance(one, EngineUnavailable) for one in outcomes) == 4
         assert len(server.requests) == sent + 1
-        while engine.unavailable():
-            await asyncio.sleep(0.01)
+        await until(lambda: not engine.unavailable())
         server.always = None
         answers = await engine.infer("sentiment", [f"at last {n}" for n in range(5)])
         assert all(isinstance(answer.outcome, SentimentOutput) for answer in answers)
@@ -481,7 +483,9 @@ def test_wrong_settings_are_refused_without_the_key(given: dict[str, Any], told:
 
 def test_a_package_beside_a_provider_is_refused() -> None:
     with pytest.raises(ValueError, match="REVIEWMESH_WORKER__MODEL"):
-        Settings(worker={"engine": "openai", "model": "x"}, openai={"model": "m-1"})
+        Settings.model_validate(
+            {"worker": {"engine": "openai", "model": "x"}, "openai": {"model": "m-1"}}
+        )
 
 
 def test_the_worker_takes_in_no_more_than_the_endpoint_is_asked_soon() -> None:
