@@ -1,4 +1,4 @@
-"""Labelled rows as JSON lines, and whether they are rows of the tasks at hand."""
+"""Labelled rows as JSON lines, checked against the tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENTITIES_FILE: Final = "ner_dev.jsonl"
 
 
 class RowsError(ValueError):
-    """Rows that cannot be scored; the message names the file, the row and what is off."""
+    """Rows that cannot be scored; the message names the file, the row and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def parse_rows(lines: str) -> list[Row]:
-    # Not splitlines(): it would cut at separators that stand inside a text.
+    # Not splitlines(): it would split at separators inside of a text.
     return [json.loads(line) for line in lines.split("\n") if line.strip()]
 
 
