@@ -37,6 +37,7 @@ NAMES = frozenset(
         "FAULT_SEEDS",
         "FUZZ_RECORDS",
         "GRACE_S",
+        "INSIGHTS_PYTHON",
         "LOCAL_STACK",
         "POLICY",
         "PREFIX",
