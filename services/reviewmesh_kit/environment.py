@@ -36,6 +36,7 @@ NAMES = frozenset(
         "FAULT_SEEDS",
         "FUZZ_RECORDS",
         "GRACE_S",
+        "INSIGHTS_PYTHON",
         "LOCAL_STACK",
         "POLICY",
         "PREFIX",

@@ -175,6 +175,7 @@ def test_a_gzip_batch_that_the_process_dies_of_is_passed_over(
     assert 1 <= supervised.restarts <= RESTARTS_AT_MOST
 
 
+@pytest.mark.nightly
 def test_a_gzip_batch_amid_a_backlog(mesh: Mesh, gigabyte: tuple[bytes, int]) -> None:
     """What lies before it was fetched together with it, and comes out all the same."""
     mesh.processes["intake"].terminate()

@@ -131,7 +131,8 @@ class LiveTeacher:
         raise TeacherFailed(f"teacher {self._teacher.name}: {ATTEMPTS} attempts failed, {said}")
 
     async def _attempt(self, asked: Asked, task: Task, text: str) -> None:
-        call = await self._reserve(asked, task, text)
+        bound = bound_of(self._teacher, task, text)
+        call = await self._reserve(asked, text, bound)
         try:
             answer, cost = await self._call(task, text)
         except asyncio.CancelledError:
@@ -152,11 +153,11 @@ class LiveTeacher:
                 self._store.orphan(call, (asked, answer))
             else:
                 self._store.settle(asked, call, cost, answer)
+                check_bound(self._teacher, cost, bound)
         finally:
             self._settled.set()
 
-    async def _reserve(self, asked: Asked, task: Task, text: str) -> Call:
-        bound = bound_of(self._teacher, task, text)
+    async def _reserve(self, asked: Asked, text: str, bound: Spent) -> Call:
         while True:
             self._settled.clear()
             call = self._store.reserve(asked, key_of(text), bound, self._budget)
@@ -199,6 +200,16 @@ class LiveTeacher:
     async def _quiet(self) -> None:
         if (left := self._quiet_until - time.monotonic()) > 0:
             await asyncio.sleep(left)
+
+
+def check_bound(teacher: Teacher, cost: Spent, bound: Spent) -> None:
+    """Raises TeacherFailed where a call did cost more than it can: no budget would hold."""
+    if cost.prompt_tokens > bound.prompt_tokens or cost.completion_tokens > bound.completion_tokens:
+        raise TeacherFailed(
+            f"teacher {teacher.name} says that a call used {cost.prompt_tokens:,} and "
+            f"{cost.completion_tokens:,} tokens, of at most {bound.prompt_tokens:,} and "
+            f"{bound.completion_tokens:,}; no budget holds with such counts"
+        )
 
 
 def _short(error: openai.APIStatusError) -> str:

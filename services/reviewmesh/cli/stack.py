@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.local import programs
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.probes import Health
 from reviewmesh.local.stack import EmbeddedStack
@@ -159,6 +160,11 @@ def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, 
 
 def start_with_progress(stack: EmbeddedStack) -> StackInfo:
     """Start the mesh, showing downloads and each process as it becomes ready."""
+    if programs.insights_python() is None:
+        err.print(
+            "insights do not run: their environment is missing; `make setup` builds "
+            f".venv-insights, or set {programs.INSIGHTS_PYTHON} to the Python of another one"
+        )
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
