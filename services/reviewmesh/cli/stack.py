@@ -59,7 +59,9 @@ def up(
     stack = EmbeddedStack(default_state_dir())
     with _stop_on_sigterm(), _interrupted_in_order():
         info = start_with_progress(stack)
-        _print_addresses(stack, info)
+        err.print(f"broker   {info.bootstrap_servers}")
+        err.print(f"registry {info.registry_url}")
+        err.print(f"state    {stack.paths.state_dir}")
         if not detach:
             _watch(stack)
 
@@ -189,12 +191,6 @@ def start_with_progress(stack: EmbeddedStack) -> StackInfo:
             )
 
         return stack.up(progress=downloading, on_ready=ready)
-
-
-def _print_addresses(stack: EmbeddedStack, info: StackInfo) -> None:
-    err.print(f"broker   {info.bootstrap_servers}")
-    err.print(f"registry {info.registry_url}")
-    err.print(f"state    {stack.paths.state_dir}")
 
 
 def _watch(stack: EmbeddedStack) -> None:

@@ -62,12 +62,9 @@ class Startup:
                 return
             self.readiness.waits("start", problem)
             self._log.warning("waiting", waiting_for=problem)
-            self._pause()
-
-    def _pause(self) -> None:
-        until = time.monotonic() + RETRY_S
-        while time.monotonic() < until and not self.stopping:
-            time.sleep(STOP_SEEN_WITHIN_S)
+            until = time.monotonic() + RETRY_S
+            while time.monotonic() < until and not self.stopping:
+                time.sleep(STOP_SEEN_WITHIN_S)
 
     def _problem(self, admin: AdminClient) -> str:
         """What is missing now, with what to do; empty when nothing is."""

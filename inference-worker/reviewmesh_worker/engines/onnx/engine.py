@@ -61,7 +61,10 @@ class OnnxEngine:
         if self._batcher is None:
             return [NOT_STARTED] * len(texts)
         readings = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
-        return [_answer(task, reading) for reading in readings]
+        return [
+            Answer(reading if isinstance(reading, ItemFailure) else reading.output(task))
+            for reading in readings
+        ]
 
     def check(self) -> None:
         """The engine runs in this process; it counts as dead when a batch hangs."""
@@ -82,7 +85,3 @@ def open_engine(
     package: Package, tasks: Mapping[str, Task], settings: EngineSettings
 ) -> OnnxEngine:
     return OnnxEngine(package, tasks)
-
-
-def _answer(task: str, reading: Reading | ItemFailure) -> Answer:
-    return Answer(reading if isinstance(reading, ItemFailure) else reading.output(task))
