@@ -28,12 +28,10 @@ import structlog
 from reviewmesh.avro.codec import HEADER, Codec, load_schema, without_logical_types
 from reviewmesh.avro.registry import UnknownSchemaId, UnusableSchema
 from reviewmesh.avro.topics import load_topics, room_of
-from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.stage import Contract, IntakeStage
 from reviewmesh.kafka import record as names
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import Headers, Output, Record, Unit
-from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.inputs import Inputs
 from reviewmesh.loop.stage import Start
 from reviewmesh.settings import IntakeSettings
@@ -401,19 +399,21 @@ def build(schemas: Schemas) -> IntakeStage:
         name: Codec(schemas, f"{name}-value", topic.schema, topic.max_message_bytes)  # type: ignore[arg-type]
         for name, topic in TOPICS.items()
     }
-    log, reader = structlog.get_logger(), NothingBefore()
-    accepted, letters = codecs[ACCEPTED], codecs[DEAD_LETTER]
+    contract = Contract(
+        raw=codecs[RAW],
+        accepted=codecs[ACCEPTED],
+        replayed=codecs[REPLAYED],
+        dead_letter=codecs[DEAD_LETTER],
+        partitions=PARTITIONS,
+        max_raw_bytes=room_of(TOPICS[RAW]),
+        max_accepted_bytes=room_of(TOPICS[ACCEPTED]),
+    )
     stage = IntakeStage(
-        codecs[RAW],
-        accepted,
-        codecs[REPLAYED],
-        DeadLetters(letters, time.time),
-        Resets(reader, accepted, letters, PARTITIONS, log),  # type: ignore[arg-type]
-        reader,  # type: ignore[arg-type]
+        contract,
+        NothingBefore(),  # type: ignore[arg-type]
         time.time,
-        Contract(PARTITIONS, room_of(TOPICS[RAW]), room_of(TOPICS[ACCEPTED])),
-        IntakeSettings(dedupe_ids=1_000),
-        log,
+        settings=IntakeSettings(dedupe_ids=1_000),
+        log=structlog.get_logger(),
     )
     for partition in range(RAW_PARTITIONS):
         start = Start(RAW, 0, reset=False)

@@ -59,11 +59,9 @@ def running_mesh(
 ) -> Iterator[MeshSystem]:
     """Started and ready; ended when left."""
     system = MeshSystem(stack, folder, engine, workers_per_task)
-    try:
+    with system.mesh:
         system.mesh.start()
         yield system
-    finally:
-        system.mesh.stop()
 
 
 def pids_of(processes: dict[str, Process]) -> dict[str, int]:

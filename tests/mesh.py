@@ -61,6 +61,11 @@ class Process:
                 self.command, env=self.environment, stdout=log, stderr=log
             )
 
+    @property
+    def pid(self) -> int:
+        assert self.popen is not None, f"{self.name} was not started"
+        return self.popen.pid
+
     def signal(self, number: int) -> None:
         assert self.popen is not None
         self.popen.send_signal(number)
@@ -103,7 +108,7 @@ class Process:
 
 @dataclass
 class Mesh:
-    """Started with `start`, ended with `stop`; `worker` serves all tasks unless split."""
+    """Started with `start`, ended when it is left; `worker` serves all tasks unless split."""
 
     stack: TestStack
     prefix: str
@@ -122,6 +127,12 @@ class Mesh:
         self._records: dict[str, list[Any]] = defaultdict(list)
         names = [f"worker-{task}" for task in TASKS] if self.workers_per_task else ["worker"]
         self.worker_ports = {name: free_port() for name in names}
+
+    def __enter__(self) -> Mesh:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
 
     # -- processes ---------------------------------------------------------------------------
 
@@ -255,17 +266,21 @@ class Mesh:
         deadline = time.monotonic() + 30
         while unread and time.monotonic() < deadline:
             for message in consumer.consume(1000, 0.1):
-                if message.error() is not None:
-                    if message.error().code() == KafkaError._PARTITION_EOF:
-                        positions[message.partition()] = message.offset()
-                        unread.discard(message.partition())
+                partition, offset = message.partition(), message.offset()
+                error, value = message.error(), message.value()
+                assert partition is not None
+                assert offset is not None
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        positions[partition] = offset
+                        unread.discard(partition)
                     continue
-                positions[message.partition()] = message.offset() + 1
-                if message.value() is not None:
-                    record = codec.decode(message.value())
-                    record["_partition"] = message.partition()
-                    record["_offset"] = message.offset()
-                    record["_schema_id"] = int.from_bytes(message.value()[1:5], "big")
+                positions[partition] = offset + 1
+                if value is not None:
+                    record = codec.decode(value)
+                    record["_partition"] = partition
+                    record["_offset"] = offset
+                    record["_schema_id"] = int.from_bytes(value[1:5], "big")
                     record["_headers"] = dict(headers_of(message))
                     self._records[topic].append(record)
         consumer.close()

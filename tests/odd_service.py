@@ -17,8 +17,9 @@ import threading
 from typing import Any
 
 from reviewmesh.kafka.record import Record
-from reviewmesh.loop import loop
+from reviewmesh.loop import membership
 from reviewmesh.loop.loop import ConsumerLoop
+from reviewmesh.loop.membership import Membership
 
 MODULE, BEHAVIOUR = sys.argv[1:3]
 construct = ConsumerLoop.__init__
@@ -44,17 +45,17 @@ def construct_with_defect(self: Any, stage: Any, *arguments: Any) -> None:
 def subscribe_late(self: Any) -> None:
     """The first time not to the mesh's topics."""
     subscribe(self)
-    if self._consumer is first_consumers.setdefault("first", self._consumer):
-        self._consumer.unsubscribe()
+    if self.consumer is first_consumers.setdefault("first", self.consumer):
+        self.consumer.unsubscribe()
 
 
 if BEHAVIOUR == "is-left-out":
-    loop.SOON_ASSIGNED_S, loop.ASSIGNED_WITHIN_S = 5.0, 15.0
-    subscribe = ConsumerLoop._subscribe
+    membership.SOON_ASSIGNED_S, membership.ASSIGNED_WITHIN_S = 5.0, 15.0
+    subscribe = Membership.subscribe
     first_consumers: dict[str, Any] = {}
-    ConsumerLoop._subscribe = subscribe_late  # type: ignore[method-assign]
+    Membership.subscribe = subscribe_late  # type: ignore[method-assign]
 if BEHAVIOUR == "has-little-memory":
     resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, 600 << 20))
-ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign]
+ConsumerLoop.__init__ = construct_with_defect  # type: ignore[method-assign, assignment]
 sys.argv = [MODULE, *sys.argv[3:]]
 runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

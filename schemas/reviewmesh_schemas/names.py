@@ -1,13 +1,13 @@
-"""The names on the wire: tasks, topics and consumer groups, each without the mesh's prefix.
+"""The names of topics and consumer groups, each without the mesh's prefix; TASKS comes with them.
 
-`topics.yaml` says what each topic is; a test compares the two.
+`topics.yaml` describes each topic; a test compares the two.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-TASKS: Final = ("ner", "topic", "sentiment")
+from reviewmesh_protos.tasks import TASKS as TASKS
 
 RAW: Final = "reviews.raw"
 ACCEPTED: Final = "reviews.accepted"

@@ -83,7 +83,6 @@ DEAD_LETTER_CAUSES = {
     "OVERSIZE": "The text, the attributes, the headers or the whole record is larger than allowed, "
     "or its batch takes too much memory when it is decompressed.",
     "TOMBSTONE": "The record has no value. The mesh deletes nothing because of it.",
-    "REJECTED": "Not used by this version.",
     "FAILED": "The inference worker gave a final error for the review, or an answer that is not "
     "valid. The review comes out without the answer of this task.",
     "UNREADABLE": "The client cannot read the batch that holds the record, or the record makes the "

@@ -37,7 +37,6 @@ NAMES = frozenset(
         "LOCAL_STACK",
         "PREFIX",
         "SLOT",
-        "SLOTS",
         "STATE_DIR",
         "TEST_STACK",
         "VLLM_CAUSES",

@@ -60,7 +60,6 @@ AFTER_SECTION = {
 OTHER_NAMES = {
     "STATE_DIR": ("`.reviewmesh`", "Folder of the mesh that `reviewmesh up` runs."),
     "CACHE_DIR": ("the user's cache folder", "Folder of downloads and of models for vLLM."),
-    "SLOTS": ("", "Accepted and ignored."),
     "LOCAL_STACK": ("", "Set by `reviewmesh up`: marks the processes of one mesh."),
     "VLLM_CAUSES": ("", "Set by a worker: where vLLM's processes report why they failed."),
     "TEST_STACK": ("", "Tests: state folder of a running mesh to use, in place of a new one."),

@@ -16,12 +16,9 @@ from tests.mesh import Mesh
 @pytest.fixture(scope="module")
 def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("mesh")
-    mesh = Mesh(stack, f"e{folder.parent.name[-3:]}{folder.name[-1]}.", folder)
-    try:
+    with Mesh(stack, f"e{folder.parent.name[-3:]}{folder.name[-1]}.", folder) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @pytest.fixture

@@ -21,12 +21,9 @@ from tests.mesh import Mesh
 
 @pytest.fixture
 def mesh(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(stack, prefix, tmp_path)
-    try:
+    with Mesh(stack, prefix, tmp_path) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def _lines(text: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import FORWARDED_FROM, REPLAY, REPLAY_OF
@@ -41,7 +41,7 @@ def put(mesh: Mesh) -> Put:
         topic: str,
         key: str,
         value: bytes | dict[str, Any] | None,
-        headers: list[tuple[str, bytes | None]] | None = None,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> None:
         if isinstance(value, dict):
             value = mesh.codec(topic).encode(value)
@@ -167,7 +167,7 @@ def partitions(mesh: Mesh, admin: AdminClient) -> list[int]:
 
 
 def test_partitions_that_were_added_to_raw_are_read_too(mesh: Mesh, run: Run) -> None:
-    admin = AdminClient(mesh.kafka)
+    admin = AdminClient({**mesh.kafka})
     more = NewPartitions(mesh.prefix + "reviews.raw", PARTITIONS + 2)
     for done in admin.create_partitions([more]).values():
         done.result(10)

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from bench.fuzz import FIRST_STRANGER, OUR_IDS, RAW_PARTITIONS, Records, Schemas
 from reviewmesh.avro.codec import HEADER, load_schema
-from reviewmesh.kafka.record import FORWARDED_FROM, FORWARDED_MAC, Record
+from reviewmesh.kafka.record import FORWARDED_FROM, FORWARDED_MAC, Headers, Record, headers_of
 from tests.broker import TestStack, wait_until
 from tests.clients.programs import CLIENTS, addressed, run_together
 from tests.mesh import Mesh
@@ -48,17 +48,14 @@ def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder: Path = tmp_path_factory.mktemp("mesh")
     # What forged headers say is ignored: none of them knows the secret.
     secret = {"REVIEWMESH_INTAKE__FORWARDING_SECRET": "a secret of intake's own"}
-    mesh = Mesh(stack, f"f{folder.parent.name[-3:]}{folder.name[-1]}.", folder, secret)
-    mesh.apply_topics()
-    grown = NewPartitions(f"{mesh.prefix}reviews.raw", RAW_PARTITIONS)
-    admin = AdminClient(mesh.kafka)
-    [done] = admin.create_partitions([grown]).values()
-    done.result(30)
-    try:
+    with Mesh(stack, f"f{folder.parent.name[-3:]}{folder.name[-1]}.", folder, secret) as mesh:
+        mesh.apply_topics()
+        grown = NewPartitions(f"{mesh.prefix}reviews.raw", RAW_PARTITIONS)
+        admin = AdminClient({**mesh.kafka})
+        [done] = admin.create_partitions([grown]).values()
+        done.result(30)
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +188,11 @@ def ends_of(mesh: Mesh, topic: str) -> list[int]:
 
 
 def partitions_of(topic: str, mesh: Mesh) -> list[TopicPartition]:
-    found = AdminClient(mesh.kafka).list_topics(topic, timeout=10).topics[topic].partitions
+    found = AdminClient({**mesh.kafka}).list_topics(topic, timeout=10).topics[topic].partitions
     return [TopicPartition(topic, number) for number in sorted(found)]
 
 
-def everything_on_raw(mesh: Mesh) -> Iterator[tuple[Place, Sequence[tuple[str, bytes]]]]:
+def everything_on_raw(mesh: Mesh) -> Iterator[tuple[Place, Headers]]:
     topic = f"{mesh.prefix}reviews.raw"
     options = {"group.id": f"{mesh.prefix}fuzz", "enable.partition.eof": "true"}
     consumer = Consumer(mesh.kafka | options)
@@ -205,11 +202,14 @@ def everything_on_raw(mesh: Mesh) -> Iterator[tuple[Place, Sequence[tuple[str, b
         while unread:
             message = consumer.poll(20)
             assert message is not None
-            if message.error() is None:
-                yield (message.partition(), message.offset()), message.headers() or []
+            partition, offset, error = message.partition(), message.offset(), message.error()
+            assert partition is not None
+            assert offset is not None
+            if error is None:
+                yield (partition, offset), headers_of(message)
             else:
-                assert message.error().code() == KafkaError._PARTITION_EOF
-                unread.discard(message.partition())
+                assert error.code() == KafkaError._PARTITION_EOF
+                unread.discard(partition)
     finally:
         consumer.close()
 
@@ -218,7 +218,7 @@ def test_every_record_has_one_outcome(mesh: Mesh, written: dict[Place, Record]) 
     raw = dict(everything_on_raw(mesh))
     by_intake = raw.keys() - written.keys()
     assert all({FORWARDED_FROM, FORWARDED_MAC} <= {name for name, _ in raw[at]} for at in by_intake)
-    origins = {at: place(dict(raw[at])[FORWARDED_FROM]) for at in by_intake}
+    origins = {at: place(dict(raw[at])[FORWARDED_FROM] or b"") for at in by_intake}
     refused = [
         (letter["partition"], offset)
         for letter in mesh.dead_letters()

@@ -113,15 +113,12 @@ def observer(
     breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observer]:
     folder: Path = tmp_path_factory.mktemp("lag")
-    mesh = Mesh(breakable_stack, f"l{uuid.uuid4().hex[:8]}.", folder)
-    try:
+    with Mesh(breakable_stack, f"l{uuid.uuid4().hex[:8]}.", folder) as mesh:
         mesh.start()
         lag = mesh.add("lag")
         lag.start()
         mesh.wait_for(lag.is_ready, 30, "a first measurement")
         yield Observer(mesh, lag)
-    finally:
-        mesh.stop()
 
 
 def test_under_load_and_idle(observer: Observer) -> None:

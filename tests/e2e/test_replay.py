@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from reviewmesh.kafka.record import REPLAY_OF
 from tests.command_line import Run, reviewmesh
+from tests.faults.test_operators import Operator
 from tests.mesh import Mesh, review
 
 SOON_S = 40
@@ -30,6 +30,10 @@ def listed(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def all_but_the_last_are_replayed(run: Run, wanted: int) -> bool:
+    return len(listed(run)) == wanted and len(waiting(run)) == LETTERS
+
+
 def waiting(run: Run) -> list[dict[str, Any]]:
     return [letter for letter in listed(run) if not letter["replayed"]]
 
@@ -46,7 +50,7 @@ def test_replaying_all_again_and_again_sends_each_letter_once(mesh: Mesh, run: R
         assert turn == 1 or f"{LETTERS * (turn - 1)} skipped that were replayed" in done.stderr
         wanted = LETTERS * (turn + 1)
         mesh.wait_for(
-            lambda wanted=wanted: len(listed(run)) == wanted and len(waiting(run)) == LETTERS,
+            partial(all_but_the_last_are_replayed, run, wanted),
             SOON_S,
             f"{wanted} letters, all but the last replayed",
         )
@@ -101,12 +105,7 @@ def test_copied_headers_cost_no_review_and_a_true_replay_nothing(mesh: Mesh, run
 def test_letters_of_a_topic_that_was_made_anew_were_not_replayed(mesh: Mesh, run: Run) -> None:
     """Also where the very same records come to lie where they lay."""
     old = {letter["place"]: letter["value"] for letter in listed(run) if letter["replayed"]}
-    admin, topic = AdminClient(mesh.kafka), f"{mesh.prefix}reviews.dead-letter"
-    admin.delete_topics([topic])[topic].result(30)
-    mesh.wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, SOON_S, "it is gone")
-    time.sleep(1)
-    mesh.apply_topics()
-    mesh.wait_for(lambda: topic in admin.list_topics(timeout=10).topics, SOON_S, "it is there")
+    Operator(mesh).make_anew("reviews.dead-letter")
     mesh.publish(review(f"empty-{number}", " ") for number in range(LETTERS))
     mesh.wait_for(lambda: len(listed(run)) == LETTERS, SOON_S, "a letter of each")
     assert {letter["place"]: letter["value"] for letter in listed(run)}.items() <= old.items()

@@ -40,12 +40,9 @@ def swapping(
         "REVIEWMESH_WORKER__MODEL_REGISTRY": str(registry.folder),
         "REVIEWMESH_WORKER__SWAP": request.param,
     }
-    mesh = Mesh(stack, prefix, tmp_path, settings, worker_command=["reviewmesh_worker"])
-    try:
+    with Mesh(stack, prefix, tmp_path, settings, worker_command=["reviewmesh_worker"]) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def test_a_promotion_and_a_rollback_under_load_fail_lose_and_repeat_nothing(

@@ -79,7 +79,7 @@ def test_bad_input_becomes_dead_letters_with_the_original_bytes(mesh: Mesh) -> N
             "status": "OK",
         }
     )
-    bad = {
+    bad: dict[str, list[bytes | None]] = {
         "MALFORMED": [good[:-5], b"", b"plain text", good + b"!"],
         "UNKNOWN_SCHEMA": [struct.pack(">bI", 0, 999_999) + good[5:]],
         "INVALID": [

@@ -24,12 +24,9 @@ def pytest_generate_tests(metafunc: Any) -> None:
 @pytest.fixture(scope="module")
 def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("mesh")
-    mesh = Mesh(breakable_stack, f"f{folder.name[-1]}{os.getpid()}.", folder)
-    try:
+    with Mesh(breakable_stack, f"f{folder.name[-1]}{os.getpid()}.", folder) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @pytest.fixture

@@ -26,12 +26,9 @@ GZIP_BYTES = 1_000_000_000
 
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(breakable_stack, prefix, tmp_path)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,9 @@ KILLS = 20
 
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(breakable_stack, prefix, tmp_path)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def replace(mesh: Mesh, name: str, defect: str) -> Process:
@@ -114,6 +112,10 @@ def test_a_record_that_ends_the_process_is_set_aside_and_no_other(mesh: Mesh, na
         assert {record["tasks"]["topic"]["status"] for record in failed} == {"FAILED"}
 
 
+def is_past(moment: float) -> bool:
+    return time.monotonic() > moment
+
+
 def test_kills_at_random_set_nothing_aside(mesh: Mesh, seed: int) -> None:
     chance = random.Random(seed)
     published = reviews(4_000, tag=f"k{seed}")
@@ -125,7 +127,7 @@ def test_kills_at_random_set_nothing_aside(mesh: Mesh, seed: int) -> None:
         process.start()
         # Some die before they are ready, some at work.
         lives_until = time.monotonic() + chance.uniform(0.3, 2.5)
-        mesh.wait_for(lambda until=lives_until: time.monotonic() > until, 5, "its time is over")
+        mesh.wait_for(partial(is_past, lives_until), 5, "its time is over")
     mesh.script()
     assert_exactly_once(published, mesh.wait_enriched(len(published), 120))
     assert mesh.dead_letters() == []

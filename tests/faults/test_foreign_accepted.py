@@ -18,12 +18,9 @@ ENRICHERS_AND_JOINER = 4
 
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(breakable_stack, prefix, tmp_path)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path) as mesh:
         mesh.start(120)
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def test_each_foreign_record_costs_itself_only(mesh: Mesh) -> None:

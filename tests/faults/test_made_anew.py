@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,10 @@ SOON_S = 30
 @pytest.fixture(scope="module")
 def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("mesh")
-    mesh = Mesh(breakable_stack, f"anew{folder.name[-1]}{os.getpid()}.", folder)
-    try:
+    with Mesh(breakable_stack, f"anew{folder.name[-1]}{os.getpid()}.", folder) as mesh:
         mesh.start()
         restart_broker(mesh)
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def restart_broker(mesh: Mesh) -> None:
@@ -74,7 +72,7 @@ def flows(mesh: Mesh, tag: str, count: int = 60, within_s: float = SOON_S) -> No
 
 
 def pids(mesh: Mesh) -> dict[str, int]:
-    return {name: mesh.processes[name].popen.pid for name in SERVICES}  # type: ignore[union-attr]
+    return {name: mesh.processes[name].pid for name in SERVICES}
 
 
 def logged(mesh: Mesh, words: str) -> list[str]:
@@ -153,7 +151,7 @@ def test_live(mesh: Mesh, topic: str) -> None:
     before, still = pids(mesh), len(logged(mesh, "stands still"))
     delete(mesh, topic)
     for name in USERS[topic]:
-        mesh.wait_for(lambda name=name: says_missing(mesh, name, topic), 20, f"{name} misses it")
+        mesh.wait_for(partial(says_missing, mesh, name, topic), 20, f"{name} misses it")
     mesh.apply_topics()
     flows(mesh, f"after-{topic}")
     caught_up(mesh)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -28,12 +28,9 @@ SOON_S = 30
 
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(breakable_stack, prefix, tmp_path)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 class Operator:
@@ -41,7 +38,7 @@ class Operator:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.admin = AdminClient(mesh.kafka)
+        self.admin = AdminClient({**mesh.kafka})
 
     def make_anew(self, topic: str) -> None:
         name = self.mesh.prefix + topic
@@ -109,10 +106,10 @@ def flows(mesh: Mesh, tag: str) -> None:
 @pytest.mark.parametrize("topic", ["reviews.raw", "reviews.accepted", "reviews.topic"])
 def test_a_topic_made_anew_is_read_from_its_beginning(mesh: Mesh, topic: str) -> None:
     flows(mesh, "before")
-    pids = {name: process.popen.pid for name, process in mesh.processes.items()}
+    pids = {name: process.pid for name, process in mesh.processes.items()}
     Operator(mesh).make_anew(topic)
     flows(mesh, "after")
-    assert {name: process.popen.pid for name, process in mesh.processes.items()} == pids
+    assert {name: process.pid for name, process in mesh.processes.items()} == pids
 
 
 def test_a_topic_made_anew_while_its_readers_are_down(mesh: Mesh) -> None:

@@ -42,7 +42,7 @@ def reset(mesh: Mesh, group: str, topics: Iterable[str], to: str | int) -> None:
                 at.offset = low if to == EARLIEST else high
             offsets.append(at)
     consumer.close()
-    admin = AdminClient(mesh.kafka)
+    admin = AdminClient({**mesh.kafka})
     wanted = ConsumerGroupTopicPartitions(name, offsets)
 
     def accepted() -> bool:
@@ -348,6 +348,6 @@ def test_a_live_group_cannot_be_reset(mesh: Mesh) -> None:
     name = f"{mesh.prefix}reviewmesh-joiner"
     at = TopicPartition(mesh.prefix + ACCEPTED, 0, 0)
     wanted = ConsumerGroupTopicPartitions(name, [at])
-    admin = AdminClient(mesh.kafka)
+    admin = AdminClient({**mesh.kafka})
     done = admin.alter_consumer_group_offsets([wanted])[name].result(30)
     assert [item.error.name() for item in done.topic_partitions] == ["UNKNOWN_MEMBER_ID"]

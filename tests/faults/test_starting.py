@@ -22,13 +22,10 @@ READY_WITHIN_S = 60
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
     """Topics are applied; of the processes only the worker runs."""
-    mesh = Mesh(breakable_stack, prefix, tmp_path)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path) as mesh:
         mesh.apply_topics()
         mesh.add("worker").start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @contextmanager

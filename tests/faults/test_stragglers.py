@@ -21,14 +21,11 @@ EDITED_EVERY = 10
 
 @pytest.fixture
 def mesh(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(
+    with Mesh(
         breakable_stack, prefix, tmp_path, {"REVIEWMESH_JOIN__STRAGGLER_S": str(STRAGGLER_S)}
-    )
-    try:
+    ) as mesh:
         mesh.start(120)
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def with_edits(first: list[dict[str, Any]]) -> list[dict[str, Any]]:

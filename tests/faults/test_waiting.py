@@ -18,12 +18,9 @@ MAX_WAIT_S = 5
 def impatient(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
     """A mesh with a pool of its own per task and a `max_wait` of seconds."""
     settings = {"REVIEWMESH_JOIN__MAX_WAIT_S": str(MAX_WAIT_S)}
-    mesh = Mesh(breakable_stack, prefix, tmp_path, settings, workers_per_task=True)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path, settings, workers_per_task=True) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def test_a_dead_task_times_out_and_completes_as_a_higher_revision(impatient: Mesh) -> None:
@@ -48,12 +45,9 @@ def test_a_dead_task_times_out_and_completes_as_a_higher_revision(impatient: Mes
 
 @pytest.fixture
 def patient(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
-    mesh = Mesh(breakable_stack, prefix, tmp_path, workers_per_task=True)
-    try:
+    with Mesh(breakable_stack, prefix, tmp_path, workers_per_task=True) as mesh:
         mesh.start()
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def test_a_minute_without_workers_of_one_task_loses_nothing(patient: Mesh) -> None:

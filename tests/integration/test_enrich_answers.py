@@ -39,7 +39,7 @@ class Stranger:
 
     def __init__(self) -> None:
         self.answer: Answer = good
-        handler = grpc.unary_unary_rpc_method_handler(
+        handler: Any = grpc.unary_unary_rpc_method_handler(
             lambda request, context: self.answer(request),
             request_deserializer=inference_pb2.InferRequest.FromString,
         )
@@ -103,15 +103,13 @@ class Enricher:
 class NoLedgers:
     """The enricher asks nothing of them."""
 
-    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool:
+    def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
         raise AssertionError
-
-    is_ahead = is_unfinished
 
     def head(self, topic: str, partition: int) -> int:
         raise AssertionError
 
-    position = head
+    position = topic_id = head
 
 
 def size(output: Output) -> int:
@@ -146,7 +144,13 @@ def results(*results: inference_pb2.Result, lineage: bool = True) -> bytes:
 
 
 def entity(**fields: Any) -> inference_pb2.Result:
-    whole = {"start": 0, "end": 4, "text": "Anna", "label": "person", "score": 0.5} | fields
+    whole: dict[str, Any] = {
+        "start": 0,
+        "end": 4,
+        "text": "Anna",
+        "label": "person",
+        "score": 0.5,
+    } | fields
     entities = [inference_pb2.Entity(**whole)]
     return inference_pb2.Result(id="0", ner=inference_pb2.NerOutput(entities=entities))
 

@@ -87,7 +87,7 @@ def texts(count: int) -> list[str]:
     return [f"Number {number} came from Anna" for number in range(count)]
 
 
-def refusal(call: Callable[[], object]) -> grpc.RpcError:
+def refusal(call: Callable[[], object]) -> Any:
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return caught.value
@@ -415,11 +415,10 @@ def accepted(codec: Codec, count: int) -> list[bytes]:
 def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
     stack: TestStack, prefix: str, tmp_path: Path
 ) -> None:
-    mesh = Mesh(stack, prefix, tmp_path)
-    mesh.apply_topics()
-    enricher = mesh.add("enricher-ner")
-    enricher.start()
-    try:
+    with Mesh(stack, prefix, tmp_path) as mesh:
+        mesh.apply_topics()
+        enricher = mesh.add("enricher-ner")
+        enricher.start()
         address = f"127.0.0.1:{mesh.worker_ports['worker']}"
         missing = f"no worker for task ner reachable at {address}"
         mesh.wait_for(lambda: missing in enricher.get("/readyz")[1], 20, "/readyz names it")
@@ -441,8 +440,6 @@ def test_an_enricher_without_workers_says_whom_it_misses_and_stops_at_once(
         mesh.wait_for(lambda: serving in enricher.get("/metrics")[1], 20, "it has a worker")
         mesh.wait_for(lambda: len(mesh.read("reviews.ner")) == 5, 20, "all five have results")
         assert {record["status"] for record in mesh.read("reviews.ner")} == {"OK"}
-    finally:
-        mesh.stop()
 
 
 def partly_answered(worker: ScriptedWorker, drive: DriverFactory, delay_ms: int) -> Driver:

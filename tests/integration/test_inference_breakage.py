@@ -69,6 +69,9 @@ class Peer(inference_pb2_grpc.InferenceServiceServicer):
         )
         yield inference_pb2.InferStreamResponse(results=answer.results)
 
+    def Describe(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     def times(self, text: str) -> list[float]:
         """When calls with that item came."""
         return [at for at, texts in self.calls if text in texts]

@@ -159,10 +159,8 @@ def wait_counted(process: Process, records: int) -> None:
 @pytest.fixture
 def trends(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Trends]:
     trends = Trends(stack, prefix, tmp_path)
-    try:
+    with trends.mesh:
         yield trends
-    finally:
-        trends.mesh.stop()
 
 
 def test_killed_twice_the_insights_equal_a_recount(trends: Trends) -> None:

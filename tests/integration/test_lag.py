@@ -14,8 +14,9 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.lag.offsets import Broker
@@ -44,7 +45,7 @@ class Topic:
             {"bootstrap.servers": self.servers, "transactional.id": self.name, "linger.ms": 0}
         )
         self.producer.init_transactions(20)
-        self.meter = self.watch(WatchedGroup(self.group, "", ((self.name, 0),)))
+        self.meter = self.watch(WatchedGroup(self.group, "", (BrokerPartition(self.name, 0),)))
 
     def watch(self, group: WatchedGroup) -> LagMeter:
         settings = Settings(kafka=KafkaSettings(bootstrap_servers=self.servers))
@@ -180,8 +181,10 @@ def test_a_transaction_that_stays_open_is_lag_for_those_who_wait_behind_it(topic
 
 def test_groups_come_and_go(topic: Topic) -> None:
     name = f"someone else's {topic.name}"
-    places = ((topic.name, 0), (f"{topic.name} that is not there", 0))
-    meter = topic.watch(WatchedGroup(name, "", places, reads_all=False))
+    partitions = tuple(
+        BrokerPartition(name, 0) for name in (topic.name, f"{topic.name} that is not there")
+    )
+    meter = topic.watch(WatchedGroup(name, "", partitions, reads_all=False))
     try:
         assert measured(meter).rows == ()
         topic.write(50, 40)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.ports import is_free

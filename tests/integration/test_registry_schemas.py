@@ -95,7 +95,7 @@ class Nonsense(BaseHTTPRequestHandler):
 def nonsense() -> Iterator[tuple[SchemaRegistry, type[Nonsense]]]:
     handler = type("Handler", (Nonsense,), {"answers": {"/subjects": (200, b"[]")}, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.handle_error = lambda request, address: None  # type: ignore[method-assign]
+    server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield SchemaRegistry(f"http://127.0.0.1:{server.server_port}"), handler

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, assert_exactly_once, review
@@ -19,11 +19,8 @@ WITHIN_S = 60
 @pytest.fixture
 def mesh(stack: TestStack, prefix: str, tmp_path: Path) -> Iterator[Mesh]:
     """Nothing of it runs yet, and it has no topics."""
-    mesh = Mesh(stack, prefix, tmp_path)
-    try:
+    with Mesh(stack, prefix, tmp_path) as mesh:
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def admin(mesh: Mesh) -> AdminClient:

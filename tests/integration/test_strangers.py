@@ -34,17 +34,16 @@ GOOD_WITHIN_S = 20
 def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Intake alone."""
     folder: Path = tmp_path_factory.mktemp("strangers")
-    mesh = Mesh(stack, f"s{folder.parent.name[-4:]}.", folder)
-    mesh.apply_topics()
-    mesh.add("intake").start()
-    mesh.wait_ready()
-    pulse = Pulse(mesh.processes["intake"])
-    pulse.start()
-    try:
-        yield mesh
-    finally:
-        pulse.end()
-        mesh.stop()
+    with Mesh(stack, f"s{folder.parent.name[-4:]}.", folder) as mesh:
+        mesh.apply_topics()
+        mesh.add("intake").start()
+        mesh.wait_ready()
+        pulse = Pulse(mesh.processes["intake"])
+        pulse.start()
+        try:
+            yield mesh
+        finally:
+            pulse.end()
     print(f"slowest /healthz {pulse.slowest_s:.2f} s of {pulse.asked}")
     assert pulse.failed == 0
 

@@ -96,7 +96,9 @@ def test_a_model_says_the_same_of_a_review_alone(prompts: ChatPrompts, model: An
 
 
 @torch.no_grad()
-def test_a_merged_adapter_says_what_base_and_adapter_say(prompts: ChatPrompts, tokenizer: Any):
+def test_a_merged_adapter_says_what_base_and_adapter_say(
+    prompts: ChatPrompts, tokenizer: Any
+) -> None:
     torch.manual_seed(4)
     base = from_scratch(_NUMBERS, CONTEXT, tokenizer).eval()
     ids = torch.tensor(prompts.prompts(["Delivery was great, and Maria helped."]))

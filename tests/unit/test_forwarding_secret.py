@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from reviewmesh.local import programs, state
 from reviewmesh.local.paths import StackPaths
@@ -31,6 +31,6 @@ def test_intake_alone_is_given_it() -> None:
 
 def test_a_short_one_is_refused_and_none_is_shown() -> None:
     with pytest.raises(ValidationError) as caught:
-        IntakeSettings(forwarding_secret="short")
+        IntakeSettings(forwarding_secret=SecretStr("short"))
     assert "short'" not in str(caught.value)
-    assert "s" * 16 not in repr(IntakeSettings(forwarding_secret="s" * 16))
+    assert "s" * 16 not in repr(IntakeSettings(forwarding_secret=SecretStr("s" * 16)))

@@ -34,6 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
 def problems(environment: Environment, **variables: str) -> str:
     with pytest.raises((ValidationError, SettingsError)) as caught:
         environment(**variables)
+    assert isinstance(caught.value, ValidationError | SettingsError)
     return "\n".join(kit.problems(caught.value))
 
 

@@ -12,6 +12,7 @@ import torch
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import WEIGHTS_FILE, read_config
 from reviewmesh_worker.engines.encoder.windows import cut, gather, judge
+from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.engines.vllm.derived import huggingface_form, network_of
 from reviewmesh_worker.packages.manifest import Package
@@ -97,5 +98,6 @@ def test_asking_for_nothing_gives_nothing() -> None:
 
     engine = VllmEncoderEngine(BUNDLED, load_tasks(), VllmSettings())
     (answer,) = asyncio.run(engine.infer("ner", ["before it has started"]))
+    assert isinstance(answer.outcome, ItemFailure)
     assert answer.outcome.code == "UNAVAILABLE"
     assert np.isclose(engine.load().kv_usage, 0.0)

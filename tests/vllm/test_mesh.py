@@ -60,12 +60,9 @@ def mesh(
         "REVIEWMESH_WORKER__MAX_IN_FLIGHT": str(ADMITTED),
     }
     folder = tmp_path_factory.mktemp("mesh")
-    mesh = Mesh(stack, "vllm.", folder, settings, worker_command=["reviewmesh_worker"])
-    try:
+    with Mesh(stack, "vllm.", folder, settings, worker_command=["reviewmesh_worker"]) as mesh:
         mesh.start(LOADING_S)
         yield mesh
-    finally:
-        mesh.stop()
 
 
 def distinct(count: int, tag: str) -> list[dict[str, Any]]:
@@ -140,7 +137,8 @@ def flood(mesh: Mesh) -> Iterator[list[int]]:
                 texts = [f"Flood {number}, {turn}, {at}" for at in range(ADMITTED // 2)]
                 try:
                     stub.Infer(infer(texts, SENTIMENT), timeout=60)
-                except grpc.RpcError as error:
+                except grpc.RpcError as refused:
+                    error: Any = refused
                     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                     hints.append(int(dict(error.trailing_metadata())["retry-after-ms"]))
                     ended.wait(min(hints[-1], 1_000) / 1_000)

@@ -126,10 +126,10 @@ def evaluate(
         report = evaluate_engine(
             here.engine(asked, engine),
             read_dev_rows(data, asked.fitting(here.tasks)),
-            here.tasks,
-            _command(),
-            step,
-            [here.engine(rival) for rival in rivals],
+            tasks=here.tasks,
+            command=_command(),
+            step=step,
+            against=[here.engine(rival) for rival in rivals],
         )
         folder = output or asked.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,9 @@ def gate(
         for task, rival in here.rivals(asked, against).items():
             contested.setdefault(None if rival is None else rival.digest, []).append(task)
         results = {
-            serving: check(report, asked.digest, made_for(asked, tasks), rules, serving)
+            serving: check(
+                report, asked.digest, tasks=made_for(asked, tasks), gate=rules, serving=serving
+            )
             for serving, tasks in contested.items()
         }
     console = Console()

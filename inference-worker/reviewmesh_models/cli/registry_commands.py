@@ -117,7 +117,9 @@ def promote(
     """Let a package serve its tasks if it passed its gate. Workers follow within seconds."""
     with _refusing():
         found, tasks = _opened(registry)
-        now = found.promote(id, tasks, gate_of(found.gate_file), task or (), force.strip())
+        now = found.promote(
+            id, tasks, check=gate_of(found.gate_file), only=task or (), forced_because=force.strip()
+        )
     Console().print(f"{id} serves {', '.join(now)}")
 
 

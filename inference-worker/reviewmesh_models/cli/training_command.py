@@ -38,7 +38,9 @@ def train(
     """Make a package from labelled rows; the same command goes on where it was stopped."""
     console = Console()
     try:
-        train_package(read_config(config), load_tasks(tasks), data, output, console)
+        train_package(
+            read_config(config), load_tasks(tasks), data=data, output=output, console=console
+        )
     except ModuleNotFoundError as error:
         raise ended(
             WRONG_USAGE,

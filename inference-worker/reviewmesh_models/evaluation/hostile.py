@@ -93,7 +93,9 @@ def hostile_texts(
                 _topic_not_predicted(number, predicted, tasks) if "{topic}" in template else None
             )
             text = template.format(review=reviews[number], label=label, topic=topic)
-            made.append(HostileText(family, number, text, label, topic))
+            made.append(
+                HostileText(family=family, review=number, text=text, label=label, topic=topic)
+            )
     return made
 
 

@@ -97,7 +97,11 @@ def _against(against: Against) -> str:
             _number(f"{against.scores[name].value:.4f}"),
             _number(f"{difference.value:+.4f}"),
             _number(f"{difference.low:+.3f} to {difference.high:+.3f}"),
-            _plot(plots.interval(difference.low, difference.value, difference.high, -reach, reach)),
+            _plot(
+                plots.interval(
+                    difference.low, difference.value, high=difference.high, start=-reach, end=reach
+                )
+            ),
         ]
         for name, difference in against.differences.items()
     ]
@@ -216,7 +220,7 @@ def _score(score: Score, form: str = ".3f") -> list[str]:
     return [
         _number(f"{score.value:{form}}"),
         _number(f"{score.low:.3f} to {score.high:.3f}"),
-        _plot(plots.interval(score.low, score.value, score.high, 0, 1)),
+        _plot(plots.interval(score.low, score.value, high=score.high, start=0, end=1)),
     ]
 
 

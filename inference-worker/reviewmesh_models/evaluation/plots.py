@@ -59,8 +59,12 @@ def confusion(of: Confusion, no_answer: str) -> str:
             )
             shade = "on-dark" if share > 0.5 else ""
             middle = x + _CELL / 2 - 1
-            parts.append(_text(middle, y + _CELL / 2, str(count), "middle", shade))
-            parts.append(_text(middle, y + _CELL / 2 + 16, f"{share:.0%}", "middle", shade))
+            parts.append(
+                _text(middle, y + _CELL / 2, text=str(count), anchor="middle", shade=shade)
+            )
+            parts.append(
+                _text(middle, y + _CELL / 2 + 16, text=f"{share:.0%}", anchor="middle", shade=shade)
+            )
     width, height = left + len(columns) * _CELL, top + len(of.labels) * _CELL
     return _svg(width, height, "confusion matrix", "".join(parts))
 

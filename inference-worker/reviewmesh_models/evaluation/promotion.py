@@ -19,9 +19,9 @@ def gate_of(gate_file: Path) -> Check:
             result = check(
                 read_report(candidate.folder),
                 candidate.digest,
-                made_for(candidate, tasks),
-                read_gate(gate_file if gate_file.is_file() else None),
-                None if serving is None else serving.digest,
+                tasks=made_for(candidate, tasks),
+                gate=read_gate(gate_file if gate_file.is_file() else None),
+                serving=None if serving is None else serving.digest,
             )
         except (ReportError, GateError) as error:
             return [str(error)]

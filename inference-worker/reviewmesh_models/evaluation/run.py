@@ -81,7 +81,9 @@ def evaluate_engine(
     `tasks` are all that there are; scored are those that the engine answers. `against` are
     engines of other packages, for the same rows. Raises EngineLoadError and EngineDead.
     """
-    return asyncio.run(_evaluate(engine, rows, tasks, command, step, against))
+    return asyncio.run(
+        _evaluate(engine, rows, all_tasks=tasks, command=command, step=step, against=against)
+    )
 
 
 def name_of(engine: Engine) -> PackageName:

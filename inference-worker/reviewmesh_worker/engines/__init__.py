@@ -1,1 +1,1 @@
-"""Engines turn texts into task outputs; `interface` is what a server needs to know of them."""
+"""Engines turn texts into task outputs; `interface` is all that the server knows of them."""

@@ -29,7 +29,7 @@ MAX_WAITING: Final = 4096
 # The tasks of a backlog drift apart: the last to send a text should still hit the cache.
 MAX_CACHED: Final = 32_768
 HANGS_AFTER_S: Final = 120.0
-"""The longest time that a caller waits: a batch that runs longer will not return."""
+"""A batch that runs longer than this is taken to hang: no caller waits that long."""
 MAX_BATCH_CODE_POINTS: Final = 32_000
 """Bounds a batch of long texts, so that a short text does not wait minutes behind it."""
 
@@ -123,7 +123,7 @@ class Batcher(Generic[T]):
         if self._closed:
             return _closing()
         if len(self._waiting) >= self._max_waiting:
-            message = f"{self._max_waiting} texts are in line already; try again later"
+            message = f"{self._max_waiting} texts are queued already; retry later"
             return ItemFailure("RESOURCE_EXHAUSTED", message, retryable=True)
         return None
 

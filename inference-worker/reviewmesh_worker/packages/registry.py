@@ -233,7 +233,9 @@ class Registry:
                 raise NotPassed(f"{id} may not serve: {'; '.join(failures)}")
             gate: GateOutcome = "forced" if failures else "passed"
             entry = Entry(package=id, digest=package.digest, gate=gate, at=_now())
-            self._record("promote", now, entry, forced_because, failures)
+            self._record(
+                "promote", now, entry=entry, forced_because=forced_because, failures=failures
+            )
             for task, was in now.items():
                 candidate = None if _is(was.candidate, package) else was.candidate
                 aliases = Aliases(serving=entry, candidate=candidate, previous=was.serving)

@@ -288,5 +288,9 @@ def _avro_schema(schema_id: int, body: dict[str, Any]) -> Any:
 
 def registry_of(settings: RegistrySettings, timeout_s: float = 2.0) -> SchemaRegistry:
     return SchemaRegistry(
-        settings.url, settings.username, settings.password, timeout_s, settings.ssl_context()
+        url=settings.url,
+        username=settings.username,
+        password=settings.password,
+        timeout_s=timeout_s,
+        verify=settings.ssl_context(),
     )

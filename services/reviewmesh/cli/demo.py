@@ -24,7 +24,7 @@ from reviewmesh.cli.terminal import err, out
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.query.connection import Connection, connect_embedded
-from reviewmesh.query.reading import EndReached, Reader, offsets, places, reader
+from reviewmesh.query.reading import EndReached, Reader, offsets, partitions_of, reader
 from reviewmesh.query.reconciliation import Reconciliation
 from reviewmesh_schemas.names import ENRICHED
 
@@ -69,13 +69,19 @@ def sample_lines() -> list[str]:
 
 
 def _run_samples(connection: Connection, began: float) -> None:
-    watched = places(connection, *Reconciliation.TOPICS)
+    watched = partitions_of(connection, *Reconciliation.TOPICS)
     reconciliation = Reconciliation(connection)
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
         outcome = Outcome()
-        publish_lines(connection, map(str.encode, lines), None, lambda _id: None, outcome)
+        publish_lines(
+            connection,
+            map(str.encode, lines),
+            rate=None,
+            on_generated=lambda _id: None,
+            outcome=outcome,
+        )
         if outcome.failures or outcome.refused:
             raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
         out.print(f"{len(lines)} reviews published; what comes out:")

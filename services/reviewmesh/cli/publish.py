@@ -65,7 +65,7 @@ def publish(
     with _lines(file) as lines:
         connection = connect()
         try:
-            publish_lines(connection, lines, rate, print, outcome)
+            publish_lines(connection, lines, rate=rate, on_generated=print, outcome=outcome)
         # Also after Ctrl-C, or when the broker went away: what was published stays published.
         finally:
             err.print(f"{len(outcome.places)} published, {outcome.refused} refused")
@@ -135,11 +135,11 @@ class _Publisher:
         send(
             self.producer,
             self._topic,
-            partition_of(key, self._partitions),
-            key,
-            value,
-            [(TRACEPARENT, new_traceparent())],
-            delivered,
+            partition=partition_of(key, self._partitions),
+            key=key,
+            value=value,
+            headers=[(TRACEPARENT, new_traceparent())],
+            on_delivery=delivered,
         )
         return review["review_id"] if generated else None
 

@@ -26,13 +26,13 @@ def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
     client = InferenceClient(task, endpoints)
     client.start()
     return EnrichStage(
-        task,
-        contracts.codec(ACCEPTED),
-        contracts.codec(RESULT_OF[task]),
-        DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
-        client,
-        wall_clock,
-        contracts.max_bytes(RESULT_OF[task]),
+        task=task,
+        accepted_codec=contracts.codec(ACCEPTED),
+        result_codec=contracts.codec(RESULT_OF[task]),
+        dead_letters=DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
+        client=client,
+        clock=wall_clock,
+        max_result_bytes=contracts.max_bytes(RESULT_OF[task]),
     )
 
 

@@ -1,16 +1,16 @@
-"""One worker's circuit breaker, and how many items it may have. Pure: the clock is an argument.
+"""One worker's circuit breaker, and how many items it may have in flight. Pure: the clock is an
+argument.
 
-A worker starts ejected and a good health check brings it into traffic. One that was ejected over
-its calls is half-open first: one call goes through, and when that is answered the others follow.
-What breaks calls is ejected at once, what fails them is ejected after a few in a row, so that a
-worker that fails fast does not draw all traffic.
+A worker starts ejected, and a health check that says SERVING brings it into traffic. After an
+ejection because of its calls the breaker is half-open first: one call goes through, and the others
+follow when that one is answered. A worker is ejected at once when a call breaks, and after a few
+failed calls in a row, so that a worker that fails fast does not attract all traffic.
 
-A worker that others fill has no place for all that we would have there, however long we wait: what
-it refuses halves that, and each answered call lets it grow by its size. So clients share a worker
-with few refusals, and one that has it to itself soon fills it.
+The limit of items in flight adapts as in TCP: a refusal halves it, each answered call raises it by
+its size. So several clients share a worker with few refusals, and a single client soon fills it.
 
-A unary call is over when its slowest item is. Where inference is slow, results are streamed, and
-the room of those that came is filled again while the others run.
+A unary call ends with its slowest item. Where inference is slow, results are streamed, and each
+result makes room for another item while the rest of the call still runs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from collections.abc import Callable
 from enum import Enum
 
 FIRST_PAUSE_S = 0.1
-# Longer pauses would leave a worker that is well again idle beside what waits for it.
+# Longer pauses would leave a worker that has recovered idle while items wait.
 LONGEST_PAUSE_S = 0.6
 LONGEST_HOLD_S = 0.5
 FAILURES_BEFORE_EJECTION = 5
 SNAPSHOT_HOLDS_S = 5.0
 CALLS_PER_WORKER = 8
-# Until a worker tells its own.
+# Until a worker has reported its own limit.
 ITEMS_PER_WORKER = 256
-# Fewer free places than this are no call: it costs both sides the same whatever it holds.
+# Less room than this is not worth a call: a call costs both sides the same whatever its size.
 SMALLEST_ROOM = 16
 SLOW_CALL_S = 0.05
 CALL_SECONDS_SMOOTHING = 0.2
@@ -74,7 +74,7 @@ class Breaker:
     # -- choosing ----------------------------------------------------------------------------
 
     def room(self) -> int:
-        """How many items a call may hold now; none while the worker is to be left alone."""
+        """How many items a call may hold now; 0 while the breaker lets no call through."""
         if self.state is State.EJECTED or self._not_before > self._clock():
             return 0
         most = min(self._most, self._share)
@@ -90,37 +90,38 @@ class Breaker:
         return self._call_s > SLOW_CALL_S
 
     def load(self) -> int:
-        """Our items in flight, and those of others by a snapshot that is not too old."""
+        """Our items in flight plus those of other clients, by a snapshot that is recent enough."""
         fresh = self._clock() - self._others_at < SNAPSHOT_HOLDS_S
         return self.items + (self._others if fresh else 0)
 
     # -- calls -------------------------------------------------------------------------------
 
     def started(self, items: int, suspect: bool = False) -> None:
-        """A call of a suspect is no trial: its silence says nothing of the worker."""
+        """A suspect's call does not count as the half-open trial: its timeout may be the item's
+        fault."""
         self.calls += 1
         self._suspects += suspect
         self.items += items
 
     def done(self, items: int) -> None:
-        """That many of a call's items have their results."""
+        """So many items of a call have their results."""
         self.items -= items
 
     def ended(self, items: int, suspect: bool = False) -> None:
-        """A call is over; `items` of it were without a result until now."""
+        """A call has ended; `items` of it had no result until now."""
         self.calls -= 1
         self._suspects -= suspect
         self.items -= items
 
     def took(self, items: int, seconds: float) -> None:
-        """A call of so many was answered, and how long it took."""
+        """A call of so many items was answered after so many seconds."""
         self._share = min(self._share + items, max(self._most, ITEMS_PER_WORKER))
         self._call_s += CALL_SECONDS_SMOOTHING * (seconds - self._call_s)
 
     def answered(self, busy: int | None = None, own: int = 0, most: int = 0) -> None:
-        """The worker did its part; `busy` is its snapshot, taken when `own` items were done.
+        """The worker answered. `busy`: its load, taken when `own` items of ours were done.
 
-        `most` is how many items it holds at once, where it told that.
+        `most`: its limit of items in flight, 0 where it did not report one.
         """
         if most > 0:
             self._most = most
@@ -134,18 +135,19 @@ class Breaker:
             self._others_at = self._answered_at = self._clock()
 
     def answered_since(self, moment: float) -> bool:
-        """Whether results came: a worker whose engine hangs still refuses and checks well."""
+        """Whether results came: a worker whose engine hangs still refuses calls and passes health
+        checks."""
         return self._answered_at >= moment
 
     def failed(self) -> bool:
-        """A call failed as a whole. Whether that is one too many: the caller then ejects."""
+        """A call failed as a whole. True when the caller has to eject the worker."""
         self._failures += 1
         return self.state is State.HALF_OPEN or self._failures >= FAILURES_BEFORE_EJECTION
 
     def hold_off(self, seconds: float) -> float:
-        """No place for a call that is in flight: none for so long; returns the seconds.
+        """The worker refused a call for lack of room: send none for so long; returns the seconds.
 
-        A longer pause that runs stays. What was refused together is one refusal.
+        A longer pause stays in effect. Calls refused during a pause count as one refusal.
         """
         now = self._clock()
         if self._not_before <= now:
@@ -157,7 +159,7 @@ class Breaker:
     # -- ejecting and coming back ------------------------------------------------------------
 
     def eject(self, over_calls: bool) -> float:
-        """No traffic from now on; returns the seconds to the next health check."""
+        """Send nothing from now on; returns the seconds until the next health check."""
         self.state = State.EJECTED
         self._doubted |= over_calls
         self._failures = 0
@@ -165,7 +167,7 @@ class Breaker:
         return backoff_s(self._strikes - 1, FIRST_PAUSE_S, LONGEST_PAUSE_S, self._draw())
 
     def healthy(self) -> bool:
-        """A health check said SERVING. Whether that brought the worker back."""
+        """A health check said SERVING. True when that ended an ejection."""
         if self.state is not State.EJECTED:
             return False
         self.state = State.HALF_OPEN if self._doubted else State.SERVING

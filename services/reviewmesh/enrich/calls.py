@@ -1,8 +1,8 @@
-"""Calls to the workers: which items go where, and what their end means.
+"""Calls to the workers: which items go where, and what the end of a call means for them.
 
-An item that a call came to nothing over is a suspect: it is sent alone, few of them at once, and is
-no worker's trial while anything else waits. So one that no worker ever answers costs its own time
-and not that of all the others.
+An item of a call that timed out or broke repeatedly is a suspect. Suspects are sent alone, few at
+once, and not as the trial call of a half-open worker while other items wait. So an item that no
+worker ever answers does not delay the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUSPECTS_AT_ONCE = 4
 class Call:
     worker: Worker
     unanswered: dict[str, Job]
-    """What it is still to answer, by the item's id within the call."""
+    """Items without a result, by their id within the call."""
     suspect: bool
     hung: bool = False
 
@@ -40,7 +40,7 @@ class Call:
 
 
 class Calls:
-    """Lives in one event loop: made, opened and closed there."""
+    """Belongs to one event loop: created, used and closed there."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class Calls:
         self._dispatch()
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """A call left without items is cancelled."""
+        """A call without remaining items is cancelled."""
         self._jobs.withdraw(withdrawn)
         for running, call in self._running.items():
             if call.is_withdrawn():
                 running.cancel()
 
     def _hung(self, worker: Worker) -> None:
-        """What it has goes elsewhere now, long before the deadline of its calls."""
+        """Send its items to other workers now, long before the deadline of its calls."""
         for running, call in self._running.items():
             if call.worker is worker:
                 call.hung = True
@@ -86,7 +86,7 @@ class Calls:
     # -- sending -----------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Send as soon as there is a worker for a call."""
+        """Send what waits, as far as workers have room."""
         while self._jobs.waiting:
             worker = self.pool.least_loaded()
             if worker is None:
@@ -123,7 +123,7 @@ class Calls:
         self._dispatch()
 
     async def _run(self, call: Call) -> None:
-        """No way out of here leaves an item of the call without an outcome."""
+        """Every path out of here gives each item of the call an outcome."""
         started = self._loop.time()
         worker, unanswered = call.worker, call.unanswered
         batch = list(unanswered.values())
@@ -210,7 +210,8 @@ class Calls:
                 self.pool.eject(worker, reason)
                 self._retries.broken(batch, reason)
             case Kind.NOT_ANSWERED:
-                # Who answered others meanwhile does not hang: what hangs is one of these.
+                # A worker that answered other calls meanwhile does not hang: one of these items
+                # does.
                 if not call.suspect and not worker.breaker.answered_since(started):
                     self.pool.eject(worker, reason)
                 self._retries.not_answered(batch, reason)

@@ -1,7 +1,7 @@
-"""The polling thread's side of inference: items in, answers out, never waiting.
+"""The inference client of the polling thread: submits items, collects answers, never blocks.
 
-A thread with an event loop of its own makes the calls. What the client holds is bounded by what the
-caller submits; items wait for as long as no worker is there.
+A thread with its own event loop makes the calls. The caller bounds how many items are in the
+client; without a worker they wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class InferenceClient:
-    """One task's. Used by the polling thread."""
+    """The client for one task. Used by the polling thread."""
 
     def __init__(
         self,
@@ -65,20 +65,20 @@ class InferenceClient:
             self._tell(self._calls.submit, tuple(items))
 
     def completed(self) -> list[tuple[WorkItem, Answer]]:
-        """What finished since the last call; never blocks."""
+        """The items answered since the last call; never blocks."""
         return [self._done.popleft() for _ in range(len(self._done))]
 
     def cancel(self, withdrawn: Callable[[object], bool]) -> None:
-        """Withdraw the items whose token is named; a call left without items is cancelled."""
+        """Withdraw items by their token; a call without remaining items is cancelled."""
         if self._calls is not None:
             self._tell(self._calls.withdraw, withdrawn)
 
     def missing(self) -> str:
-        """Names the addresses tried when no worker is there; empty otherwise."""
+        """The addresses tried when no worker serves; empty otherwise."""
         return "" if self._calls is None else self._calls.pool.missing()
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """What keeps an item from being answered; empty when it is not here, or could be sent."""
+        """Why an item is not answered yet; empty when it is unknown, or could be sent now."""
         job = self._jobs.find(partition, offset)
         if job is None or self._calls is None:
             return ""
@@ -94,8 +94,8 @@ class InferenceClient:
         return "it failed whole calls and waits to be tried alone" if job.suspect else ""
 
     def _tell(self, action: Callable[[T], None], argument: T) -> None:
-        # The consumer gives its partitions back after the stage has stopped: by then the client
-        # holds nothing, and what is submitted is read again by whoever owns the partition.
+        # Partitions are revoked after the stage has stopped. The client then holds nothing, and the
+        # next owner of a partition reads its records again.
         if not self._closed:
             self._loop.call_soon_threadsafe(action, argument)
 
@@ -106,5 +106,9 @@ class InferenceClient:
 
     async def _open(self) -> None:
         self._calls = Calls(
-            self._task, self._endpoints, self._jobs, self._call_timeout_s, self._max_attempts
+            task=self._task,
+            endpoints=self._endpoints,
+            jobs=self._jobs,
+            call_timeout_s=self._call_timeout_s,
+            max_attempts=self._max_attempts,
         )

@@ -1,4 +1,4 @@
-"""What a failed call means, read from its gRPC status. Pure."""
+"""Classifies failed calls by their gRPC status. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import grpc
 
 from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
 
-# gRPC tells a connection that was never made from one that broke by its words alone.
+# No status code tells a connection that was never made from one that broke: gRPC's message does.
 NO_CONNECTION = ("failed to connect", "name resolution", "dns")
 
 
 class Kind(Enum):
-    """Of a failure, by what is done about it."""
+    """Kinds of failure, one for each way to handle it."""
 
     FULL = "the worker has no room"
     TOO_LARGE = "the message is larger than gRPC takes"
@@ -30,7 +30,7 @@ class CallFailure:
     kind: Kind
     reason: str
     retry_after_s: float = 0.0
-    """Where the worker has no room: when it expects to have some."""
+    """For FULL: when the worker expects to have room."""
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> CallFailure:

@@ -1,4 +1,4 @@
-"""What goes to the workers and what comes back: items, jobs, answers."""
+"""Items to infer, jobs (items in the client), and answers."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An item until it is answered."""
+    """An item in the client, until it is answered."""
 
     item: WorkItem
     limit: int
-    """How many items a call that it is part of may hold."""
+    """The largest call that it may be part of, in items."""
     attempts: int = 0
     broken: int = 0
     """How many of its calls broke in flight."""
     withdrawn: bool = False
     suspect: bool = False
-    """A whole call came to nothing, perhaps over this item: it is sent alone."""
+    """A whole call failed, perhaps because of this item: it is sent alone."""
     worker: str = ""
-    """The worker that has it."""
+    """Address of the worker that it was sent to; empty while it waits."""
     since: float = 0.0
-    """Since when that worker has it, by the event loop's clock."""
+    """When it was sent, by the event loop's clock."""
     again_at: float = 0.0
-    """When it is tried again, by the same clock."""
+    """When it is retried, by the same clock."""
     size: int = field(init=False)
-    """Bytes at most."""
+    """Upper bound of its bytes in a request."""
 
     def __post_init__(self) -> None:
         self.size = len(self.item.text) * 4 + len(self.item.language) + 128

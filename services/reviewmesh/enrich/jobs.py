@@ -1,4 +1,4 @@
-"""Every item that the client holds, and those of them that wait for a call."""
+"""All items in the client, and the queues of those that wait for a call."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Jobs:
             self.wait(job)
 
     def wait(self, job: Job) -> None:
-        """For a call, in the order of offsets."""
+        """Queue it for a call, in the order of offsets."""
         job.worker = ""
         if not job.withdrawn:
             queue = self._suspects if job.suspect else self._queue
             queue.add(job.item.partition, job.item.offset, job)
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """Let go of the items whose token is named."""
-        for place, job in list(self._held.items()):
+        """Drop items by their token."""
+        for key, job in list(self._held.items()):
             if withdrawn(job.item.token):
                 job.withdrawn = True
-                del self._held[place]
-        # While no worker is there nothing else would take them out of the queues.
+                del self._held[key]
+        # Without a worker nothing else would take them out of the queues.
         for queue in (self._queue, self._suspects):
             queue.keep(lambda job: not job.withdrawn)
 
@@ -68,7 +68,7 @@ class Jobs:
         return self._suspects.take()
 
     def next_batch(self, room: int) -> list[Job]:
-        """The oldest items, within the limits of a call and `room` places at the worker."""
+        """The oldest items, within the limits of a call and the `room` at the worker."""
         batch: list[Job] = []
         size, limit = 0, min(self._batch_items, room)
         while self._queue:
@@ -87,7 +87,7 @@ class Jobs:
         lineage: inference_pb2.Lineage | None,
         usage: inference_pb2.Usage,
     ) -> None:
-        self._finish(job, output, None, lineage, usage)
+        self._finish(job, output, error=None, lineage=lineage, usage=usage)
 
     def give_up(
         self,
@@ -96,8 +96,8 @@ class Jobs:
         lineage: inference_pb2.Lineage | None = None,
         usage: inference_pb2.Usage | None = None,
     ) -> None:
-        """The item has its final error."""
-        self._finish(job, None, reason, lineage, usage)
+        """Finish the item with an error."""
+        self._finish(job, None, error=reason, lineage=lineage, usage=usage)
 
     def _finish(
         self,
@@ -111,4 +111,7 @@ class Jobs:
             return
         del self._held[job.item.partition, job.item.offset]
         attempts = max(1, job.attempts + job.broken)
-        self._on_finished(job.item, Answer(output, error, attempts, lineage, usage))
+        self._on_finished(
+            job.item,
+            Answer(output=output, error=error, attempts=attempts, lineage=lineage, usage=usage),
+        )

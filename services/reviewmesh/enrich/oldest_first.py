@@ -1,8 +1,8 @@
-"""The items that wait for a call: the oldest of each partition first, partitions in turn.
+"""A queue of items: the lowest offset of each partition first, partitions round-robin.
 
-The order is that of the offsets, not of arrival. The second version of a review is handed in when
-the first is done, and an item that is tried again comes back late; at the end of the line either
-would be overtaken by thousands, and the joiner holds what overtook them.
+Ordered by offset, not by arrival. The second version of a review is submitted when the first is
+done, and an item to be retried comes back late. At the end of the queue both would be overtaken by
+thousands of items, whose results the joiner then has to hold.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 class OldestFirst(Generic[T]):
     def __init__(self) -> None:
-        # The order of arrival tells apart what has the same offset.
+        # Breaks ties between equal offsets by order of arrival.
         self._arrivals = count()
-        # In the order of their turns; none is empty.
+        # In round-robin order; none is empty.
         self._partitions: OrderedDict[int, list[tuple[int, int, T]]] = OrderedDict()
         self._size = 0
 
@@ -33,7 +33,7 @@ class OldestFirst(Generic[T]):
         self._size += 1
 
     def first(self) -> T:
-        """What `take` gives next."""
+        """The item that `take` returns next."""
         return next(iter(self._partitions.values()))[0][2]
 
     def take(self) -> T:
@@ -47,7 +47,7 @@ class OldestFirst(Generic[T]):
         return item
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
-        """Let go of the others."""
+        """Drop all other items."""
         entries = self._partitions
         self._partitions, self._size = OrderedDict(), 0
         for partition, heap in entries.items():

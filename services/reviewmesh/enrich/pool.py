@@ -1,8 +1,7 @@
-"""The workers of one task: which are there, which is least loaded, which to leave alone for now.
+"""The workers of one task: discovery, health checks, and which of them is least loaded.
 
-Addresses come from DNS or a list and are resolved again every few seconds. Every worker is asked
-for its health all the time, so that one that hangs, drains or has died leaves traffic even when
-no call finds out.
+Addresses come from a list or DNS and are resolved again every few seconds. Every worker's health is
+checked all the time, so that one that hangs, drains or has died is ejected even without calls.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ RESOLVE_EVERY_S = 5.0
 RESOLVE_TIMEOUT_S = 5.0
 CHECK_EVERY_S = 2.0
 CHECK_TIMEOUT_S = 3.0
-# One may be a moment of hard work.
+# A busy worker may miss one.
 SILENT_CHECKS = 2
 TIMER_SLACK_S = 0.005
 COMPLAIN_AFTER_S = 2.0
@@ -43,7 +42,7 @@ CHANNEL_OPTIONS = (
 
 
 class Worker:
-    """One address: its channel, its circuit breaker, and the task that watches its health."""
+    """One address: its channel, its circuit breaker, and the asyncio task of its health checks."""
 
     def __init__(self, address: str, clock: Callable[[], float]) -> None:
         self.address = address
@@ -58,8 +57,8 @@ class Worker:
 
 
 class WorkerPool:
-    """Lives in one event loop. `on_change` is called when a worker may take a call again, `on_hang`
-    when one answers no health check any more: what it has is better asked elsewhere.
+    """Belongs to one event loop. `on_change` is called when a worker may take a call again,
+    `on_hang` when a worker stops answering health checks: its items should go to others.
     """
 
     def __init__(
@@ -98,13 +97,13 @@ class WorkerPool:
             await worker.channel.close()
         await asyncio.gather(*self._closing)
 
-    # -- choosing; all but the last are asked from other threads too ------------------------------
+    # -- choosing; all but `least_loaded` are called from other threads too ------------------------
 
     def any_serving(self) -> bool:
         return any(w.breaker.state is not State.EJECTED for w in tuple(self._workers.values()))
 
     def missing(self) -> str:
-        """Names what was tried when no worker is there; empty otherwise."""
+        """The addresses tried when no worker serves; empty otherwise."""
         if self.any_serving():
             return ""
         tried = [f"{w.address} ({w.reason})" for w in tuple(self._workers.values())]
@@ -116,7 +115,7 @@ class WorkerPool:
         return any(worker.breaker.room() for worker in tuple(self._workers.values()))
 
     def least_loaded(self) -> Worker | None:
-        """One on trial only where the others have no room: what goes there may cost an attempt."""
+        """A half-open worker only where no other has room: its trial call may cost an attempt."""
         free = [worker for worker in self._workers.values() if worker.breaker.room()]
 
         def rank(worker: Worker) -> tuple[bool, int]:
@@ -124,13 +123,13 @@ class WorkerPool:
 
         return min(free, key=rank, default=None)
 
-    # -- what calls tell ---------------------------------------------------------------------
+    # -- outcomes of calls -------------------------------------------------------------------
 
     def hold_off(self, worker: Worker, seconds: float) -> None:
-        """The worker had no place for a call: leave it alone for a while."""
+        """The worker refused a call for lack of room: pause before the next one."""
         worker.breaker.answered()
         held = worker.breaker.hold_off(seconds)
-        # A timer may fire a moment early; nothing else might ask again.
+        # A timer may fire slightly early, and nothing else may trigger another dispatch.
         asyncio.get_running_loop().call_later(held + TIMER_SLACK_S, self._on_change)
 
     def failed(self, worker: Worker, reason: str) -> None:
@@ -138,7 +137,7 @@ class WorkerPool:
             self.eject(worker, reason)
 
     def eject(self, worker: Worker, reason: str, over_calls: bool = True) -> None:
-        """Take it out until a health check says SERVING."""
+        """Send it nothing until a health check says SERVING."""
         if worker.retired or worker.breaker.state is State.EJECTED:
             return
         if worker.watch is not None:
@@ -173,7 +172,7 @@ class WorkerPool:
                 self._on_change()
 
     async def _check(self, worker: Worker) -> str:
-        """Empty when the worker says SERVING, else what is off."""
+        """Empty when the worker is SERVING, else the status or error."""
         request = health_pb2.HealthCheckRequest(service=self._task)
         try:
             answer = await worker.health.Check(request, timeout=CHECK_TIMEOUT_S)
@@ -187,7 +186,7 @@ class WorkerPool:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     def _out(self, worker: Worker, reason: str, over_calls: bool) -> float:
-        """Ejected; returns the seconds to the next check."""
+        """Eject the worker; returns the seconds until the next check."""
         if worker.breaker.state is not State.EJECTED:
             self._log.warning("worker ejected", address=worker.address, reason=reason)
         worker.reason = reason
@@ -201,7 +200,7 @@ class WorkerPool:
         metrics.WORKERS_SERVING.labels(self._task).set(serving)
 
     def _complain(self) -> None:
-        """Say that no worker is there, after a moment and then now and again."""
+        """Log that no worker serves, after COMPLAIN_AFTER_S and then every COMPLAIN_EVERY_S."""
         now = self._clock()
         if self.any_serving():
             self._missing_since = None
@@ -234,7 +233,7 @@ class WorkerPool:
         self._count()
 
     async def _resolve(self, address: str) -> None:
-        """Every address behind a name; on a failure those that are known stay."""
+        """All addresses of a name; after a failure the known ones stay."""
         host, _, port = address.rpartition(":")
         try:
             found = await asyncio.wait_for(
@@ -264,7 +263,7 @@ class WorkerPool:
         self._unresolved[address] = reason
 
     def _retire(self, worker: Worker) -> None:
-        """No new calls; those in flight, each with its deadline, still end."""
+        """Send no new calls; those in flight end, at the latest at their deadlines."""
         worker.retired = True
         worker.breaker.eject(over_calls=False)
         if worker.watch is not None:

@@ -1,4 +1,4 @@
-"""Jobs as the requests of a call."""
+"""Builds the requests of calls from jobs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def request_fields(task: str, batch: Sequence[Job]) -> dict[str, Any]:
 
 
 def metadata_of(batch: Sequence[Job]) -> tuple[tuple[str, str], ...]:
-    """A call has room for one trace, its first item's; each item carries its own besides."""
+    """A call's metadata has room for one trace: its first item's. Each item carries its own too."""
     first = next(filter(None, map(_valid_trace, batch)), "")
     return (("traceparent", first),) if first else ()
 
 
 def _valid_trace(job: Job) -> str:
-    """Producers may write anything into a header; gRPC fails a call over what it cannot carry."""
+    """Producers may write anything into a header, and gRPC fails a call with invalid metadata."""
     trace = job.item.traceparent or ""
     return trace if TRACEPARENT.fullmatch(trace) else ""

@@ -1,4 +1,4 @@
-"""From a worker's answer to the result record of a task. Pure."""
+"""Builds the result record of a task from a worker's answer. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def lineage_of(
 
 
 def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
-    """None also for what no reader could show."""
+    """None also for numbers that are out of range."""
     if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
         return None
     number = int(getattr(usage, name))
@@ -53,7 +53,8 @@ def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:
-    """The task's own fields of its result; entities whose span does not hold are left out.
+    """The task's own fields of its result; entities whose span does not match the text are left
+    out.
 
     Raises Unusable.
     """

@@ -1,8 +1,9 @@
-"""The retry policy: what becomes of items whose call failed.
+"""The retry policy: what happens to the items of a failed call.
 
-A call that never reached a worker is no attempt: its items go to another. A call that broke in
-flight counts as broken; an item that keeps breaking is sent alone, so that one that kills workers
-is found out in the end. A call that failed as a whole is halved until the item that fails is alone.
+A call that never reached a worker is not an attempt: its items go to another worker. When a call
+breaks in flight, each of its items counts it; an item with several broken calls is sent alone, so
+that one that kills workers is found. A call that fails as a whole is split in half until the item
+that fails is alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LONGEST_BACKOFF_S = 0.6
 
 
 class Retries:
-    """Used from one event loop; `on_waiting` is called when items wait for a call again."""
+    """Used from one event loop; `on_waiting` is called when items are queued again."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Retries:
         self._loop.call_soon(self._on_waiting)
 
     def try_again(self, job: Job, reason: str) -> None:
-        """After a pause that grows; given up after the last attempt."""
+        """Retry with exponential backoff; give up after the last attempt."""
         if job.attempts >= self._max_attempts:
             self._jobs.give_up(job, f"{reason} ({job.attempts} attempts)")
             return
@@ -52,7 +53,7 @@ class Retries:
         self._loop.call_later(pause, self.send_elsewhere, [job])
 
     def broken(self, batch: Sequence[Job], reason: str) -> None:
-        """The call broke in flight: perhaps over one of its items."""
+        """The call broke in flight, perhaps because of one of its items."""
         for job in batch:
             job.broken += 1
             if job.broken >= BROKEN_IN_COMPANY:
@@ -62,7 +63,8 @@ class Retries:
         self.send_elsewhere([job for job in batch if self._jobs.holds(job)])
 
     def not_answered(self, batch: Sequence[Job], reason: str) -> None:
-        """The deadline came: halving would cost the innocent ones a deadline for each half."""
+        """The deadline was exceeded. Splitting would cost the other items a deadline for each
+        half."""
         for job in batch:
             job.suspect = True
         if len(batch) == 1:
@@ -71,7 +73,8 @@ class Retries:
             self.send_elsewhere(batch)
 
     def bisect(self, batch: Sequence[Job], reason: str, final: bool = False) -> None:
-        """The call failed as a whole; `final`: an item that is alone has failed for good."""
+        """Split the items of a call that failed as a whole; `final`: a single item is not
+        retried."""
         if len(batch) > 1:
             for job in batch:
                 job.limit = max(1, len(batch) // 2)

@@ -1,6 +1,6 @@
-"""The enricher inside the loop: hundreds of reviews in flight, in order per review.
+"""The enricher inside the loop: hundreds of reviews in flight, one at a time per key.
 
-A key in flight blocks later records of the same key, never others.
+A review in flight blocks later records of the same key, no others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh.kafka.record import (
+    LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
     TRACEPARENT,
     Output,
@@ -34,14 +35,12 @@ from reviewmesh_schemas.names import ACCEPTED, RESULT_OF
 ROOM_WHILE_STARVED = 2_000
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
-# The headers that go on are of a known length; what is longer did the mesh not write.
-LONGEST_KEPT_HEADER = 256
-MAX_HEADERS = 16
+HEADERS_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An accepted review in flight; `life` tells it from the same offset read again later."""
+    """An accepted review in flight; `life` tells it from the same offset after a reopening."""
 
     record: Record
     review: dict[str, Any]
@@ -82,7 +81,7 @@ class EnrichStage:
         self._lives: dict[int, int] = {}
         self._life = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
-        # Offsets in hand, by partition; they come in order, so the first is the oldest.
+        # Unfinished offsets by partition, in order: the first is the oldest.
         self._open: dict[int, dict[int, None]] = {}
         self._in_flight = 0
         self._to_submit: list[WorkItem] = []
@@ -91,7 +90,7 @@ class EnrichStage:
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> None:
-        """Needs the registry once: later, with an answer in hand, nothing could wait for it."""
+        """Registers the schemas now: a finished answer cannot wait for the registry."""
         try:
             self._result_codec.prepare()
             self._dead_letters.prepare()
@@ -121,7 +120,7 @@ class EnrichStage:
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
-            # Nobody but intake writes here; what came all the same must not stop the rest.
+            # Only intake writes here; a foreign record must not stop the partition.
             self._finish(record, self.set_aside(record, error.cause, str(error)))
             return
         if not isinstance(review["review_id"], str):
@@ -141,19 +140,25 @@ class EnrichStage:
         self._submit(work)
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        """The review still comes out: its key tells whose FAILED result this is.
+        """A dead letter, and a FAILED result so that the review still comes out.
 
-        Nothing else is read of a record that may be what ended the process.
+        The review_id is taken from the record's key: nothing else is read of a record that may
+        have ended the process.
         """
         stage = f"enrich.{self._task}"
-        dead_letter = self._dead_letters.output(record, stage, cause, message, 0, None)
+        dead_letter = self._dead_letters.output(
+            record, stage, cause=cause, message=message, attempts=0, review_id=None
+        )
         try:
             review_id = (record.key or b"").decode()
         except UnicodeDecodeError:
             review_id = ""
         if not review_id or record.value is None:
             return (dead_letter,)
-        return (*self._failed_result(record, review_id, "", message, None), dead_letter)
+        return (
+            *self._failed_result(record, review_id, content_hash="", message=message, lineage=None),
+            dead_letter,
+        )
 
     def poll(self) -> Sequence[Unit]:
         for item, answer in self._client.completed():
@@ -167,19 +172,19 @@ class EnrichStage:
         return units
 
     def blocks(self, topic: str, partition: int) -> bool:
-        """Without a worker there is no use in reading further ahead."""
+        """Without a worker, reading further ahead is of no use."""
         return self._in_flight >= ROOM_WHILE_STARVED and bool(self._client.missing())
 
     def waiting_for(self) -> str:
         return self._client.missing()
 
     def waits_for(self, partition: int) -> str:
-        """Of the oldest record: that it waits for an older one of its key is no cause outside."""
+        """Why the oldest record is unfinished; records of the same key wait for each other."""
         oldest = next(iter(self._open.get(partition, ())), None)
         return "" if oldest is None else self._client.waits_for(partition, oldest)
 
     def idle(self) -> bool:
-        """Without a worker nothing will come: what is in flight is read again by the next owner."""
+        """Without a worker no answer comes; the next owner reads records in flight again."""
         return not self._units and (not self._waiting or bool(self._client.missing()))
 
     def stop(self) -> None:
@@ -223,14 +228,14 @@ class EnrichStage:
         self._units.append(Unit(record.partition, finished, outputs, committed))
 
     def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:
-        """Whatever a worker answers costs this item at most."""
+        """An invalid answer costs at most this item."""
         if answer.output is None:
             return self._failed(work, answer, answer.error or "the worker gave no reason")
         try:
             return (self._answer(work, answer),)
         except Unusable as error:
             return self._failed(work, answer, str(error))
-        except Exception as error:  # noqa: BLE001 - strangers' answers cannot all be foreseen
+        except Exception as error:  # noqa: BLE001 - a worker may answer anything
             return self._failed(work, answer, f"{type(error).__name__}: {error}")
 
     def _answer(self, work: Work, answer: Answer) -> Output:
@@ -253,19 +258,23 @@ class EnrichStage:
         return result
 
     def _failed(self, work: Work, answer: Answer, message: str) -> tuple[Output, ...]:
-        """The dead letter and the FAILED result go out together: the review still comes out."""
+        """The dead letter, and a FAILED result so that the review still comes out."""
         review = work.review
         dead_letter = self._dead_letters.output(
             work.record,
             f"enrich.{self._task}",
-            "FAILED",
-            message,
-            answer.attempts,
-            review["review_id"],
+            cause="FAILED",
+            message=message,
+            attempts=answer.attempts,
+            review_id=review["review_id"],
         )
         lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
         results = self._failed_result(
-            work.record, review["review_id"], review["content_hash"], message, lineage
+            work.record,
+            review["review_id"],
+            content_hash=review["content_hash"],
+            message=message,
+            lineage=lineage,
         )
         return (*results, dead_letter)
 
@@ -277,8 +286,8 @@ class EnrichStage:
         message: str,
         lineage: dict[str, Any] | None,
     ) -> tuple[Output, ...]:
-        """None where even that does not fit, which no review does that intake let in."""
-        # It may quote what cannot be encoded.
+        """Empty where even that is too large, which no review accepted by intake is."""
+        # The message may quote text that UTF-8 cannot encode.
         error = message[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
         if lineage is not None and any(
             isinstance(value, str) and len(value) > MAX_LINEAGE_FIELD for value in lineage.values()
@@ -312,7 +321,11 @@ class EnrichStage:
             and len(content or b"") <= LONGEST_KEPT_HEADER
         )
         return Output(
-            self._result_topic, record.partition, review_id.encode(), value, headers[:MAX_HEADERS]
+            topic=self._result_topic,
+            partition=record.partition,
+            key=review_id.encode(),
+            value=value,
+            headers=headers[:HEADERS_KEPT],
         )
 
 

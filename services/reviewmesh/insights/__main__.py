@@ -96,7 +96,14 @@ class Service:
             Codec(client, f"{self._settings.prefix}{topic}-value", schema)
             for topic, schema in SCHEMAS.items()
         )
-        return Insights(self._settings, enriched, insight, partitions, wall_clock, self._log)
+        return Insights(
+            settings=self._settings,
+            enriched_codec=enriched,
+            insight_codec=insight,
+            partitions=partitions,
+            clock=wall_clock,
+            log=self._log,
+        )
 
 
 def _failed(starting: asyncio.Future[None]) -> bool:

@@ -260,7 +260,11 @@ class Insights:
             metrics.INSIGHTS_RECORDS.labels("late").inc()
             return
         entry, buckets = self._contributions.apply(
-            review["review_id"], message.partition, message.offset, bucket, counts_of(review)
+            review["review_id"],
+            message.partition,
+            offset=message.offset,
+            bucket=bucket,
+            counts=counts_of(review),
         )
         metrics.INSIGHTS_RECORDS.labels("counted" if entry else "repeated").inc()
         if entry is not None:

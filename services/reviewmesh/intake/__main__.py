@@ -8,10 +8,8 @@ import structlog
 
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
-from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.stage import Contract, IntakeStage
 from reviewmesh.kafka.reader import PartitionReader
-from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED
@@ -20,20 +18,17 @@ from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED
 def build(
     settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
 ) -> IntakeStage:
-    reader = PartitionReader(settings)
-    accepted, letters = contracts.codec(ACCEPTED), contracts.codec(DEAD_LETTER)
-    partitions = contracts.partitions(RAW)
+    contract = Contract(
+        raw=contracts.codec(RAW),
+        accepted=contracts.codec(ACCEPTED),
+        replayed=contracts.codec(REPLAYED),
+        dead_letter=contracts.codec(DEAD_LETTER),
+        partitions=contracts.partitions(RAW),
+        max_raw_bytes=contracts.max_bytes(RAW),
+        max_accepted_bytes=contracts.max_bytes(ACCEPTED),
+    )
     return IntakeStage(
-        contracts.codec(RAW),
-        accepted,
-        contracts.codec(REPLAYED),
-        DeadLetters(letters, wall_clock),
-        Resets(reader, accepted, letters, partitions, log),
-        reader,
-        wall_clock,
-        Contract(partitions, contracts.max_bytes(RAW), contracts.max_bytes(ACCEPTED)),
-        settings.intake,
-        log,
+        contract, PartitionReader(settings), wall_clock, settings=settings.intake, log=log
     )
 
 

@@ -129,7 +129,14 @@ class Judged:
             self._refused.set(letter["partition"], letter["offset"], stamp(letter["read_at"]))
         headers = tuple((header["key"], header["value"]) for header in letter["headers"])
         self.add_forwarded(
-            Record(RAW, letter["partition"], letter["offset"], None, letter["value"], headers)
+            Record(
+                topic=RAW,
+                partition=letter["partition"],
+                offset=letter["offset"],
+                key=None,
+                value=letter["value"],
+                headers=headers,
+            )
         )
 
     def add_forwarded(self, record: Record) -> None:

@@ -30,22 +30,24 @@ from reviewmesh.kafka.record import (
     Unit,
 )
 from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
-from reviewmesh.loop.deadletter import DeadLetters
+from reviewmesh.loop.deadletter import UNREADABLE, DeadLetters
 from reviewmesh.loop.replays import Replays
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
 from reviewmesh_schemas.names import ACCEPTED, RAW, REPLAYED
 
-UNREADABLE = "UNREADABLE"
 # Offsets have gaps of transaction markers, about one for each transaction of intake.
 OFFSETS_PER_ID = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What the mesh's topics can take."""
+    """The codecs of the mesh's own topics, and what these topics can take."""
 
-    # Of the mesh's own topics.
+    raw: Codec
+    accepted: Codec
+    replayed: Codec
+    dead_letter: Codec
     partitions: int
     max_raw_bytes: int
     max_accepted_bytes: int
@@ -73,22 +75,20 @@ class IntakeStage:
 
     def __init__(
         self,
-        review_codec: Codec,
-        accepted_codec: Codec,
-        replayed_codec: Codec,
-        dead_letters: DeadLetters,
-        resets: Resets,
+        contract: Contract,
         reader: PartitionReader,
         clock: Clock,
-        contract: Contract,
         settings: IntakeSettings,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        self._review_codec = review_codec
-        self._accepted_codec = accepted_codec
-        self._replayed_codec = replayed_codec
-        self._dead_letters = dead_letters
-        self._resets = resets
+        self._dead_letters = DeadLetters(contract.dead_letter, clock)
+        self._resets = Resets(
+            reader,
+            contract.accepted,
+            contract.dead_letter,
+            partitions=contract.partitions,
+            log=log,
+        )
         self._reader = reader
         self._clock = clock
         self._contract = contract
@@ -100,7 +100,7 @@ class IntakeStage:
         self._log = log
         metrics.start_at_zero(self.service, "intake")
         self._memories: dict[int, Memory] = {}
-        self._lookups = Lookups(review_codec)
+        self._lookups = Lookups(contract.raw)
         self._units: list[Unit] = []
 
     # -- the loop's side ---------------------------------------------------------------------
@@ -108,13 +108,13 @@ class IntakeStage:
     def load(self, partition: int, starts: dict[str, Start]) -> Memory:
         """Rebuild the partition's memory from what it has accepted, and from its marks."""
         home = partition % self._contract.partitions
-        replays = Replays(self.service, home, self._replayed_codec, self._clock)
+        replays = Replays(self.service, home, self._contract.replayed, self._clock)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
         try:
             self._dead_letters.prepare()
-            self._accepted_codec.prepare()
-            self._review_codec.prepare()
-            self._replayed_codec.prepare()
+            self._contract.accepted.prepare()
+            self._contract.raw.prepare()
+            self._contract.replayed.prepare()
             judged = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(REPLAYED, home, None, None):
                 replays.restore(record)
@@ -176,7 +176,7 @@ class IntakeStage:
         foreign = 0
         for record in self._reader.read_tail(ACCEPTED, partition, since, at_most):
             try:
-                accepted = self._accepted_codec.decode_ours(record.value or b"")
+                accepted = self._contract.accepted.decode_ours(record.value or b"")
             except DecodeError as error:
                 foreign += 1
                 if foreign == 1:
@@ -245,7 +245,7 @@ class IntakeStage:
         origin_ms = self._provenance.coordinates(record).timestamp_ms
         was_accepted = judged.was_accepted(record, origin_ms)
         try:
-            decoded = self._review_codec.decode(record.value or b"")
+            decoded = self._contract.raw.decode(record.value or b"")
             review = normalise(decoded, self._drop_attributes)
         except (DecodeError, Refused):
             return was_accepted
@@ -262,7 +262,7 @@ class IntakeStage:
                 raise Refused(
                     "TOMBSTONE", "expected a review, got a tombstone; the mesh erases nothing here"
                 )
-            review = self._review_codec.decode(record.value)
+            review = self._contract.raw.decode(record.value)
             home = partition_of(review_id_of(review).encode(), self._contract.partitions)
             if home != record.partition:
                 return _unit(record, self._forward(record, review["review_id"], home))
@@ -274,16 +274,18 @@ class IntakeStage:
             return _unit(record, self._refuse(record, review_id, refused.cause, str(refused)))
 
     def _refuse(self, record: Record, review_id: str | None, cause: str, message: str) -> Output:
-        return self._dead_letters.output(record, "intake", cause, message, 0, review_id)
+        return self._dead_letters.output(
+            record, "intake", cause=cause, message=message, attempts=0, review_id=review_id
+        )
 
     def _forward(self, record: Record, review_id: str, home: int) -> Output:
         forwarded = Output(
-            RAW,
-            home,
-            review_id.encode(),
-            record.value,
-            self._provenance.forwarded(record),
-            metrics.FORWARDED.inc,
+            topic=RAW,
+            partition=home,
+            key=review_id.encode(),
+            value=record.value,
+            headers=self._provenance.forwarded(record),
+            committed=metrics.FORWARDED.inc,
         )
         self._check_size(forwarded, self._contract.max_raw_bytes, "its headers or attributes")
         return forwarded
@@ -296,7 +298,7 @@ class IntakeStage:
             return _unit(record, counted=metrics.DUPLICATES.inc)
         origin = self._provenance.coordinates(record)
         acceptance = dedupe.acceptance(review_id, content_hash)
-        value = self._accepted_codec.encode(
+        value = self._contract.accepted.encode(
             {
                 **accepted,
                 "accepted_at": now,
@@ -316,7 +318,13 @@ class IntakeStage:
             # As a reset finds it, also once the copy is deleted.
             *(((FORWARDED_FROM, record.header(FORWARDED_FROM)),) if is_copy(record) else ()),
         )
-        output = Output(ACCEPTED, record.partition, review_id.encode(), value, headers)
+        output = Output(
+            topic=ACCEPTED,
+            partition=record.partition,
+            key=review_id.encode(),
+            value=value,
+            headers=headers,
+        )
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
         dedupe.accepted(review_id, content_hash, acceptance, now)
         return _unit(record, output)

@@ -11,7 +11,7 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.pipeline import Windows
-from reviewmesh.join.stage import JoinStage
+from reviewmesh.join.stage import Contract, JoinStage, Queries
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
@@ -20,22 +20,25 @@ from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, PARTIAL, R
 
 
 def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger) -> JoinStage:
-    return JoinStage(
-        contracts.codec(ACCEPTED),
-        {task: contracts.codec(topic) for task, topic in RESULT_OF.items()},
-        contracts.codec(ENRICHED),
-        contracts.codec(PARTIAL),
-        contracts.codec(REPLAYED),
-        DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
+    contract = Contract(
+        accepted=contracts.codec(ACCEPTED),
+        results={task: contracts.codec(topic) for task, topic in RESULT_OF.items()},
+        enriched=contracts.codec(ENRICHED),
+        partial=contracts.codec(PARTIAL),
+        replayed=contracts.codec(REPLAYED),
+        max_accepted_bytes=contracts.max_bytes(ACCEPTED),
+        max_enriched_bytes=contracts.max_bytes(ENRICHED),
+    )
+    queries = Queries(
         PartitionReader(settings),
         EndOffsets(settings, wall_clock),
         EnricherLedgers(settings, wall_clock),
-        wall_clock,
-        Windows(settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s),
-        contracts.max_bytes(ACCEPTED),
-        contracts.max_bytes(ENRICHED),
-        log,
     )
+    windows = Windows(
+        settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s
+    )
+    dead_letters = DeadLetters(contracts.codec(DEAD_LETTER), wall_clock)
+    return JoinStage(contract, queries, dead_letters, windows=windows, clock=wall_clock, log=log)
 
 
 if __name__ == "__main__":

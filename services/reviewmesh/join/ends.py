@@ -1,89 +1,101 @@
-"""Asks the broker where partitions end now, without holding up the polling thread."""
+"""Asks the broker where partitions end now, without blocking the polling thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import OFFSET_END, KafkaException
 
-from reviewmesh.kafka.clients import make_admin
+from reviewmesh.kafka.clients import make_consumer, reader_options
+from reviewmesh.kafka.offsets import offsets_at
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.settings import Settings
 
 REQUEST_TIMEOUT_S = 5.0
-LATEST: Any = _OffsetSpec.latest()  # type: ignore[no-untyped-call]
+REQUESTS_AT_ONCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    asked_at: float
-    answer: Future[Any]
+@dataclass(slots=True)
+class Questions:
+    """What is asked about one partition number; topics are named without the prefix."""
+
+    # When each topic was asked for: those of the next request, and those of the one under way.
+    waiting: dict[str, float] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
+    request: Future[dict[str, int]] | None = None
+    # Topic -> (when it was asked for, its end).
+    known: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
 class EndOffsets:
-    """One open question per partition at most.
+    """One request at a time for the topics of a partition number.
 
     The end is the high watermark, open transactions included: a result that is about to be
     committed counts as written.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        self._kafka = settings.kafka
-        self._admin = make_admin(settings.kafka)
+        self._options = reader_options(settings) | {"isolation.level": "read_uncommitted"}
         self._prefix = settings.prefix
         self._clock = clock
-        self._questions: dict[tuple[str, int], Question] = {}
-        self._known: dict[tuple[str, int], tuple[float, int]] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metadata")
-        self._metadata: Future[Any] | None = None
+        # A partition without a leader fails its request after the timeout, and no other.
+        self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="end-offsets")
+        self._consumer: Any = None
+        self._questions: dict[int, Questions] = {}
 
     def ask(self, topic: str, partition: int) -> None:
-        key = (topic, partition)
-        if key in self._questions or key in self._known:
-            return
-        target = TopicPartition(self._prefix + topic, partition)
-        asked_at = self._clock()
-        answers = self._admin.list_offsets(
-            {target: LATEST},
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=REQUEST_TIMEOUT_S,
-        )
-        self._questions[key] = Question(asked_at, answers[target])
+        questions = self._questions.setdefault(partition, Questions())
+        if not any(
+            topic in topics for topics in (questions.waiting, questions.asked, questions.known)
+        ):
+            questions.waiting[topic] = self._clock()
+        self._advance(partition, questions)
 
     def reached(
         self, partition: int, position: Callable[[str, int], int]
     ) -> list[tuple[str, float]]:
         """(topic, as of) of ends that `position` has reached; a failed question is forgotten."""
-        for key, question in list(self._questions.items()):
-            if key[1] == partition and question.answer.done():
-                del self._questions[key]
-                try:
-                    self._known[key] = (question.asked_at, question.answer.result().offset)
-                except KafkaException:
-                    self._fetch_metadata()
+        questions = self._questions.get(partition)
+        if questions is None:
+            return []
+        self._advance(partition, questions)
         reached = []
-        for (topic, number), (asked_at, end) in list(self._known.items()):
-            if number == partition and position(topic, number) >= end:
-                del self._known[topic, number]
+        for topic, (asked_at, end) in list(questions.known.items()):
+            if position(topic, partition) >= end:
+                del questions.known[topic]
                 reached.append((topic, asked_at))
         return reached
 
-    def _fetch_metadata(self) -> None:
-        """After a broker's restart the client would ask by the old leader epoch for ever.
-
-        One that gets no metadata may have lost every address of the broker: it is replaced.
-        """
-        if self._metadata is not None:
-            if not self._metadata.done():
-                return
-            if self._metadata.exception() is not None:
-                self._admin = make_admin(self._kafka)
-        self._metadata = self._thread.submit(self._admin.list_topics, timeout=REQUEST_TIMEOUT_S)
-
     def forget(self, partition: int) -> None:
-        for key in [key for key in (*self._questions, *self._known) if key[1] == partition]:
-            self._questions.pop(key, None)
-            self._known.pop(key, None)
+        self._questions.pop(partition, None)
+
+    def _advance(self, partition: int, questions: Questions) -> None:
+        """Take the answer of a request that is done, and make the next one."""
+        if questions.request is not None:
+            if not questions.request.done():
+                return
+            if questions.request.exception() is None:
+                ends = questions.request.result()
+                for topic, asked_at in questions.asked.items():
+                    questions.known[topic] = (asked_at, ends[topic])
+            questions.asked, questions.request = {}, None
+        if questions.waiting:
+            questions.asked, questions.waiting = questions.waiting, {}
+            questions.request = self._threads.submit(self._ends, partition, list(questions.asked))
+
+    def _ends(self, partition: int, topics: list[str]) -> dict[str, int]:
+        consumer = self._consumer
+        if consumer is None:
+            consumer = self._consumer = make_consumer(self._options, lambda error: None)
+        wanted = {topic: BrokerPartition(self._prefix + topic, partition) for topic in topics}
+        try:
+            ends = offsets_at(consumer, wanted.values(), OFFSET_END, REQUEST_TIMEOUT_S)
+        except KafkaException:
+            # It may have lost every address of the broker, or hold the epoch of an old leader.
+            # Another thread may still use it, so it is not closed but let go of.
+            self._consumer = None
+            raise
+        return {topic: ends[at] for topic, at in wanted.items()}

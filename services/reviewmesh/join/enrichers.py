@@ -23,7 +23,7 @@ CALL_TIMEOUT_S = 5.0
 # A review that was overtaken may wait for hours.
 ASK_EVERY_S = 5.0
 
-Place = tuple[str, int]
+TaskPartition = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class EnricherLedgers:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledgers")
         # Used in that thread alone.
         self._of_task: dict[str, Any] = {}
-        self._questions: dict[Place, Future[Finished | None]] = {}
-        self._not_before: dict[Place, float] = {}
+        self._questions: dict[TaskPartition, Future[Finished | None]] = {}
+        self._not_before: dict[TaskPartition, float] = {}
 
     def ask(self, task: str, partition: int) -> None:
         place = (task, partition)

@@ -171,7 +171,13 @@ class PartitionJoin:
         now: float,
     ) -> list[Emission]:
         """`appended_at` is Kafka's own time of the record; the deadline counts from it."""
-        pending = Pending(offset, accepted, headers, replayed, appended_at)
+        pending = Pending(
+            offset=offset,
+            accepted=accepted,
+            headers=headers,
+            replayed=replayed,
+            appended_at=appended_at,
+        )
         emissions = self._take_early(pending)
         why_not = self._published.why_not(offset, accepted) if self._published else ""
         if why_not:
@@ -185,7 +191,7 @@ class PartitionJoin:
         emissions: list[Emission] = []
         for (task, *_), (offset, result) in self._pop_early(pending.offset).items():
             if is_of(result, pending.accepted):
-                emissions += choose(pending.results, task, task, offset, result)
+                emissions += choose(pending.results, task, task=task, offset=offset, result=result)
             else:
                 emissions.append(finished_without_use(task, offset, result, "foreign"))
         return emissions
@@ -198,13 +204,13 @@ class PartitionJoin:
         if pending is not None:
             if not is_of(result, pending.accepted):
                 return [finished_without_use(task, offset, result, "foreign")]
-            doubled = choose(pending.results, task, task, offset, result)
+            doubled = choose(pending.results, task, task=task, offset=offset, result=result)
             return doubled + self._emit_complete(result["review_id"], now)
         if self._is_ahead(accepted_offset):
             early = self._early.setdefault(accepted_offset, {})
             key = (task, result["review_id"], result["content_hash"])
             self._early_of[task] += key not in early
-            return choose(early, key, task, offset, result)
+            return choose(early, key, task=task, offset=offset, result=result)
         return [self._late(task, offset, result, now)]
 
     # -- results whose review does not come --------------------------------------------------
@@ -335,12 +341,12 @@ class PartitionJoin:
         if not versions:
             del self._versions[review_id]
         record = build(
-            pending.accepted,
-            self._partition,
-            pending.offset,
-            {task: result for task, (_, result) in pending.results.items()},
-            self._revision + 1,
-            int(now * 1000),
+            accepted=pending.accepted,
+            partition=self._partition,
+            offset=pending.offset,
+            results={task: result for task, (_, result) in pending.results.items()},
+            revision=self._revision + 1,
+            now_ms=int(now * 1000),
         )
         again = self._published
         if (
@@ -372,7 +378,15 @@ class PartitionJoin:
         else:
             erased = self._partials.pop(review_id, None) is not None
             partial = "erase" if erased else "leave"
-        return Emission(review_id, finished, record, headers, partial, late, is_first=is_first)
+        return Emission(
+            review_id=review_id,
+            finished=finished,
+            enriched=record,
+            headers=headers,
+            partial=partial,
+            late=late,
+            is_first=is_first,
+        )
 
     # -- late results and partial records ----------------------------------------------------
 

@@ -22,6 +22,7 @@ from reviewmesh.join.published import Published
 from reviewmesh.join.resets import Resets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
+    LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
     REPLAY,
     TRACEPARENT,
@@ -42,9 +43,6 @@ TICK_S = 0.5
 ROOM_IN_ALL = 4_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
-# The headers that go on are of a known length; what is longer did the mesh not write.
-LONGEST_KEPT_HEADER = 256
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -54,6 +52,29 @@ class Loaded:
     published_until: int
     published: Published | None
     replays: Replays
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The codecs of the topics that the joiner reads and writes, and their largest records."""
+
+    accepted: Codec
+    # By task.
+    results: dict[str, Codec]
+    enriched: Codec
+    partial: Codec
+    replayed: Codec
+    max_accepted_bytes: int
+    max_enriched_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """What the joiner asks the broker beside its own records."""
+
+    reader: PartitionReader
+    ends: EndOffsets
+    enrichers: EnricherLedgers
 
 
 class Refused(ValueError):
@@ -72,36 +93,22 @@ class JoinStage:
 
     def __init__(
         self,
-        accepted_codec: Codec,
-        result_codecs: dict[str, Codec],
-        enriched_codec: Codec,
-        partial_codec: Codec,
-        replayed_codec: Codec,
+        contract: Contract,
+        queries: Queries,
         dead_letters: DeadLetters,
-        reader: PartitionReader,
-        ends: EndOffsets,
-        enrichers: EnricherLedgers,
-        clock: Clock,
         windows: Windows,
-        max_accepted_bytes: int,
-        max_enriched_bytes: int,
+        clock: Clock,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        self._accepted_codec = accepted_codec
-        self._result_codecs = result_codecs
-        self._enriched_codec = enriched_codec
-        self._partial_codec = partial_codec
-        self._replayed_codec = replayed_codec
+        self._contract = contract
+        self._reader = queries.reader
+        self._ends = queries.ends
+        self._enrichers = queries.enrichers
         self._dead_letters = dead_letters
-        self._reader = reader
-        self._ends = ends
-        self._enrichers = enrichers
-        self._clock = clock
         self._windows = windows
-        self._max_accepted_bytes = max_accepted_bytes
-        self._max_enriched_bytes = max_enriched_bytes
+        self._clock = clock
         self._log = log
-        self._resets = Resets(reader, enriched_codec, log)
+        self._resets = Resets(queries.reader, contract.enriched, log)
         metrics.start_at_zero(self.service, "join")
         self._joins: dict[int, PartitionJoin] = {}
         self._replays: dict[int, Replays] = {}
@@ -113,17 +120,17 @@ class JoinStage:
 
     def load(self, partition: int, starts: dict[str, Start]) -> Loaded:
         """Read back the partial records that are open, and what a reset must not repeat."""
-        partials = OpenPartials(self._partial_codec, self._enriched_codec, self._log)
+        partials = OpenPartials(self._contract.partial, self._contract.enriched, self._log)
         try:
             # An emission cannot wait for the registry: what encodes it is known beforehand.
-            self._enriched_codec.prepare()
-            self._partial_codec.prepare()
-            self._replayed_codec.prepare()
+            self._contract.enriched.prepare()
+            self._contract.partial.prepare()
+            self._contract.replayed.prepare()
             self._dead_letters.prepare()
             published = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(PARTIAL, partition, None, None):
                 partials.take(record)
-            replays = Replays(self.service, partition, self._replayed_codec, self._clock)
+            replays = Replays(self.service, partition, self._contract.replayed, self._clock)
             for record in self._reader.read_tail(REPLAYED, partition, None, None):
                 replays.restore(record)
             published_until = self._reader.bounds(ENRICHED, partition)[1]
@@ -139,12 +146,12 @@ class JoinStage:
     def open(self, partition: int, ledgers: Ledgers, loaded: Loaded) -> None:
         self._ledgers = ledgers
         join = PartitionJoin(
-            partition,
-            self._windows,
-            lambda offset: ledgers.is_ahead(ACCEPTED, partition, offset),
-            lambda: ledgers.position(ACCEPTED, partition),
-            loaded.published_until,
-            loaded.published,
+            partition=partition,
+            windows=self._windows,
+            is_ahead=lambda offset: ledgers.is_ahead(ACCEPTED, partition, offset),
+            position=lambda: ledgers.position(ACCEPTED, partition),
+            published_until=loaded.published_until,
+            published=loaded.published,
         )
         for item in loaded.partials:
             join.keep_partial(item)
@@ -171,12 +178,12 @@ class JoinStage:
         try:
             if record.topic == ACCEPTED:
                 emissions = join.accepted(
-                    record.offset,
-                    self._accepted(record),
-                    kept(record.headers),
-                    record.header(REPLAY) is not None,
-                    record.timestamp_ms / 1000,
-                    now,
+                    offset=record.offset,
+                    accepted=self._accepted(record),
+                    headers=kept(record.headers),
+                    replayed=record.header(REPLAY) is not None,
+                    appended_at=record.timestamp_ms / 1000,
+                    now=now,
                 )
             else:
                 task = TASK_OF[record.topic]
@@ -192,16 +199,16 @@ class JoinStage:
 
     def _accepted(self, record: Record) -> dict[str, Any]:
         value = record.value or b""
-        if len(value) > self._max_accepted_bytes:
+        at_most = self._contract.max_accepted_bytes
+        if len(value) > at_most:
             raise Refused(
-                f"expected an accepted review of at most {self._max_accepted_bytes:,} bytes, got "
-                f"{len(value):,}"
+                f"expected an accepted review of at most {at_most:,} bytes, got {len(value):,}"
             )
-        accepted = self._accepted_codec.decode_ours(value)
+        accepted = self._contract.accepted.decode_ours(value)
         return {name: accepted[name] for name in ACCEPTED_FIELDS}
 
     def _result(self, record: Record, task: str) -> dict[str, Any]:
-        result = self._result_codecs[task].decode_ours(record.value or b"")
+        result = self._contract.results[task].decode_ours(record.value or b"")
         if result["accepted_partition"] != record.partition or result["accepted_offset"] < 0:
             raise Refused(
                 f"expected a result of a review in {ACCEPTED}/{record.partition}, got one of "
@@ -215,7 +222,9 @@ class JoinStage:
         self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        letter = self._dead_letters.output(record, "join", cause, message, 0, None)
+        letter = self._dead_letters.output(
+            record, "join", cause=cause, message=message, attempts=0, review_id=None
+        )
         return (letter, *self._replays[record.partition].mark_of(record))
 
     def poll(self) -> Sequence[Unit]:
@@ -281,9 +290,17 @@ class JoinStage:
         record = emission.enriched
         if record is not None:
             value = self._encode(record)
-            outputs.append(Output(ENRICHED, partition, key, value, emission.headers))
+            outputs.append(
+                Output(
+                    topic=ENRICHED,
+                    partition=partition,
+                    key=key,
+                    value=value,
+                    headers=emission.headers,
+                )
+            )
             if emission.partial == "write":
-                opened = self._partial_codec.encode(
+                opened = self._contract.partial.encode(
                     {
                         "review_id": record["review_id"],
                         "content_hash": record["content_hash"],
@@ -291,17 +308,25 @@ class JoinStage:
                         "enriched": value,
                     }
                 )
-                outputs.append(Output(PARTIAL, partition, key, opened, emission.headers))
+                outputs.append(
+                    Output(
+                        topic=PARTIAL,
+                        partition=partition,
+                        key=key,
+                        value=opened,
+                        headers=emission.headers,
+                    )
+                )
         if emission.partial == "erase":
             outputs.append(Output(PARTIAL, partition, key, None))
         return tuple(outputs)
 
     def _encode(self, record: dict[str, Any]) -> bytes:
         """An oversize record would poison its transaction."""
-        value = self._enriched_codec.encode(record)
-        if len(value) <= self._max_enriched_bytes:
+        value = self._contract.enriched.encode(record)
+        if len(value) <= self._contract.max_enriched_bytes:
             return value
-        smaller = fit(record, self._max_enriched_bytes, self._enriched_codec.encode)
+        smaller = fit(record, self._contract.max_enriched_bytes, self._contract.enriched.encode)
         self._log.warning(
             "enriched record too large: what scores lowest is left out",
             review_id=record["review_id"],

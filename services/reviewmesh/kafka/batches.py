@@ -235,13 +235,13 @@ class Prober:
         offset, key, value, headers, timestamp_ms = parts
         listed = tuple((name, _bytes(content)) for name, content in headers)
         return Record(
-            self._topic,
-            self._partition,
-            offset,
-            _bytes(key),
-            _bytes(value),
-            listed,
-            timestamp_ms,
+            topic=self._topic,
+            partition=self._partition,
+            offset=offset,
+            key=_bytes(key),
+            value=_bytes(value),
+            headers=listed,
+            timestamp_ms=timestamp_ms,
         )
 
     def _ask(self, question: str) -> None:

@@ -15,17 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.offsets import log_bounds
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.topicids import TopicFinder
 from reviewmesh.settings import Settings
 
 EVERY_S = 3.0
 CALL_TIMEOUT_S = 10.0
-
-Place = tuple[str, int]
-"""A topic without its prefix, and a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Seen:
     topic_ids: Mapping[str, int] = field(default_factory=dict)
     # Topics of the process that are not there.
     missing: tuple[str, ...] = ()
-    logs: Mapping[Place, Log] = field(default_factory=dict)
+    logs: Mapping[MeshPartition, Log] = field(default_factory=dict)
 
 
 class LogWatch:
@@ -65,7 +64,7 @@ class LogWatch:
         self._topics = topics
         self._prefix = settings.prefix
         self._log = log
-        self._wanted: tuple[Place, ...] = ()
+        self._wanted: tuple[MeshPartition, ...] = ()
         self._seen = Seen()
         self._clients: list[Any] = []
         self._stopped = False
@@ -80,8 +79,8 @@ class LogWatch:
         self._stopped = True
         self._wake.set()
 
-    def watch(self, places: Iterable[Place]) -> None:
-        wanted = tuple(places)
+    def watch(self, partitions: Iterable[MeshPartition]) -> None:
+        wanted = tuple(partitions)
         if wanted != self._wanted:
             self._wanted = wanted
             self._wake.set()
@@ -104,7 +103,7 @@ class LogWatch:
         finally:
             self._close_clients()
 
-    def _look(self, finder: TopicFinder, wanted: Collection[Place]) -> Seen:
+    def _look(self, finder: TopicFinder, wanted: Collection[MeshPartition]) -> Seen:
         """Raises KafkaException where the broker does not say which topics there are."""
         now = time.monotonic()
         found = finder.find([self._prefix + name for name in self._topics], CALL_TIMEOUT_S)
@@ -114,32 +113,30 @@ class LogWatch:
             # A client keeps the epoch of a leader, and asks a topic that was made anew in vain.
             self._close_clients()
         try:
-            logs: Mapping[Place, Log] = self._logs(
-                [place for place in wanted if place[0] in ids], now
+            logs: Mapping[MeshPartition, Log] = self._logs(
+                [at for at in wanted if at.topic in ids], now
             )
         except KafkaException as error:
             self._log.debug("log ends are not known", reason=error.args[0].str())
             self._close_clients()
             before = self._seen
             logs = {
-                place: log
-                for place, log in before.logs.items()
-                if place[0] in ids and ids[place[0]] == before.topic_ids.get(place[0])
+                at: log
+                for at, log in before.logs.items()
+                if at.topic in ids and ids[at.topic] == before.topic_ids.get(at.topic)
             }
         return Seen(now, ids, missing, logs)
 
-    def _logs(self, wanted: Collection[Place], now: float) -> dict[Place, Log]:
+    def _logs(self, wanted: Collection[MeshPartition], now: float) -> dict[MeshPartition, Log]:
         if not wanted:
             return {}
-        committed, everything = self._two_clients()
-        asked = ((everything, OFFSET_BEGINNING), (committed, OFFSET_END), (everything, OFFSET_END))
-        starts, stables, ends = (self._offsets(client, wanted, at) for client, at in asked)
+        partitions = [at.on_broker(self._prefix) for at in wanted]
         logs = {}
-        for place in wanted:
-            if min(starts[place], stables[place], ends[place]) >= 0:
-                stable, end = stables[place], max(stables[place], ends[place])
-                held = self._held_since(self._seen.logs.get(place), stable, end, now)
-                logs[place] = Log(starts[place], stable, end, held)
+        for found, bounds in log_bounds(*self._two_clients(), partitions, CALL_TIMEOUT_S).items():
+            if not isinstance(bounds, KafkaError):
+                at = found.in_mesh(self._prefix)
+                held = self._held_since(self._seen.logs.get(at), bounds.stable, bounds.end, now)
+                logs[at] = Log(bounds.start, bounds.stable, bounds.end, held)
         if len(logs) < len(wanted):
             self._close_clients()
         return logs
@@ -166,13 +163,3 @@ class LogWatch:
         if before is None or before.stable != stable or before.held_since is None:
             return now
         return before.held_since
-
-    def _offsets(self, client: Any, wanted: Collection[Place], at: int) -> dict[Place, int]:
-        partitions = [TopicPartition(self._prefix + topic, number, at) for topic, number in wanted]
-        found = client.offsets_for_times(partitions, timeout=CALL_TIMEOUT_S)
-        return {
-            (item.topic.removeprefix(self._prefix), item.partition): (
-                -1 if item.error is not None else item.offset
-            )
-            for item in found
-        }

@@ -11,6 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.batches import Prober, find_impassable
+from reviewmesh.kafka.offsets import offsets_at, start_and_end
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import Record, Unavailable, headers_of
 from reviewmesh.settings import Settings
 
@@ -64,16 +66,15 @@ class PartitionReader:
         if start >= high:
             return
         with self._consumer(topic, partition, "read_committed") as consumer:
-            yield from self._until(consumer, topic, partition, start, high)
+            yield from self._until(consumer, topic, partition=partition, start=start, high=high)
 
     def _bounds(self, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
-        target = TopicPartition(self._prefix + topic, partition)
-        low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-        return int(low), int(high)
+        target = BrokerPartition(self._prefix + topic, partition)
+        return start_and_end(consumer, target, CALL_TIMEOUT_S)
 
     def _offset_at(self, consumer: Any, topic: str, partition: int, since_ms: int) -> int:
-        at = TopicPartition(self._prefix + topic, partition, max(0, since_ms))
-        found = int(consumer.offsets_for_times([at], timeout=CALL_TIMEOUT_S)[0].offset)
+        target = BrokerPartition(self._prefix + topic, partition)
+        found = offsets_at(consumer, [target], max(0, since_ms), CALL_TIMEOUT_S)[target]
         return found if found >= 0 else self._bounds(consumer, topic, partition)[1]
 
     def _asking(self, topic: str, partition: int) -> Any:
@@ -104,7 +105,7 @@ class PartitionReader:
                     return record_of(topic, message)
         finally:
             consumer.close()
-        return Record(topic, partition, offset, None, None)
+        return Record(topic=topic, partition=partition, offset=offset, key=None, value=None)
 
     def _until(
         self, consumer: Any, topic: str, partition: int, start: int, high: int
@@ -143,11 +144,11 @@ class PartitionReader:
 def record_of(topic: str, message: Any) -> Record:
     """A consumed message, which is no error, under its topic's name without the prefix."""
     return Record(
-        topic,
-        message.partition(),
-        message.offset(),
-        message.key(),
-        message.value(),
-        headers_of(message),
-        message.timestamp()[1],
+        topic=topic,
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+        timestamp_ms=message.timestamp()[1],
     )

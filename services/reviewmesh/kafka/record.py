@@ -24,6 +24,8 @@ FORWARDED_MAC = "reviewmesh-forwarded-mac"
 # A header's lengths and a record's own: at most that much each beside names and values.
 OVERHEAD = 16
 MAX_HEADERS = 1_000
+# What the mesh writes into a header that goes on is shorter; a longer value is not the mesh's.
+LONGEST_KEPT_HEADER = 256
 TELL_AGAIN_AFTER_S = 60.0
 
 

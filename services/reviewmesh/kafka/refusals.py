@@ -8,24 +8,26 @@ from queue import Empty, SimpleQueue
 import structlog
 
 from reviewmesh.kafka.batches import Impassable, Prober, find_impassable
-from reviewmesh.kafka.logwatch import Place
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Unavailable
 from reviewmesh.settings import Settings
 
 
 class Refusals:
-    """Used by the polling thread; one look at a place at a time."""
+    """Used by the polling thread; one look at a partition at a time."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
         self._settings = settings
         self._log = log
-        self._found: SimpleQueue[tuple[Place, int, Impassable | None]] = SimpleQueue()
+        self._found: SimpleQueue[tuple[MeshPartition, int, Impassable | None]] = SimpleQueue()
 
-    def look(self, place: Place, at: int) -> None:
+    def look(self, partition: MeshPartition, offset: int) -> None:
         """The client gives an error for the batch at this offset."""
-        threading.Thread(target=self._look, args=(place, at), name="refusal", daemon=True).start()
+        threading.Thread(
+            target=self._look, args=(partition, offset), name="refusal", daemon=True
+        ).start()
 
-    def found(self) -> list[tuple[Place, int, Impassable | None]]:
+    def found(self) -> list[tuple[MeshPartition, int, Impassable | None]]:
         """What was looked at since, from which offset; None where it can be read, or nobody knows:
         the client tries again."""
         found = []
@@ -35,12 +37,12 @@ class Refusals:
             except Empty:
                 return found
 
-    def _look(self, place: Place, at: int) -> None:
+    def _look(self, partition: MeshPartition, offset: int) -> None:
         batch = None
         try:
-            with Prober(self._settings, *place) as prober:
-                batch = find_impassable(prober, at)
+            with Prober(self._settings, *partition) as prober:
+                batch = find_impassable(prober, offset)
         except Unavailable as error:
             self._log.warning("a batch that the client refuses is not known", reason=str(error))
         finally:
-            self._found.put((place, at, batch))
+            self._found.put((partition, offset, batch))

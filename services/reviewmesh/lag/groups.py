@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from reviewmesh.avro.topics import load_topics
-from reviewmesh.lag.offsets import Place
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import (
     ACCEPTED,
@@ -25,7 +25,7 @@ class WatchedGroup:
 
     name: str
     task: str
-    places: tuple[Place, ...]
+    partitions: tuple[BrokerPartition, ...]
     reads_all: bool = True
     """It reads all of them from their beginning, else only where it has committed."""
     more_of: str = ""
@@ -33,20 +33,22 @@ class WatchedGroup:
 
     def grown(self, partitions: int) -> WatchedGroup:
         """The same group where `more_of` has so many partitions."""
-        known = len([place for place in self.places if place[0] == self.more_of])
-        more = tuple((self.more_of, number) for number in range(known, partitions))
-        return replace(self, places=self.places + more)
+        known = sum(at.topic == self.more_of for at in self.partitions)
+        more = tuple(BrokerPartition(self.more_of, number) for number in range(known, partitions))
+        return replace(self, partitions=self.partitions + more)
 
 
 def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
     """The groups without which no review comes out."""
-    partitions = {topic.name: topic.partitions for topic in load_topics().topics}
+    counts = {topic.name: topic.partitions for topic in load_topics().topics}
 
     def group(name: str, *topics: str, task: str = "") -> WatchedGroup:
-        places = tuple(
-            (prefix + topic, number) for topic in topics for number in range(partitions[topic])
+        partitions = tuple(
+            BrokerPartition(prefix + topic, number)
+            for topic in topics
+            for number in range(counts[topic])
         )
-        return WatchedGroup(prefix + name, task, places)
+        return WatchedGroup(prefix + name, task, partitions)
 
     return (
         replace(group(INTAKE_GROUP, RAW), more_of=prefix + RAW),
@@ -61,7 +63,7 @@ def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
     others = dict.fromkeys([settings.prefix + INSIGHTS_GROUP, *settings.lag.groups])
     known = {group.name for group in own}
     everywhere = tuple(
-        (settings.prefix + topic.name, number)
+        BrokerPartition(settings.prefix + topic.name, number)
         for topic in load_topics().topics
         for number in range(topic.partitions)
     )

@@ -13,8 +13,9 @@ from typing import Any
 from confluent_kafka import KafkaError, TopicPartition
 
 from reviewmesh.kafka.clients import REFUSED_BATCH
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import ORIGIN_TIMESTAMP, headers_of
-from reviewmesh.lag.offsets import Place, Progress
+from reviewmesh.lag.offsets import Progress
 
 READ_FOR_S = 3.0
 POLL_S = 0.02
@@ -38,7 +39,7 @@ class Head:
 class Stretch:
     """Where to look for a head: the offsets from `start` up to `end` that are not finished."""
 
-    place: Place
+    partition: BrokerPartition
     start: int
     end: int
     progress: Progress
@@ -64,32 +65,36 @@ class HeadReader:
         try:
             while waiting and time.monotonic() < deadline:
                 # One offset a partition at a time.
-                batch = {stretch.place: stretch for stretch in reversed(waiting)}
-                waiting = [stretch for stretch in waiting if batch[stretch.place] is not stretch]
+                batch = {stretch.partition: stretch for stretch in reversed(waiting)}
+                waiting = [
+                    stretch for stretch in waiting if batch[stretch.partition] is not stretch
+                ]
                 found |= self._read_batch(batch, deadline)
         finally:
             self._consumer.unassign()
         return found
 
     def _read_batch(
-        self, batch: dict[Place, Stretch], deadline: float
+        self, batch: dict[BrokerPartition, Stretch], deadline: float
     ) -> dict[Stretch, Head | None]:
-        self._consumer.assign([TopicPartition(*place, s.start) for place, s in batch.items()])
+        self._consumer.assign(
+            [TopicPartition(*partition, s.start) for partition, s in batch.items()]
+        )
         found: dict[Stretch, Head | None] = {}
         while len(found) < len(batch) and time.monotonic() < deadline:
             for message in self._consumer.consume(POLL_RECORDS, POLL_S):
-                place = (message.topic(), message.partition())
-                stretch = batch.get(place)
+                partition = BrokerPartition(message.topic(), message.partition())
+                stretch = batch.get(partition)
                 if message.error() is not None and message.error().code() in REFUSED_BATCH:
                     # Nobody can read it; who has the partition passes over it.
-                    batch.pop(place, None)
+                    batch.pop(partition, None)
                 elif stretch is not None and stretch not in found and _settles(message, stretch):
                     found[stretch] = _head(message, stretch)
         return found
 
 
 def _settles(message: Any, stretch: Stretch) -> bool:
-    """Whether this message is the head, or lies behind the place where one could be."""
+    """Whether this message is the head, or lies behind where one could be."""
     error = message.error()
     if error is not None:
         ended: bool = error.code() == KafkaError._PARTITION_EOF

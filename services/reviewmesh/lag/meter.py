@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reviewmesh.clock import Clock
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
-from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Place, Progress
+from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
 from reviewmesh.lag.rates import DrainRate
 
 # A head may be compacted away while nobody commits.
 LOOK_AGAIN_AFTER_S = 60.0
 
-Key = tuple[str, Place]
+Key = tuple[str, BrokerPartition]
 """A group, and a partition that it reads."""
 
 
@@ -60,9 +61,9 @@ class Snapshot:
     measured_at: float
     rows: tuple[PartitionLag, ...] = ()
     time_to_drain: Mapping[WatchedGroup, float] = field(default_factory=dict)
-    held_since: Mapping[Place, float | None] = field(default_factory=dict)
+    held_since: Mapping[BrokerPartition, float | None] = field(default_factory=dict)
     """Since when an open transaction has been the end of what can be read; None without one."""
-    stable_ends: Mapping[Place, int] = field(default_factory=dict)
+    stable_ends: Mapping[BrokerPartition, int] = field(default_factory=dict)
     """Where what can be read ends: the first record of an open transaction, if there is one."""
     problems: tuple[str, ...] = ()
     """What could not be measured now; its rows are the last ones known."""
@@ -105,8 +106,8 @@ class LagMeter:
         self._open_reader = HeadReader(lambda: broker.open)
         self._watched: dict[Key, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
-        self._stable_ends: dict[Place, int] = {}
-        self._held_since: dict[Place, float | None] = {}
+        self._stable_ends: dict[BrokerPartition, int] = {}
+        self._held_since: dict[BrokerPartition, float | None] = {}
         self._last = Snapshot(clock())
 
     def close(self) -> None:
@@ -120,58 +121,66 @@ class LagMeter:
             group.grown(self._broker.partitions(group.more_of)) if group.more_of else group
             for group in self._groups
         ]
-        commits = self._broker.committed({group.name: group.places for group in self._groups})
+        commits = self._broker.committed({group.name: group.partitions for group in self._groups})
         failures = [found for found in commits.values() if isinstance(found, Failure)]
         if len(failures) == len(commits):
             self._broker.renew()
             away = self._broker.away(failures[0])
             return replace(self._last, measured_at=now, problems=(away,))
-        reads = {group: self._places(group, commits[group.name]) for group in self._groups}
-        ends = self._broker.ends({place for places in reads.values() for place in places})
-        for group, places in reads.items():
-            self._take_commits(group, places, commits[group.name], now, problems)
-        keys = [(group.name, place) for group, places in reads.items() for place in places]
+        reads = {group: self._partitions_of(group, commits[group.name]) for group in self._groups}
+        ends = self._broker.ends(
+            {partition for partitions in reads.values() for partition in partitions}
+        )
+        for group, partitions in reads.items():
+            self._take_commits(
+                group, partitions, commits=commits[group.name], now=now, problems=problems
+            )
+        keys = [
+            (group.name, partition)
+            for group, partitions in reads.items()
+            for partition in partitions
+        ]
         self._watched = {key: self._watched[key] for key in keys if key in self._watched}
         self._measure_rows(ends, now, problems)
         watched = (self._watched[key] for key in keys if key in self._watched)
         rows = tuple(item.row for item in watched if item.row is not None)
         self._last = Snapshot(
-            now,
-            rows,
-            self._time_to_drain(rows, now),
-            self._held_since,
-            self._stable_ends,
-            tuple(dict.fromkeys(problems)),
+            measured_at=now,
+            rows=rows,
+            time_to_drain=self._time_to_drain(rows, now),
+            held_since=self._held_since,
+            stable_ends=self._stable_ends,
+            problems=tuple(dict.fromkeys(problems)),
         )
         return self._last
 
-    def _places(
-        self, group: WatchedGroup, commits: dict[Place, Committed] | Failure
-    ) -> Sequence[Place]:
+    def _partitions_of(
+        self, group: WatchedGroup, commits: dict[BrokerPartition, Committed] | Failure
+    ) -> Sequence[BrokerPartition]:
         if group.reads_all:
-            return group.places
+            return group.partitions
         if isinstance(commits, Failure):
-            return [place for name, place in self._watched if name == group.name]
-        return [place for place in group.places if place in commits]
+            return [partition for name, partition in self._watched if name == group.name]
+        return [partition for partition in group.partitions if partition in commits]
 
     # -- commits -----------------------------------------------------------------------------
 
     def _take_commits(
         self,
         group: WatchedGroup,
-        places: Sequence[Place],
-        commits: dict[Place, Committed] | Failure,
+        partitions: Sequence[BrokerPartition],
+        commits: dict[BrokerPartition, Committed] | Failure,
         now: float,
         problems: list[str],
     ) -> None:
         if isinstance(commits, Failure):
             problems.append(f"group {group.name}: {commits.reason}")
             return
-        for place in places:
-            committed = commits.get(place)
-            watched = self._watched.get((group.name, place))
+        for partition in partitions:
+            committed = commits.get(partition)
+            watched = self._watched.get((group.name, partition))
             if watched is None:
-                watched = self._watched[group.name, place] = Watched(None, Progress(0), now)
+                watched = self._watched[group.name, partition] = Watched(None, Progress(0), now)
             if watched.committed != committed:
                 watched.committed = committed
                 watched.progress = _progress(committed)
@@ -180,7 +189,7 @@ class LagMeter:
     # -- rows --------------------------------------------------------------------------------
 
     def _measure_rows(
-        self, ends: Mapping[Place, Ends | Failure], now: float, problems: list[str]
+        self, ends: Mapping[BrokerPartition, Ends | Failure], now: float, problems: list[str]
     ) -> None:
         wanted: dict[Key, Stretch] = {}
         reach: dict[Key, Ends] = {}
@@ -194,23 +203,31 @@ class LagMeter:
             reach[key] = found
             progress = found.reached(watched.progress)
             start = max(progress.committed, found.start)
-            wanted[key] = Stretch(key[1], start, found.stable, progress, found.topic_id)
+            wanted[key] = Stretch(
+                partition=key[1],
+                start=start,
+                end=found.stable,
+                progress=progress,
+                topic_id=found.topic_id,
+            )
         self._find_heads(wanted, now, problems)
         open_heads = self._find_open_heads(wanted, reach)
         for key, stretch in wanted.items():
             watched = self._watched[key]
             if watched.searched is stretch or watched.knows_head_of(stretch, now):
                 head = watched.head or open_heads.get(key)
-                watched.row = _row(key, watched, stretch.progress, reach[key], head)
+                watched.row = _row(
+                    key, watched, progress=stretch.progress, ends=reach[key], head=head
+                )
         self._held_since = {key[1]: self._since(key[1], found, now) for key, found in reach.items()}
         self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
 
-    def _since(self, place: Place, ends: Ends, now: float) -> float | None:
+    def _since(self, partition: BrokerPartition, ends: Ends, now: float) -> float | None:
         """The mesh's own transactions move the stable end many times a second."""
         if ends.stable == ends.end:
             return None
-        known = self._held_since.get(place)
-        if known is None or self._stable_ends.get(place) != ends.stable:
+        known = self._held_since.get(partition)
+        if known is None or self._stable_ends.get(partition) != ends.stable:
             return now
         return known
 

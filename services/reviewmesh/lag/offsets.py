@@ -8,14 +8,16 @@ requests to a group's coordinator that timed out can end the process when the br
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.offsets import LogBounds, log_bounds
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.topicids import Found, TopicFinder, is_another
 from reviewmesh.loop.ledger import restore
 from reviewmesh.settings import Settings
@@ -34,9 +36,6 @@ MOVING = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
 )
-
-Place = tuple[str, int]
-"""A topic as it is named on the broker, and a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +66,10 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
-    """How far a partition reaches."""
+class Ends(LogBounds):
+    """How far a partition reaches, and of which topic it is. Kafka's own lag counts up to `end`."""
 
-    start: int
-    stable: int
-    """The last stable offset: what follows is in open transactions, or behind them."""
-    end: int
-    """The high watermark, open transactions included: Kafka's own lag counts up to here."""
-
-    topic_id: int = 0
+    topic_id: int
 
     def reached(self, progress: Progress) -> Progress:
         """What of it holds here. A commit of another id, or beyond the end, is of a topic that was
@@ -162,8 +155,8 @@ class Broker:
     # -- commits -----------------------------------------------------------------------------
 
     def committed(
-        self, groups: Mapping[str, Collection[Place]]
-    ) -> dict[str, dict[Place, Committed] | Failure]:
+        self, groups: Mapping[str, Collection[BrokerPartition]]
+    ) -> dict[str, dict[BrokerPartition, Committed] | Failure]:
         """What each group has committed of these partitions.
 
         What lies in an open transaction is not committed yet.
@@ -174,51 +167,57 @@ class Broker:
         answers = self._threads.map(self._committed, groups.keys(), groups.values())
         return dict(zip(groups, answers, strict=True))
 
-    def _committed(self, group: str, places: Collection[Place]) -> dict[Place, Committed] | Failure:
+    def _committed(
+        self, group: str, partitions: Collection[BrokerPartition]
+    ) -> dict[BrokerPartition, Committed] | Failure:
         try:
-            answer = _asked_of_coordinator(self._of_group[group], places)
+            answer = _asked_of_coordinator(self._of_group[group], partitions)
         except KafkaException as error:
             return Failure(error.args[0].str())
         for at in answer:
             if at.error is not None:
                 return Failure(f"{at.topic}/{at.partition}: {at.error.str()}")
         return {
-            (at.topic, at.partition): Committed(at.offset, at.metadata or "")
+            BrokerPartition(at.topic, at.partition): Committed(at.offset, at.metadata or "")
             for at in answer
             if at.offset >= 0
         }
 
     # -- ends --------------------------------------------------------------------------------
 
-    def ends(self, places: Collection[Place]) -> dict[Place, Ends | Failure]:
+    def ends(
+        self, partitions: Collection[BrokerPartition]
+    ) -> dict[BrokerPartition, Ends | Failure]:
         """Four requests, three of them to each leader, whatever the number of partitions."""
-        names = {topic for topic, _ in places}
+        names = {topic for topic, _ in partitions}
         topics = self._existing(names)
         if isinstance(topics, Failure):
-            return dict.fromkeys(places, topics)
-        found = self._ends_of(places, topics)
+            return dict.fromkeys(partitions, topics)
+        found = self._ends_of(partitions, topics)
         if any(isinstance(ends, Failure) and not ends.gone for ends in found.values()):
             # A topic that goes meanwhile fails the question for all: ask again without it.
             left = self._existing(names)
             if not isinstance(left, Failure) and left.keys() < topics.keys():
-                found = self._ends_of(places, left)
+                found = self._ends_of(partitions, left)
         return found
 
     def _ends_of(
-        self, places: Collection[Place], topics: Mapping[str, Found]
-    ) -> dict[Place, Ends | Failure]:
+        self, partitions: Collection[BrokerPartition], topics: Mapping[str, Found]
+    ) -> dict[BrokerPartition, Ends | Failure]:
         gone = Failure("there is no such topic; see `reviewmesh topics apply`", gone=True)
-        found: dict[Place, Ends | Failure] = dict.fromkeys(places, gone)
-        there = [place for place in places if place[0] in topics]
+        found: dict[BrokerPartition, Ends | Failure] = dict.fromkeys(partitions, gone)
+        there = [at for at in partitions if at.topic in topics]
         if not there:
             return found
-        asked = ((self.open, OFFSET_BEGINNING), (self.stable, OFFSET_END), (self.open, OFFSET_END))
         try:
-            answers = [_offsets(consumer, there, at) for consumer, at in asked]
+            answers = log_bounds(self.stable, self.open, there, CALL_TIMEOUT_S)
         except KafkaException as error:
             return found | dict.fromkeys(there, Failure(error.args[0].str()))
-        for place in there:
-            found[place] = _reach([answer[place] for answer in answers], topics[place[0]].id)
+        for at, bounds in answers.items():
+            if isinstance(bounds, KafkaError):
+                found[at] = Failure(bounds.str())
+            else:
+                found[at] = Ends(bounds.start, bounds.stable, bounds.end, topics[at.topic].id)
         return found
 
     def partitions(self, topic: str) -> int:
@@ -242,9 +241,9 @@ class Broker:
         return found
 
 
-def _asked_of_coordinator(consumer: Any, places: Collection[Place]) -> list[Any]:
+def _asked_of_coordinator(consumer: Any, partitions: Collection[BrokerPartition]) -> list[Any]:
     """Asks again while the coordinator moves or reads its log, up to CALL_TIMEOUT_S in all."""
-    wanted = [TopicPartition(*place) for place in places]
+    wanted = [TopicPartition(*at) for at in partitions]
     deadline = time.monotonic() + CALL_TIMEOUT_S
     while True:
         try:
@@ -254,17 +253,3 @@ def _asked_of_coordinator(consumer: Any, places: Collection[Place]) -> list[Any]
             if error.args[0].code() not in MOVING or time.monotonic() > deadline:
                 raise
             time.sleep(ASK_AGAIN_S)
-
-
-def _offsets(consumer: Any, places: Iterable[Place], at: int) -> dict[Place, Any]:
-    wanted = [TopicPartition(*place, at) for place in places]
-    answer = consumer.offsets_for_times(wanted, timeout=CALL_TIMEOUT_S)
-    return {(found.topic, found.partition): found for found in answer}
-
-
-def _reach(answers: list[Any], topic_id: int) -> Ends | Failure:
-    for answer in answers:
-        if answer.error is not None:
-            return Failure(answer.error.str())
-    start, stable, end = (answer.offset for answer in answers)
-    return Ends(start, stable, max(stable, end), topic_id)

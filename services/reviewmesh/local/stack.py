@@ -76,7 +76,9 @@ class EmbeddedStack:
                     _require_ports(earlier, self.paths)
                 files = artifacts.ensure(progress)
                 with private_files():
-                    return self._start(files, earlier, mesh, on_ready, deadline_s)
+                    return self._start(
+                        files, earlier, mesh=mesh, on_ready=on_ready, deadline_s=deadline_s
+                    )
 
     def down(self, purge: bool = False) -> bool:
         """Stop everything; with `purge` the data goes too. Says whether something was running."""
@@ -194,7 +196,13 @@ class EmbeddedStack:
         wanted += programs.mesh_programs(ports, state.forwarding_secret(self.paths)) if mesh else []
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
-        info = StackInfo(stack_id, mesh, ports, None, str(socket_file))
+        info = StackInfo(
+            stack_id=stack_id,
+            mesh=mesh,
+            ports=ports,
+            supervisor_pid=None,
+            supervisor_socket=str(socket_file),
+        )
         # First, so that a start that is killed between these lines is still found and ended.
         state.write(self.paths, info)
         pid = supervision.start(self.paths, marker_environment(stack_id))

@@ -38,11 +38,6 @@ class StackInfo:
         """The Confluent-compatible base URL."""
         return programs.addresses(self.ports).registry_url
 
-    @property
-    def client_environment(self) -> dict[str, str]:
-        """`REVIEWMESH_*` settings that reach this mesh."""
-        return programs.service_environment(self.ports)
-
     def is_running(self) -> bool:
         """Whether its supervisor lives."""
         pid = self.supervisor_pid

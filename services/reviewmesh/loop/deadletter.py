@@ -13,8 +13,10 @@ from reviewmesh.kafka.record import TRACEPARENT, Headers, Output, Record, header
 from reviewmesh.kafka.tracing import valid_traceparent
 from reviewmesh_schemas.names import DEAD_LETTER
 
+UNREADABLE = "UNREADABLE"
+"""The cause of records that a stage or the client cannot read."""
 MAX_MESSAGE = 2_000
-MAX_REVIEW_ID = 1_000
+LONGEST_REVIEW_ID = 1_000
 # Of a record that does not fit: enough to know it by. Its value gets what is left.
 KEY_KEPT = 4_096
 HEADERS_KEPT = 64 * 1024
@@ -55,7 +57,7 @@ class DeadLetters:
                 "topic": record.topic,
                 "partition": record.partition,
                 "offset": record.offset,
-                "review_id": review_id if len(review_id or "") <= MAX_REVIEW_ID else None,
+                "review_id": review_id if len(review_id or "") <= LONGEST_REVIEW_ID else None,
                 "stage": stage,
                 "cause": cause,
                 # It may quote what cannot be encoded.
@@ -67,12 +69,12 @@ class DeadLetters:
         )
         trace = valid_traceparent(record.header(TRACEPARENT))
         return Output(
-            DEAD_LETTER,
-            record.partition % self._partitions,
-            key,
-            value,
-            ((TRACEPARENT, trace),) if trace else (),
-            metrics.DEAD_LETTERS.labels(stage, cause).inc,
+            topic=DEAD_LETTER,
+            partition=record.partition % self._partitions,
+            key=key,
+            value=value,
+            headers=((TRACEPARENT, trace),) if trace else (),
+            committed=metrics.DEAD_LETTERS.labels(stage, cause).inc,
         )
 
     def _original(self, record: Record) -> tuple[bytes | None, dict[str, Any]]:

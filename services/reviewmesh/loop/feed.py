@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition
 from reviewmesh import metrics
 from reviewmesh.kafka.batches import Impassable
 from reviewmesh.kafka.record import Record, Unavailable, Unit, headers_of
+from reviewmesh.loop.deadletter import UNREADABLE
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.outbox import Outbox
 from reviewmesh.loop.readiness import Readiness
@@ -19,7 +20,6 @@ from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.suspicion import Suspicion
 
 RETRY_UNAVAILABLE_S = 1.0
-UNREADABLE = "UNREADABLE"
 LONGEST_MESSAGE = 1_000
 
 SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]
@@ -49,13 +49,13 @@ class Feed:
         if item is not None:
             item.held.append(
                 Record(
-                    item.topic,
-                    item.partition,
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    headers_of(message),
-                    message.timestamp()[1],
+                    topic=item.topic,
+                    partition=item.partition,
+                    offset=message.offset(),
+                    key=message.key(),
+                    value=message.value(),
+                    headers=headers_of(message),
+                    timestamp_ms=message.timestamp()[1],
                 )
             )
 
@@ -145,7 +145,9 @@ class Feed:
             ledger.deliver(first)
             ledger.reached_end(batch.next)
             # Nothing is known of it, not even its key.
-            record = Record(item.topic, item.partition, first, None, None)
+            record = Record(
+                topic=item.topic, partition=item.partition, offset=first, key=None, value=None
+            )
             message = batch._replace(offset=first).message
             self._set_aside(record, "impassable", message, batch.cause)
         return True

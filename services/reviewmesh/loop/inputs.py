@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from reviewmesh.kafka.batches import Impassable
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record
 from reviewmesh.loop.ledger import Commit, CompletionLedger, Notes
 from reviewmesh.loop.suspicion import Suspicion
@@ -35,6 +36,10 @@ class Input:
     # The client refuses a batch, and it is not known yet where the partition goes on behind it.
     refused: bool = False
     committed_as: Commit | None = None
+
+    @property
+    def at(self) -> MeshPartition:
+        return MeshPartition(self.topic, self.partition)
 
     @property
     def is_named(self) -> bool:
@@ -79,9 +84,6 @@ class Inputs:
 
     def in_flight(self, topic: str | None = None) -> int:
         return sum(item.ledger.in_flight for item in self if topic in (None, item.topic))
-
-    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool:
-        return self._inputs[topic, partition].ledger.is_unfinished(offset)
 
     def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
         return self._inputs[topic, partition].ledger.is_new(offset)

@@ -97,11 +97,6 @@ def restore(offset: int, metadata: str | None) -> Restored:
     return Restored(_offsets(offset, bitmap), _notes(inflate.unused_data), marked=True)
 
 
-def decode_finished(offset: int, metadata: str | None) -> frozenset[int]:
-    """Offsets at or after `offset` that are finished, by the metadata committed with it."""
-    return restore(offset, metadata).finished
-
-
 def _offsets(offset: int, bitmap: bytes) -> frozenset[int]:
     return frozenset(
         offset + 8 * index + bit
@@ -179,9 +174,6 @@ class CompletionLedger:
     def is_new(self, offset: int) -> bool:
         """Whether a delivered offset is work: neither seen in this life nor finished before."""
         return offset >= self._position and offset not in self._restored
-
-    def is_unfinished(self, offset: int) -> bool:
-        return offset in self._in_flight
 
     def deliver(self, offset: int) -> bool:
         """Take `offset` in flight; False when it is to be skipped."""

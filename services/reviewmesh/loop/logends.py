@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from reviewmesh import metrics
 from reviewmesh.kafka import clients as kafka
+from reviewmesh.kafka.offsets import start_and_end
+from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import Unavailable
 from reviewmesh.kafka.topicids import TopicFinder, is_another
 from reviewmesh.loop.stage import Start
@@ -43,9 +45,11 @@ class LogEnds:
         try:
             ids = self._ids(list(starts))
             for topic, start in starts.items():
-                target = TopicPartition(self._prefix + topic, partition)
-                low, high = consumer.get_watermark_offsets(target, timeout=CALL_TIMEOUT_S)
-                starts[topic] = self._within(partition, start, ids[topic], low, high)
+                target = BrokerPartition(self._prefix + topic, partition)
+                low, high = start_and_end(consumer, target, CALL_TIMEOUT_S)
+                starts[topic] = self._within(
+                    partition, start, topic_id=ids[topic], low=low, high=high
+                )
                 ends[topic] = high
         except KafkaException as error:
             raise Unavailable(

@@ -151,7 +151,11 @@ class Openings:
                 if not self._resolve(consumer, partition, opening):
                     break
                 opening.loading = Loading(
-                    self._settings, self._stage, self._ends, partition, opening
+                    settings=self._settings,
+                    stage=self._stage,
+                    ends=self._ends,
+                    partition=partition,
+                    opening=opening,
                 )
         if not self._openings:
             self._readiness.has("offsets")
@@ -196,12 +200,12 @@ class Openings:
             )
         opening.notes[topic] = restored.notes
         opening.starts[topic] = Start(
-            topic,
-            item.offset,
-            restored.finished,
-            not restored.marked,
-            restored.notes.redo_until,
-            restored.notes.topic_id,
+            topic=topic,
+            offset=item.offset,
+            finished=restored.finished,
+            reset=not restored.marked,
+            redo_until=restored.notes.redo_until,
+            topic_id=restored.notes.topic_id,
         )
 
     def _loaded(self, partition: int, opening: Opening) -> Opened | None:
@@ -218,7 +222,12 @@ class Openings:
             return None
         del self._openings[partition]
         return Opened(
-            partition, opening.starts, opening.notes, opening.own, loaded, opening.passages
+            partition=partition,
+            starts=opening.starts,
+            notes=opening.notes,
+            own=opening.own,
+            loaded=loaded,
+            passages=opening.passages,
         )
 
     def _waits(self, reason: str) -> None:

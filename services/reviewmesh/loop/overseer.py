@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from reviewmesh import metrics
-from reviewmesh.kafka.logwatch import Log, Place
+from reviewmesh.kafka.logwatch import Log
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.logends import LogEnds
 from reviewmesh.loop.progress import Progress
@@ -44,10 +45,10 @@ class Overseer:
         self._readiness = readiness
         self._log = log
         self._look_at = 0.0
-        self._progress: dict[Place, Progress] = {}
+        self._progress: dict[MeshPartition, Progress] = {}
         # The last log that was looked at, and the position when that was done.
-        self._positions: dict[Place, tuple[Log, int]] = {}
-        self._told_of_skipped: dict[Place, int] = {}
+        self._positions: dict[MeshPartition, tuple[Log, int]] = {}
+        self._told_of_skipped: dict[MeshPartition, int] = {}
         # The heads that reopened partitions had: they are well again once these have moved.
         self._reopened: dict[int, dict[str, int]] = {}
 
@@ -60,7 +61,7 @@ class Overseer:
         for partition in partitions:
             self._reopened.pop(partition, None)
 
-    def look(self, logs: Mapping[Place, Log], is_unsent: Callable[[int], bool]) -> set[int]:
+    def look(self, logs: Mapping[MeshPartition, Log], is_unsent: Callable[[int], bool]) -> set[int]:
         """Partitions to reopen.
 
         `is_unsent`: whether finished units of a partition wait. Raises StandsStill.
@@ -70,7 +71,7 @@ class Overseer:
             return set()
         self._look_at = now + LOOK_EVERY_S
         inputs = list(self._inputs)
-        self._forget({(item.topic, item.partition) for item in inputs})
+        self._forget({item.at for item in inputs})
         cut_off = {item.partition for item in inputs if self._is_cut_off(item, logs)}
         still = self._standing_still(inputs, logs, is_unsent, now)
         self._tell_of_open_transactions(inputs, logs, now)
@@ -78,40 +79,40 @@ class Overseer:
         for partition, reason in still.items():
             self._stands_still(partition, reason, inputs)
         metrics.STALLED.labels(self._stage.service).set(len(self._reopened))
-        for place in [place for place in self._progress if place[1] in still]:
-            del self._progress[place]
+        for at in [at for at in self._progress if at[1] in still]:
+            del self._progress[at]
         return cut_off | still.keys()
 
-    def _forget(self, present: set[Place]) -> None:
+    def _forget(self, present: set[MeshPartition]) -> None:
         for known in (
             self._progress,
             self._positions,
             self._told_of_skipped,
         ):
-            for place in known.keys() - present:
-                del known[place]
+            for at in known.keys() - present:
+                del known[at]
 
     # -- standing still ----------------------------------------------------------------------
 
     def _standing_still(
         self,
         inputs: list[Input],
-        logs: Mapping[Place, Log],
+        logs: Mapping[MeshPartition, Log],
         is_unsent: Callable[[int], bool],
         now: float,
     ) -> dict[int, str]:
         still: dict[int, str] = {}
         trying = any(item.suspicion.is_trying for item in inputs)
         for item in inputs:
-            place = (item.topic, item.partition)
+            at = item.at
             ledger = item.ledger
-            reason = self._progress.setdefault(place, Progress()).look(
-                ledger.position,
-                ledger.head,
-                0 if is_unsent(item.partition) else ledger.in_flight,
-                0 if trying else self._unread(item, logs.get(place)),
-                self._stage.waits_for(item.partition),
-                now,
+            reason = self._progress.setdefault(at, Progress()).look(
+                position=ledger.position,
+                head=ledger.head,
+                in_flight=0 if is_unsent(item.partition) else ledger.in_flight,
+                unread=0 if trying else self._unread(item, logs.get(at)),
+                waits_for=self._stage.waits_for(item.partition),
+                now=now,
             )
             if reason:
                 still[item.partition] = f"{item.topic}/{item.partition}: {reason}"
@@ -148,17 +149,17 @@ class Overseer:
 
     # -- logs that moved ---------------------------------------------------------------------
 
-    def _is_cut_off(self, item: Input, logs: Mapping[Place, Log]) -> bool:
+    def _is_cut_off(self, item: Input, logs: Mapping[MeshPartition, Log]) -> bool:
         """Whether the log ends before what was read of it, as after the election of a leader that
         lacked records; offsets that were deleted unread are counted."""
-        place = (item.topic, item.partition)
-        log = logs.get(place)
+        at = item.at
+        log = logs.get(at)
         if log is None:
             return False
         position = item.ledger.position
-        last, reached = self._positions.get(place, (None, position))
+        last, reached = self._positions.get(at, (None, position))
         if last is not log:
-            self._positions[place] = (log, position)
+            self._positions[at] = (log, position)
             if log.end < reached:
                 self._log.warning(
                     "the log ends before what was read of it: the partition is reopened",
@@ -167,29 +168,29 @@ class Overseer:
                     read=reached,
                     end=log.end,
                 )
-                del self._positions[place]
+                del self._positions[at]
                 return True
             # The client goes past what was deleted by itself, often before this log was seen.
             for first, following in item.gaps:
-                self._count_skipped(place, first, min(following, log.start))
+                self._count_skipped(at, first, min(following, log.start))
             item.gaps.clear()
-            self._count_skipped(place, item.ledger.position, log.start)
+            self._count_skipped(at, item.ledger.position, log.start)
         return False
 
-    def _count_skipped(self, place: Place, first: int, low: int) -> None:
-        first = max(first, self._told_of_skipped.get(place, 0))
+    def _count_skipped(self, at: MeshPartition, first: int, low: int) -> None:
+        first = max(first, self._told_of_skipped.get(at, 0))
         if low > first:
-            self._ends.skipped(*place, first, low)
-            self._told_of_skipped[place] = low
+            self._ends.skipped(*at, first, low)
+            self._told_of_skipped[at] = low
 
     def _tell_of_open_transactions(
-        self, inputs: list[Input], logs: Mapping[Place, Log], now: float
+        self, inputs: list[Input], logs: Mapping[MeshPartition, Log], now: float
     ) -> None:
         """The mesh's own are open for milliseconds."""
         held = [
             f"{item.topic}/{item.partition} at offset {log.stable}"
             for item in inputs
-            if (log := logs.get((item.topic, item.partition))) is not None
+            if (log := logs.get(item.at)) is not None
             and log.held_since is not None
             and now - log.held_since > HELD_UP_AFTER_S
             and item.ledger.position >= log.stable

@@ -30,8 +30,6 @@ class Start:
 class Ledgers(Protocol):
     """The loop's ledgers, as far as a stage may look into them."""
 
-    def is_unfinished(self, topic: str, partition: int, offset: int) -> bool: ...
-
     def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
         """Whether `offset` has not been delivered yet and is not known to be finished."""
         ...

@@ -84,7 +84,14 @@ class Suspicion:
             self._deaths = 0
         group = self._group if self._on_trial else 0
         passed = self._passed if self.is_trying else 0
-        return Notes(True, self._deaths, group, self._strikes, redo_until, passed)
+        return Notes(
+            running=True,
+            deaths=self._deaths,
+            group=group,
+            strikes=self._strikes,
+            redo_until=redo_until,
+            passed=passed,
+        )
 
     def committed(self, notes: Notes) -> None:
         self._named = notes.group

@@ -9,17 +9,17 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF
 from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
-from reviewmesh.query.reading import offsets, places, read_all, read_until
+from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
 
 REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
 """The topics that the mesh reads: a letter that names another is none of ours."""
-ALL_TASKS = b"all"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def all_letters(connection: Connection, passed_over: Callable[[str], None]) -> l
     What is told may hold a stranger's characters.
     """
     codec, letters = connection.codec(DEAD_LETTER), []
-    for record in read_all(connection, places(connection, DEAD_LETTER)):
+    for record in read_all(connection, partitions_of(connection, DEAD_LETTER)):
         try:
             content = codec.decode(record.value or b"")
         except DecodeError as error:
@@ -91,7 +91,7 @@ def letter_placed(connection: Connection, place: str) -> DeadLetter:
         raise ValueError(
             f"expected PARTITION/OFFSET with a partition below {partitions}, got {place!r}"
         )
-    at, offset = (DEAD_LETTER, int(match[1])), int(match[2])
+    at, offset = MeshPartition(DEAD_LETTER, int(match[1])), int(match[2])
     end = min(offset + 1, offsets(connection, [at])[at])
     for record in read_until(connection, {at: offset}, {at: end}):
         if record.offset == offset:
@@ -106,7 +106,7 @@ def replayed_marks(connection: Connection) -> Marks:
     # Until `topics apply` of this version has run.
     if connection.topic(REPLAYED) not in connection.found:
         return marks
-    for record in read_all(connection, places(connection, REPLAYED)):
+    for record in read_all(connection, partitions_of(connection, REPLAYED)):
         marks.take(record)
     return marks
 
@@ -127,17 +127,18 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             for header in content["headers"]
             if header["key"] not in (REPLAY, REPLAY_OF)
         ]
-        # The stage that takes it keeps the name, and drops a second replay of it.
-        marks = [(REPLAY, ALL_TASKS), (REPLAY_OF, item.letter.name.encode())]
+        # Of REPLAY only the presence counts. The stage that takes the record keeps the name of the
+        # dead letter, and drops a second replay of it.
+        marks = [(REPLAY, b"all"), (REPLAY_OF, item.letter.name.encode())]
         try:
             send(
                 producer,
                 connection.topic(content["topic"]),
-                content["partition"],
-                content["key"],
-                content["value"],
-                [*headers, *marks],
-                delivered,
+                partition=content["partition"],
+                key=content["key"],
+                value=content["value"],
+                headers=[*headers, *marks],
+                on_delivery=delivered,
             )
         except KafkaException as error:
             failures.append(f"{item.place} ({error.args[0].str()})")

@@ -7,35 +7,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reviewmesh.clock import wall_clock
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, Snapshot
 from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
-from reviewmesh.query.reading import Place
 
 # The mesh's own transactions are open for milliseconds.
 LEFT_OPEN_AFTER_S = 2.0
 
 
-def progress_of(connection: Connection, group: str, wanted: list[Place]) -> dict[Place, Progress]:
+def progress_of(
+    connection: Connection, group: str, wanted: list[MeshPartition]
+) -> dict[MeshPartition, Progress]:
     """What `group` (without the prefix) has committed; no commit is an offset of 0.
 
     Raises CannotReach.
     """
     name = connection.settings.prefix + group
-    places = [(connection.topic(topic), number) for topic, number in wanted]
+    partitions = [at.on_broker(connection.settings.prefix) for at in wanted]
     broker = Broker(connection.settings)
     try:
-        found = broker.committed({name: places})[name]
-        ends = broker.ends(places)
+        found = broker.committed({name: partitions})[name]
+        ends = broker.ends(partitions)
     finally:
         broker.close()
     if isinstance(found, Failure):
         raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
     return {
-        place: _progress(found.get(on_broker), ends[on_broker])
-        for place, on_broker in zip(wanted, places, strict=True)
+        at: _progress(found.get(on_broker), ends[on_broker])
+        for at, on_broker in zip(wanted, partitions, strict=True)
     }
 
 
@@ -72,9 +74,9 @@ def measured_twice_where_open(meter: LagMeter) -> Snapshot:
 
 def left_open(snapshot: Snapshot) -> list[str]:
     return [
-        f"{topic}/{partition}: a transaction that a producer left open at offset "
-        f"{snapshot.stable_ends[topic, partition]} holds up what comes after it; see "
+        f"{at.topic}/{at.partition}: a transaction that a producer left open at offset "
+        f"{snapshot.stable_ends[at]} holds up what comes after it; see "
         "docs/runbook.md"
-        for (topic, partition), since in snapshot.held_since.items()
+        for at, since in snapshot.held_since.items()
         if since is not None and snapshot.measured_at - since >= LEFT_OPEN_AFTER_S / 2
     ]

@@ -7,14 +7,20 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
-from confluent_kafka import IsolationLevel as Isolation
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.batches import Prober, find_impassable
+from reviewmesh.kafka.offsets import offsets_at
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record, Unavailable, headers_of
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
@@ -26,18 +32,12 @@ SILENCE_S = 20.0
 POLL_S = 0.1
 BATCH = 500
 
-Spec: Any = OffsetSpec
-LATEST, EARLIEST = Spec.latest(), Spec.earliest()
-
-Place = tuple[str, int]
-"""A topic without its prefix, and a partition."""
-
 
 @dataclass(frozen=True)
 class EndReached:
     """Everything that was committed before `offset` has been read."""
 
-    place: Place
+    partition: MeshPartition
     offset: int
 
 
@@ -48,13 +48,13 @@ class Reader:
         self._settings = connection.settings
         self._prefix = self._settings.prefix
         # The offset after the last record that came.
-        self._positions: dict[Place, int] = {}
+        self._positions: dict[MeshPartition, int] = {}
         options = kafka.reader_options(connection.settings) | {"log_level": "0"}
         self._consumer: Any = kafka.make_consumer(options, lambda error: None)
 
-    def assign(self, starts: Mapping[Place, int]) -> None:
+    def assign(self, starts: Mapping[MeshPartition, int]) -> None:
         """From these offsets, or from OFFSET_BEGINNING."""
-        self._positions = {place: offset for place, offset in starts.items() if offset >= 0}
+        self._positions = {partition: offset for partition, offset in starts.items() if offset >= 0}
         self._consumer.assign(
             [
                 TopicPartition(self._prefix + topic, partition, offset)
@@ -66,38 +66,39 @@ class Reader:
         """What came within a short while. Raises CannotReach."""
         for message in self._consumer.consume(BATCH, POLL_S):
             error = message.error()
-            place = (str(message.topic()).removeprefix(self._prefix), message.partition())
+            partition = MeshPartition(
+                str(message.topic()).removeprefix(self._prefix), message.partition()
+            )
             if error is None:
-                self._positions[place] = message.offset() + 1
+                self._positions[partition] = message.offset() + 1
                 yield Record(
-                    place[0],
-                    place[1],
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    headers_of(message),
-                    message.timestamp()[1],
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    offset=message.offset(),
+                    key=message.key(),
+                    value=message.value(),
+                    headers=headers_of(message),
+                    timestamp_ms=message.timestamp()[1],
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
-                yield EndReached(place, message.offset())
+                yield EndReached(partition, message.offset())
             elif error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
-                self._pass_over(place, self._positions.get(place, message.offset()))
+                self._pass_over(partition, self._positions.get(partition, message.offset()))
             elif not error.retriable():
                 raise KafkaException(error)
 
-    def _pass_over(self, place: Place, at: int) -> None:
+    def _pass_over(self, partition: MeshPartition, offset: int) -> None:
         """The client would give the same error for ever."""
         try:
-            with Prober(self._settings, *place) as prober:
-                batch = find_impassable(prober, at)
+            with Prober(self._settings, *partition) as prober:
+                batch = find_impassable(prober, offset)
         except Unavailable as error:
             raise CannotReach(str(error)) from error
-        topic, partition = place
         if batch is not None:
-            log.warning("%s/%s: passed over %s", topic, partition, batch.extent)
-            self._positions[place] = batch.next
-        following = self._positions.get(place, at)
-        self._consumer.seek(TopicPartition(self._prefix + topic, partition, following))
+            log.warning("%s/%s: passed over %s", *partition, batch.extent)
+            self._positions[partition] = batch.next
+        following = self._positions.get(partition, offset)
+        self._consumer.seek(TopicPartition(*partition.on_broker(self._prefix), following))
 
     def close(self) -> None:
         self._consumer.close()
@@ -112,10 +113,10 @@ def reader(connection: Connection) -> Iterator[Reader]:
         opened.close()
 
 
-def places(connection: Connection, *topics: str) -> list[Place]:
+def partitions_of(connection: Connection, *topics: str) -> list[MeshPartition]:
     """Every partition of these topics."""
     return [
-        (topic, partition)
+        MeshPartition(topic, partition)
         for topic in topics
         for partition in range(connection.partitions_found(topic))
     ]
@@ -123,44 +124,44 @@ def places(connection: Connection, *topics: str) -> list[Place]:
 
 def offsets(
     connection: Connection,
-    wanted: Iterable[Place],
-    spec: Any = LATEST,
-    isolation: Isolation = Isolation.READ_COMMITTED,
-) -> dict[Place, int]:
-    """The end of each partition, or what `spec` names. Raises KafkaException."""
-    of_place = {
-        TopicPartition(connection.topic(topic), partition): (topic, partition)
-        for topic, partition in wanted
-    }
-    admin: Any = connection.admin
-    futures = admin.list_offsets(
-        dict.fromkeys(of_place, spec), isolation_level=isolation, request_timeout=CALL_TIMEOUT_S
-    )
-    return {of_place[at]: future.result(CALL_TIMEOUT_S).offset for at, future in futures.items()}
+    wanted: Iterable[MeshPartition],
+    at: int = OFFSET_END,
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
+) -> dict[MeshPartition, int]:
+    """The end of each partition, or what `at` names; see `offsets_at`. Raises KafkaException."""
+    prefix = connection.settings.prefix
+    options = kafka.reader_options(connection.settings) | {"isolation.level": isolation}
+    consumer: Any = kafka.make_consumer(options, lambda error: None)
+    try:
+        partitions = [partition.on_broker(prefix) for partition in wanted]
+        found = offsets_at(consumer, partitions, at, CALL_TIMEOUT_S)
+    finally:
+        consumer.close()
+    return {partition.in_mesh(prefix): offset for partition, offset in found.items()}
 
 
 def read_until(
-    connection: Connection, starts: Mapping[Place, int], ends: Mapping[Place, int]
+    connection: Connection, starts: Mapping[MeshPartition, int], ends: Mapping[MeshPartition, int]
 ) -> Iterator[Record]:
     """The committed records from `starts` up to `ends`. Raises CannotReach on a long silence."""
-    unread = {place for place, start in starts.items() if start < ends[place]}
+    unread = {partition for partition, start in starts.items() if start < ends[partition]}
     if not unread:
         return
     with reader(connection) as opened:
-        opened.assign({place: starts[place] for place in unread})
+        opened.assign({partition: starts[partition] for partition in unread})
         deadline = time.monotonic() + SILENCE_S
         while unread:
             for item in opened.poll():
                 deadline = time.monotonic() + SILENCE_S
                 if isinstance(item, EndReached):
-                    if item.offset >= ends[item.place]:
-                        unread.discard(item.place)
+                    if item.offset >= ends[item.partition]:
+                        unread.discard(item.partition)
                     continue
-                place = (item.topic, item.partition)
-                if item.offset < ends[place]:
+                partition = MeshPartition(item.topic, item.partition)
+                if item.offset < ends[partition]:
                     yield item
-                if item.offset + 1 >= ends[place]:
-                    unread.discard(place)
+                if item.offset + 1 >= ends[partition]:
+                    unread.discard(partition)
             if time.monotonic() > deadline:
                 raise CannotReach(
                     f"the broker gave nothing for {SILENCE_S:g} s of {sorted(unread)}; "
@@ -168,11 +169,11 @@ def read_until(
                 )
 
 
-def read_all(connection: Connection, wanted: Iterable[Place]) -> Iterator[Record]:
+def read_all(connection: Connection, wanted: Iterable[MeshPartition]) -> Iterator[Record]:
     """Every committed record of these partitions, as far as they reach now."""
     listed = list(wanted)
     ends = offsets(connection, listed)
-    starts = offsets(connection, listed, EARLIEST)
+    starts = offsets(connection, listed, OFFSET_BEGINNING)
     yield from read_until(connection, starts, ends)
 
 
@@ -182,9 +183,9 @@ def follow(
     """Records of a topic as they are committed; ends at the timeout."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     if from_beginning:
-        starts = dict.fromkeys(places(connection, topic), OFFSET_BEGINNING)
+        starts = dict.fromkeys(partitions_of(connection, topic), OFFSET_BEGINNING)
     else:
-        starts = offsets(connection, places(connection, topic))
+        starts = offsets(connection, partitions_of(connection, topic))
     with reader(connection) as opened:
         opened.assign(starts)
         while deadline is None or time.monotonic() < deadline:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from confluent_kafka import IsolationLevel as Isolation
-
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.progress import progress_of
-from reviewmesh.query.reading import EndReached, Place, offsets, places
+from reviewmesh.query.reading import EndReached, offsets, partitions_of
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, RAW
 
 Published = tuple[int, int]
@@ -26,8 +25,8 @@ class Reconciliation:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._codecs = {topic: connection.codec(topic) for topic in self.TOPICS}
-        self._ends: dict[Place, int] = {}
-        self._to_reach: dict[Place, int] | None = None
+        self._ends: dict[MeshPartition, int] = {}
+        self._to_reach: dict[MeshPartition, int] | None = None
         self._accepted: set[Published] = set()
         self._refused: set[Published] = set()
         self.published: set[Published] = set()
@@ -63,7 +62,7 @@ class Reconciliation:
 
     def reached(self, end: EndReached) -> None:
         """A partition was read to its end as it was then."""
-        self._ends[end.place] = max(end.offset, self._ends.get(end.place, 0))
+        self._ends[end.partition] = max(end.offset, self._ends.get(end.partition, 0))
 
     def look_for_duplicates(self) -> None:
         """What intake has finished without a trace was dropped as unchanged.
@@ -72,16 +71,19 @@ class Reconciliation:
         seen; its end counts what is not committed yet, because that is what may still appear.
         """
         if self._to_reach is None:
-            raw = sorted({(RAW, partition) for partition, _offset in self.published})
+            raw = sorted({MeshPartition(RAW, partition) for partition, _offset in self.published})
             progress = progress_of(self._connection, INTAKE_GROUP, raw)
-            if all(progress[RAW, number].covers(offset) for number, offset in self.published):
+            if all(
+                progress[MeshPartition(RAW, number)].covers(offset)
+                for number, offset in self.published
+            ):
                 self._to_reach = offsets(
                     self._connection,
-                    places(self._connection, ACCEPTED, DEAD_LETTER),
-                    isolation=Isolation.READ_UNCOMMITTED,
+                    partitions_of(self._connection, ACCEPTED, DEAD_LETTER),
+                    isolation="read_uncommitted",
                 )
         if self._to_reach is not None and all(
-            self._ends.get(place, 0) >= end for place, end in self._to_reach.items()
+            self._ends.get(partition, 0) >= end for partition, end in self._to_reach.items()
         ):
             self.duplicates = self.published - self._accepted - self._refused
 

@@ -9,10 +9,11 @@ from typing import Any
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.topics import load_topics
 from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import FORWARDED_FROM, Record
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.progress import progress_of
-from reviewmesh.query.reading import Place, places, read_all
+from reviewmesh.query.reading import partitions_of, read_all
 from reviewmesh.query.values import failed_tasks
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, PARTIAL, RAW
 
@@ -72,10 +73,10 @@ def _search(connection: Connection, review_id: str) -> list[Found]:
     return found
 
 
-def _where(connection: Connection, topic: str, key: bytes) -> list[Place]:
+def _where(connection: Connection, topic: str, key: bytes) -> list[MeshPartition]:
     if topic in ANYWHERE:
-        return places(connection, topic)
-    return [(topic, partition_of(key, connection.partitions(topic)))]
+        return partitions_of(connection, topic)
+    return [MeshPartition(topic, partition_of(key, connection.partitions(topic)))]
 
 
 def _judged(found: list[Found]) -> dict[Source, str]:
@@ -138,8 +139,8 @@ def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, st
         words = judged.get(origin, "")
         if not words.startswith("forwarded"):
             return f"forwarded from {origin[1]}/{origin[2]}; {words}".rstrip("; ")
-    input_ = (record.topic, record.partition)
-    progress = progress_of(connection, INTAKE_GROUP, [input_])[input_]
+    partition = MeshPartition(record.topic, record.partition)
+    progress = progress_of(connection, INTAKE_GROUP, [partition])[partition]
     if progress.covers(record.offset):
         return "no outcome: a duplicate that was dropped, or passed over by a reset"
     return "waits for intake"

@@ -4,7 +4,7 @@ import json
 import sys
 
 # docs: setup
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -14,7 +14,7 @@ raw = SerializationContext("reviews.raw", MessageField.VALUE)
 enriched = SerializationContext("reviews.enriched", MessageField.VALUE)
 
 
-def on_delivery(error, _message):
+def on_delivery(error: KafkaError | None, _message: Message) -> None:
     if error is not None:
         raise KafkaException(error)
 
@@ -61,7 +61,7 @@ def read(ids: list[str]) -> dict[str, object]:
         if message.error():
             raise KafkaException(message.error())
         # An upsert: a later revision replaces.
-        latest[message.key().decode()] = decode(message.value(), enriched)
+        latest[(message.key() or b"").decode()] = decode(message.value(), enriched)
     consumer.close()
     # docs: end
     return latest

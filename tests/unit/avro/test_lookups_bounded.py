@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server: Any = None
-    monkeypatch.setattr(client.time, "monotonic", lambda: server.now if server else 1_000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: server.now if server else 1_000.0)
     server = Server()
     server.registry.id_of("reviews.raw-value", load_schema("review"))
     yield server

@@ -50,7 +50,12 @@ def test_the_search_ends_just_below_what_the_system_can_do(capacity: float, erro
 
 def test_a_search_without_a_rate_that_holds_finds_none() -> None:
     tried: list[float] = []
-    held, failed = highest_rate(100, lambda rate: bool(tried.append(rate)), lambda: len(tried) < 5)
+
+    def fails(rate: float) -> bool:
+        tried.append(rate)
+        return False
+
+    held, failed = highest_rate(100, fails, lambda: len(tried) < 5)
     assert held == 0
     assert failed == tried[-1] == min(tried)
 

@@ -44,7 +44,13 @@ written = st.text(
 def raw(**fields: Any) -> dict[str, Any]:
     """A review as the codec decodes it: every field there."""
     absent = dict.fromkeys(("business_id", "title", "language", "stars", "created_at", "source"))
-    review = {**absent, "author": None, "attributes": {}, "review_id": "r-1", "text": "Fine."}
+    review: dict[str, Any] = {
+        **absent,
+        "author": None,
+        "attributes": {},
+        "review_id": "r-1",
+        "text": "Fine.",
+    }
     return review | fields
 
 

@@ -34,7 +34,17 @@ class Logs:
 
     def append(self, output: Output, timestamp_ms: int) -> None:
         log = self.records.setdefault((output.topic, output.partition), [])
-        log.append(Record(*output[:2], len(log), *output[2:5], timestamp_ms))
+        log.append(
+            Record(
+                output.topic,
+                output.partition,
+                len(log),
+                output.key,
+                output.value,
+                output.headers,
+                timestamp_ms,
+            )
+        )
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         at = topic, partition
@@ -78,7 +88,9 @@ class World:
     def go_on_elsewhere(self) -> None:
         """As another process takes over amid a reset: how far it goes came with the commits."""
         for partition, offset in self.heads.items():
-            starts = {RAW: Start(RAW, offset, (), False, self.starts[partition].redo_until)}
+            starts = {
+                RAW: Start(RAW, offset, frozenset(), False, self.starts[partition].redo_until)
+            }
             self.intake.stage.close(partition)
             loaded = self.intake.stage.load(partition, starts)
             self.intake.stage.open(partition, Inputs(), loaded)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from reviewmesh.avro.codec import HEADER, Codec, load_schema
 from reviewmesh.avro.registry import RegistryUnavailable, UnknownSchemaId
 from reviewmesh.clock import LAST_MS
-from reviewmesh.intake.judged import Resets
 from reviewmesh.intake.provenance import Provenance
 from reviewmesh.intake.stage import Contract, IntakeStage
 from reviewmesh.kafka import record as records
@@ -29,7 +29,6 @@ from reviewmesh.kafka.record import (
     Output,
     Record,
 )
-from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.inputs import Inputs
 from reviewmesh.loop.stage import Start
 from reviewmesh.settings import IntakeSettings
@@ -37,7 +36,7 @@ from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW
 
 PARTITIONS = 6
 MIB = 1024 * 1024
-CONTRACT = Contract(PARTITIONS, MIB * 15 // 16, 2 * MIB * 15 // 16)
+MAX_RAW_BYTES = MIB * 15 // 16
 NOW = 1_700_000_000.0
 SCHEMAS = {1: "review", 2: "accepted_review", 3: "dead_letter"}
 BLANK = dict.fromkeys(
@@ -97,23 +96,23 @@ class Intake:
             for name in names
         )
         limited = Codec(self.registry, "reviews.raw-value", "review", MIB)  # type: ignore[arg-type]
+        contract = Contract(
+            raw=limited,
+            accepted=self.accepted,
+            replayed=replayed,
+            dead_letter=self.dead,
+            partitions=PARTITIONS,
+            max_raw_bytes=MAX_RAW_BYTES,
+            max_accepted_bytes=2 * MAX_RAW_BYTES,
+        )
         self.stage = IntakeStage(
-            limited,
-            self.accepted,
-            replayed,
-            DeadLetters(self.dead, lambda: self.now),
-            Resets(
-                self.tail,  # type: ignore[arg-type]
-                self.accepted,
-                self.dead,
-                PARTITIONS,
-                structlog.get_logger(),
-            ),
+            contract,
             self.tail,  # type: ignore[arg-type]
             lambda: self.now,
-            CONTRACT,
-            IntakeSettings(forwarding_secret=self.secret),
-            structlog.get_logger(),
+            settings=IntakeSettings(
+                forwarding_secret=SecretStr(self.secret) if self.secret else None
+            ),
+            log=structlog.get_logger(),
         )
         self.offset = 0
 
@@ -466,4 +465,6 @@ def test_headers_that_the_client_cannot_give_are_none_and_told_of_once(
 ) -> None:
     records._last_told_of_headers = -records.TELL_AGAIN_AFTER_S
     assert records.headers_of(Message(error)) == records.headers_of(Message(error)) == ()
-    assert [entry.args[:3] for entry in caplog.records if entry.args] == [(RAW, 1, 1)]
+    assert [
+        entry.args[:3] for entry in caplog.records if isinstance(entry.args, tuple) and entry.args
+    ] == [(RAW, 1, 1)]

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from reviewmesh.join.enriched import ACCEPTED_FIELDS
 from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Questions, Windows
 from reviewmesh.join.published import Published
-from reviewmesh.loop.ledger import CompletionLedger, decode_finished
+from reviewmesh.loop.ledger import CompletionLedger, restore
 from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
 
 HOUR = 3600.0
@@ -69,7 +69,7 @@ class Partition:
     def crash(self) -> None:
         self.ledgers = {
             topic: CompletionLedger(
-                commit.offset, decode_finished(commit.offset, commit.metadata), 24_000, 24_000
+                commit.offset, restore(commit.offset, commit.metadata).finished, 24_000, 24_000
             )
             for topic, commit in self.commits.items()
         }
@@ -198,7 +198,9 @@ class JoinMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.everything_comes_in()
-        wanted, got, numbers = defaultdict(list), defaultdict(list), defaultdict(list)
+        wanted: dict[str, list[str]] = defaultdict(list)
+        got: dict[str, list[str]] = defaultdict(list)
+        numbers: dict[str, list[int]] = defaultdict(list)
         for review_id, content in self.published:
             wanted[review_id].append(content)
         for record in self.partition.out:

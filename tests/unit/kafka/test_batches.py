@@ -95,7 +95,7 @@ def test_a_batch_that_is_refused_is_found_to_its_end(
     log = Log(layout)
     at = data.draw(st.integers(0, log.end))
     found = find_impassable(log, at)
-    [here] = [batch for batch in log.batches if batch.first <= at < batch.next] or [None]
+    here = next((batch for batch in log.batches if batch.first <= at < batch.next), None)
     if here is None or here.kind == "good":
         assert found is None
     elif here.kind == "refused":
@@ -126,7 +126,8 @@ def test_good_records_between_deadly_ones_come_out(runs: list[tuple[int, int]]) 
     """Where deadly batches are of one record, and few side by side, no other is passed over."""
     layout: list[tuple[Kind, int]] = []
     for good, deadly in runs:
-        layout += [("good", good), *[("deadly", 1)] * deadly]
+        layout.append(("good", good))
+        layout += [("deadly", 1)] * deadly
     log = Log(layout)
     passed = [
         offset

@@ -21,7 +21,7 @@ def test_every_service_is_watched_on_every_partition_that_it_reads() -> None:
     for group in groups:
         topics = wanted[group.name.removeprefix("p.")]
         places = {(f"p.{topic}", number) for topic in topics for number in range(6)}
-        assert set(group.places) == places and group.reads_all
+        assert set(group.partitions) == places and group.reads_all
     assert {group.task for group in groups} == {"", *TASKS}
 
 
@@ -31,4 +31,4 @@ def test_named_groups_are_watched_beside_the_meshs_own() -> None:
     others = [group for group in watched_groups(settings) if not group.reads_all]
 
     assert [group.name for group in others] == ["p.reviewmesh-insights", "reports"]
-    assert all(("p.reviews.enriched", 5) in group.places for group in others)
+    assert all(("p.reviews.enriched", 5) in group.partitions for group in others)

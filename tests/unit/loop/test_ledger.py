@@ -16,7 +16,6 @@ from reviewmesh.loop.ledger import (
     METADATA_LIMIT,
     CompletionLedger,
     Notes,
-    decode_finished,
     restore,
 )
 
@@ -74,7 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """What finished after the last commit was rolled back with it."""
-        finished = decode_finished(self.committed.offset, self.committed.metadata)
+        finished = restore(self.committed.offset, self.committed.metadata).finished
         self.ledger = CompletionLedger(
             self.committed.offset, finished, max_in_flight=20, max_window=60
         )
@@ -91,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_commit_says_exactly_what_is_finished(self) -> None:
         commit = self.ledger.commit()
-        finished = decode_finished(commit.offset, commit.metadata)
+        finished = restore(commit.offset, commit.metadata).finished
         for offset in self.log:
             is_done = offset in self.done
             assert (offset < commit.offset or offset in finished) == is_done
@@ -115,7 +114,7 @@ def test_a_full_window_that_does_not_compress_fits_the_metadata() -> None:
         ledger.finish(offset)
     commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, *[2**64 - 1] * 3))
     assert len(commit.metadata) <= METADATA_LIMIT
-    finished = decode_finished(commit.offset, commit.metadata)
+    finished = restore(commit.offset, commit.metadata).finished
     assert finished == set(range(LARGEST_WINDOW)) - kept
 
 

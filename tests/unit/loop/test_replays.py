@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ from reviewmesh import metrics
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF, Headers, Output, Record
-from reviewmesh.loop import replays as module
 from reviewmesh.loop.replays import (
     REMEMBERED_REPLAYS,
     Marks,
@@ -222,7 +222,7 @@ def test_what_is_dropped_is_counted_and_told_of_at_a_bounded_rate(
     codec: Codec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     known, counter = replays(codec), metrics.REPLAYS_DROPPED.labels("joiner")
     before = counter._value.get()
     is_doubled(known, ours(10))

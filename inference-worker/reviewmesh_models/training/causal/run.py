@@ -66,10 +66,18 @@ def train_causal(
     scratch = config.scratch
     if scratch is not None and newest_checkpoint(checkpoints) is None:
         ordinary = len(begun.tokenizer.all_special_ids), len(begun.tokenizer)
-        learn_to_copy(begun.model, ordinary, scratch.copying_steps, config.seed, progress)
+        learn_to_copy(
+            begun.model, ordinary, steps=scratch.copying_steps, seed=config.seed, progress=progress
+        )
     progress.say(f"{len(packs)} packs of reviews to learn from, {len(held_out)} held out")
     trained, curves = train_model(
-        begun.model, begun.tokenizer, config, packs, held_out, checkpoints, progress
+        begun.model,
+        begun.tokenizer,
+        config=config,
+        packs=packs,
+        held_out=held_out,
+        checkpoints=checkpoints,
+        progress=progress,
     )
     progress.say("fitting temperatures and thresholds on held-out reviews")
     fitted = calibrate(trained, begun.prompts, data.reviews.held_out)

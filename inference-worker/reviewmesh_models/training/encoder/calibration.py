@@ -146,7 +146,13 @@ def _fit_outside_bias(entities: HeldOut) -> float:
     def goal(bias: float) -> float:
         trial = replace(neutral_encoder_calibration(labels), outside_bias=bias)
         outputs = [
-            read_entities(row["text"], entities.encoded[at], entities.logits[at], labels, trial)
+            read_entities(
+                row["text"],
+                entities.encoded[at],
+                logits=entities.logits[at],
+                labels=labels,
+                calibration=trial,
+            )
             for row, at in zip(rows, kept, strict=True)
         ]
         return micro_f1(entity_parts(rows, outputs, labels.entities)).value

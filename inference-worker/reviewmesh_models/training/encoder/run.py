@@ -76,10 +76,19 @@ def train_encoder(
         held_out.translated.extend(data.languages.reviews.held_out)
         held_out.entities.extend(data.languages.entities.held_out)
     tagged = [tag_example(row, encoder, labels) for row in entities]
-    trainer = Trainer(network, reviews, tagged, config, progress)
+    trainer = Trainer(
+        network=network, reviews=reviews, tagged=tagged, config=config, progress=progress
+    )
     curves = trainer.run(checkpoints)
     progress.say("quantizing, fitting temperatures and thresholds on held-out rows")
-    export(trainer.averaged, tokenizer_file, held_out, package, labels, form)
+    export(
+        trainer.averaged,
+        tokenizer_file,
+        held_out=held_out,
+        folder=package,
+        labels=labels,
+        form=form,
+    )
     return curves
 
 

@@ -1,4 +1,4 @@
-"""The `heads.json` beside the weights: what the heads mean and how their outputs are judged."""
+"""The `heads.json` beside the weights: labels of the heads and their calibration."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from reviewmesh_worker.tasks.labels import HeadLabels
 WEIGHTS_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
 HEADS_FILE: Final = "heads.json"
-"""Not `config.json`: one of Hugging Face's form may stand beside it."""
+"""Not `config.json`, which is the name of Hugging Face's format."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderCalibration:
-    """Fitted after training, on rows that are neither trained on nor scored."""
+    """Fitted after training, on rows that are used neither for training nor for scores."""
 
     sentiment_temperature: float
     sentiment_bias: tuple[float, ...]
     """Added to the logits of the sentiment labels before the temperature divides them."""
     topic_thresholds: tuple[float, ...]
     topic_floor: float
-    """Where no topic reaches its threshold, the likeliest stands if its score reaches this."""
+    """Where no topic reaches its threshold, the likeliest is given if its score reaches this."""
     outside_bias: float
-    """Taken from the logit of the tag O: more entities are found, and more are wrong."""
+    """Subtracted from the logit of the tag O: more recall, less precision."""
 
 
 def neutral_encoder_calibration(labels: HeadLabels) -> EncoderCalibration:
@@ -65,7 +65,7 @@ MINILM: Final = EncoderForm(
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     window: int
-    """Tokens that the encoder reads at once, without the two special ones."""
+    """Tokens of one window, without the two special tokens."""
     stride: int
     """Tokens from the start of one window to the start of the next."""
     labels: HeadLabels

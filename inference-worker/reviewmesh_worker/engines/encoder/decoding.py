@@ -1,4 +1,4 @@
-"""From the logits of one whole text to the outputs of its tasks."""
+"""Decodes the logits of one whole text into the outputs of its tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FORBIDDEN: Final = -1e4
 
 @dataclass(frozen=True, slots=True)
 class TextLogits:
-    """What the heads say of one text; texts of several windows have a row per window."""
+    """The heads' logits for one text, with a row per window."""
 
     sentiment: Floats
     """(windows, labels)"""
@@ -36,7 +36,7 @@ class TextLogits:
     polarities: Floats
     """(windows, topics, polarities)"""
     tags: Floats
-    """(tokens, tags), each token as read by the window that shows most around it"""
+    """(tokens, tags), each token from the window that has most context around it"""
     sizes: NDArray[np.int64]
     """(windows,) tokens in each window"""
 
@@ -44,7 +44,7 @@ class TextLogits:
 def read_sentiment(
     logits: TextLogits, labels: HeadLabels, calibration: EncoderCalibration
 ) -> SentimentOutput:
-    """Windows speak in proportion to the tokens they hold."""
+    """The mean over windows, weighted by their tokens."""
     biased = logits.sentiment + np.array(calibration.sentiment_bias, dtype=np.float32)
     per_window = softmax(biased / calibration.sentiment_temperature)
     weights = np.maximum(logits.sizes, 1)
@@ -56,7 +56,7 @@ def read_sentiment(
 def read_topics(
     logits: TextLogits, labels: HeadLabels, calibration: EncoderCalibration
 ) -> TopicOutput:
-    """A topic is there if any window speaks of it; its polarity is that of the surest window."""
+    """A topic's score is its maximum over the windows; its polarity comes from that window."""
     surest = logits.topics.argmax(0)
     scores = sigmoid(logits.topics.max(0))
     chosen = scores >= np.array(calibration.topic_thresholds)
@@ -80,7 +80,7 @@ def read_entities(
     labels: HeadLabels,
     calibration: EncoderCalibration,
 ) -> NerOutput:
-    """Spans of whole words, by the likeliest sequence of tags that is a lawful BIO sequence."""
+    """Spans of whole words, from the likeliest valid BIO sequence of tags."""
     if not len(encoded):
         return NerOutput(())
     first = np.flatnonzero(word_starts(encoded.words))
@@ -94,10 +94,10 @@ def read_entities(
             _entity(
                 text,
                 int(encoded.starts[first[begin]]),
-                int(encoded.ends[last[end - 1]]),
-                probabilities[begin:end],
-                labels.entities[label],
-                label,
+                end=int(encoded.ends[last[end - 1]]),
+                probabilities=probabilities[begin:end],
+                label=labels.entities[label],
+                index=label,
             )
             for begin, end, label in spans
         )
@@ -108,18 +108,18 @@ def _entity(
     text: str, start: int, end: int, probabilities: Floats, label: str, index: int
 ) -> Entity:
     score = float((probabilities[:, 1 + 2 * index] + probabilities[:, 2 + 2 * index]).mean())
-    return Entity(start, end, text[start:end], label, score)
+    return Entity(start=start, end=end, text=text[start:end], label=label, score=score)
 
 
 def best_tags(log_probabilities: Floats) -> list[int]:
     """Viterbi: the likeliest tags where I-x follows only B-x or I-x."""
     likeliest = log_probabilities.argmax(1)
     if _is_lawful(likeliest):
-        # No lawful sequence can be likelier; most texts end here.
+        # No valid sequence is likelier; most texts end here.
         return [int(tag) for tag in likeliest]
     count = len(log_probabilities)
     transitions = _transitions(log_probabilities.shape[1])
-    # What may follow O may stand first.
+    # The first tag may be any that may follow O.
     best = log_probabilities[0] + transitions[0]
     came_from = np.zeros(log_probabilities.shape, dtype=np.int64)
     for index in range(1, count):

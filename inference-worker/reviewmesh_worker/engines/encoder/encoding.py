@@ -1,8 +1,8 @@
-"""From text to what the encoder reads: ids of pieces, word shapes, and where each token stands.
+"""Tokenizes text for the encoder: ids of pieces, word shapes, and the offsets of each token.
 
-A vocabulary may be uncased, so the letter case of a word, which tells names from words, travels
-beside the ids as a small "shape" number. Training and serving share this module: a model is only
-as good as the sameness of the two.
+A vocabulary may be uncased, so the letter case of a word, which tells names from other words, is
+encoded beside the ids as a small "shape" number. Training and serving share this module, so that
+both see the same input.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class EncodedText:
 
 
 class TextEncoder:
-    """Tokenizes texts of any length; nothing is cut off."""
+    """Tokenizes texts of any length, without truncation."""
 
     def __init__(self, tokenizer_file: Path, labels: HeadLabels, form: EncoderForm) -> None:
         """Raises ValueError where the tokenizer has pieces that the form has no vectors for."""
@@ -82,9 +82,9 @@ class TextEncoder:
         return self._form
 
     def encode(self, text: str) -> EncodedText:
-        """What is meant for a model and what nobody sees is not read; offsets are the text's."""
+        """Leaves out instructions to models and invisible characters; offsets are the text's."""
         seen, places = _seen(text)
-        # Half a surrogate pair is no text to the tokenizer; its stand-in keeps the offsets.
+        # The tokenizer takes no lone surrogates; the replacement character keeps the offsets.
         whole = without_instructions(_SURROGATES.sub("\ufffd", seen), self._labels)
         encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
@@ -102,7 +102,7 @@ class TextEncoder:
 
 
 def _seen(text: str) -> tuple[str, Int64Array | None]:
-    """The text without what nobody sees, and where each of its characters stood, if any is gone."""
+    """The text without invisible characters, and each character's offset, if any was removed."""
     if _UNSEEN.search(text) is None:
         return text, None
     seen = _UNSEEN.sub("", text)
@@ -139,7 +139,8 @@ def word_starts(words: Int64Array) -> NDArray[np.bool_]:
 
 
 def _token_shapes(text: str, starts: Int64Array, ends: Int64Array, words: Int64Array) -> Int64Array:
-    """Shape of a token: the case class of its whole word, a space before, first piece or not."""
+    """Shape of a token: case class of its whole word, whether a space precedes, whether first
+    piece."""
     shapes = np.zeros(len(words), dtype=np.int64)
     first = np.flatnonzero(word_starts(words))
     after = np.append(first, len(words))[1:]

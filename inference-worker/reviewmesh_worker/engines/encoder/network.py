@@ -1,7 +1,7 @@
-"""The encoder and its heads: MiniLM with word shapes, read by three tasks in one pass.
+"""The encoder and its heads: MiniLM with word shapes, three tasks in one forward pass.
 
-Written out in plain torch so that what is trained is exactly what is exported. Topics attend to the
-tokens with a query each, so that a topic's polarity is read where the topic is spoken of.
+Written in plain torch so that exactly what is trained is exported. Each topic attends to the tokens
+with a query of its own, so that its polarity comes from the tokens that mention it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ SERVED_STYLE: Final = 0
 
 
 class _RowDropout(nn.Module):
-    """Drops features of a whole text at once: a draw per token costs a tenth of a step."""
+    """Drops the same features for all tokens of a text: a draw per token would cost 10 % of a
+    step."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class _Encoder(nn.Module):
         self.words = nn.Embedding(form.vocabulary, HIDDEN)
         self.positions = nn.Embedding(POSITIONS, HIDDEN)
         self.shapes = nn.Embedding(SHAPE_COUNT, HIDDEN)
-        # Zero at first: the pretrained encoder starts out undisturbed and learns to see case.
+        # Zero-initialised, so that training begins with the pretrained encoder's behaviour.
         nn.init.zeros_(self.shapes.weight)
         self.norm = nn.LayerNorm(HIDDEN, eps=NORM_EPSILON)
         self.dropout = _RowDropout(dropout)
@@ -90,7 +91,7 @@ class _Encoder(nn.Module):
 
 
 class _TopicHead(nn.Module):
-    """For every topic: is it there, and what polarity has it?"""
+    """Logits of presence and polarity for every topic."""
 
     def __init__(self, labels: HeadLabels, dropout: float) -> None:
         super().__init__()
@@ -112,7 +113,7 @@ class _TopicHead(nn.Module):
 
 
 class _TagHead(nn.Module):
-    """BIO tags; a token sees its neighbours, and its letter case once more."""
+    """BIO tags from a token, its two neighbours and their shapes."""
 
     def __init__(self, labels: HeadLabels, dropout: float) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class _TagHead(nn.Module):
 
 
 class ReviewHeads(nn.Module):
-    """What reads every task from the encoder's states."""
+    """The heads of all tasks, on the encoder's hidden states."""
 
     def __init__(self, labels: HeadLabels, dropout: float = 0.1) -> None:
         super().__init__()

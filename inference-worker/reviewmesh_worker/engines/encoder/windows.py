@@ -1,7 +1,7 @@
-"""Texts of any length, read in windows: how a text is cut, and how the logits are merged.
+"""Splits texts into windows and merges the windows' logits.
 
-A text longer than the window is read in overlapping windows. The tags of its tokens are merged
-before anything is decoded, so that the edge of a window never cuts an entity.
+A text longer than a window is split into overlapping windows. The tags of its tokens are merged
+before they are decoded, so that the edge of a window never cuts an entity.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def judge(
     calibration: EncoderCalibration,
 ) -> Reading:
     return Reading(
-        ner=read_entities(text, encoded, logits, labels, calibration),
+        ner=read_entities(text, encoded, logits=logits, labels=labels, calibration=calibration),
         topic=read_topics(logits, labels, calibration),
         sentiment=read_sentiment(logits, labels, calibration),
     )

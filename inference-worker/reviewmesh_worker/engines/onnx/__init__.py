@@ -1,1 +1,1 @@
-"""The embedded engine: one small int8 encoder, every task read from the same pass."""
+"""The embedded engine: one small int8 encoder that answers every task in one forward pass."""

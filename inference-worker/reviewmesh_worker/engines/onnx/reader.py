@@ -1,4 +1,4 @@
-"""The model as a function: texts in, all heads' logits out, whatever the length of a text."""
+"""Runs the ONNX model: texts of any length in, the logits of all heads out."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from reviewmesh_worker.tasks.labels import HeadLabels
 _WINDOWS_AT_ONCE: Final = 32
 _SPREAD: Final = 1.25
 _SLACK: Final = 4
-"""Windows go together up to `_SPREAD` times the tokens of the shortest, and a few more."""
+"""Windows of up to `_SPREAD` times the tokens of the shortest, plus `_SLACK`, share a batch."""
 
 
 class OnnxReader:
-    """Reads texts with one session; not to be called from two threads at once."""
+    """Runs texts through one session. Not thread-safe."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._config = read_config(folder)
@@ -41,7 +41,7 @@ class OnnxReader:
         logits = self.logits(encoded)
         config = self._config
         return [
-            judge(text, tokens, own, config.labels, config.calibration)
+            judge(text, tokens, logits=own, labels=config.labels, calibration=config.calibration)
             for text, tokens, own in zip(texts, encoded, logits, strict=True)
         ]
 
@@ -76,7 +76,7 @@ class OnnxReader:
 
 
 def chunks_of(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Positions of windows of similar size: padding is work for nothing."""
+    """Indices of windows of similar size, to keep padding small."""
     chunk: list[int] = []
     for at in sorted(range(len(sizes)), key=lambda at: sizes[at]):
         limit = sizes[chunk[0]] * _SPREAD + _SLACK if chunk else sizes[at]

@@ -1,7 +1,7 @@
 """The `vllm` engine: models that vLLM runs in a process of its own, on a GPU or on CPU.
 
-`encoder` serves the bundled encoder by pooling, `chat` chat models by generation; both stand on
-`core`, the only place that starts vLLM and hears from it.
+`encoder` serves the bundled encoder by pooling, `chat` chat models by generation; both use
+`core`, the only module that starts vLLM.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from reviewmesh_worker.engines.settings import VllmSettings
 
 _GIB: Final = 1024**3
 BLOCK_SIZE: Final = 32
-"""Tokens in a block of the KV cache: a shared prefix is kept in whole blocks."""
+"""Tokens in a block of the KV cache: a shared prefix is cached in whole blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def engine_arguments(settings: VllmSettings, device: str, encoder: bool) -> dict
     ours = _DEFAULTS[device]
     cpu = device == "cpu"
     arguments: dict[str, Any] = {
-        # Else vLLM would take pickles too.
+        # By default vLLM would load pickles too.
         "load_format": "dummy" if settings.load_format == "dummy" else "safetensors",
         "max_num_seqs": settings.max_num_seqs or ours.max_num_seqs,
         "scheduling_policy": settings.scheduling_policy,
@@ -51,8 +51,8 @@ def engine_arguments(settings: VllmSettings, device: str, encoder: bool) -> dict
         "disable_log_stats": False,
     }
     if encoder:
-        # An encoder keeps no KV cache, so there is no prefix of it to share; and quantized twice
-        # its labels would no longer be those of the embedded engine.
+        # An encoder has no KV cache, so no prefix to share. Its weights are quantized already;
+        # quantized again, its labels would differ from the embedded engine's.
         return arguments | {
             "runner": "pooling",
             "dtype": settings.dtype or "float32",

@@ -40,16 +40,19 @@ class Cause:
         return f"{self.kind}: {self.message}"
 
     def is_memory(self) -> bool:
-        """Whether there was less memory free than the model is to have.
+        """Whether less memory was free than the model may use.
 
-        Too small a share for the model is something else: it would not fit alone either.
+        A share that is too small for the model is something else: no retry helps.
         """
         return self.kind in _MEMORY_KINDS or any(one in self.message for one in _MEMORY_MESSAGES)
 
 
 @contextmanager
 def told() -> Iterator[Callable[[], list[Cause]]]:
-    """Gives what reads the causes so far, of processes that start within; the first is the root."""
+    """Yields a function that reads the causes reported so far by processes started within.
+
+    The first is the root cause.
+    """
     with tempfile.TemporaryDirectory(prefix="reviewmesh-vllm-") as folder:
         file = Path(folder) / "causes.jsonl"
         file.touch()
@@ -61,7 +64,7 @@ def told() -> Iterator[Callable[[], list[Cause]]]:
 
 
 def tell() -> None:
-    """In a process of vLLM: from now on its exceptions are told to the worker, if it listens."""
+    """In a process of vLLM: report its exceptions to the worker from now on, while it loads."""
     if where := os.environ.get(_WHERE):
         logging.getLogger("vllm").addHandler(_Teller(Path(where)))
 
@@ -76,6 +79,6 @@ class _Teller(logging.Handler):
         if error is None:
             return
         cause = Cause(type(error).__name__, str(error))
-        # Once the model is loaded nobody listens any more, and the file is gone.
+        # Once the model is loaded, the file is removed.
         with suppress(OSError), self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(cause)) + "\n")

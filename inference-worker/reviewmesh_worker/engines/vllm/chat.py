@@ -2,8 +2,8 @@
 
 Sentiment is one token out of the labels, its scores their probabilities. Topics are one token for
 each topic, out of none and the polarities, in one request. Names are a JSON list that a grammar
-holds to its form. What is generated is greedy; probabilities are taken after the mask or grammar,
-so that they are of the words that an answer may hold.
+constrains. Decoding is greedy; probabilities are taken after the mask or grammar, so they are
+normalised over the allowed words.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from reviewmesh_worker.tasks.chat import ChatError, ChatPrompts
 from reviewmesh_worker.tasks.definition import Task
 
 _LONG: Final = 4_000
-"""Code points from which a prompt is written in a thread, where it delays nobody."""
+"""From so many code points, a prompt is rendered in a thread, off the event loop."""
 _WARM_UP: Final = "Warm words of about the length that a review has."
 
 
@@ -62,8 +62,8 @@ class VllmChatEngine(VllmEngine):
     """
 
     def __init__(self, package: Package, tasks: Mapping[str, Task], settings: VllmSettings) -> None:
-        # A chat model answers with the words that its prompt names: what labels it was trained on,
-        # the digest of the task's definition in its manifest says.
+        # A chat model answers with the words of its prompt. The labels that it was trained on are
+        # checked by the digest of the task's definition in its manifest.
         labels = {name: task.label_ids for name, task in tasks.items()}
         super().__init__(package, tasks, labels, settings)
         try:
@@ -106,7 +106,7 @@ class VllmChatEngine(VllmEngine):
     def _prompt(self, task: Task, tokenizer: Any, context: int) -> _Prompted:
         try:
             prompts = ChatPrompts(tokenizer, task, context)
-            # Raises for too short a context now, not with the first long review.
+            # Raises here for too short a context, not with the first long review.
             assert prompts.room
         except ChatError as error:
             raise EngineLoadError(f"{self._package.folder}: {error}") from error
@@ -156,7 +156,7 @@ def chat_arguments(tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 
 def context_of(folder: Path, wanted: int) -> int:
-    """Tokens that the model reads and writes at most. Raises EngineLoadError."""
+    """The context length in tokens: prompt and answer. Raises EngineLoadError."""
     file = folder / "config.json"
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
@@ -208,8 +208,8 @@ def read_topics(
 ) -> TopicOutput:
     """Topics by falling score, from the log-probabilities of the words at each topic's place.
 
-    Where a threshold is not that of the likelier word, what comes after was still written as if the
-    likelier had been meant.
+    A threshold may decide against the likelier word; the words after it were still generated with
+    the likelier one as context.
     """
     topics = []
     for topic, logprobs in zip(task.label_ids, steps, strict=True):
@@ -231,11 +231,11 @@ def read_names(task: Task, text: str, completion: Any) -> NerOutput | ItemFailur
     return NerOutput(
         tuple(
             Entity(
-                span.start,
-                span.end,
-                text[span.start : span.end],
-                span.label,
-                scores[span.position],
+                start=span.start,
+                end=span.end,
+                text=text[span.start : span.end],
+                label=span.label,
+                score=scores[span.position],
             )
             for span in spans
         )
@@ -245,8 +245,8 @@ def read_names(task: Task, text: str, completion: Any) -> NerOutput | ItemFailur
 def name_scores(completion: Any) -> list[float]:
     """Of each object in the list: exp of the mean log-probability of the tokens it is written in.
 
-    Read along the tokens as they were decoded one by one: where a character is made of several
-    tokens they stand for it together, and the braces are in the same order as in the answer.
+    The text is rebuilt from the tokens as decoded one by one. Where several tokens make one
+    character it may differ from the answer, but its braces are in the same order.
     """
     pieces = [
         (step[token].decoded_token or "", step[token].logprob)

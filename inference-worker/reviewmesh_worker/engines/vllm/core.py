@@ -1,7 +1,7 @@
-"""vLLM itself: an `AsyncLLM`, its engine in a process of its own, its statistics and its death.
+"""Runs vLLM: an `AsyncLLM`, whose engine is a process of its own, and its statistics.
 
-The only module that starts vLLM. Everything of vLLM is imported late: it takes seconds, and reads
-its environment while it does.
+The only module that starts vLLM. vLLM is imported late: the import takes seconds and reads the
+environment.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ _ENVIRONMENT: Final = {
 _CPU_ENVIRONMENT: Final = {
     # The first request with logprobs would compile for 12 to 18 s.
     "TORCHDYNAMO_DISABLE": "1",
-    # glibc's malloc would give what a step took back to the kernel and fetch it anew for the next,
-    # page by page: up to a quarter of the model's time. 32 MiB is the most that glibc takes.
+    # By default glibc's malloc returns a step's memory to the kernel and faults it in again, page
+    # by
+    # page, for the next: up to a quarter of the model's time. 32 MiB is glibc's maximum.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
@@ -88,14 +89,14 @@ class Core:
         with causes.told() as told:
             try:
                 self._llm = await _in_daemon_thread(self._build)
-            # Whatever goes wrong in another process comes as whatever vLLM makes of it.
+            # vLLM raises exceptions of many types for failures of its processes.
             except Exception as error:
                 known = told()
                 if memory := next(filter(Cause.is_memory, known), None):
                     raise EngineMemoryError(f"no memory for {self._model}: {memory}") from error
                 cause = known[0] if known else f"{type(error).__name__}: {error}"
                 raise EngineLoadError(
-                    f"vLLM cannot load {self._model}: {cause}; its log above says more"
+                    f"vLLM cannot load {self._model}: {cause}; see its log above"
                 ) from error
         ENGINE_METRICS.add(self._registry, self._labels)
 
@@ -146,13 +147,14 @@ class Core:
 
     async def close(self) -> None:
         ENGINE_METRICS.remove(self._registry)
-        # Not kept: what lives to the interpreter's end fails in its `__del__`, and is heard of.
+        # Dropped now: at the interpreter's exit its `__del__` would log an error.
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
 
     def _priority(self, lane: Lane) -> int:
-        """vLLM takes the lowest first, and any but 0 only where it schedules by it."""
+        """vLLM serves the lowest first, and accepts values other than 0 only with its policy
+        `priority`."""
         if self._settings.scheduling_policy == "fcfs":
             return 0
         return int(due(lane, time.monotonic()) * 1000)
@@ -162,7 +164,7 @@ class Core:
 
 
 async def _in_daemon_thread(run: Callable[[], T]) -> T:
-    """As `asyncio.to_thread`, but a process that is told to end need not wait for it."""
+    """As `asyncio.to_thread`, but the process can exit without waiting for it."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
     arguments = (loop, outcome, run)
@@ -178,10 +180,10 @@ def _settle(
         settle = partial(outcome.set_result, run())
     except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
         settle = partial(outcome.set_exception, raised)
-    # The loop is closed, or the future cancelled, when nobody waits any more.
+    # The loop may be closed when nobody waits any more.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(_unless_done, outcome, settle)
-    # vLLM keeps the frames that it was built from, and with them all that they still name.
+    # vLLM keeps references to the frames that built it, and so to their local variables.
     del outcome, settle
 
 
@@ -211,7 +213,7 @@ def prepare(settings: VllmSettings, encoder: bool) -> dict[str, Any]:
 
 
 def _ready(ids: Sequence[int]) -> Any:
-    """Tokens as vLLM has them after its own tokenizing, for which it would take a thread."""
+    """Tokens in vLLM's form for tokenized prompts, which skips its own tokenizing thread."""
     from vllm.inputs import tokens_input
 
     return tokens_input(list(ids))
@@ -236,7 +238,7 @@ async def _last(outputs: AsyncIterator[Any]) -> Any:
 
 
 def device_of(platform: Any) -> str:
-    """The defaults to take for the machine that vLLM found."""
+    """The name in `_DEFAULTS` for the machine that vLLM detected."""
     if platform.is_cpu():
         return "cpu"
     name = str(platform.get_device_name()).lower()

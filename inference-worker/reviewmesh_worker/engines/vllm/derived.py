@@ -45,7 +45,7 @@ from reviewmesh_worker.engines.vllm import ARCHITECTURE
 from reviewmesh_worker.packages.manifest import Package
 
 _FORM: Final = "2"
-"""Of what this module writes: another form must not be taken from the cache."""
+"""Version of what this module writes, part of the cache key."""
 
 _PARTS: Final = ("encoder.", "sentiment.", "topics.", "tags.")
 
@@ -68,7 +68,7 @@ def huggingface_form(package: Package) -> Path:
         try:
             whole.rename(target)
         except OSError:
-            # Another worker was first; what it wrote is the same.
+            # Another worker was first and wrote the same.
             if not target.is_dir():
                 raise
     return target

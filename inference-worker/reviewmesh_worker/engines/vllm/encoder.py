@@ -1,4 +1,4 @@
-"""The bundled encoder on vLLM: pooling gives every window's logits, then all is as with `onnx`."""
+"""The bundled encoder on vLLM: pooling gives the logits of each window, decoded as for `onnx`."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from reviewmesh_worker.tasks.definition import Task
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 _WINDOWS_AT_ONCE: Final = 16
-"""Windows of one text in the engine: the windows of a long text let short texts pass."""
+"""Windows of one text in the engine at once, so that a long text does not block short ones."""
 _LONG: Final = 4_000
-"""Code points from which a text is cut and judged in a thread, where it delays nobody."""
+"""From so many code points, a text is split and decoded in a thread, off the event loop."""
 _WARM_UP: Final = ("Warm", "Warm words of about the length that a review has, twice over.")
 _POOLING: Final = "token_classify"
 
@@ -155,7 +155,7 @@ def split(row: NDArray[np.float32], labels: HeadLabels) -> tuple[Floats, ...]:
 
 
 def _judge(text: str, encoded: EncodedText, logits: TextLogits, config: ModelConfig) -> Reading:
-    return judge(text, encoded, logits, config.labels, config.calibration)
+    return judge(text, encoded, logits=logits, labels=config.labels, calibration=config.calibration)
 
 
 def _answer(task: str, outcome: _Read | ItemFailure) -> Answer:

@@ -13,8 +13,8 @@ _WATCH_S = 1.0
 
 
 def register() -> None:
-    """Make the bundled encoder's model class known; in a process of vLLM, tell the worker what goes
-    wrong, and end with it.
+    """Register the bundled encoder's model class; in a process of vLLM, report exceptions to the
+    worker, and exit when the worker does.
     """
     from vllm import ModelRegistry
 
@@ -28,7 +28,7 @@ def register() -> None:
 
 
 def _end_with(parent: int | None) -> None:
-    """A worker that is killed cannot tell its engine, which would keep the memory of the GPU."""
+    """A killed worker cannot stop its engine process, which would keep the GPU's memory."""
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
     os._exit(1)

@@ -1,8 +1,8 @@
-"""vLLM's own statistics: its load for every answer, its metrics beside the worker's.
+"""vLLM's own statistics: its load with every answer, its metrics beside the worker's.
 
-vLLM registers its metrics under names that two engines of one process would share, and takes those
-of the first away. Here each engine has a registry of its own, whose samples get the worker's labels
-when they are collected.
+In one process vLLM registers the metrics of a second engine under the same names and unregisters
+the first's. Here each engine has a registry of its own, whose samples get the worker's labels when
+they are collected.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from reviewmesh_models.evaluation.hostile import (
 from reviewmesh_worker.engines.interface import (
     ItemFailure,
     SentimentOutput,
+    TaskOutput,
     Topic,
     TopicOutput,
 )
@@ -41,7 +42,10 @@ def test_reviews_are_spread_evenly() -> None:
 
 
 def test_each_text_holds_the_review_and_asks_for_what_is_not_said_of_it() -> None:
-    said = {SENTIMENT: [GOOD, FAILED], TOPIC: [_topics("staff-support.phone"), ALL_TOPICS]}
+    said: dict[str, list[TaskOutput | ItemFailure]] = {
+        SENTIMENT: [GOOD, FAILED],
+        TOPIC: [_topics("staff-support.phone"), ALL_TOPICS],
+    }
     texts = hostile_texts(REVIEWS, said, TASKS)
     asking = [text for text in texts if text.label or text.topic]
     assert len(asking) > 20

@@ -32,7 +32,7 @@ class Gate:
     def __call__(
         self, candidate: Package, serving: Package | None, tasks: Collection[str]
     ) -> list[str]:
-        self.asked.append((candidate.id, serving and serving.id, sorted(tasks)))
+        self.asked.append((candidate.id, serving.id if serving else None, sorted(tasks)))
         return ["too bad"] if candidate.id in self.failing else []
 
 

@@ -28,6 +28,7 @@ from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.serving import deployment as module
+from reviewmesh_worker.serving import metrics
 from reviewmesh_worker.serving.deployment import Deployment, LoadedEngine, NotServing
 from reviewmesh_worker.serving.package_selection import RegistryAliases
 from reviewmesh_worker.tasks.definition import Task
@@ -207,7 +208,12 @@ def test_a_promoted_package_is_loaded_beside_and_switched_to_in_one_step(tmp_pat
         assert world.serves("1") and world.machine.story == ["load 1"]
         world.promote("2")
         seen = set()
-        await world.until(lambda: seen.add(tuple(world.versions().values())) or world.serves("2"))
+
+        def promoted() -> bool:
+            seen.add(tuple(world.versions().values()))
+            return world.serves("2")
+
+        await world.until(promoted)
         # Never some tasks of one and some of the other, never none.
         assert seen <= {("1",) * 3, ("2",) * 3}
         await world.until(lambda: world.machine.loaded == ["2"])
@@ -536,7 +542,7 @@ def test_metrics_name_the_model_of_each_task(tmp_path: Path) -> None:
 def models() -> dict[str, str]:
     return {
         sample.labels["task"]: sample.labels["model_version"]
-        for family in module.metrics.MODEL.collect()
+        for family in metrics.MODEL.collect()
         for sample in family.samples
         if sample.labels["model"] == "small"
     }

@@ -47,8 +47,8 @@ def test_the_answer_to_a_labelled_row_reads_back_as_its_entities(
     text, entities = "", []
     for label, name in labelled:
         text += gap + "| "
-        entities.append({"start": len(text), "end": len(text) + len(name)})
-        entities[-1] |= {"label": label, "text": name}
+        start, end = len(text), len(text) + len(name)
+        entities.append({"start": start, "end": end, "label": label, "text": name})
         text += name
     answer = answer_of(NER, {"entities": entities})
     spans = read_spans(NER, answer, text)
