@@ -144,7 +144,6 @@ def _words(encoded: EncodedText, text: str) -> list[str]:
         ("京都の田中さん", ["京", "都", "の", "田中", "さん"]),
         ("from 京都", ["from", "京", "都"]),
         ("Anna京", ["Anna", "京"]),
-        ("", []),
     ],
 )
 def test_a_script_without_blanks_is_tagged_by_pieces(
@@ -152,6 +151,11 @@ def test_a_script_without_blanks_is_tagged_by_pieces(
 ) -> None:
     encoder = load_encoder(pieces_file, head_labels(load_tasks()), FORM)
     assert _words(encoder.encode(text), text) == words
+
+
+def test_a_text_without_words_has_no_pieces(pieces_file: Path) -> None:
+    encoder = load_encoder(pieces_file, head_labels(load_tasks()), FORM)
+    assert len(encoder.encode(" \u200b")) == 0
 
 
 def test_a_tokenizer_with_more_pieces_than_there_are_vectors_is_refused(pieces_file: Path) -> None:
@@ -170,12 +174,13 @@ def test_a_form_is_written_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"end": 64}, "special ids below the vocabulary of 64"), ({"layers": 0}, "a layer or more")],
+    ("form", "message"),
+    [
+        (replace(FORM, end=64), "special ids below the vocabulary of 64"),
+        (replace(FORM, layers=0), "a layer or more"),
+    ],
 )
-def test_a_form_that_cannot_be_is_refused(
-    tmp_path: Path, changes: dict[str, int], message: str
-) -> None:
-    write_config(tmp_path, replace(read_config(BUNDLED_MODEL), form=replace(FORM, **changes)))
+def test_a_form_that_cannot_be_is_refused(tmp_path: Path, form: EncoderForm, message: str) -> None:
+    write_config(tmp_path, replace(read_config(BUNDLED_MODEL), form=form))
     with pytest.raises(EngineLoadError, match=message):
         read_config(tmp_path)
