@@ -64,6 +64,26 @@ class Usage:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    cost_micros: int | None = None
+    """In millionths of a US dollar, rounded up; None where the price is not known."""
+    provider_requests: int | None = None
+    """None where the engine runs the model itself."""
+
+    def counted_elsewhere(self) -> Usage:
+        """Of the same answer, given to another call: what it took is counted once."""
+        return Usage(
+            queue_ms=self.queue_ms,
+            inference_ms=self.inference_ms,
+            prompt_tokens=_nothing(self.prompt_tokens),
+            cached_tokens=_nothing(self.cached_tokens),
+            completion_tokens=_nothing(self.completion_tokens),
+            cost_micros=_nothing(self.cost_micros),
+            provider_requests=_nothing(self.provider_requests),
+        )
+
+
+def _nothing(measured: int | None) -> int | None:
+    return None if measured is None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +117,8 @@ class TaskDescription:
     model_digest: str
     prompt_version: str = ""
     """Version of the task that the model was trained for; empty without a prompt."""
+    provider: str = ""
+    """Who runs the model; empty where the engine does so itself."""
 
 
 @dataclass(frozen=True, slots=True)

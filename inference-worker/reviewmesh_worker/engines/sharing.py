@@ -1,5 +1,7 @@
 """Concurrent calls with the same text share one inference; later ones hit the cache.
 
+What an inference took is counted once: in the outcome of the first call that gets it.
+
 One exception: an engine does not move up a text that it accepted for a backfill, so an interactive
 call with the same text starts a second inference.
 
@@ -10,13 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from reviewmesh_worker.engines.answer_cache import AnswerCache
-from reviewmesh_worker.engines.interface import ItemFailure
+from reviewmesh_worker.engines.interface import ItemFailure, Usage
 from reviewmesh_worker.engines.lanes import Lane
 
-T = TypeVar("T")
+
+class HasUsage(Protocol):
+    """A dataclass that tells what it took."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+T = TypeVar("T", bound=HasUsage)
 
 MAX_CACHED: Final = 4096
 
@@ -58,11 +71,17 @@ class Shared(Generic[T]):
                 running.task.cancel()
                 if self._running.get(key) is running:
                     del self._running[key]
-        self._cache.put(text, outcome)
-        return outcome
+        self._cache.put(text, _counted_elsewhere(outcome))
+        first, running.counted = not running.counted, True
+        return outcome if first else _counted_elsewhere(outcome)
 
 
 class _Running(Generic[T]):
     def __init__(self, task: asyncio.Future[T | ItemFailure]) -> None:
         self.task = task
         self.callers = 0
+        self.counted = False
+
+
+def _counted_elsewhere(outcome: T | ItemFailure) -> T | ItemFailure:
+    return replace(outcome, usage=outcome.usage.counted_elsewhere())

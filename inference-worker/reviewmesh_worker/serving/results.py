@@ -21,6 +21,7 @@ def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
         model_version=task.model_version,
         model_digest=task.model_digest,
         prompt_version=task.prompt_version,
+        provider=task.provider,
     )
 
 
@@ -32,6 +33,8 @@ def to_usage(usage: Usage, so_far_ms: int) -> inference_pb2.Usage:
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
+        cost_micros=usage.cost_micros,
+        provider_requests=usage.provider_requests,
     )
 
 

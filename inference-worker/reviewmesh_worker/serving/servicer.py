@@ -175,6 +175,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     model=task.model,
                     model_version=task.model_version,
                     model_digest=task.model_digest,
+                    provider=task.provider,
                 )
                 for task in self._deployment.descriptions()
             ],

@@ -21,9 +21,12 @@ class Unusable(ValueError):
 
 
 def lineage_of(
-    lineage: inference_pb2.Lineage | None, usage: inference_pb2.Usage | None, attempts: int
+    lineage: inference_pb2.Lineage | None,
+    usage: inference_pb2.Usage | None,
+    attempts: int,
+    route: str = "primary",
 ) -> dict[str, Any] | None:
-    """None when no worker ever told which model it runs."""
+    """None when no worker ever told which model it runs. `route` is the pool of that worker."""
     if lineage is None:
         return None
     return {
@@ -34,13 +37,15 @@ def lineage_of(
         "model_digest": lineage.model_digest,
         "prompt_version": lineage.prompt_version or None,
         "attempts": attempts,
-        "route": "primary",
+        "route": route,
         "queue_ms": _number(usage, "queue_ms"),
         "inference_ms": _number(usage, "inference_ms"),
         "prompt_tokens": _number(usage, "prompt_tokens"),
         "cached_tokens": _number(usage, "cached_tokens"),
         "completion_tokens": _number(usage, "completion_tokens"),
-        "cost_micros": None,
+        "cost_micros": _number(usage, "cost_micros"),
+        "provider": lineage.provider or None,
+        "provider_requests": _number(usage, "provider_requests"),
     }
 
 

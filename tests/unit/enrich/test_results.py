@@ -56,6 +56,38 @@ def test_what_the_engine_did_not_measure_is_none_and_zero_is_zero() -> None:
     assert lineage_of(None, None, 1) is None
 
 
+def test_what_a_provider_took_comes_with_its_name_and_the_route() -> None:
+    lineage = inference_pb2.Lineage(task="ner", engine="openai", model="m", provider="openai")
+    usage = inference_pb2.Usage(
+        prompt_tokens=120,
+        cached_tokens=64,
+        completion_tokens=9,
+        cost_micros=87,
+        provider_requests=1,
+    )
+    fields = lineage_of(lineage, usage, 1, "fallback")
+    assert fields is not None
+    assert fields["provider"] == "openai"
+    assert fields["route"] == "fallback"
+    assert [
+        fields[name]
+        for name in (
+            "prompt_tokens",
+            "cached_tokens",
+            "completion_tokens",
+            "cost_micros",
+            "provider_requests",
+        )
+    ] == [120, 64, 9, 87, 1]
+
+
+def test_a_model_of_ones_own_has_no_provider_and_a_price_that_is_not_known_is_none() -> None:
+    fields = lineage_of(inference_pb2.Lineage(task="ner"), inference_pb2.Usage(), 1)
+    assert fields is not None
+    assert fields["route"] == "primary"
+    assert (fields["provider"], fields["provider_requests"], fields["cost_micros"]) == (None,) * 3
+
+
 OF_TASK = {
     "ner": inference_pb2.NerOutput(),
     "topic": inference_pb2.TopicOutput(),

@@ -48,8 +48,14 @@ class InferRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
+    MAX_PROVIDER_REQUESTS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     lane: Global___Lane.ValueType
+    max_provider_requests: _builtins.int
+    """Most requests that the worker may send to a provider for each item; 0 leaves it to the worker.
+    A caller that keeps to a budget says 1: each request of a provider is money. An engine that
+    runs the model itself sends none.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     def __init__(
@@ -58,10 +64,11 @@ class InferRequest(_message.Message):
         task: _builtins.str = ...,
         items: _abc.Iterable[Global___Item] | None = ...,
         lane: Global___Lane.ValueType = ...,
+        max_provider_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "max_provider_requests", b"max_provider_requests", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -133,8 +140,14 @@ class InferStreamRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
+    MAX_PROVIDER_REQUESTS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     lane: Global___Lane.ValueType
+    max_provider_requests: _builtins.int
+    """Most requests that the worker may send to a provider for each item; 0 leaves it to the worker.
+    A caller that keeps to a budget says 1: each request of a provider is money. An engine that
+    runs the model itself sends none.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     def __init__(
@@ -143,10 +156,11 @@ class InferStreamRequest(_message.Message):
         task: _builtins.str = ...,
         items: _abc.Iterable[Global___Item] | None = ...,
         lane: Global___Lane.ValueType = ...,
+        max_provider_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "max_provider_requests", b"max_provider_requests", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,7 +403,10 @@ Global___ItemError: _TypeAlias = ItemError  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """What one item cost. Absent numbers were not measured by the engine."""
+    """What one item cost, also one that failed. Absent numbers were not measured by the engine. What the
+    worker already knew, or asked for another call at the same time, is counted there: here it has 0
+    tokens, 0 provider_requests and costs 0.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -398,11 +415,19 @@ class Usage(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    PROVIDER_REQUESTS_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.int
     inference_ms: _builtins.int
     prompt_tokens: _builtins.int
     cached_tokens: _builtins.int
     completion_tokens: _builtins.int
+    cost_micros: _builtins.int
+    """In millionths of a US dollar, rounded up; absent where the price is not known."""
+    provider_requests: _builtins.int
+    """Requests that were sent to the provider, those that failed included; absent where the engine
+    runs the model itself.
+    """
     def __init__(
         self,
         *,
@@ -411,19 +436,25 @@ class Usage(_message.Message):
         prompt_tokens: _builtins.int | None = ...,
         cached_tokens: _builtins.int | None = ...,
         completion_tokens: _builtins.int | None = ...,
+        cost_micros: _builtins.int | None = ...,
+        provider_requests: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_inference_ms", b"_inference_ms", "_prompt_tokens", b"_prompt_tokens", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "inference_ms", b"inference_ms", "prompt_tokens", b"prompt_tokens", "queue_ms", b"queue_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_cost_micros", b"_cost_micros", "_inference_ms", b"_inference_ms", "_prompt_tokens", b"_prompt_tokens", "_provider_requests", b"_provider_requests", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "inference_ms", b"inference_ms", "prompt_tokens", b"prompt_tokens", "provider_requests", b"provider_requests", "queue_ms", b"queue_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_inference_ms", b"_inference_ms", "_prompt_tokens", b"_prompt_tokens", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "inference_ms", b"inference_ms", "prompt_tokens", b"prompt_tokens", "queue_ms", b"queue_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_cost_micros", b"_cost_micros", "_inference_ms", b"_inference_ms", "_prompt_tokens", b"_prompt_tokens", "_provider_requests", b"_provider_requests", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "inference_ms", b"inference_ms", "prompt_tokens", b"prompt_tokens", "provider_requests", b"provider_requests", "queue_ms", b"queue_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cached_tokens: _TypeAlias = _typing.Literal["cached_tokens"]  # noqa: Y015
     _WhichOneofArgType__cached_tokens: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens"]  # noqa: Y015
     _WhichOneofReturnType__completion_tokens: _TypeAlias = _typing.Literal["completion_tokens"]  # noqa: Y015
     _WhichOneofArgType__completion_tokens: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__cost_micros: _TypeAlias = _typing.Literal["cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__cost_micros: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros"]  # noqa: Y015
     _WhichOneofReturnType__inference_ms: _TypeAlias = _typing.Literal["inference_ms"]  # noqa: Y015
     _WhichOneofArgType__inference_ms: _TypeAlias = _typing.Literal["_inference_ms", b"_inference_ms"]  # noqa: Y015
     _WhichOneofReturnType__prompt_tokens: _TypeAlias = _typing.Literal["prompt_tokens"]  # noqa: Y015
     _WhichOneofArgType__prompt_tokens: _TypeAlias = _typing.Literal["_prompt_tokens", b"_prompt_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__provider_requests: _TypeAlias = _typing.Literal["provider_requests"]  # noqa: Y015
+    _WhichOneofArgType__provider_requests: _TypeAlias = _typing.Literal["_provider_requests", b"_provider_requests"]  # noqa: Y015
     _WhichOneofReturnType__queue_ms: _TypeAlias = _typing.Literal["queue_ms"]  # noqa: Y015
     _WhichOneofArgType__queue_ms: _TypeAlias = _typing.Literal["_queue_ms", b"_queue_ms"]  # noqa: Y015
     @_typing.overload
@@ -431,9 +462,13 @@ class Usage(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_tokens) -> _WhichOneofReturnType__completion_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_micros) -> _WhichOneofReturnType__cost_micros | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__inference_ms) -> _WhichOneofReturnType__inference_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_tokens) -> _WhichOneofReturnType__prompt_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_requests) -> _WhichOneofReturnType__provider_requests | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_ms) -> _WhichOneofReturnType__queue_ms | None: ...
 
@@ -449,12 +484,15 @@ class Lineage(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     engine: _builtins.str
     model: _builtins.str
     model_version: _builtins.str
     model_digest: _builtins.str
     prompt_version: _builtins.str
+    provider: _builtins.str
+    """Who ran the model; empty where the worker did so itself."""
     def __init__(
         self,
         *,
@@ -464,10 +502,11 @@ class Lineage(_message.Message):
         model_version: _builtins.str = ...,
         model_digest: _builtins.str = ...,
         prompt_version: _builtins.str = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "model", b"model", "model_digest", b"model_digest", "model_version", b"model_version", "prompt_version", b"prompt_version", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "model", b"model", "model_digest", b"model_digest", "model_version", b"model_version", "prompt_version", b"prompt_version", "provider", b"provider", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -552,11 +591,14 @@ class TaskDescription(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     engine: _builtins.str
     model: _builtins.str
     model_version: _builtins.str
     model_digest: _builtins.str
+    provider: _builtins.str
+    """Who runs the model; empty where the worker does so itself."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -568,10 +610,11 @@ class TaskDescription(_message.Message):
         model: _builtins.str = ...,
         model_version: _builtins.str = ...,
         model_digest: _builtins.str = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "model_version", b"model_version", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "model_version", b"model_version", "provider", b"provider", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
