@@ -183,6 +183,7 @@ def test_the_command_learns_other_languages_and_makes_a_package(tmp_path: Path) 
         "ner_multilingual_train.jsonl.gz",
     ]
     assert package.manifest.base is not None and package.manifest.base.name == "small"
+    assert package.manifest.languages == ["de", "en"]
     form = read_config(package.folder).form
     assert (form.layers, form.padding, form.start, form.end) == (2, 1, 0, 2)
     sentiment = asyncio.run(ask(package.folder, "Maria was late."))

@@ -55,6 +55,7 @@ def train_package(
         license=config.license,
         data=_data(config, labelled),
         training={"config": as_plain(config), "rows": _counts(labelled)},
+        languages=_languages(labelled),
     )
     workplace.finish()
 
@@ -132,6 +133,13 @@ def _tell_rows(data: LabelledData, progress: Progress) -> None:
             progress.say(
                 f"{name}: {counts['in_dev']} rows left out, since the dev file holds their text"
             )
+
+
+def _languages(data: LabelledData) -> list[str] | None:
+    """Those of the translated reviews; None where rows do not say their language."""
+    if data.languages is None:
+        return None
+    return sorted({row["language"] for row in data.languages.reviews.learn})
 
 
 def _base(config: TrainingConfig) -> Base | None:

@@ -23,7 +23,7 @@ from reviewmesh_worker.tasks.labels import HeadLabels
 Floats = NDArray[np.float32]
 
 _FORBIDDEN: Final = -1e4
-_EDGES: Final = frozenset(" \t\r\n\u00a0\u3000,;:\"“”„«»「」『』、，；：。")
+_EDGES: Final = frozenset(' \t\r\n\u00a0\u3000,;:"“”„«»「」『』、，；：。')
 
 
 @dataclass(frozen=True, slots=True)
