@@ -1,11 +1,11 @@
-"""What intake remembers of each review: its latest accepted content, and how often it came."""
+"""Intake's memory of reviews: latest accepted content, and how often each content was accepted."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-# Of one review; it bounds what an id that is edited for ever can take up.
+# Contents remembered per review: bounds the memory of a review that is edited very often.
 REMEMBERED_CONTENTS = 50
 
 
@@ -17,9 +17,9 @@ class Remembered:
 
 
 class Dedupe:
-    """One partition's memory, bounded by a window and by a number of ids.
+    """One partition's memory, bounded by a window and a number of ids.
 
-    It is rebuilt from the partition's own accepted reviews, so it holds no state of its own.
+    Rebuilt from the partition's accepted reviews; nothing of it is stored elsewhere.
     """
 
     def __init__(self, window_ms: int, max_ids: int) -> None:
@@ -31,7 +31,7 @@ class Dedupe:
         return len(self._reviews)
 
     def is_duplicate(self, review_id: str, content_hash: str, now_ms: int) -> bool:
-        """Whether this is still the latest accepted content, accepted within the window."""
+        """Whether this is the latest accepted content, accepted within the window."""
         known = self._reviews.get(review_id)
         return (
             known is not None
@@ -40,7 +40,7 @@ class Dedupe:
         )
 
     def acceptance(self, review_id: str, content_hash: str) -> int:
-        """Which acceptance of this content the next one is, as far as is remembered."""
+        """The number of the next acceptance of this content, counted within the memory."""
         known = self._reviews.get(review_id)
         return 1 + (known.acceptances.get(content_hash, 0) if known else 0)
 

@@ -1,10 +1,10 @@
-"""What intake has judged of the raw records that an operator's reset makes come again.
+"""Which raw records intake has processed already, after an operator's reset.
 
-The outcomes tell: accepted reviews and dead letters carry the coordinates of their raw record, and
-a forwarded copy those of the record that it is of, which go on into the copy's own outcome, since
-the copy may be deleted first. What left no outcome was dropped as a duplicate, or never judged; the
-content that was accepted before it tells which. So a reset of intake repeats nothing as long as the
-outcomes are kept.
+This is read from the outcomes. Accepted reviews and dead letters carry the coordinates of their raw
+record. A forwarded copy carries those of its original, and so does the copy's outcome, since the
+copy may be deleted first. A record without an outcome was dropped as a duplicate or never
+processed: the content accepted before it tells which. So a reset of intake repeats nothing as long
+as the outcomes are retained.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ LATEST_CONTENTS = 20_000
 
 
 class Offsets:
-    """A number of 32 bits that is not 0 for offsets of any partitions, in chunks of neighbours.
+    """Maps (partition, offset) to a 32-bit number other than 0, stored in chunks of neighbours.
 
-    Far beyond what is plausible the oldest chunks go.
+    Beyond `chunks_at_most` the oldest chunks are dropped.
     """
 
     def __init__(self, chunks_at_most: int) -> None:
@@ -63,10 +63,10 @@ class Offsets:
 
 
 class Judged:
-    """Of one partition of raw, for the offsets from `first` on and before `until`.
+    """The outcomes of one raw partition for offsets from `first` up to `until`.
 
-    Outcomes are kept with the time of their raw record: the same offset of a topic that was deleted
-    and made anew is another record.
+    Each is stored with the time of its raw record: the same offset of a topic that was created
+    again is another record.
     """
 
     def __init__(self, partition: int, first: int, until: int) -> None:
@@ -75,18 +75,19 @@ class Judged:
         self.until = until
         self._accepted = Offsets(CHUNKS_AT_MOST)
         self._refused = Offsets(CHUNKS_AT_MOST)
-        # By what the copies say, with the sum of their bytes: any producer can write any header.
+        # By the coordinates in the copies' headers, with a checksum of the value, because any
+        # producer can write any header.
         self._forwarded = Offsets(CHUNKS_AT_MOST)
-        # The same of what was accepted of the copies, with the sum of id, content and time.
+        # The same for accepted copies, with a checksum of id, content and time.
         self._accepted_copies = Offsets(CHUNKS_AT_MOST)
-        # What the copies say that come again themselves.
+        # The coordinates in the headers of copies that are read again themselves.
         self._again = Offsets(CHUNKS_AT_MOST)
-        # By review id: the content accepted last before the record in hand, and its offset.
+        # By review_id: the content accepted last before the current record, and its offset.
         self._latest: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._reached = -1
 
     def add_again(self, record: Record) -> None:
-        """A record that comes again. To be called before the outcomes are added."""
+        """Add a record that will be read again. To be called before outcomes are added."""
         self._again.set(*claimed(record), 1)
 
     def add_accepted(self, accepted: Mapping[str, Any]) -> None:
@@ -102,12 +103,12 @@ class Judged:
         elif self._again.get(partition, offset):
             return
         else:
-            # Where its copy lay is not told; about where the ones around it lay.
+            # The offset of its copy is unknown: take that of the outcomes around it.
             offset = self._reached
         self._accepted_before(accepted, offset)
 
     def add_accepted_copy(self, accepted: Mapping[str, Any], offset: int) -> None:
-        """What was accepted of the copy of a record of this partition."""
+        """Add an accepted review whose raw record was a copy of one of this partition."""
         content = accepted["review_id"], accepted["content_hash"]
         told = content_sum(*content, accepted["source_timestamp"])
         self._accepted_copies.set(self._partition, offset, told)
@@ -115,14 +116,16 @@ class Judged:
             self._accepted_before(accepted, offset)
 
     def _accepted_before(self, accepted: Mapping[str, Any], offset: int) -> None:
-        """Accepted of a record before `first`. After a reset, later ones are not of later records:
-        what an earlier one had skipped is accepted behind what came after it."""
+        """Add an accepted review of a record before `first`.
+
+        After a reset, the order of accepted reviews may differ from that of raw records.
+        """
         known = self._latest.get(accepted["review_id"])
         if known is None or known[1] <= offset:
             self.passed(accepted["review_id"], accepted["content_hash"], offset)
 
     def add_dead_letter(self, letter: Mapping[str, Any]) -> None:
-        """Of any partition: a letter holds the headers and the bytes of its record."""
+        """Add a dead letter of any partition: it holds the headers and the value of its record."""
         if letter["topic"] != RAW or letter["stage"] != "intake":
             return
         if letter["partition"] == self._partition:
@@ -140,7 +143,7 @@ class Judged:
         )
 
     def add_forwarded(self, record: Record) -> None:
-        """A record of another partition of raw, which may be the copy of one of this."""
+        """Add a record of another raw partition, which may be a copy of one of this partition."""
         partition, offset = claimed(record)
         if partition == self._partition and record.partition != partition:
             self._forwarded.set(partition, offset, checksum(record))
@@ -149,13 +152,13 @@ class Judged:
         return record.offset < self.until
 
     def was_accepted(self, record: Record, origin_ms: int) -> bool:
-        """Under its own coordinates or those that it claims, which may have been believed then.
+        """Whether it was accepted under its own coordinates, or those in its header.
 
-        `origin_ms` is the time that an outcome of it would carry.
+        `origin_ms`: the source timestamp that its outcome would have.
         """
         return any(
-            self._accepted.get(*place) == stamp(origin_ms)
-            for place in ((record.partition, record.offset), claimed(record))
+            self._accepted.get(*at) == stamp(origin_ms)
+            for at in ((record.partition, record.offset), claimed(record))
         )
 
     def was_accepted_as_copy(
@@ -166,32 +169,32 @@ class Judged:
         return known == content_sum(review_id, content_hash, origin_ms)
 
     def was_settled(self, record: Record) -> bool:
-        """Whether it was refused, or forwarded to its own partition."""
+        """Whether it was dead-lettered, or forwarded to its own partition."""
         at = record.partition, record.offset
         was_refused = self._refused.get(*at) == stamp(bounded_ms(record.timestamp_ms))
         return was_refused or self._forwarded.get(*at) == checksum(record)
 
     def passed(self, review_id: str, content_hash: str, offset: int) -> None:
-        """The reading came past a review that was accepted."""
+        """Note an accepted review when its raw record is passed."""
         self._latest.pop(review_id, None)
         self._latest[review_id] = content_hash, offset
         if len(self._latest) > LATEST_CONTENTS:
             self._latest.popitem(last=False)
 
     def was_dropped(self, review_id: str, content_hash: str) -> bool:
-        """Whether it left no outcome since it was a duplicate of the review before it."""
+        """Whether it has no outcome because it was a duplicate of the review before it."""
         latest = self._latest.get(review_id)
         return latest is not None and latest[0] == content_hash
 
 
 def claimed(record: Record) -> tuple[int, int]:
-    """Partition and offset that a record says to be a copy of; negative where it says nothing."""
+    """Partition and offset in the record's forwarding header; (-1, -1) without one."""
     match = CAME_FROM.fullmatch(record.header(FORWARDED_FROM) or b"")
     return (int(match[1]), int(match[2])) if match else (-1, -1)
 
 
 def is_copy(record: Record) -> bool:
-    """Whether a record says to be the copy of one of another partition, as intake makes them."""
+    """Whether the record's header says that it is a forwarded copy from another partition."""
     return claimed(record)[0] not in (-1, record.partition)
 
 
@@ -211,7 +214,7 @@ def content_sum(review_id: str, content_hash: str, origin_ms: int | None) -> int
 
 
 class Resets:
-    """Reads back what was judged. Used by the threads that load partitions."""
+    """Reads outcomes after a reset. Used by the threads that load partitions."""
 
     def __init__(
         self,
@@ -229,9 +232,9 @@ class Resets:
         self._readings: dict[int, tuple[Judged, ReadBack]] = {}
 
     def mend(self, partition: int, starts: dict[str, Start]) -> Judged | None:
-        """What was judged of the records that come again; None where none does.
+        """The outcomes of the records that are read again; None where none is.
 
-        Raises Unavailable to be asked again, also while there is more to read back.
+        Raises Unavailable to be called again, also while more has to be read.
         """
         start = starts[RAW]
         first = start.offset or 0
@@ -241,7 +244,7 @@ class Resets:
         if until <= first:
             return None
         reading = self._readings.get(partition)
-        # Where another replica had the partition meanwhile, it begins further on.
+        # After another replica had the partition meanwhile, `first` differs.
         if reading is None or reading[0].first != first:
             reading = self._begin(partition, first, until)
         judged, readback = self._readings[partition] = reading
@@ -255,7 +258,7 @@ class Resets:
         judged = Judged(partition, first, until)
         home = partition % self._partitions
         positions = {(RAW, partition): first}
-        # A copy can only be behind what it is a copy of, but producers make up the time of both.
+        # A copy is written after its original, but producers set both timestamps, so read all.
         positions |= {(RAW, other): 0 for other in range(self._partitions) if other != partition}
         for topic in (ACCEPTED, DEAD_LETTER):
             positions |= {(topic, number): 0 for number in range(self._partitions)}
@@ -284,12 +287,12 @@ class Resets:
                 else:
                     judged.add_forwarded(record)
             except DecodeError:
-                # What others wrote there is no outcome of intake's.
+                # A foreign record is no outcome of intake.
                 return
 
         self._log.warning(
-            "the group has no position here, or was set back: raw records that have an outcome are "
-            "gone past",
+            "the group has no committed offset here, or was reset: raw records with an outcome "
+            "are skipped",
             partition=partition,
             first=first,
             until=until,

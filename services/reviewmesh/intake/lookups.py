@@ -1,7 +1,7 @@
-"""Records that wait for the schema that they were written with.
+"""Records that wait for their writer's schema.
 
-The registry is asked beside the polling thread, so that neither a slow one nor thousands of ids
-that nobody registered hold other partitions up. Within a partition records keep their order.
+The registry is queried in other threads, so that neither a slow registry nor thousands of unknown
+ids delay other partitions. Within a partition records keep their order.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.kafka.record import Record
 
-# The embedded registry on 2 cores: 8 ms an answer one by one, 3 ms with four at a time, and no
-# less with eight.
+# The embedded registry on 2 cores takes 8 ms per answer with one call at a time, 3 ms with four,
+# and
+# no less with eight.
 CALLS_AT_A_TIME = 4
-# Of each partition, so that one with thousands leaves the others their turn.
+# Per partition, so that one with thousands of records does not block the others.
 LOOK_AHEAD = 32
 ASK_AGAIN_AFTER_S = 1.0
 LATE_S = 5.0
-# What may wait in a partition before it is paused.
+# Records that may wait in a partition before it is paused.
 MAX_RECORDS = 1_000
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -32,7 +33,7 @@ MAX_BYTES = 8 * 1024 * 1024
 @dataclass(slots=True)
 class Waiting:
     record: Record
-    # None where the schema was known, or none is named, and it waits for those before it.
+    # None for a record that waits only for those before it.
     schema_id: int | None
     answered: bool = False
 
@@ -48,14 +49,14 @@ class Lookups:
         self._codec = codec
         self._pool = ThreadPoolExecutor(CALLS_AT_A_TIME, "registry")
         self._queues: dict[int, Queue] = {}
-        # With the time of the question.
+        # By schema id, with the time of the request.
         self._asked: dict[int, tuple[Future[None], float]] = {}
-        # Why the registry gives no answer, and when it is asked again.
+        # Why the registry gives no answer, and when the next request may be made.
         self._away = ""
         self._ask_again_at = 0.0
 
     def keeps(self, record: Record) -> bool:
-        """Take the record where it must wait for its schema, or for a record before it."""
+        """Queue the record if it must wait for its schema or for a record before it."""
         schema_id = self._unknown_schema(record)
         queue = self._queues.get(record.partition)
         if queue is None:
@@ -68,8 +69,10 @@ class Lookups:
         return True
 
     def work_off(self, judge: Callable[[Record], None]) -> None:
-        """Hand on, in their order, those that wait no longer. `judge` may raise
-        RegistryUnavailable, and then the record waits on."""
+        """Pass on records that need not wait any more, in order.
+
+        When `judge` raises RegistryUnavailable, the record keeps waiting.
+        """
         answered = self._gather()
         for partition, queue in list(self._queues.items()):
             for item in islice(queue.waiting, LOOK_AHEAD):
@@ -98,7 +101,7 @@ class Lookups:
         return self._away or f"the schema registry's answer on id {queue.waiting[0].schema_id}"
 
     def waiting_for(self) -> str:
-        """Also while an answer is late, before it is given up."""
+        """Why the registry gives no answer, also while a request is slow."""
         if self._away or not self._asked:
             return self._away
         schema_id, (_, at) = next(iter(self._asked.items()))
@@ -138,7 +141,7 @@ class Lookups:
             self._asked[item.schema_id] = asked, time.monotonic()
 
     def _gather(self) -> set[int]:
-        """The ids on which the registry has answered."""
+        """The ids that the registry has answered."""
         done = {schema_id: asked for schema_id, (asked, _) in self._asked.items() if asked.done()}
         answered = set()
         for schema_id, asked in done.items():
@@ -147,7 +150,7 @@ class Lookups:
             if isinstance(error, RegistryUnavailable):
                 self._is_away(error)
             else:
-                # Whatever it answered: decoding says what is wrong.
+                # An answer that is an error surfaces when the record is decoded.
                 self._away = ""
                 answered.add(schema_id)
         return answered

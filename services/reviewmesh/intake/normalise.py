@@ -1,7 +1,4 @@
-"""From a review as it was published to one that the mesh accepts, or the reason why not.
-
-Pure: no clock, no network, no environment.
-"""
+"""Validates and normalises a published review. Pure: no clock, no network, no environment."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ from typing import Any
 
 from reviewmesh.clock import plausible_ms
 
-# In code points. What an accepted review measures is checked again, against its topic.
+# In code points. The size of the accepted record is checked separately, against its topic.
 MAX_TEXT = 100_000
 MAX_REVIEW_ID = 512
 MAX_LENGTHS = {"business_id": 512, "title": 2_000, "language": 100, "source": 512}
 MAX_ATTRIBUTES = 256
 MAX_ATTRIBUTE_NAME = 256
 MAX_ATTRIBUTE_VALUE = 65_536
-# Of all names and values together, in bytes of UTF-8.
+# All names and values together, in bytes of UTF-8.
 MAX_ATTRIBUTES_BYTES = 512 * 1024
 KEPT_CONTROLS = "\t\n\r"
 
@@ -29,8 +26,8 @@ KEPT_CONTROLS = "\t\n\r"
 # combining grapheme joiner behind them.
 LONGEST_RUN = 30
 JOINER = "\u034f"
-# The last one that this Python knows is U+1E94A. A few Tibetan vowels are starters themselves and
-# become non-starters once they are decomposed.
+# The last one in this Python's Unicode is U+1E94A. A few Tibetan vowels are starters that decompose
+# to non-starters.
 NON_STARTERS = "".join(
     chr(code)
     for code in range(0x300, 0x20000)
@@ -39,9 +36,10 @@ NON_STARTERS = "".join(
 NON_STARTER_SET = frozenset(NON_STARTERS)
 TOO_LONG_A_RUN = re.compile(f"[{NON_STARTERS}]{{{LONGEST_RUN + 1},}}")
 
-# Drawn as nothing though they are no format characters: Unicode's Default_Ignorable_Code_Point
-# (DerivedCoreProperties.txt) less those of the category Cf, and blanks that are no spaces. What
-# this Python's Unicode does not know yet, such as the latest emoji, is there to read.
+# Invisible, though not of category Cf: Unicode's Default_Ignorable_Code_Point
+# (DerivedCoreProperties.txt) without category Cf, and blank characters that are no spaces.
+# Characters
+# that this Python's Unicode does not know yet, such as new emoji, count as visible.
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\ufff0-\ufff8\U0001d159\U000e0000-\U000e0fff]"
@@ -57,7 +55,7 @@ class Refused(ValueError):
 
 
 def clean(text: str) -> str:
-    """NFC without control characters but tab and line breaks; format characters stay."""
+    """NFC, without control characters except tab and line breaks; format characters stay."""
     if text.isascii() and text.isprintable():
         return text
     if not text.isprintable():
@@ -66,13 +64,13 @@ def clean(text: str) -> str:
             for character in text
             if character in KEPT_CONTROLS or unicodedata.category(character) != "Cc"
         )
-    # Once more behind it, since some characters are several in every normal form.
+    # Again after NFC, since some characters decompose in every normal form.
     return stream_safe(unicodedata.normalize("NFC", stream_safe(text)))
 
 
 def stream_safe(text: str) -> str:
-    """The same text with a joiner behind every 30 non-starters in a row."""
-    # Too long a run covers one of these, wherever it begins: most texts have none of it.
+    """The same text with a joiner after every 30 non-starters in a row."""
+    # Every run that is too long covers one of these positions, so most texts end here.
     if NON_STARTER_SET.isdisjoint(text[LONGEST_RUN :: LONGEST_RUN + 1]):
         return text
     return TOO_LONG_A_RUN.sub(_with_joiners, text)
@@ -94,7 +92,7 @@ def is_visible(character: str) -> bool:
 
 
 def content_hash(title: str | None, text: str, language: str | None, stars: float | None) -> str:
-    """SHA-256 in hex of what an edit can change. Lengths keep the fields apart."""
+    """SHA-256 in hex of the fields that an edit can change. Lengths separate the fields."""
     digest = hashlib.sha256()
     for part in (title, text, language, None if stars is None else repr(float(stars))):
         encoded = b"" if part is None else part.encode()
@@ -151,7 +149,7 @@ def normalise(review: dict[str, Any], drop_attributes: Collection[str]) -> dict[
 
 
 def _text(written: str | None) -> str:
-    # Normalising can both shrink and grow a text, so the limit holds before and after.
+    # Normalising can shrink or grow a text, so the limit is checked before and after.
     check_length("a text", written, MAX_TEXT)
     text = clean(written or "")
     check_length("a text", text, MAX_TEXT)
@@ -186,7 +184,7 @@ def check_attributes(attributes: dict[str, str]) -> None:
 
 
 def check_created_at(created_at: int | None) -> None:
-    """A time that every reader can show: Python has no year 10000."""
+    """Only times that every reader can represent: Python has no year 10000."""
     if created_at is None or plausible_ms(created_at):
         return
     hint = ""

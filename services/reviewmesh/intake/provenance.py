@@ -1,8 +1,8 @@
-"""Where a raw record comes from, as far as its headers can be believed.
+"""The source of a raw record, as far as its headers can be trusted.
 
-Any producer can write any header, and Kafka keeps no principal with a record. The coordinates that
-intake writes into what it forwards are believed with intake's own code of authentication only;
-without a secret they are not, and a forwarded review names the record that intake forwarded.
+Any producer can write any header, and Kafka stores no principal with a record. The coordinates in a
+forwarded record are trusted only with intake's own message authentication code (HMAC). Without a
+secret they are not trusted, and a forwarded review's source is the forwarded copy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST_OFFSET = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Where the producer's own record lies, also after forwarding."""
+    """The coordinates of the producer's own record, also after forwarding."""
 
     topic: str
     partition: int
@@ -45,14 +45,14 @@ class Provenance:
             timestamp = bounded_ms(record.timestamp_ms)
         forwarded = record.header(FORWARDED_FROM)
         if forwarded is not None and self._is_ours(record, forwarded):
-            topic, _, place = forwarded.partition(b"/")
-            partition, _, offset = (_number(part) for part in place.partition(b"/"))
+            topic, _, numbers = forwarded.partition(b"/")
+            partition, _, offset = (_number(part) for part in numbers.partition(b"/"))
             if topic == self._topic.encode() and partition is not None and offset is not None:
                 return Coordinates(self._topic, partition, offset, timestamp)
         return Coordinates(record.topic, record.partition, record.offset, timestamp)
 
     def forwarded(self, record: Record) -> Headers:
-        """The record's own headers, and those that say where it comes from."""
+        """The record's own headers, and those with its source."""
         origin = self.coordinates(record)
         came_from = f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
         kept = tuple(
@@ -73,7 +73,7 @@ class Provenance:
         return mac is not None and hmac.compare_digest(mac, record.header(FORWARDED_MAC) or b"")
 
     def _mac(self, record: Record, came_from: bytes) -> bytes | None:
-        """Of the value too, so that it goes with no other record."""
+        """Over the value too, so that it is not valid for another record."""
         if self._secret is None:
             return None
         digest = hashlib.sha256(record.value or b"").digest()
@@ -81,7 +81,7 @@ class Provenance:
 
 
 def _number(digits: bytes | None) -> int | None:
-    """What a header holds that should be an offset or a time."""
+    """The number in a header that should hold an offset or a time."""
     if digits is None or not digits.isdigit() or len(digits) > LONGEST_NUMBER:
         return None
     number = int(digits)

@@ -1,4 +1,4 @@
-"""Intake inside the loop: a raw record is accepted, forwarded, dropped or a dead letter."""
+"""Intake inside the loop: accepts, forwards, drops or dead-letters raw records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
 from reviewmesh_schemas.names import ACCEPTED, RAW, REPLAYED
 
-# Offsets have gaps of transaction markers, about one for each transaction of intake.
+# Transaction markers take offsets too, about one per transaction of intake.
 OFFSETS_PER_ID = 2
 
 
@@ -55,20 +55,20 @@ class Contract:
 
 @dataclass(slots=True)
 class Memory:
-    """What a partition is judged by, beside the record itself."""
+    """The state of a partition."""
 
     dedupe: Dedupe
     replays: Replays
-    # Only while an operator's reset makes records come again.
+    # Only while records are read again because of an operator's reset.
     judged: Judged | None
 
 
 class IntakeStage:
-    """Judges records in their order; everything is finished as soon as it was received."""
+    """Processes records in order; each is finished as soon as it is received."""
 
     service = "intake"
     topics: tuple[str, ...] = (RAW,)
-    # What was lost with it and is published again must not pass for a duplicate.
+    # Reviews lost with the topic and published again must not count as duplicates.
     state_topics: tuple[str, ...] = (ACCEPTED,)
     max_in_flight = 5_000
     max_window = 20_000
@@ -106,7 +106,7 @@ class IntakeStage:
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> Memory:
-        """Rebuild the partition's memory from what it has accepted, and from its marks."""
+        """Rebuild the partition's memory from its accepted reviews and replay marks."""
         home = partition % self._contract.partitions
         replays = Replays(self.service, home, self._contract.replayed, self._clock)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
@@ -118,7 +118,8 @@ class IntakeStage:
             judged = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(REPLAYED, home, None, None):
                 replays.restore(record)
-            # Raw may have more partitions than the mesh's own: all that lies there is forwarded.
+            # The raw topic may have more partitions than the others: their records are all
+            # forwarded.
             if partition == home:
                 self._remember(partition, dedupe)
         except RegistryUnavailable as error:
@@ -205,12 +206,12 @@ class IntakeStage:
     # -- judging -----------------------------------------------------------------------------
 
     def _take_late(self, record: Record) -> None:
-        """As when the loop hands it over: whatever it raises costs this record."""
+        """Process a record that waited; as in the loop, an exception costs this record only."""
         try:
             unit = self._take(record)
         except RegistryUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - it costs this record, not the service
+        except Exception as error:  # noqa: BLE001 - it costs this record only
             self._log.exception(
                 "a record that the stage cannot take is set aside as a dead letter",
                 topic=record.topic,
@@ -235,7 +236,7 @@ class IntakeStage:
         return unit._replace(outputs=unit.outputs + memory.replays.marks(unit.finished))
 
     def _comes_again(self, record: Record, memory: Memory) -> bool:
-        """Whether it was judged before an operator's reset."""
+        """Whether it was processed before an operator's reset."""
         judged = memory.judged
         if judged is None or not judged.covers(record):
             memory.judged = None

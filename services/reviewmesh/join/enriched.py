@@ -37,7 +37,7 @@ def build(
     revision: int,
     now_ms: int,
 ) -> dict[str, Any]:
-    """An EnrichedReview with what there is; a task without a result is TIMEOUT."""
+    """An EnrichedReview from the results so far; a task without a result is TIMEOUT."""
     record: dict[str, Any] = {name: accepted[name] for name in ACCEPTED_FIELDS}
     record.update(
         accepted_partition=partition,
@@ -71,7 +71,7 @@ def merge(
     revision: int,
     now_ms: int,
 ) -> dict[str, Any]:
-    """The record as `revision`, whole again, with these results taken in."""
+    """A copy of the record as `revision`, with these results added."""
     merged = dict(record)
     merged["tasks"] = dict(record["tasks"])
     merged["timings"] = dict(record["timings"])
@@ -95,10 +95,10 @@ def merge(
 
 
 def fit(record: dict[str, Any], max_bytes: int, encode: Callable[[dict[str, Any]], bytes]) -> bytes:
-    """Encoded within `max_bytes`, which an accepted review without answers always is.
+    """Encode within `max_bytes`; an accepted review without answers always fits.
 
-    What scores lowest is left out first. Where that is not enough, no worker of the mesh's wrote
-    the answers: the review comes out without them.
+    Entities and topics with the lowest scores are left out first. Where that is not enough, the
+    results are not from a worker of the mesh: the review comes out without answers.
     """
     value = encode(record)
     for field in ("entities", "topics"):

@@ -28,11 +28,11 @@ TaskPartition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What the enricher of a task has committed for a partition of accepted reviews."""
+    """The offsets that a task's enricher has finished in a partition of accepted reviews."""
 
     offset: int
     beyond: frozenset[int] = frozenset()
-    # Kafka's id of the accepted topic that these are offsets of, in short.
+    # Kafka's id of the accepted topic of these offsets, shortened.
     topic_id: int = 0
 
     def covers(self, offset: int) -> bool:
@@ -40,41 +40,41 @@ class Finished:
 
 
 class EnricherLedgers:
-    """One open question per task and partition at most. Used from the polling thread."""
+    """At most one open request per task and partition. Used from the polling thread."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledgers")
-        # Used in that thread alone.
+        # Used by that thread only.
         self._of_task: dict[str, Any] = {}
         self._questions: dict[TaskPartition, Future[Finished | None]] = {}
         self._not_before: dict[TaskPartition, float] = {}
 
     def ask(self, task: str, partition: int) -> None:
-        place = (task, partition)
+        asked = (task, partition)
         now = self._clock()
-        if place in self._questions or now < self._not_before.get(place, 0.0):
+        if asked in self._questions or now < self._not_before.get(asked, 0.0):
             return
-        self._not_before[place] = now + ASK_EVERY_S
+        self._not_before[asked] = now + ASK_EVERY_S
         metrics.ENRICHERS_ASKED.labels(task).inc()
-        self._questions[place] = self._thread.submit(self._committed, task, partition)
+        self._questions[asked] = self._thread.submit(self._committed, task, partition)
 
     def answers(self, partition: int) -> list[tuple[str, Finished]]:
-        """(task, finished) of what was answered since; a failed question is forgotten."""
+        """(task, finished) of answered requests; a failed request is dropped."""
         found = []
-        for place, question in list(self._questions.items()):
-            if place[1] == partition and question.done():
-                del self._questions[place]
+        for asked, question in list(self._questions.items()):
+            if asked[1] == partition and question.done():
+                del self._questions[asked]
                 finished = question.result()
                 if finished is not None:
-                    found.append((place[0], finished))
+                    found.append((asked[0], finished))
         return found
 
     def forget(self, partition: int) -> None:
-        for place in [place for place in self._not_before if place[1] == partition]:
-            self._not_before.pop(place)
-            self._questions.pop(place, None)
+        for asked in [asked for asked in self._not_before if asked[1] == partition]:
+            self._not_before.pop(asked)
+            self._questions.pop(asked, None)
 
     def stop(self) -> None:
         self._thread.submit(self._close)
@@ -83,7 +83,7 @@ class EnricherLedgers:
     # -- in the thread -----------------------------------------------------------------------
 
     def _committed(self, task: str, partition: int) -> Finished | None:
-        """None where nothing is committed or nobody answers."""
+        """None where nothing is committed, or without an answer."""
         topic = self._settings.prefix + ACCEPTED
         try:
             (at,) = self._consumer(task).committed(
@@ -98,8 +98,8 @@ class EnricherLedgers:
 
     def _consumer(self, task: str) -> Any:
         if task not in self._of_task:
-            # Under read_committed the answer would wait for the end of an open transaction. What
-            # lies in one is not committed, and not part of the answer.
+            # Under read_committed the answer would wait for the end of an open transaction. Offsets
+            # of open transactions are not part of the answer in any case.
             options = kafka.reader_options(self._settings) | {
                 "group.id": f"{self._settings.prefix}{ENRICHER_GROUPS[task]}",
                 "isolation.level": "read_uncommitted",

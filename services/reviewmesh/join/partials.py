@@ -1,4 +1,4 @@
-"""The open partial records of a partition, folded from `reviews.partial` when it is opened."""
+"""The open partial records of a partition, read from `reviews.partial` when it is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reviewmesh_schemas.names import TASKS
 
 
 class OpenPartials:
-    """Kept encoded until the last one was read: most of what is read is not open any more."""
+    """Keeps records encoded until all are read: most of those read are not open any more."""
 
     def __init__(
         self, partial_codec: Codec, enriched_codec: Codec, log: structlog.stdlib.BoundLogger
@@ -33,7 +33,7 @@ class OpenPartials:
                 del self._open[next(iter(self._open))]
 
     def records(self) -> Iterator[tuple[dict[str, Any], Headers]]:
-        """Decoded; what is no partial record is left out. Raises RegistryUnavailable."""
+        """The open records, decoded; invalid ones are left out. Raises RegistryUnavailable."""
         for record in self._open.values():
             try:
                 published = self._partial_codec.decode_ours(record.value or b"")["enriched"]

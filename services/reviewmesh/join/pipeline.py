@@ -1,7 +1,9 @@
-"""The join of one partition: complete, or saying what is missing. Pure; time is an argument.
+"""The join of one partition: complete records, or partial ones that name what is missing. Pure;
+time
+is an argument.
 
-Its state is what a restart rebuilds by reading again from the committed offsets, and the partial
-records that are still open. Results are matched by the accepted offset that they carry.
+A restart rebuilds its state by reading from the committed offsets, and from the open partial
+records. Results are matched to reviews by the accepted offset that they carry.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from reviewmesh.kafka.record import Headers
 from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASK_OF, TASKS
 
 MAX_PARTIALS = 50_000
-# Deadlines of partial records that were completed; beyond that they are cleared away.
+# Stale entries in the heap of deadlines; beyond this number the heap is rebuilt.
 SPARE_DEADLINES = 10_000
 
 Result = Mapping[str, Any]
 ResultOf = tuple[str, str, str]
-"""A task, and the id and the content of the review."""
+"""Task, review_id, and content_hash of the review."""
 Key = TypeVar("Key")
 
 
@@ -39,35 +41,35 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """What one step of the join decides; all of it belongs into one transaction."""
+    """The outcome of one step of the join, to be written in one transaction."""
 
     review_id: str
     finished: tuple[tuple[str, int], ...]
     enriched: dict[str, Any] | None = None
     headers: Headers = ()
-    # Whether the open partial record of this review is to be written, erased or left alone.
+    # What to do with the open partial record of this review: "write", "erase" or "leave".
     partial: str = "leave"
-    # A result that no review waited for, by its task, and what became of it.
+    # A result that no review waited for: (task, outcome), see the metric of late results.
     late: tuple[str, str] | None = None
     # Why an accepted review is not published from here, see `Published`.
     not_repeated: str = ""
-    # Neither a merge, nor a replay, nor a review that comes again: its latency is the mesh's.
+    # Not a merge, a replay or a review read again: its latency is measured.
     is_first: bool = False
 
 
 @dataclass(slots=True)
 class Pending:
-    """An accepted review that is not out yet."""
+    """An accepted review that is not published yet."""
 
     offset: int
     accepted: Mapping[str, Any]
     headers: Headers
-    # Sent again by an operator to this topic itself.
+    # A replay that was sent to the accepted topic.
     replayed: bool
     appended_at: float
     results: dict[str, tuple[int, Result]] = field(default_factory=dict)
-    # By task: when it was known that the enricher is done with this review, so that its result,
-    # if there is one, was written before.
+    # By task: when the enricher was known to have finished this review. Its result, if any, was
+    # written before that.
     enriched_by: dict[str, float] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
@@ -76,22 +78,23 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What must be known before reviews that wait for these tasks may come out without them."""
+    """What must be known before reviews may be published without the answers of these tasks."""
 
-    # Where the partition of the task's results ends.
+    # Tasks whose result partition's end is needed.
     ends: frozenset[str] = frozenset()
-    # Which accepted offsets the task's enricher has finished.
+    # Tasks whose enricher's finished offsets are needed.
     ledgers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """A published record that lacks an answer. Packed: they may be many, and few are completed."""
+    """A published record that lacks an answer. Compressed: there may be many, and few are
+    completed."""
 
     review_id: str
     content_hash: str
     accepted_offset: int
-    # The tasks whose answers are still taken in.
+    # The tasks whose late answers are still merged.
     open_tasks: frozenset[str]
     over_at: float
     headers: Headers
@@ -124,22 +127,23 @@ class PartitionJoin:
         published_until: int = 0,
         published: Published | None = None,
     ) -> None:
-        """`is_ahead` tells whether an accepted offset is still to be read, `position` the next.
+        """`is_ahead`: whether an accepted offset is not read yet. `position`: the next one to be
+        read.
 
-        `published_until` is where the partition of enriched reviews ended when this one was opened.
-        A record is numbered by its place from there: each takes up an offset, so that the numbers
-        of a review rise whatever is forgotten.
+        `published_until`: the end of the partition of enriched reviews when this one was opened.
+        Revisions count up from there. Each published record takes at least one offset, so the
+        revisions of a review always rise, without any memory of earlier ones.
         """
         self._partition = partition
         self._windows = windows
         self._is_ahead = is_ahead
         self._position = position
         self._pending: dict[int, Pending] = {}
-        # By accepted offset: results that came before their review. Where accepted was made anew,
-        # several reviews have had an offset: which of the results is for it, the review tells.
+        # By accepted offset: results that came before their review. When the accepted topic was
+        # created again, results of several reviews may have the same offset.
         self._early: dict[int, dict[ResultOf, tuple[int, Result]]] = {}
         self._early_of: Counter[str] = Counter()
-        # Accepted offsets of early results that a question for the end of accepted is open for.
+        # Accepted offsets of early results when the end of the accepted topic was asked for.
         self._doubted: set[int] = set()
         self._versions: dict[str, deque[int]] = {}
         self._partials: dict[str, Partial] = {}
@@ -148,10 +152,11 @@ class PartitionJoin:
         self._published = published
         self._progress = {task: TaskProgress(windows.straggler_s) for task in TASKS}
 
-    # -- what comes in -----------------------------------------------------------------------
+    # -- inputs ------------------------------------------------------------------------------
 
     def keep_partial(self, partial: Partial) -> None:
-        """A record that is out and open, also as it was read back when the partition opened."""
+        """Add an open partial record: just published, or read back when the partition was
+        opened."""
         self._partials[partial.review_id] = partial
         over = (partial.over_at, partial.review_id, partial.accepted_offset)
         heapq.heappush(self._partials_over, over)
@@ -170,7 +175,7 @@ class PartitionJoin:
         appended_at: float,
         now: float,
     ) -> list[Emission]:
-        """`appended_at` is Kafka's own time of the record; the deadline counts from it."""
+        """`appended_at`: the record's Kafka timestamp, from which the deadline counts."""
         pending = Pending(
             offset=offset,
             accepted=accepted,
@@ -187,7 +192,7 @@ class PartitionJoin:
         return emissions + self._emit_complete(accepted["review_id"], now)
 
     def _take_early(self, pending: Pending) -> list[Emission]:
-        """The results that came before their review; gives those that are not for it."""
+        """Add results that came before their review; emits those that belong to another review."""
         emissions: list[Emission] = []
         for (task, *_), (offset, result) in self._pop_early(pending.offset).items():
             if is_of(result, pending.accepted):
@@ -198,7 +203,7 @@ class PartitionJoin:
 
     def result(self, task: str, offset: int, result: Result, now: float) -> list[Emission]:
         accepted_offset = result["accepted_offset"]
-        # What claims to be of a review far ahead says nothing of those that wait.
+        # A result for a review far ahead says nothing about the reviews that wait.
         self._progress[task].result(min(accepted_offset, self._position()), now)
         pending = self._pending.get(accepted_offset)
         if pending is not None:
@@ -221,21 +226,21 @@ class PartitionJoin:
         return early
 
     def doubts_early(self) -> bool:
-        """Whether results came before their review, so that the end of accepted is to be asked for.
+        """Whether the end of the accepted topic has to be asked for, because of early results.
 
-        What is behind that end, and was here before it was asked for, never comes.
+        Reviews beyond that end whose results were here before the question never come.
         """
         if not self._doubted:
             self._doubted = set(self._early)
         return bool(self._doubted)
 
     def accepted_read_to_end(self) -> list[Emission]:
-        """Accepted was read to the end that was asked for."""
+        """The accepted topic was read to the end that was asked for."""
         doubted, self._doubted = self._doubted, set()
         return self._drop_early(doubted)
 
     def _drop_passed(self) -> list[Emission]:
-        """Accepted went past them: trimmed, or the offset of a transaction's marker."""
+        """Drop results whose accepted offset was skipped: deleted, or a transaction marker."""
         position = self._position()
         return self._drop_early({offset for offset in self._early if offset < position})
 
@@ -247,14 +252,14 @@ class PartitionJoin:
         ]
 
     def read_to_end(self, task: str, as_of: float) -> None:
-        """All results that the task had written by `as_of` have been taken in."""
+        """All results that the task had written by `as_of` have been read."""
         progress = self._progress[task]
         progress.read_to_end_as_of = max(progress.read_to_end_as_of, as_of)
 
     # -- deadlines ---------------------------------------------------------------------------
 
     def finished_by_enricher(self, task: str, covers: Callable[[int], bool], now: float) -> None:
-        """What the task's enricher has committed by now. Results are committed together with it."""
+        """Take the offsets that the task's enricher has committed, together with their results."""
         bound = self._progress[task].straggler_bound
         for offset, pending in self._pending.items():
             if offset >= bound:
@@ -263,7 +268,7 @@ class PartitionJoin:
                 pending.enriched_by.setdefault(task, now)
 
     def tick(self, now: float) -> tuple[list[Emission], Questions]:
-        """What time alone decides, and what must be known to decide more."""
+        """Run the timers; returns emissions, and what must be known to decide more."""
         emissions = self._drop_passed()
         ends: set[str] = set()
         ledgers: set[str] = set()
@@ -283,7 +288,7 @@ class PartitionJoin:
         return emissions, Questions(frozenset(ends), frozenset(ledgers))
 
     def _forget_published(self) -> None:
-        """Nothing comes again any more."""
+        """Drop it once no review is read again any more."""
         if self._published is not None:
             oldest = next(iter(self._pending), self._position())
             if oldest >= self._published.until:
@@ -293,7 +298,8 @@ class PartitionJoin:
         return self._versions[pending.accepted["review_id"]][0] == pending.offset
 
     def _undecided(self, pending: Pending, now: float) -> tuple[set[str], set[str]]:
-        """Missing tasks that may still answer in time, and those of them only unproven."""
+        """Missing tasks that may still answer, and those of them that only lack the proof of
+        absence."""
         open_tasks: set[str] = set()
         unproven: set[str] = set()
         for task in pending.missing():
@@ -306,24 +312,24 @@ class PartitionJoin:
         return open_tasks, unproven
 
     def _late_since(self, pending: Pending, task: str, now: float) -> float | None:
-        """From when on nothing more is waited for; None while the result is still on its way."""
+        """Since when the result is no longer waited for; None while it is."""
         deadline = pending.appended_at + self._windows.max_wait_s
         if now >= deadline:
             return deadline
         return pending.enriched_by.get(task)
 
     def _maybe_lost(self, pending: Pending, tasks: set[str]) -> set[str]:
-        """Those of the tasks whose results for later reviews have long been coming.
+        """Those of the tasks whose results for later reviews have been arriving for long.
 
-        That proves nothing: a review may wait for the version before it, for a worker, for another
-        try. Their enrichers tell.
+        That proves nothing: the review may wait for an earlier version, a worker or a retry. So
+        their enrichers' finished offsets are asked for.
         """
         return {task for task in tasks if pending.offset < self._progress[task].straggler_bound}
 
     # -- emitting ----------------------------------------------------------------------------
 
     def _emit_complete(self, review_id: str, now: float) -> list[Emission]:
-        """Versions of a review come out in order: each waits for the one before it."""
+        """Publish the complete versions of a review in order: each waits for the one before it."""
         emissions = []
         versions = self._versions.get(review_id)
         while versions:
@@ -404,7 +410,7 @@ class PartitionJoin:
         return self._publish(record, partial.headers, finished, late=(task, "merged"))
 
     def _close_partials(self, now: float) -> list[Emission]:
-        """Erase partial records that are over, and the oldest ones beyond the limit."""
+        """Erase expired partial records, and the oldest ones beyond the limit."""
         emissions = []
         while self._partials_over:
             over_at, review_id, offset = self._partials_over[0]
@@ -420,12 +426,13 @@ class PartitionJoin:
     # -- backpressure ------------------------------------------------------------------------
 
     def blocks(self, topic: str, room: int) -> bool:
-        """Whether this input ran ahead. What the oldest review lacks is never blocked.
+        """Whether this input is too far ahead. A task that the oldest review lacks is never
+        blocked.
 
-        `room` is how many reviews may wait here, and how far results may be ahead of them.
+        `room`: how many reviews, and how many early results of a task, may wait here.
 
-        A review that waits long for one result must not stop the others: they come out and leave
-        nothing here. What fills the memory is reviews that wait and results of reviews not read.
+        A review that waits long for one result does not block the others: they are published and
+        leave no state. Memory is used by waiting reviews and by early results.
         """
         if topic == ACCEPTED:
             return len(self._pending) >= room
@@ -436,7 +443,7 @@ class PartitionJoin:
         return self._early_of[task] >= room
 
     def waits_for(self) -> str:
-        """What the reviews that are not out wait for; empty when none does."""
+        """What unpublished reviews wait for; empty when none does."""
         missing = {task for pending in self._pending.values() for task in pending.missing()}
         if missing:
             return f"results of {', '.join(sorted(missing))} for {len(self._pending)} reviews"
@@ -448,9 +455,9 @@ class PartitionJoin:
 
 
 def is_of(result: Result, accepted: Mapping[str, Any]) -> bool:
-    """Whether it is of this content: a topic made anew gives the same offsets to others.
+    """Whether the result is of this content: a topic that was created again reuses its offsets.
 
-    An enricher that could not read the review knows its key only.
+    An enricher that could not read the review knows only its key.
     """
     return bool(
         result["review_id"] == accepted["review_id"]
@@ -470,9 +477,9 @@ def finished_without_use(task: str, offset: int, result: Result, outcome: str) -
 def choose(
     results: dict[Key, tuple[int, Result]], key: Key, task: str, offset: int, result: Result
 ) -> list[Emission]:
-    """Keep one result of a review and a task, the first unless only the other is an answer.
+    """Keep one result per review and task: the first, unless only the second is an answer.
 
-    An enricher that was reset infers again; the offset of neither may stay unfinished.
+    An enricher that was reset infers again. The offset of the dropped result is finished too.
     """
     known = results.get(key)
     if known is None:

@@ -1,4 +1,4 @@
-"""How far a task's results have come, in accepted offsets, and how long it flowed past a review."""
+"""How far a task's results have come, and for how long later results have overtaken a review."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import deque
 
 
 class TaskProgress:
-    """Tells which accepted offsets a task has overtaken for `straggler_s` of flowing time.
+    """Finds the accepted offsets that a task has overtaken for `straggler_s`.
 
-    That is when to ask the enricher for them, and no proof of anything, see `pipeline`.
-    Only time in which results keep coming counts: when all workers of a task are gone its clock
-    stands still, so that what was in flight is no straggler when they return.
+    For these the enricher is asked; see `pipeline`. Only time in which results arrive counts: while
+    all workers of a task are gone the clock stops, so that items in flight are not stragglers when
+    the workers return.
     """
 
     def __init__(self, straggler_s: float) -> None:
@@ -19,7 +19,7 @@ class TaskProgress:
         self._flowed_s = 0.0
         self._last_result: float | None = None
         self.furthest = -1
-        # (flowing time, furthest accepted offset by then), about one a second.
+        # (time with results, furthest accepted offset by then), about one per second.
         self._history: deque[tuple[float, int]] = deque()
         self.straggler_bound = -1
         # The task's partition has been read to the end that it had at this moment.

@@ -1,7 +1,7 @@
-"""What is out already of the accepted reviews that an operator's reset makes come again. Pure.
+"""Which accepted reviews are published already, after an operator's reset. Pure.
 
-A review that `reviews.enriched` holds is not published a second time, complete or not, and one of
-which a later version is out is not published over it.
+A review in `reviews.enriched` is not published a second time, complete or not, and an older version
+is not published after a newer one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ NEWEST_VERSIONS = 200_000
 
 
 class Published:
-    """The published ones among the accepted offsets from `first` up to `until`.
+    """The published reviews among the accepted offsets from `first` up to `until`.
 
-    Four bytes an offset: a checksum of the review, since the same offset of a topic that was made
-    anew is another review. `covered_from_ms`: what was appended before may have been published and
-    deleted since, so that nothing can tell.
+    Four bytes per offset: a checksum of the review, since the same offset of a topic that was
+    created again is another review. `covered_from_ms`: records of older reviews may have been
+    published and deleted since, so nothing is known of them.
     """
 
     def __init__(self, first: int, until: int, covered_from_ms: float) -> None:
@@ -31,7 +31,7 @@ class Published:
         self._newest: dict[int, int] = {}
 
     def serves(self, first: int, until: int) -> bool:
-        """Whether this is of the same reset, which may have been found a moment earlier."""
+        """Whether this was read for the same reset, possibly with an earlier end."""
         return self._first == first and self.until <= until
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Published:
             del self._newest[next(iter(self._newest))]
 
     def why_not(self, offset: int, accepted: Mapping[str, Any]) -> str:
-        """Why the review must not be published from here; empty when it must."""
+        """Why the review must not be published again; empty when it has to be."""
         if not self._first <= offset < self.until:
             return ""
         if self._reviews[offset - self._first] == checksum(accepted):
@@ -61,5 +61,5 @@ class Published:
 
 
 def checksum(review: Mapping[str, Any]) -> int:
-    """Never 0, which stands for none."""
+    """Never 0, which marks an empty entry."""
     return zlib.crc32(f"{review['review_id']}\0{review['content_hash']}".encode()) or 1

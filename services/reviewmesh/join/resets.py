@@ -1,8 +1,8 @@
-"""A group whose offsets were reset: what must be read again, and what must not come out again.
+"""Handles a reset of the joiner's offsets: what to read again, and what not to publish again.
 
-An accepted review that comes again needs its results again, which may lie before what the group
-has committed; and a result topic that was set forward would leave reviews that wait without
-theirs. So the result inputs are set back to where results of the first unfinished review can be.
+An accepted review that is read again needs its results again, which may be before the committed
+offsets. And with a result topic that was reset forward, waiting reviews would lack results. So the
+result inputs are moved back to where results of the first unfinished review can be.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from reviewmesh.kafka.record import Record
 from reviewmesh.loop.stage import Start
 from reviewmesh_schemas.names import ACCEPTED, ENRICHED, TASK_OF
 
-# A result is appended after its review; brokers whose clocks differ may say otherwise.
+# A result is appended after its review, but the clocks of two brokers may differ.
 CLOCKS_DIFFER_MS = 600_000
 
 
 @dataclass(slots=True)
 class Reading:
-    """How far `reviews.enriched` was read back for one reset."""
+    """The progress of reading `reviews.enriched` for one reset."""
 
     published: Published
     readback: ReadBack
 
 
 class Resets:
-    """Used by the threads that load partitions, each with partitions of its own."""
+    """Used by the threads that load partitions, each for other partitions."""
 
     def __init__(
         self, reader: PartitionReader, enriched_codec: Codec, log: structlog.stdlib.BoundLogger
@@ -44,9 +44,9 @@ class Resets:
         self._readings: dict[int, Reading] = {}
 
     def mend(self, partition: int, starts: dict[str, Start]) -> Published | None:
-        """Correct `starts`; gives what is published of the reviews that come again.
+        """Correct `starts`; returns which of the reviews that are read again are published.
 
-        Raises Unavailable to be asked again, also while there is more to read back.
+        Raises Unavailable to be called again, also while more has to be read.
         """
         accepted = starts[ACCEPTED]
         first = accepted.offset or 0
@@ -87,7 +87,7 @@ class Resets:
                     committed=start.offset,
                     offset=offset,
                 )
-            # Finished beyond it are results of reviews that come again, too.
+            # The finished offsets include results of reviews that are read again.
             starts[topic] = replace(start, offset=offset, finished=frozenset())
 
     def _begin(self, partition: int, first: int, until: int, since_ms: int) -> Reading:
@@ -98,8 +98,8 @@ class Resets:
             covered_from_ms = math.inf if oldest is None else oldest.timestamp_ms
         position = self._reader.offset_at(ENRICHED, partition, since_ms)
         self._log.warning(
-            "the group was reset: accepted reviews come again, and only those come out that "
-            "are not published yet",
+            "the group was reset: accepted reviews are read again, and only those that are not "
+            "published yet are published",
             partition=partition,
             first=first,
             until=until,

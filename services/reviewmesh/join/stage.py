@@ -46,7 +46,7 @@ KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a partition's state is made of."""
+    """The state of a partition, as loaded."""
 
     partials: list[Partial]
     published_until: int
@@ -78,16 +78,16 @@ class Queries:
 
 
 class Refused(ValueError):
-    """A record that decodes and is none of the mesh's all the same."""
+    """A record that decodes but was not written by the mesh."""
 
 
 class JoinStage:
     service = "joiner"
     topics: tuple[str, ...] = (ACCEPTED, *TASK_OF)
-    # What is open, and which replays were seen, is remembered here though the topic is gone.
+    # None: open partial records and replays stay in memory if their topic is deleted.
     state_topics: tuple[str, ...] = ()
-    # Results of one task wait here while an earlier one is missing: more than the enricher's
-    # window of 8,000, each with a transaction marker of its own at worst.
+    # Results of one task wait here while an earlier one is missing: more than the enricher's window
+    # of 8,000 offsets, where each result may have a transaction marker of its own.
     max_in_flight = 24_000
     max_window = 24_000
 
@@ -119,10 +119,10 @@ class JoinStage:
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> Loaded:
-        """Read back the partial records that are open, and what a reset must not repeat."""
+        """Read the open partial records, and after a reset which reviews are published."""
         partials = OpenPartials(self._contract.partial, self._contract.enriched, self._log)
         try:
-            # An emission cannot wait for the registry: what encodes it is known beforehand.
+            # An emission cannot wait for the registry, so schema ids are fetched beforehand.
             self._contract.enriched.prepare()
             self._contract.partial.prepare()
             self._contract.replayed.prepare()
@@ -217,7 +217,7 @@ class JoinStage:
         return result
 
     def _refuse(self, record: Record, cause: str, message: str) -> None:
-        """Nobody but the mesh writes here; what came all the same must not stop the rest."""
+        """Only the mesh writes here; a foreign record must not stop the partition."""
         outputs = self.set_aside(record, cause, message)
         self._units.append(Unit(record.partition, ((record.topic, record.offset),), outputs))
 
@@ -246,7 +246,7 @@ class JoinStage:
                 join.read_to_end(TASK_OF[topic], as_of)
         accepted_id = self._ledgers.topic_id(ACCEPTED, partition)
         for task, finished in self._enrichers.answers(partition):
-            # Until it reads a topic that was made anew, it has finished offsets of another one.
+            # Its commits may still be of the accepted topic that was deleted.
             if is_another(finished.topic_id, accepted_id):
                 continue
             join.finished_by_enricher(task, finished.covers, now)
@@ -269,7 +269,7 @@ class JoinStage:
         return self._joins[partition].waits_for() if partition in self._joins else ""
 
     def idle(self) -> bool:
-        """What is pending is rebuilt by the next owner; a stop waits for nothing."""
+        """Always, once units are committed: the next owner rebuilds what is pending."""
         return not self._units
 
     def stop(self) -> None:
@@ -322,13 +322,13 @@ class JoinStage:
         return tuple(outputs)
 
     def _encode(self, record: dict[str, Any]) -> bytes:
-        """An oversize record would poison its transaction."""
+        """A record that is too large would abort its transaction every time."""
         value = self._contract.enriched.encode(record)
         if len(value) <= self._contract.max_enriched_bytes:
             return value
         smaller = fit(record, self._contract.max_enriched_bytes, self._contract.enriched.encode)
         self._log.warning(
-            "enriched record too large: what scores lowest is left out",
+            "enriched record too large: entities or topics with the lowest scores are left out",
             review_id=record["review_id"],
             bytes=len(value),
             kept_bytes=len(smaller),
@@ -337,7 +337,7 @@ class JoinStage:
 
 
 def count_of(emission: Emission) -> Callable[[], None]:
-    """Counts what an emission did once it is committed; holds no record, only what is counted."""
+    """A callback that counts an emission once it is committed. Keeps no reference to the record."""
     record = emission.enriched
     kind, latency_ms = "", None
     if record is not None:

@@ -1,1 +1,1 @@
-"""Kafka's own side: client options, records, what a log holds and where it ends, transactions."""
+"""Kafka clients: options, records, offsets, reading partitions, transactions."""

@@ -1,8 +1,8 @@
-"""Finds the batches that the client cannot take, and where their partitions go on behind them.
+"""Finds record batches that the client cannot read, and the offsets after them.
 
-Some it refuses with an error, again and again, and never goes past. Of others, which become far
-larger than they look, the process dies before any of its code sees a record. Both are read in a
-process that may die of them (`reviewmesh.kafka.probe`).
+For some the client returns the same error at every fetch and never advances. Others decompress to
+so much memory that the process dies before any of its code sees a record. Both are examined in a
+process that may die (`reviewmesh.kafka.probe`).
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.settings import Settings
 
-# What a client may have fetched ahead of what it gives.
+# A client may have fetched so much ahead of the records that it returns.
 AHEAD_BYTES = 8 * 1024 * 1024
-# Of one fetch: as the services fetch, and then smaller, until it is one batch at a time.
+# Sizes of one fetch: as the services fetch, then smaller, down to one batch at a time.
 FETCH_BYTES = (1024 * 1024, 32 * 1024, 1)
 ONE_BATCH = FETCH_BYTES[-1]
 # A partition's opening may take 90 s.
 DEADLINE_S = 75.0
-# So much later no further batch is looked for.
+# After this time no further batch is searched for.
 ENOUGH_S = 25.0
 ANSWER_S = 15.0
 PROBES_AT_ONCE = 3
-# A batch that nobody can take is mostly one record, and when sent again it lies close to the first.
+# Most such batches hold one record, and a producer that sends it again appends it close by.
 ONE_BY_ONE = 4
 
 Cause = Literal["OVERSIZE", "UNREADABLE"]
 
 
 class Impassable(NamedTuple):
-    """Offsets, from `offset` up to `next`, of which the client gives no record."""
+    """Offsets from `offset` up to `next` whose records the client cannot return."""
 
     offset: int
     next: int
@@ -62,29 +62,28 @@ class Impassable(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """What was read from an offset on."""
+    """The result of reading from an offset."""
 
     records: list[Record] = field(default_factory=list)
-    # Where to go on; of what the process died of, where it may begin at the earliest.
+    # The next offset to read; after a death, the first at which the fatal batch may begin.
     next: int = 0
     died: bool = False
-    # The first offset of a batch that the client refuses, and its error.
+    # The first offset of a batch that the client rejects, and its error.
     refused: int | None = None
     error: str = ""
 
 
 class Probes(Protocol):
     def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
-        """Records from `at` on until they have `at_most` bytes; with 0, only what happens first.
+        """Records from `at` on, up to `at_most` bytes; with 0, only the outcome of the first fetch.
 
-        Raises Unavailable when that cannot be told now.
+        Raises Unavailable when there is no answer now.
         """
         ...
 
 
 def find_end(is_within: Callable[[int], bool], first: int) -> int:
-    """The first offset that is not within: going up, one by one at first and then in doubled steps,
-    and then halving."""
+    """The first offset that is not within: single steps, then doubled steps, then bisection."""
     inside, step = first, 1
     while is_within(inside + step):
         inside += step
@@ -101,19 +100,19 @@ def find_end(is_within: Callable[[int], bool], first: int) -> int:
 
 
 def find_impassable(probes: Probes, at: int) -> Impassable | None:
-    """The batch that the client cannot take at `at`; None where it can.
+    """The batch at `at` that the client cannot read; None where it can.
 
-    Where the end of a batch that is refused lies is found exactly, since its error names it. Of one
-    that ends the process nothing is known but that: when several of them lie close together, and
-    there are more than ONE_BY_ONE records, what lies between may be passed over with them.
+    The end of a rejected batch is found exactly, since its error names the batch. A batch that ends
+    the process gives no such information: where several of them lie close together, with more than
+    ONE_BY_ONE records, the records between them may be skipped too.
     """
     found = probes.read(at, ONE_BATCH, 0)
     if found.died:
-        # A process may be ended by something else, hardly twice in a row.
+        # Something else may have ended the process, but hardly twice in a row.
         found = probes.read(at, ONE_BATCH, 0)
     if found.refused is not None:
         batch = found.refused
-        # Before it there may be offsets without a record, of the markers of transactions.
+        # Offsets before it may be transaction markers, without a record.
         first = max(at, batch)
 
         def is_refused(offset: int) -> bool:
@@ -133,8 +132,10 @@ def _cause(error: str) -> Cause:
 def find_passage(
     probes: Probes, start: int, clock: Callable[[], float] = time.monotonic
 ) -> list[Record | Impassable]:
-    """What to take in place of what the client would give from `start` on, which ends behind the
-    last batch that it cannot take, as far ahead as it fetches; empty where it can take all."""
+    """Records and unreadable batches from `start` up to the end of the last unreadable batch.
+
+    Looks as far ahead as the client fetches; empty where it can read everything.
+    """
     began = clock()
     passage: list[Record | Impassable] = []
     read: list[Record] = []
@@ -167,7 +168,7 @@ def _read_up_to_what_is_impassable(probes: Probes, at: int, room: int) -> Readin
 
 
 class Prober:
-    """Asks a process, and starts another one when it died of a question. Of one partition."""
+    """Sends questions about one partition to a probe process, and starts another when one dies."""
 
     _at_once = threading.BoundedSemaphore(PROBES_AT_ONCE)
 
@@ -187,7 +188,7 @@ class Prober:
 
     def __enter__(self) -> Prober:
         if not self._at_once.acquire(timeout=DEADLINE_S):
-            raise Unavailable("other partitions are looked through")
+            raise Unavailable("other partitions are being probed; retrying")
         self._deadline = time.monotonic() + DEADLINE_S
         return self
 
@@ -197,7 +198,7 @@ class Prober:
 
     def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
         if time.monotonic() > self._deadline:
-            raise Unavailable(f"{self._place(at)}: not known within {DEADLINE_S:g} s what is there")
+            raise Unavailable(f"{self._place(at)}: probing took over {DEADLINE_S:g} s")
         reading = Reading(next=at)
         try:
             self._ask(json.dumps([at, fetch_bytes, at_most]))
@@ -214,7 +215,7 @@ class Prober:
                 reading.next = reading.records[-1].offset + 1
             else:
                 return self._ended(reading, answer)
-        # Its output ended in the midst of an answer.
+        # The output ended inside of an answer.
         self._end()
         if not began:
             raise Unavailable(f"{self._place(at)}: the process that looks ended")
@@ -257,7 +258,7 @@ class Prober:
             threading.Thread(
                 target=_pass_on, args=(self._process, self._lines), name="probe", daemon=True
             ).start()
-            # Options may be secrets: not on a command line, which anybody can see.
+            # Options may hold secrets, and any user can read a command line.
             self._write(self._asked)
         self._write(question)
 
@@ -288,7 +289,7 @@ class Prober:
 
 
 def _pass_on(process: subprocess.Popen[str], lines: SimpleQueue[str]) -> None:
-    """Until its output ends, which an empty line tells."""
+    """Forward the output; an empty line marks its end."""
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:

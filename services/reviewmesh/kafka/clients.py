@@ -14,30 +14,31 @@ from reviewmesh_kit.settings import variable
 
 TRANSACTION_TIMEOUT_MS = 10_000
 GENERATION = slice(7, 11)
-# What all records of one batch may measure together, decompressed. A few hundred kilobytes may
-# become gigabytes: the client unpacks a batch before anybody can look at it, and keeps to this only
-# where it is zstd.
+# Size of all records of one batch, decompressed. A few hundred kilobytes may decompress to
+# gigabytes:
+# the client decompresses a batch before any code can check it, and enforces this limit for zstd
+# only.
 LARGEST_BATCH = 32 * 1024 * 1024
-# Errors of one batch, which the client gives each time that it fetches it: it never goes past.
+# Errors of one batch that the client returns at every fetch: it never advances.
 REFUSED_BATCH = (
     KafkaError._BAD_COMPRESSION,
     KafkaError._BAD_MSG,
     KafkaError._NOT_IMPLEMENTED,
 )
-# librdkafka's own lines; a client hands them over when it is polled.
+# librdkafka's own log; a client delivers it when it is polled.
 LOGGER = logging.getLogger("librdkafka")
-# Of every client: how soon a broker that is back is noticed.
+# For every client: how soon it notices that a broker is back.
 RECONNECT = {"reconnect.backoff.max.ms": "1000"}
-# What a client raises over its options, according to whether librdkafka or its binding refuses.
+# What a client raises for its options, depending on whether librdkafka or its binding rejects them.
 REFUSALS = (KafkaException, AttributeError, TypeError, ValueError)
 
 
 class BadOption(ValueError):
-    """librdkafka refuses an option; the message names the setting and holds no secret."""
+    """librdkafka rejects an option; the message names the setting and contains no secret."""
 
 
 def consumer_options(settings: Settings, group: str) -> dict[str, str]:
-    """A member of `group` (with the prefix) that reads committed records only."""
+    """For a member of `group` (with the prefix) that reads committed records only."""
     return {
         "auto.offset.reset": "earliest",
         "enable.auto.commit": "false",
@@ -62,7 +63,7 @@ def consumer_options(settings: Settings, group: str) -> dict[str, str]:
 
 
 def producer_options(settings: Settings, group: str) -> dict[str, str]:
-    """The transactional producer of this slot: a restart fences what the dead one left open."""
+    """For the transactional producer of this slot: a restart fences its predecessor."""
     return {
         "transaction.timeout.ms": str(TRANSACTION_TIMEOUT_MS),
         "message.timeout.ms": "8000",
@@ -81,19 +82,20 @@ def producer_options(settings: Settings, group: str) -> dict[str, str]:
 
 
 def reader_options(settings: Settings) -> dict[str, Any]:
-    """A consumer without a group, for reading a partition by hand."""
+    """For a consumer that joins no group and assigns its partitions itself."""
     options = consumer_options(settings, f"{settings.prefix}reviewmesh-reader")
     del options["group.instance.id"]
     return quiet(options)
 
 
 def quiet(options: Mapping[str, str]) -> dict[str, Any]:
-    """For a client whose calls tell of every failure themselves: no lines of its own."""
+    """For a client whose calls report every failure: no log of its own."""
     return {name: value for name, value in options.items() if name != "debug"} | {"log_level": "0"}
 
 
 def generation(metadata: object) -> int:
-    """The generation inside librdkafka's serialised group metadata; negative before joining."""
+    """The generation in librdkafka's serialised group metadata (bytes 7 to 10 of librdkafka 2.x);
+    negative before joining."""
     data = bytes(metadata)  # type: ignore[call-overload]
     return int.from_bytes(data[GENERATION], "little", signed=True)
 
@@ -112,7 +114,7 @@ def make_producer(
     on_delivery: OnDelivery = lambda error, message: None,
 ) -> Producer:
     callbacks: dict[str, Any] = {"error_cb": on_error, "on_delivery": on_delivery}
-    # What was delivered is told by its transaction.
+    # Successful deliveries are reported by the transaction.
     callbacks["delivery.report.only.error"] = True
     return Producer({**options, **callbacks, "logger": LOGGER})
 
@@ -127,7 +129,7 @@ def make_admin(settings: KafkaSettings, on_error: OnError = lambda error: None) 
 
 
 def check_options(settings: Settings) -> None:
-    """Raises BadOption where librdkafka would refuse the operator's options."""
+    """Raises BadOption where librdkafka rejects the operator's options."""
     clients: list[Any] = []
     try:
         for make, options in (
@@ -146,7 +148,7 @@ def _bad_option(settings: KafkaSettings, error: Exception) -> BadOption:
     detail = error.args[0]
     reason = (detail.str() if isinstance(detail, KafkaError) else str(detail)).strip()
     options = settings.as_librdkafka()
-    # The longest name first, for names that begin alike.
+    # The longest name first, since one may be the prefix of another.
     named = [name for name in sorted(options, key=len, reverse=True) if name in reason]
     where = variable("kafka", named[0].replace(".", "_") if named else "*")
     for secret in settings.secrets():

@@ -1,9 +1,10 @@
-"""Looks every few seconds which topics are there, and where the logs that a process reads begin and
-end, in its own thread.
+"""Queries every few seconds, in its own thread, which topics exist and where the logs that a
+process
+reads begin and end.
 
-The consumer alone does not tell: a paused partition is not fetched, an open transaction looks like
-a log without new records, and a topic that was deleted and made anew like one that is read to its
-end.
+The consumer alone cannot tell: a paused partition is not fetched, an open transaction looks like a
+log without new records, and a topic that was deleted and created again like one that is read to
+its end.
 """
 
 from __future__ import annotations
@@ -29,32 +30,32 @@ CALL_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One partition's log as the broker told it last."""
+    """One partition's log, as the broker last reported it."""
 
     start: int
-    # What a reader of committed records can reach: the first open transaction ends it.
+    # The last stable offset: a reader of committed records gets no further.
     stable: int
     end: int
-    # Since when (monotonic seconds) `stable` has not moved though records lie behind it; None while
-    # it is the end.
+    # Since when (monotonic seconds) `stable` has not moved though records follow it; None while it
+    # is the end.
     held_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one look found; names are without the prefix."""
+    """The result of one query; topics are named without the prefix."""
 
-    # Monotonic seconds before the broker was asked.
+    # Monotonic seconds, before the broker was asked.
     looked_at: float = 0.0
-    # By topic: Kafka's id of it, in short.
+    # By topic: Kafka's id of it, shortened.
     topic_ids: Mapping[str, int] = field(default_factory=dict)
-    # Topics of the process that are not there.
+    # Topics of the process that do not exist.
     missing: tuple[str, ...] = ()
     logs: Mapping[MeshPartition, Log] = field(default_factory=dict)
 
 
 class LogWatch:
-    """`watch` says what to look at, `seen` gives what was seen last. Used from any thread."""
+    """`watch` sets the partitions, `seen` is the latest result. Used from any thread."""
 
     def __init__(
         self, settings: Settings, topics: Collection[str], log: structlog.stdlib.BoundLogger
@@ -68,7 +69,7 @@ class LogWatch:
         self._seen = Seen()
         self._clients: list[Any] = []
         self._stopped = False
-        # Set when there is something to look at before the time.
+        # Set to query before the interval is over.
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logwatch", daemon=True)
 
@@ -90,7 +91,7 @@ class LogWatch:
         return self._seen
 
     def _run(self) -> None:
-        """A broker that is away leaves what was seen last; the polling thread tells of it."""
+        """While the broker is away the last result stays; the polling thread reports the outage."""
         finder = TopicFinder(self._settings.kafka)
         try:
             while not self._stopped:
@@ -104,13 +105,13 @@ class LogWatch:
             self._close_clients()
 
     def _look(self, finder: TopicFinder, wanted: Collection[MeshPartition]) -> Seen:
-        """Raises KafkaException where the broker does not say which topics there are."""
+        """Raises KafkaException where the broker does not list its topics."""
         now = time.monotonic()
         found = finder.find([self._prefix + name for name in self._topics], CALL_TIMEOUT_S)
         ids = {name.removeprefix(self._prefix): topic.id for name, topic in found.items()}
         missing = tuple(name for name in self._topics if name not in ids)
         if ids != self._seen.topic_ids:
-            # A client keeps the epoch of a leader, and asks a topic that was made anew in vain.
+            # A client keeps the leader epochs of a deleted topic, and is fenced by the new one.
             self._close_clients()
         try:
             logs: Mapping[MeshPartition, Log] = self._logs(
@@ -142,7 +143,7 @@ class LogWatch:
         return logs
 
     def _two_clients(self) -> tuple[Any, Any]:
-        """One that reads committed records only, and one that reads all."""
+        """Consumers with isolation level `read_committed` and `read_uncommitted`."""
         if not self._clients:
             options = kafka.reader_options(self._settings)
             self._clients = [

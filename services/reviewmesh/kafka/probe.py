@@ -1,12 +1,12 @@
-"""`python -m reviewmesh.kafka.probe`: reads one partition in a process that may die of it.
+"""`python -m reviewmesh.kafka.probe`: reads one partition in a process that may die.
 
-The client unpacks what a producer compressed before anybody can look at it: a batch of a few
-hundred kilobytes may become a gigabyte. This process has little memory and time for each fetch, so
-that such a batch ends it and nothing else. It is started often, and imports little.
+The client decompresses a batch before any code can check it: a few hundred kilobytes may become a
+gigabyte. This process has limits of memory and CPU time for each fetch, so that such a batch ends
+only this process. It is started often, and imports little.
 
-Lines of JSON: first what to read and how comes in; then a question at a time, each answered by a
-line that says that it begins, any number of records and one line that ends it. An answer that began
-and does not end was the process's end.
+The protocol is JSON lines. The first line of the input says what to read. Each further one is a
+question, answered by a line `asking`, any number of records, and one last line. When the last line
+is missing, the process died of the question.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from reviewmesh.kafka.record import headers_of
 
-# What a batch may take beside what the client itself does: unpacked, and its records once more.
+# Memory for a batch on top of the client itself: decompressed, and its records once more.
 ROOM_BYTES = 96 * 1024 * 1024
 CPU_S = 0.7
 CONNECT_S = 5.0
 ANSWER_S = 12.0
 DRAIN = 100_000
-# How long the client waits with the next fetch once it has something that was not taken.
+# How long the client delays the next fetch while its queue is not empty.
 READ_BACKOFF_MS = 10
 ASK_BACKOFF_MS = 100
 LOOK_EVERY_S = 0.02
@@ -41,32 +41,33 @@ class Probe:
         self, options: dict[str, str], refusals: list[int], topic: str, partition: int
     ) -> None:
         self._options = options
-        # The codes of errors that are of a batch.
+        # The codes of errors that concern a batch.
         self._refusals = refusals
         self._topic, self._partition = topic, partition
         self._opened: tuple[int, int] = (0, 0)
         self._consumer: Any = None
 
     def answer(self, at: int, fetch_bytes: int, at_most: int) -> None:
-        """Give the records from `at` on, until they have so many bytes; none where that is 0: then
-        it is only told what comes first.
+        """Print the records from `at` on, up to so many bytes; with 0, only the outcome of the
+        first
+        fetch.
 
-        How it ended: `given` (the next offset), `ended` (nothing is there yet), `refused` (the
-        batch with this first offset, and its error).
+        The last line: `given` (the next offset), `ended` (nothing there yet), `refused` (the first
+        offset of a batch, and its error), or `failed`.
         """
         self._open(fetch_bytes, ASK_BACKOFF_MS if at_most == 0 else READ_BACKOFF_MS)
-        # Its threads are there now, and each has a stack.
+        # After the client has started its threads, since each has a stack.
         _limit_data(_data_bytes() + ROOM_BYTES)
         _say({"asking": at})
         self._consumer.assign([TopicPartition(self._topic, self._partition, at)])
         _limit_cpu()
-        # The answer is out before anything else is done, which the process may not live to see.
+        # Print the answer before anything else: the process may die of the next fetch.
         _say(self._first() if at_most == 0 else self._read(at, at_most))
         self._consumer.unassign()
 
     def _first(self) -> dict[str, Any]:
-        """The client must not fetch what is behind before the answer is out: it is left to see that
-        it has something, for which it then waits, before that is taken from it."""
+        """The client must not fetch the next batch before the answer is printed. While its queue is
+        not empty it delays the next fetch, so the message is left in the queue for a while."""
         deadline = time.monotonic() + ANSWER_S
         while time.monotonic() < deadline:
             time.sleep(LOOK_EVERY_S)
@@ -120,7 +121,7 @@ class Probe:
             "fetch.message.max.bytes": str(fetch_bytes),
             "queued.min.messages": "1",
             "fetch.queue.backoff.ms": str(backoff_ms),
-            # Behind the end there is nothing; the beginning is not what was asked for.
+            # By default a fetch after the end would restart at the beginning.
             "auto.offset.reset": "error",
         }
         self._consumer = Consumer({**options, "error_cb": lambda error: None})
@@ -147,13 +148,13 @@ def _text(content: bytes | None) -> str | None:
 
 
 def _data_bytes() -> int:
-    """What counts against RLIMIT_DATA now."""
+    """The memory that counts against RLIMIT_DATA now."""
     status = Path("/proc/self/status").read_text("ascii")
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if "VmData" in line)
 
 
 def _limit_data(wanted: int | None) -> None:
-    """None: no limit but what the process was started with."""
+    """None: the limit that the process was started with."""
     at_most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     if wanted is None or (at_most != resource.RLIM_INFINITY and wanted > at_most):
         wanted = at_most
@@ -161,7 +162,7 @@ def _limit_data(wanted: int | None) -> None:
 
 
 def _limit_cpu() -> None:
-    """From now on, in all threads; the signal ends the process."""
+    """Of all threads, from now on; the signal ends the process."""
     signal.setitimer(signal.ITIMER_PROF, CPU_S)
 
 
@@ -176,9 +177,9 @@ def main() -> None:
         try:
             probe.answer(*json.loads(line))
         except MemoryError:
-            # Where its room happens to end makes no difference.
+            # Running out of memory in Python counts as dying.
             return
-        except Exception as error:  # noqa: BLE001 - that is no fault of a batch
+        except Exception as error:  # noqa: BLE001 - the batch is not the cause
             _say({"failed": f"{type(error).__name__}: {error}"})
 
 

@@ -1,4 +1,4 @@
-"""Reads back long stretches after an operator's reset, a few seconds an attempt."""
+"""Reads long ranges after an operator's reset, a few seconds per attempt."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Record, Unavailable
 
-# Of one attempt; the next one goes on where it ended.
+# Of one attempt; the next attempt continues there.
 READ_FOR_S = 15.0
 
 
 class ReadBack:
-    """Gives every committed record of some partitions, from given offsets to their ends.
+    """Passes every committed record of some partitions to `take`, from given offsets to the ends.
 
-    A week of records takes longer than a partition may take to open in one go: `go_on` raises
-    Unavailable while there is more, and is called again.
+    Reading a week of records takes longer than one attempt to open a partition may: `go_on` raises
+    Unavailable while records remain, and is called again.
     """
 
     def __init__(

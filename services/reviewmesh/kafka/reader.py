@@ -1,4 +1,4 @@
-"""Reads a stretch of one partition by hand: for state that a stage rebuilds when it opens one."""
+"""Reads a range of one partition: for state that a stage rebuilds when it opens a partition."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CALL_TIMEOUT_S = 5.0
 
 
 class PartitionReader:
-    """Committed records of any partition, up to the end as it is when asked.
+    """Committed records of any partition, up to its end at the time of the call.
 
-    The end is the high watermark. What lies behind the last stable offset is waited for: a
-    transaction whose offsets are committed may still be without its marker here. Everything raises
+    The end is the high watermark. Records after the last stable offset are waited for: a
+    transaction whose offsets are committed may not have its marker here yet. All methods raise
     Unavailable when the broker does not answer in time.
     """
 
@@ -44,7 +44,7 @@ class PartitionReader:
             return self._offset_at(consumer, topic, partition, since_ms)
 
     def first_from(self, topic: str, partition: int, start: int) -> Record | None:
-        """The first committed record at `start` or behind it."""
+        """The first committed record at or after `start`."""
         return next(self.read_from(topic, partition, start), None)
 
     def read_tail(
@@ -60,7 +60,7 @@ class PartitionReader:
         yield from self.read_from(topic, partition, start)
 
     def read_from(self, topic: str, partition: int, start: int) -> Iterator[Record]:
-        """From `start`, or from the beginning where that is further on, to the end."""
+        """From `start`, or from the first offset still there, to the end."""
         low, high = self.bounds(topic, partition)
         start = max(start, low)
         if start >= high:
@@ -78,7 +78,7 @@ class PartitionReader:
         return found if found >= 0 else self._bounds(consumer, topic, partition)[1]
 
     def _asking(self, topic: str, partition: int) -> Any:
-        # Under read_committed the broker would name the last stable offset as the end.
+        # Under read_committed the end would be the last stable offset.
         return self._consumer(topic, partition, "read_uncommitted")
 
     @contextmanager
@@ -96,7 +96,7 @@ class PartitionReader:
             consumer.close()
 
     def read_one(self, topic: str, partition: int, offset: int) -> Record:
-        """The record at an offset; one without a value where it cannot be had."""
+        """The record at an offset; without a value where it cannot be read."""
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             consumer.assign([TopicPartition(self._prefix + topic, partition, offset)])
@@ -135,14 +135,14 @@ class PartitionReader:
         )
 
     def _behind_refused(self, topic: str, partition: int, offset: int) -> int:
-        """Where to go on behind a batch that the client refuses: no stage's state is in it."""
+        """The offset after a batch that the client rejects: it holds no stage's state."""
         with Prober(self._settings, topic, partition) as prober:
             batch = find_impassable(prober, offset)
         return offset if batch is None else batch.next
 
 
 def record_of(topic: str, message: Any) -> Record:
-    """A consumed message, which is no error, under its topic's name without the prefix."""
+    """A consumed message that is no error; `topic` is its topic without the prefix."""
     return Record(
         topic=topic,
         partition=message.partition(),

@@ -1,6 +1,6 @@
-"""What a service reads and writes: Kafka records as plain values.
+"""Kafka records as plain values: what services read and write.
 
-Named tuples: thousands are made each second, and a frozen dataclass takes three times as long.
+Named tuples, because a frozen dataclass takes three times as long to create.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"
-# A header's lengths and a record's own: at most that much each beside names and values.
+# Upper bound of the length fields of a header, and of a record.
 OVERHEAD = 16
 MAX_HEADERS = 1_000
 # What the mesh writes into a header that goes on is shorter; a longer value is not the mesh's.
 LONGEST_KEPT_HEADER = 256
-TELL_AGAIN_AFTER_S = 60.0
+LOG_AGAIN_AFTER_S = 60.0
 
 
 class Record(NamedTuple):
@@ -60,7 +60,7 @@ class Output(NamedTuple):
     committed: Callable[[], None] | None = None
 
     def size(self) -> int:
-        """What it measures on its topic, less the batch around it."""
+        """Its size on the topic in bytes, without the batch overhead."""
         own = len(self.key or b"") + len(self.value or b"")
         return own + headers_size(self.headers) + 4 * OVERHEAD
 
@@ -71,45 +71,47 @@ class Unit(NamedTuple):
     partition: int
     finished: tuple[tuple[str, int], ...]
     outputs: tuple[Output, ...] = ()
-    # Called once the transaction is committed: what is counted there is not counted again when the
-    # same records are read again.
+    # Called once the transaction is committed, so that records that are read again are not counted
+    # twice.
     committed: Callable[[], None] | None = None
 
 
 class Unavailable(RuntimeError):
-    """Something outside is not there now: the record is held and tried again, nothing is lost."""
+    """A dependency is unavailable: the record is kept and retried."""
 
 
 def headers_size(headers: Headers) -> int:
     return sum(len(name.encode()) + len(value or b"") + OVERHEAD for name, value in headers)
 
 
-# Called in C, which looks whether an error was left behind. Python's own call of a method that it
-# has specialised does not, and the error then comes up somewhere else.
+# A call from C checks whether an exception is set. Python's specialised method call does not, and
+# the
+# exception then surfaces somewhere else.
 _headers = methodcaller("headers")
-_last_told_of_headers = -TELL_AGAIN_AFTER_S
+_headers_logged_at = -LOG_AGAIN_AFTER_S
 
 
 def headers_of(message: Any) -> Headers:
-    """A consumed message's headers, the last where there are very many; none where the client
-    cannot give them: when the name of one is not UTF-8, it gives all and leaves an error behind.
+    """A consumed message's headers, at most the last MAX_HEADERS.
+
+    None where a name is not UTF-8: the client then returns them with an exception set.
     """
     try:
         found = _headers(message) or ()
     except (UnicodeDecodeError, SystemError):
-        _tell_of_headers(message, "all headers: the name of one is not UTF-8")
+        _log_left_out(message, "all headers: the name of one is not UTF-8")
         return ()
     if len(found) > MAX_HEADERS:
-        # Compressed, a million of them is a small record; the mesh's own come last.
-        _tell_of_headers(message, f"headers: expected at most {MAX_HEADERS}, got {len(found):,}")
+        # A million headers compress to a small record; the mesh's own come last.
+        _log_left_out(message, f"headers: expected at most {MAX_HEADERS}, got {len(found):,}")
     return tuple(found[-MAX_HEADERS:])
 
 
-def _tell_of_headers(message: Any, what: str) -> None:
-    global _last_told_of_headers
+def _log_left_out(message: Any, what: str) -> None:
+    global _headers_logged_at
     now = time.monotonic()
-    if now - _last_told_of_headers >= TELL_AGAIN_AFTER_S:
-        _last_told_of_headers = now
+    if now - _headers_logged_at >= LOG_AGAIN_AFTER_S:
+        _headers_logged_at = now
         log.warning(
             "left out of %s/%s at offset %s, others like it within a minute are not told of: %s",
             message.topic(),

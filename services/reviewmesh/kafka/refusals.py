@@ -1,4 +1,4 @@
-"""Batches that the client refuses, while others go on: looked at in threads of their own."""
+"""Probes batches that the client rejects, in threads of their own, while other partitions go on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reviewmesh.settings import Settings
 
 
 class Refusals:
-    """Used by the polling thread; one look at a partition at a time."""
+    """Used by the polling thread; one probe per partition at a time."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
         self._settings = settings
@@ -22,14 +22,14 @@ class Refusals:
         self._found: SimpleQueue[tuple[MeshPartition, int, Impassable | None]] = SimpleQueue()
 
     def look(self, partition: MeshPartition, offset: int) -> None:
-        """The client gives an error for the batch at this offset."""
+        """The client returned an error for the batch at this offset."""
         threading.Thread(
             target=self._look, args=(partition, offset), name="refusal", daemon=True
         ).start()
 
     def found(self) -> list[tuple[MeshPartition, int, Impassable | None]]:
-        """What was looked at since, from which offset; None where it can be read, or nobody knows:
-        the client tries again."""
+        """Finished probes with their offsets; None where the batch is readable or the probe failed:
+        then the client tries again."""
         found = []
         while True:
             try:

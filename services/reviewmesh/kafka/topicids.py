@@ -1,4 +1,4 @@
-"""Kafka's own ids of topics. One that was deleted and made anew has another id under its name."""
+"""Kafka's topic ids. A topic that was deleted and created again has another id."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UNKNOWN = 0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic that is there."""
+    """An existing topic."""
 
     id: int
-    """The first half of Kafka's id, which is short enough for a commit's metadata."""
+    """The first half of Kafka's id: short enough for a commit's metadata."""
     partitions: int
 
 
@@ -32,7 +32,7 @@ class TopicFinder:
         self._admin = make_admin(settings)
 
     def find(self, names: Collection[str], timeout_s: float) -> dict[str, Found]:
-        """Those of the topics that exist, as the broker has them now. Raises KafkaException."""
+        """Those of the topics that exist now. Raises KafkaException."""
         if not names:
             return {}
         try:
@@ -62,5 +62,5 @@ def _find(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, Fou
 
 
 def is_another(known: int, now: int) -> bool:
-    """Whether the topic was made anew. An id may be unknown: in commits that others wrote."""
+    """Whether the topic was created again. The id is unknown in commits of other tools."""
     return UNKNOWN not in (known, now) and known != now

@@ -1,4 +1,4 @@
-"""W3C trace context: the mesh carries it through, and begins one where a producer gave none."""
+"""W3C trace context: the mesh propagates it, and starts a trace where a producer gave none."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def new_traceparent() -> bytes:
 
 
 def valid_traceparent(header: bytes | None) -> bytes | None:
-    """A producer's, where it is one; whatever else is under that name goes no further."""
+    """A producer's traceparent if it is valid; anything else is dropped."""
     return header if header is not None and VALID.fullmatch(header) else None

@@ -1,12 +1,12 @@
 """One transactional producer per process: outputs and input offsets commit together or not at all.
 
-librdkafka has no KIP-890, so a commit whose answer is lost is retried first; when that is over, or
-the producer was fenced, the outcome is unknown and only a new producer and the committed offsets
-can tell. `OutcomeUnknown` says so, and whoever catches it rewinds.
+librdkafka has no KIP-890. A commit without an answer is retried; when the retries end, or the
+producer was fenced, the outcome is unknown until a new producer has fenced the old one and the
+committed offsets are read. `OutcomeUnknown` reports that, and its handler rewinds.
 
-Its transactional calls may ignore their timeouts while the coordinator is away, or when the clock
-is set, and some never return (librdkafka issues 5456 and 5511). So they are made in a thread that
-can be left behind: the next producer fences whatever it would still do.
+Transactional calls may ignore their timeouts while the coordinator is away or the clock is set, and
+some never return (librdkafka issues 5456 and 5511). So they are made in a thread that can be
+abandoned: the next producer fences it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ CALL_TIMEOUT_S = 5.0
 RETRY_FOR_S = 20.0
 TRANSACTION_DEADLINE_S = 30.0
 CONNECT_DEADLINE_S = 10.0
-LEFT_BEHIND_AT_MOST = 5
+ABANDONED_AT_MOST = 5
 
-# What the broker or librdkafka refuses of a record itself: it will be refused every time.
+# Errors of a record itself: it will be rejected every time.
 OF_THE_RECORD = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -48,9 +48,9 @@ class OutcomeUnknown(RuntimeError):
 
 
 class Aborted(RuntimeError):
-    """Nothing of the transaction is visible: the same work may be tried again.
+    """Nothing of the transaction is visible: the same work may be retried.
 
-    `over_a_record`: one of its records was refused, and will be the next time too.
+    `over_a_record`: one of its records was rejected, and would be the next time too.
     """
 
     def __init__(self, reason: str, over_a_record: bool = False) -> None:
@@ -59,7 +59,7 @@ class Aborted(RuntimeError):
 
 
 class StuckProducers(RuntimeError):
-    """Calls of so many producers never returned that only a new process helps."""
+    """Calls of several producers never returned: only a new process helps."""
 
 
 class TransactionalProducer:
@@ -71,7 +71,7 @@ class TransactionalProducer:
         self._on_error = on_error
         self._session: Session | None = None
         self._thread = CallThread()
-        self._left_behind = 0
+        self._abandoned = 0
 
     @property
     def ready(self) -> bool:
@@ -87,12 +87,12 @@ class TransactionalProducer:
         )
 
     def poll(self) -> None:
-        """Hear what librdkafka has to say between transactions: unheard, it piles up."""
+        """Serve librdkafka's events between transactions, so that they do not accumulate."""
         if self._session is not None:
             self._session.producer.poll(0)
 
     def discard(self) -> None:
-        """Let go of a producer that is fenced or whose transaction is of unknown outcome."""
+        """Drop a producer that was fenced or whose transaction has an unknown outcome."""
         self._session = None
 
     def commit(
@@ -109,15 +109,15 @@ class TransactionalProducer:
         )
 
     def _call(self, action: Callable[[], Any], deadline_s: float) -> Any:
-        """The action's result. Raises what it raises, and OutcomeUnknown when it stays away."""
+        """The action's result. Raises what it raises, and OutcomeUnknown after the deadline."""
         try:
             return self._thread.call(action, deadline_s)
         except Empty:
             self._thread = CallThread()
-            self._left_behind += 1
-            if self._left_behind > LEFT_BEHIND_AT_MOST:
+            self._abandoned += 1
+            if self._abandoned > ABANDONED_AT_MOST:
                 raise StuckProducers(
-                    f"{self._left_behind} transactional calls did not return within their deadlines"
+                    f"{self._abandoned} transactional calls did not return within their deadlines"
                 ) from None
             raise OutcomeUnknown(
                 f"a transactional call did not return within {deadline_s:g} s"
@@ -125,15 +125,15 @@ class TransactionalProducer:
 
 
 class Session:
-    """One librdkafka producer, from `init_transactions` until it is let go of."""
+    """One librdkafka producer, from `init_transactions` until it is dropped."""
 
     def __init__(self, options: Mapping[str, str], prefix: str, on_error: OnError) -> None:
         self._prefix = prefix
-        # What was refused of the records of the transaction under way.
+        # The errors of rejected records of the current transaction.
         refused: list[str] = []
         self._refused = refused
 
-        # No method of this object: the producer would keep it, and it the producer, alive.
+        # Not a method: object and producer would keep each other alive.
         def delivered(error: KafkaError | None, message: Any) -> None:
             if error is not None and error.code() in OF_THE_RECORD:
                 refused.append(f"{message.topic()}: {error.str()}")
@@ -195,7 +195,7 @@ class Session:
                     raise OutcomeUnknown(f"commit_transaction: {detail.str()}") from error
 
     def _abort(self, cause: Exception) -> NoReturn:
-        """Abort, then always raise: Aborted, or OutcomeUnknown when even that did not work."""
+        """Abort, then raise Aborted, or OutcomeUnknown when the abort failed."""
         deadline = time.monotonic() + RETRY_FOR_S
         while True:
             try:
@@ -210,7 +210,7 @@ class Session:
 
 
 class CallThread:
-    """Makes one call at a time; a call that does not return is left behind with its thread."""
+    """Makes one call at a time; a call that does not return is abandoned with its thread."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]] = SimpleQueue()

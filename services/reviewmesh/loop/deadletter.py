@@ -1,4 +1,4 @@
-"""Dead letters: the record as it was, and why the mesh could not enrich it."""
+"""Dead letters: the original record, and why the mesh could not enrich it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ UNREADABLE = "UNREADABLE"
 """The cause of records that a stage or the client cannot read."""
 MAX_MESSAGE = 2_000
 LONGEST_REVIEW_ID = 1_000
-# Of a record that does not fit: enough to know it by. Its value gets what is left.
+# Of a record that does not fit, enough of key and headers to identify it; its value is cut to fit.
 KEY_KEPT = 4_096
 HEADERS_KEPT = 64 * 1024
-# For all else in a dead letter: names, numbers, message.
+# For the other fields of a dead letter.
 RESERVED = 32 * 1024
 
 
 class DeadLetters:
-    """Makes dead letters; the partition number is that of the record.
-
-    A raw topic may have more partitions than the mesh's own: theirs go round.
-    """
+    """Builds dead letters; the partition is that of the record, modulo the topic's number."""
 
     def __init__(self, codec: Codec, clock: Clock) -> None:
         self._codec = codec
@@ -60,7 +57,7 @@ class DeadLetters:
                 "review_id": review_id if len(review_id or "") <= LONGEST_REVIEW_ID else None,
                 "stage": stage,
                 "cause": cause,
-                # It may quote what cannot be encoded.
+                # The message may quote text that UTF-8 cannot encode.
                 "message": message[:MAX_MESSAGE].encode("utf-8", "backslashreplace").decode(),
                 "attempts": attempts,
                 "read_at": record.timestamp_ms if plausible_ms(record.timestamp_ms) else None,
@@ -78,9 +75,10 @@ class DeadLetters:
         )
 
     def _original(self, record: Record) -> tuple[bytes | None, dict[str, Any]]:
-        """The key to write, and the fields that hold the record, cut where it is too large."""
+        """The key to write, and the fields that hold the record, truncated where it is too
+        large."""
         key, value, headers = record.key, record.value, record.headers
-        # The key is there twice: as the dead letter's own, too.
+        # The key is written twice: also as the dead letter's own key.
         whole = 2 * len(key or b"") + len(value or b"") + headers_size(headers)
         cut: dict[str, Any] = {"value_length": None, "value_sha256": None}
         if whole > self._room:

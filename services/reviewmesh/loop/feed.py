@@ -1,4 +1,4 @@
-"""From the consumer to the stage: records are held, taken in order, and backpressure pauses."""
+"""Passes records from the consumer to the stage in order, and pauses inputs for backpressure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Feed:
         self._held_until = 0.0
 
     def hold(self, message: Any) -> None:
-        """Keep a message until the stage takes it; one of a partition that is gone is dropped."""
+        """Queue a message for the stage; drop it if its partition is no longer owned."""
         item = self._input_of(message)
         if item is not None:
             item.held.append(
@@ -60,13 +60,13 @@ class Feed:
             )
 
     def reached_end(self, message: Any) -> None:
-        """The end-of-partition event carries the true end, markers included."""
+        """The end-of-partition event has the true end, markers included."""
         item = self._input_of(message)
         if item is not None:
             item.end = message.offset()
 
     def work_off(self) -> None:
-        """Hand held records to the stage, as far as it and the ledgers have room."""
+        """Pass queued records to the stage, as far as it and the ledgers have room."""
         if time.monotonic() < self._held_until:
             return
         for item in self._in_turn():
@@ -78,7 +78,8 @@ class Feed:
                 item.ledger.reached_end(item.end)
 
     def _in_turn(self) -> Iterable[Input]:
-        """All inputs, or the one whose records are tried: a death then tells that it was them."""
+        """All inputs, or only the one on trial, so that a death can be attributed to its
+        records."""
         now = time.monotonic()
         trying = [item for item in self._inputs if item.suspicion.is_trying]
         for item in trying:
@@ -87,7 +88,7 @@ class Feed:
         return self._inputs if chosen is None else [chosen]
 
     def balance(self, consumer: Any) -> None:
-        """Pause inputs that are full or that the stage blocks; resume them with hysteresis."""
+        """Pause inputs that are full or blocked by the stage; resume them with hysteresis."""
         pause, resume = [], []
         for item in self._inputs:
             blocked = bool(item.held) or item.refused or not item.is_named
@@ -128,7 +129,7 @@ class Feed:
         return taken
 
     def _pass_over(self, item: Input, batch: Impassable) -> bool:
-        """One dead letter for all its records, committed together with an offset behind them."""
+        """Write one dead letter for all its records, committed with the offset after them."""
         ledger = item.ledger
         if not ledger.has_room_for(batch.next - 1):
             return False
@@ -144,7 +145,7 @@ class Feed:
             )
             ledger.deliver(first)
             ledger.reached_end(batch.next)
-            # Nothing is known of it, not even its key.
+            # Not even its key is known.
             record = Record(
                 topic=item.topic, partition=item.partition, offset=first, key=None, value=None
             )
@@ -178,7 +179,7 @@ class Feed:
             self._readiness.waits("records", str(error))
             self._log.warning("record waits", reason=str(error), offset=record.offset)
             return False
-        except Exception as error:  # noqa: BLE001 - it costs this record, not the service
+        except Exception as error:  # noqa: BLE001 - it costs this record only
             self._log.exception(
                 "a record that the stage cannot take is set aside as a dead letter",
                 topic=record.topic,
@@ -192,7 +193,7 @@ class Feed:
     def _set_aside(
         self, record: Record, reason: SetAsideReason, message: str, cause: str = UNREADABLE
     ) -> None:
-        """Whatever a stage raises, or dies of, costs that one record."""
+        """Dead-letter one record that makes the stage raise or the process die."""
         metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
         outputs = self._stage.set_aside(record, cause, message[:LONGEST_MESSAGE])
         finished = ((record.topic, record.offset),)

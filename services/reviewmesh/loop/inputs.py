@@ -1,4 +1,4 @@
-"""The partitions that a process reads now, each with its ledger and what waits to be taken."""
+"""The partitions that a process reads, each with its ledger and its queue."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ GAPS_KEPT = 1_000
 
 @dataclass(slots=True)
 class Input:
-    """One partition of one topic. `held` is bounded by one poll, since holding pauses it.
+    """One partition of one topic.
 
-    Or by what a client fetches ahead, where that was read for it: see `find_passage`.
+    `held` is bounded by one poll, since an input with queued records is paused. It may also hold
+    what `find_passage` read when the partition was opened.
     """
 
     topic: str
@@ -30,10 +31,10 @@ class Input:
     topic_id: int = 0
     held: deque[Record | Impassable] = field(default_factory=deque)
     end: int = 0
-    # Offsets that were not delivered, as (first, next): markers, or deleted before they were read.
+    # Offsets that were not delivered, as (first, next): transaction markers, or deleted unread.
     gaps: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
     paused: bool = False
-    # The client refuses a batch, and it is not known yet where the partition goes on behind it.
+    # The client rejects a batch whose end is not known yet.
     refused: bool = False
     committed_as: Commit | None = None
 
@@ -43,12 +44,12 @@ class Input:
 
     @property
     def is_named(self) -> bool:
-        """Whether a commit of this life says that its process runs; nothing is taken before."""
+        """Whether this process has committed that it runs; nothing is taken before."""
         return self.committed_as is not None
 
     @property
     def following(self) -> int:
-        """The offset after the last one that came."""
+        """The offset after the last one received."""
         if not self.held:
             return self.ledger.position
         last = self.held[-1]
@@ -61,7 +62,7 @@ class Input:
 
 
 class Inputs:
-    """All inputs of a process, found by topic and partition."""
+    """All inputs of a process, by topic and partition."""
 
     def __init__(self) -> None:
         self._inputs: dict[tuple[str, int], Input] = {}

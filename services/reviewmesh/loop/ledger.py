@@ -1,9 +1,9 @@
 """The completion ledger: which offsets of a partition are finished when work ends out of order.
 
-The committed offset is the lowest unfinished one. What is finished beyond it travels in the
-commit's own metadata, so that a restart reads the ledger back and skips what is done. Offsets
-have gaps (transaction markers, aborted and compacted records); a gap counts as finished, since it
-is never delivered.
+The committed offset is the lowest unfinished one. Finished offsets beyond it are stored in the
+metadata of the commit, so that a restart reads the ledger back and skips them. Offsets have gaps
+(transaction markers, aborted and compacted records); a gap counts as finished, since it is never
+delivered.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ TOPIC_ID = struct.Struct(">Q")
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What a commit tells its next reader beside the finished offsets."""
+    """What a commit tells the next owner besides the finished offsets."""
 
-    # The process that wrote it has not let go of the partition in order.
+    # The process that wrote it has not released the partition in order.
     running: bool = False
     # Processes that died in a row while the same record was the lowest unfinished one.
     deaths: int = 0
-    # How many records were to be in hand at most; 0 for no such bound.
+    # Upper bound of records in flight during a trial; 0 without one.
     group: int = 0
-    # Deaths with the lowest unfinished record alone in hand.
+    # Deaths with only the lowest unfinished record in flight.
     strikes: int = 0
     # See `Start.redo_until`.
     redo_until: int = 0
-    # Where `group` counts from: what is before was in hand, and did no harm.
+    # `group` counts from this offset: records before it were in flight without harm.
     passed: int = 0
-    # Kafka's id of the topic whose offsets these are, in short; 0 where it is unknown.
+    # Kafka's id of the topic of these offsets, shortened; 0 where it is unknown.
     topic_id: int = 0
 
     def deaths_with(self, own: bool) -> int:
-        """With the process that wrote this; `own`: it is this one, and has not died."""
+        """Deaths including the process that wrote this; `own`: it is this process, which lives."""
         return self.deaths + 1 if self.running and not own else 0
 
     def packed(self) -> bytes:
@@ -64,21 +64,21 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What committed metadata tells."""
+    """The content of committed metadata."""
 
     finished: frozenset[int] = frozenset()
     notes: Notes = Notes()
-    # Whether the mesh wrote it. An operator who resets the group leaves it empty.
+    # Whether the mesh wrote it. A reset of the group leaves it empty.
     marked: bool = False
-    # Why metadata that is there could not be used.
+    # Why existing metadata could not be used.
     problem: str = ""
 
 
 def restore(offset: int, metadata: str | None) -> Restored:
-    """What the metadata committed with `offset` says; what others wrote counts as none.
+    """Parse the metadata committed with `offset`; metadata of other tools counts as none.
 
-    The worst that comes of it is that records beyond the offset are worked on again: a commit that
-    cannot be read must not keep its partition from being read.
+    Never raises: a commit that cannot be parsed must not block its partition. At worst, records
+    beyond the offset are processed again.
     """
     if not metadata:
         return Restored()
@@ -108,7 +108,7 @@ def _offsets(offset: int, bitmap: bytes) -> frozenset[int]:
 
 
 def _notes(packed: bytes) -> Notes:
-    """Older versions wrote none, or no id; a later one may write more behind them."""
+    """Older versions wrote none, or no id; later ones may append fields."""
     if len(packed) < NOTES.size:
         return Notes()
     running, *numbers = NOTES.unpack_from(packed)
@@ -133,7 +133,7 @@ class CompletionLedger:
                 f"expected a window of at most {LARGEST_WINDOW} offsets, got {max_window}"
             )
         self._position = start
-        # Deliveries come in offset order and a dict keeps it: the first key is the lowest.
+        # Records are delivered in offset order, which a dict keeps: the first key is the lowest.
         self._in_flight: dict[int, None] = {}
         self._restored = {offset for offset in finished if offset >= start}
         self._max_in_flight = max_in_flight
@@ -141,7 +141,7 @@ class CompletionLedger:
 
     @property
     def head(self) -> int:
-        """The lowest unfinished offset: what is committed."""
+        """The lowest unfinished offset, which is the one to commit."""
         return next(iter(self._in_flight), self._position)
 
     @property
@@ -165,18 +165,19 @@ class CompletionLedger:
         return len(self._in_flight) < self._max_in_flight and offset - self.head < self._max_window
 
     def has_slack(self) -> bool:
-        """Room enough to go on reading after a pause, so that a partition does not flutter."""
+        """Whether a paused partition may resume: well below both limits, as hysteresis."""
         return (
             len(self._in_flight) <= self._max_in_flight * 3 // 4
             and self.window <= self._max_window * 3 // 4
         )
 
     def is_new(self, offset: int) -> bool:
-        """Whether a delivered offset is work: neither seen in this life nor finished before."""
+        """Whether a delivered offset is new: neither delivered to this process nor finished
+        before."""
         return offset >= self._position and offset not in self._restored
 
     def deliver(self, offset: int) -> bool:
-        """Take `offset` in flight; False when it is to be skipped."""
+        """Mark `offset` in flight; False when it is to be skipped."""
         if offset < self._position:
             return False
         self._position = offset + 1
@@ -187,24 +188,24 @@ class CompletionLedger:
         return True
 
     def finish(self, offset: int) -> bool:
-        """Mark `offset` finished. Doing so again changes nothing, and False says so."""
+        """Mark `offset` finished; False, and no change, when it was not in flight."""
         return self._in_flight.pop(offset, False) is None
 
     def take_back(self, offsets: Iterable[int]) -> None:
-        """What `finish` marked is in flight again: its transaction was aborted."""
+        """Undo `finish`: the transaction was aborted."""
         self._in_flight = dict.fromkeys(sorted({*self._in_flight, *offsets}))
 
     def reached_end(self, end: int) -> None:
-        """The partition was read to `end`: markers before it must not stand as lag."""
+        """The partition was read to `end`: transaction markers before it are no lag."""
         if end > self._position:
             self._position = end
 
     def commit(self, notes: Notes = Notes()) -> Commit:
-        """The commit that a restart would read back."""
+        """The commit from which a restart restores this ledger."""
         head = self.head
         end = max(self._position, max(self._restored, default=-1) + 1)
         bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
-        # Behind the end of the compressed bitmap, where versions before the notes never looked.
+        # After the end of the compressed bitmap, where versions without notes do not read.
         packed = zlib.compress(bitmap, 6) + notes.packed()
         metadata = MARK + base64.b64encode(packed).decode("ascii")
         assert len(metadata) <= METADATA_LIMIT, (

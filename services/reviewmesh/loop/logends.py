@@ -1,7 +1,7 @@
-"""Where the logs of a partition begin and end, and what to do when that moved under a commit.
+"""Corrects committed offsets that are outside of their log.
 
-Retention, `delete-records` and a topic that was deleted and made anew all take away offsets that
-were not read yet. Nothing can bring them back: they are counted, said once, and gone past.
+Retention, `delete-records` and topics that are deleted and created again remove offsets that were
+not read yet. These are counted, logged once, and skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CALL_TIMEOUT_S = 5.0
 
 
 class LogEnds:
-    """Asks the broker with a consumer that joins no group. Used from any thread."""
+    """Queries the broker with a consumer that joins no group. Used from any thread."""
 
     def __init__(self, settings: Settings, service: str, log: structlog.stdlib.BoundLogger) -> None:
         self._prefix = settings.prefix
@@ -35,12 +35,12 @@ class LogEnds:
         self._log = log
 
     def correct(self, partition: int, starts: dict[str, Start]) -> dict[str, int]:
-        """Give every start an offset within its log; returns where the logs end.
+        """Move every start into its log; returns the ends of the logs.
 
         Raises Unavailable.
         """
         ends = {}
-        # A consumer of its own each time: it has no epoch of a log that was deleted.
+        # A new consumer each time: it has no leader epochs of a deleted topic.
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             ids = self._ids(list(starts))
@@ -71,10 +71,10 @@ class LogEnds:
     def _within(self, partition: int, start: Start, topic_id: int, low: int, high: int) -> Start:
         if start.offset is None:
             return Start(start.topic, low, topic_id=topic_id)
-        # A new log may be as long as the old one was: its offsets alone do not tell.
+        # A new log may be as long as the old one, so offsets alone cannot tell them apart.
         if is_another(start.topic_id, topic_id) or start.offset > high:
             self._log.warning(
-                "the topic was made anew: reading it from its beginning",
+                "the topic was deleted and created again: reading it from its beginning",
                 topic=start.topic,
                 partition=partition,
                 committed=start.offset,
@@ -88,10 +88,11 @@ class LogEnds:
         return replace(start, topic_id=topic_id)
 
     def skipped(self, topic: str, partition: int, first: int, low: int) -> None:
-        """Say and count that offsets from `first` up to `low` were gone before they were read."""
+        """Log and count that offsets from `first` up to `low` were deleted before they were
+        read."""
         metrics.SKIPPED_OFFSETS.labels(self._service, topic).inc(low - first)
         self._log.error(
-            "offsets were deleted before they were read: going on behind them",
+            "offsets were deleted before they were read: skipping them",
             topic=topic,
             partition=partition,
             first=first,

@@ -1,9 +1,9 @@
-"""The consumer loop: poll, hand to the stage, commit what is finished, between two polls.
+"""The consumer loop: poll, pass records to the stage, commit finished work.
 
-One whole transaction happens between two polls in the polling thread, so it is open for
-milliseconds and no rebalance callback can fall inside it. Partitions that were assigned are read
-only after their committed offsets have resolved: under `read_committed` that answer waits while
-another owner's transaction is open, which is the ownership fence.
+A transaction begins and ends between two polls in the polling thread, so it is open for
+milliseconds and no rebalance callback runs inside of it. Assigned partitions are read only after
+their committed offsets are known: under `read_committed` that request waits while another owner's
+transaction is open, so two owners never process the same records.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ POLL_RECORDS = 500
 
 
 class ConsumerLoop:
-    """Runs one stage. `run` returns after `request_stop`, all committed or grace over."""
+    """Runs one stage. `run` returns after `request_stop`, once all is committed or the grace is
+    over."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class ConsumerLoop:
         self._watch = LogWatch(settings, topics, log)
         self._overseer = Overseer(stage, self.inputs, self._ends, readiness=self.readiness, log=log)
 
-    # -- what health and signals see ---------------------------------------------------------
+    # -- for signal handlers -----------------------------------------------------------------
 
     def request_stop(self) -> None:
         self._stopping = True
@@ -106,7 +107,7 @@ class ConsumerLoop:
     # -- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises what a rebalance callback or the stage raised, and SlotTaken; then it is over."""
+        """Raises what a rebalance callback or the stage raises, SlotTaken and StandsStill."""
         self._member.subscribe()
         self._watch.start()
         try:
@@ -166,14 +167,14 @@ class ConsumerLoop:
         self.readiness.waits("assignment", "partitions from the group's coordinator")
 
     def _finish(self) -> None:
-        """Stop reading, finish what is in flight within the grace time, commit."""
+        """Stop reading, finish records in flight within the grace time, commit."""
         deadline = time.monotonic() + self._settings.grace_s
         self._log.info("stopping", in_flight=self.inputs.in_flight())
         assigned = [self._kafka_partition(item) for item in self.inputs]
         if assigned:
             self._member.consumer.pause(assigned)
         while time.monotonic() < deadline and self._producer.ready:
-            # Polling goes on so that the group keeps this member; what still comes is not taken.
+            # Keep polling to stay in the group; records that still come are dropped.
             self._member.consumer.consume(POLL_RECORDS, POLL_S)
             self.heartbeat = time.monotonic()
             self._collect()
@@ -215,15 +216,16 @@ class ConsumerLoop:
         self._reopen(self._owned)
 
     def _reopen(self, partitions: Iterable[int]) -> None:
-        """Forget these partitions and read them again from what is committed."""
+        """Drop these partitions and read them again from their committed offsets."""
         reopened = sorted(partitions)
         self._drop(reopened)
         self._openings.begin(reopened, own=True)
 
     def _oversee(self) -> None:
-        """Reopen what stands still or has lost its log. Raises StandsStill when that did not help.
+        """Reopen partitions that make no progress or whose log was truncated.
 
-        What waits for the broker, or for a transaction that is refused, is not looked at.
+        Partitions that wait for the broker or for an aborted transaction are left out. Raises
+        StandsStill when reopening did not help.
         """
         self._watch.watch(item.at for item in self.inputs)
         seen = self._watch.seen
@@ -252,13 +254,13 @@ class ConsumerLoop:
         partitions = [number for number in assigned if number < self._partitions]
         if len(partitions) < len(assigned):
             self._log.warning(
-                "partitions beyond the mesh's number are not read: nothing of it writes there",
+                "partitions beyond the mesh's number are not read: the mesh writes nothing there",
                 topic=self._stage.topics[0],
                 partitions=sorted(set(assigned) - set(partitions)),
             )
         self._owned.update(partitions)
         self._openings.begin(partitions)
-        # A spare member of a group that has more of them than partitions is at work too.
+        # A group may have more members than partitions: a spare one is ready too.
         self.readiness.has("assignment")
 
     def _revoke(self, partitions: list[int]) -> None:
@@ -279,10 +281,10 @@ class ConsumerLoop:
         self.readiness.has("records")
 
     def _drop(self, partitions: list[int]) -> None:
-        """Forget everything of these partitions and stop fetching them."""
+        """Drop all state of these partitions and stop fetching them."""
         opened = [item for partition in partitions for item in self._forget(partition)]
-        # Inside a callback this must be said even of none: the client would otherwise take away
-        # what it believes was assigned, and fail on partitions whose offsets never resolved.
+        # Call incremental_unassign even with an empty list. Otherwise the client unassigns all
+        # revoked partitions itself, and fails for those that were never assigned.
         self._member.consumer.incremental_unassign([self._kafka_partition(item) for item in opened])
 
     def _forget(self, partition: int) -> list[Input]:
@@ -294,7 +296,7 @@ class ConsumerLoop:
         return opened
 
     def _start(self, opened: Opened) -> None:
-        """Fetch a partition from where its state begins."""
+        """Begin to fetch an opened partition."""
         partition, inputs = opened.partition, []
         ids = {topic: start.topic_id for topic, start in opened.starts.items()}
         self._recreated.note(ids, looked_at=time.monotonic())
@@ -323,8 +325,8 @@ class ConsumerLoop:
         assigned = [self._kafka_partition(item) for item in inputs]
         for at, item in zip(assigned, inputs, strict=True):
             at.offset = item.following
-            # Nothing is fetched before a commit says that this process runs: that it died of it
-            # would not be known. librdkafka keeps the pause of an earlier assignment, too.
+            # Paused until a commit has recorded that this process runs: without it the next owner
+            # could not know that the process died. librdkafka keeps earlier pauses, too.
             item.paused = True
         self._member.consumer.incremental_assign(assigned)
         self._member.consumer.pause(assigned)
@@ -343,7 +345,7 @@ class ConsumerLoop:
             self._member.consumer_failed(error)
 
     def _refused(self, message: Any) -> None:
-        """The client gives this error each time: find out how far the batch reaches."""
+        """The client returns this error at every fetch: find the end of the batch."""
         topic = message.topic().removeprefix(self._prefix)
         item = self.inputs.get(topic, message.partition())
         if item is None or item.refused:
@@ -353,10 +355,10 @@ class ConsumerLoop:
         self._refusals.look(item.at, item.following)
 
     def _pass_over(self) -> None:
-        """Go on behind batches that the client refuses."""
+        """Continue after batches that the client rejects."""
         for partition, at, batch in self._refusals.found():
             item = self.inputs.get(*partition)
-            # It may have been let go of meanwhile, or reopened.
+            # It may have been released or reopened meanwhile.
             if item is None or not item.refused or item.following != at:
                 continue
             item.refused = False
@@ -376,7 +378,8 @@ class ConsumerLoop:
     def _transact(self, closing: Collection[int] = ()) -> None:
         group_metadata = self._member.consumer.consumer_group_metadata()
         if kafka.generation(group_metadata) < 0:
-            # Not joined: a commit would not be fenced. What is finished waits for the next cycle.
+            # Not a member now: the commit could not be fenced. Finished units wait for the next
+            # one.
             return
         try:
             self._outbox.commit(group_metadata, closing)
@@ -398,7 +401,7 @@ class ConsumerLoop:
                 self.readiness.has("dead letters")
 
     def _postpone(self, refused: Refused) -> None:
-        """Somebody changed the topic; it takes its dead letters again once that is undone."""
+        """The dead-letter topic rejects a record, so its configuration was changed: retry later."""
         reason = f"{refused}: a dead letter waits until its topic takes it; see its configuration"
         if not self.readiness.is_waiting_for("dead letters"):
             self._log.error("a dead letter is refused", reason=reason)
@@ -406,7 +409,7 @@ class ConsumerLoop:
         self._outbox.postpone(refused.unit)
 
     def _set_aside(self, unit: Unit, reason: str) -> None:
-        """A unit whose output is refused every time becomes the dead letter of its record."""
+        """Replace a unit whose output is rejected every time by a dead letter of its record."""
         topic, offset = unit.finished[0]
         self._log.error(
             "an output is refused every time: its record is set aside as a dead letter",

@@ -1,8 +1,8 @@
-"""Partitions on their way from assigned to read: their offsets resolve, their state is loaded.
+"""Opens assigned partitions: fetches their committed offsets, then loads their state.
 
-Both wait for others. Offsets wait while the last owner's transaction is open, which is the
-ownership fence, and are asked for between two polls with a short timeout. State is read from the
-broker, which may take long, in a thread of its own: polling goes on meanwhile.
+Committed offsets are requested between two polls with a short timeout, because the broker delays
+the answer while the last owner's transaction is open. State is read from the broker in a thread of
+its own, because that may take long: polling continues meanwhile.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from reviewmesh.loop.stage import Stage, Start
 from reviewmesh.loop.suspicion import DEATHS_BEFORE_CARE
 from reviewmesh.settings import Settings
 
-# Polling waits for it. Doubled for a coordinator that is slow to answer, for as long as it is.
+# Blocks polling. Doubled while the coordinator is slow to answer.
 RESOLVE_TIMEOUT_S = 0.1
 LONGEST_RESOLVE_TIMEOUT_S = 0.8
 RETRY_S = 1.0
 LOADS_AT_ONCE = 3
-# A load has deadlines of its own; one that outlives them is left behind and begun again.
+# A load has deadlines of its own; one that exceeds this is abandoned and started again.
 LOAD_DEADLINE_S = 90.0
 
 
@@ -42,10 +42,10 @@ class Opened:
     partition: int
     starts: dict[str, Start]
     notes: dict[str, Notes]
-    # Whether this process had it before, so that nobody can have died of it.
+    # Whether this process had it before: then no process died with it.
     own: bool
     loaded: Any
-    # Of topics where something lies ahead that the client would die of.
+    # For topics where the client would die of a batch ahead.
     passages: dict[str, list[Record | Impassable]]
 
 
@@ -60,7 +60,7 @@ class Opening:
 
 
 class Loading:
-    """`load` of a stage in a thread that may be left behind."""
+    """Runs `load` of a stage in a thread that can be abandoned."""
 
     def __init__(
         self, settings: Settings, stage: Stage, ends: LogEnds, partition: int, opening: Opening
@@ -80,7 +80,7 @@ class Loading:
         threading.Thread(target=load, name=f"load-{partition}", daemon=True).start()
 
     def result(self) -> Any:
-        """Raises Empty while it runs, and what it raised."""
+        """Raises Empty while it runs, Unavailable after the deadline, and what `load` raised."""
         try:
             outcome = self._outcome.get_nowait()
         except Empty:
@@ -95,7 +95,7 @@ class Loading:
 def _look_ahead(
     settings: Settings, partition: int, opening: Opening, log_ends: Mapping[str, int]
 ) -> None:
-    """Where processes died again and again and nothing moved. Raises Unavailable."""
+    """Look for fatal batches where several processes died without progress. Raises Unavailable."""
     for topic, start in opening.starts.items():
         assert start.offset is not None, "expected an offset within the log"
         deaths = opening.notes[topic].deaths_with(opening.own)
@@ -129,7 +129,7 @@ class Openings:
         return len(self._openings)
 
     def begin(self, partitions: Sequence[int], own: bool = False) -> None:
-        """`own`: this process had them until now, so nobody died with them in hand."""
+        """`own`: this process had them until now, so no process died with them."""
         for partition in partitions:
             self._openings[partition] = Opening(own)
         if partitions:
@@ -141,7 +141,7 @@ class Openings:
             self._readiness.has("offsets")
 
     def advance(self, consumer: Any) -> list[Opened]:
-        """What has become ready; returns after one call at most that was not answered in time."""
+        """The partitions that have become ready. Makes at most one request that times out."""
         opened = []
         for partition, opening in list(self._openings.items()):
             if opening.loading is not None:
@@ -173,8 +173,8 @@ class Openings:
                 if item.error:
                     raise KafkaException(item.error)
         except KafkaException as error:
-            # The previous owner's transaction is open, or the broker is away. The others come
-            # first the next time.
+            # The previous owner's transaction is open, or the broker is away. Try the others first
+            # the next time.
             self._waits(f"committed offsets: {error.args[0].str()}")
             self._timeout_s = min(self._timeout_s * 2, LONGEST_RESOLVE_TIMEOUT_S)
             self._openings[partition] = self._openings.pop(partition)
@@ -191,8 +191,8 @@ class Openings:
         restored = restore(item.offset, item.metadata)
         if restored.problem:
             self._log.warning(
-                "commit metadata of another make counts as none: what was finished beyond the "
-                "committed offset is worked on again",
+                "commit metadata that the mesh did not write is ignored: records beyond the "
+                "committed offset are processed again",
                 topic=item.topic,
                 partition=item.partition,
                 offset=item.offset,

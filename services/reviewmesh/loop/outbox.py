@@ -1,4 +1,4 @@
-"""Finished units on their way out: gathered, and committed as one transaction at a time."""
+"""Collects finished units and commits them, one transaction at a time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ COMMIT_EVERY_S = 0.05
 LONGEST_COMMIT_EVERY_S = 0.25
 IDLE_COMMIT_EVERY_S = 1.0
 COMMIT_UNITS = 2_000
-# A transaction costs the same few requests and markers whatever it holds. When they take longer,
-# there is load: larger and fewer of them leave the machine to the work itself.
+# A transaction costs the same requests and markers whatever its size. When transactions take
+# longer,
+# the machine is loaded: larger and fewer of them reduce the load.
 SHARE_OF_TIME_IN_TRANSACTIONS = 0.1
 LONGEST_RETRY_S = 5.0
-# One follows each output that is refused, and one more a record that was too large.
+# A rejected output causes one abort, a record that is too large one more.
 ABORTS_TO_TELL_OF = 4
 TRY_POSTPONED_EVERY_S = 5.0
 
 
 class Refused(Exception):
-    """A unit whose transaction is aborted every time, since one of its outputs is refused."""
+    """A unit whose transaction is aborted every time, because one of its outputs is rejected."""
 
     def __init__(self, unit: Unit, reason: str) -> None:
         super().__init__(reason)
@@ -37,7 +38,7 @@ class Refused(Exception):
 
     @property
     def is_set_aside(self) -> bool:
-        """It is a dead letter already: no record is at fault, but the topic of dead letters."""
+        """It is a dead letter already: the cause is the dead-letter topic, not the record."""
         return all(output.topic in (DEAD_LETTER, REPLAYED) for output in self.unit.outputs)
 
 
@@ -52,11 +53,11 @@ class Outbox:
         self._units: deque[Unit] = deque()
         self._last_commit = 0.0
         self._commit_every_s = COMMIT_EVERY_S
-        # Fewer while an output that is refused is searched for.
+        # Fewer while a rejected output is searched for.
         self._at_most = COMMIT_UNITS
         self._aborts_in_a_row = 0
-        # Dead letters that their topic refuses until an operator mends it. One of them is tried now
-        # and then; once it is taken the others follow.
+        # Dead letters that their topic rejects until an operator corrects its configuration. One of
+        # them is retried every TRY_POSTPONED_EVERY_S; when it is accepted the others follow.
         self._postponed: deque[Unit] = deque()
         self._tried: Unit | None = None
         self._try_at = 0.0
@@ -90,13 +91,13 @@ class Outbox:
             self._tried = None
 
     def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
-        """Let these outputs go out in place of those that were refused."""
-        assert self._units[0] is unit, "expected the unit that was refused in front"
+        """Write these outputs instead of the rejected ones."""
+        assert self._units[0] is unit, "expected the rejected unit in front"
         self._units[0] = Unit(unit.partition, unit.finished, outputs)
 
     def postpone(self, unit: Unit) -> None:
-        """Let others go first, until the topic may take it."""
-        assert self._units[0] is unit, "expected the unit that was refused in front"
+        """Write other units first and retry this one later."""
+        assert self._units[0] is unit, "expected the rejected unit in front"
         self._postponed.append(self._units.popleft())
         self._tried = None
         self._try_at = time.monotonic() + TRY_POSTPONED_EVERY_S
@@ -132,10 +133,10 @@ class Outbox:
     def commit(self, group_metadata: object, closing: Collection[int] = ()) -> None:
         """One transaction: outputs of finished units and the offsets that they allow.
 
-        What it commits of `closing` partitions says that they were let go of in order.
+        The commits of `closing` partitions record that they were released in order.
 
-        Raises Aborted, after which the same units are tried again, OutcomeUnknown, or Refused for a
-        unit that will never be taken as it is.
+        Raises Aborted, after which the same units are retried, OutcomeUnknown, or Refused for a
+        unit that will always be rejected.
         """
         self._try_postponed()
         units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
@@ -198,9 +199,9 @@ class Outbox:
     def _aborted(
         self, units: list[Unit], finished: list[tuple[Input, int]], error: Aborted
     ) -> None:
-        """Halve what the next transaction holds until the refused output is alone. Raises Refused.
+        """Halve the next transaction until the rejected output is alone. Raises Refused.
 
-        What will not be in it must not count as finished.
+        Units that are not in it must not count as finished.
         """
         for item in {id(item): item for item, _ in finished}.values():
             item.ledger.take_back(offset for other, offset in finished if other is item)
@@ -212,7 +213,7 @@ class Outbox:
         self._at_most = max(1, len(units) // 2)
 
     def _finish(self, units: list[Unit]) -> list[tuple[Input, int]]:
-        """What was in flight until now."""
+        """Mark the units' offsets finished; returns those that were in flight."""
         return [
             (item, offset)
             for unit in units

@@ -1,7 +1,8 @@
-"""Oversees the inputs of a process: what stands still is said, counted and reopened.
+"""Watches the progress of a process's inputs, and reopens partitions that make none.
 
-Only progress that is possible and absent is healed. Records that wait for a cause outside (workers
-that are gone, a deadline that is not due, somebody's open transaction) are reported and left alone.
+Only missing progress that should be possible counts. Records that wait for something outside
+(workers that are gone, a deadline that is not due, an open transaction of another producer) are
+reported and left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ HELD_UP_AFTER_S = 10.0
 
 
 class StandsStill(RuntimeError):
-    """A partition stood still, was reopened, and stands still: only a new process may help."""
+    """A reopened partition makes no progress again: only a new process may help."""
 
 
 class Overseer:
@@ -46,25 +47,25 @@ class Overseer:
         self._log = log
         self._look_at = 0.0
         self._progress: dict[MeshPartition, Progress] = {}
-        # The last log that was looked at, and the position when that was done.
+        # The last log that was checked, and the position at that time.
         self._positions: dict[MeshPartition, tuple[Log, int]] = {}
         self._told_of_skipped: dict[MeshPartition, int] = {}
-        # The heads that reopened partitions had: they are well again once these have moved.
+        # The heads of partitions when they were reopened: they have recovered once these move.
         self._reopened: dict[int, dict[str, int]] = {}
 
     def excuse(self) -> None:
-        """Nothing can be done now, for a reason that is told elsewhere: time begins anew."""
+        """Progress is impossible now, for a reason reported elsewhere: restart all timers."""
         self._progress.clear()
 
     def released(self, partitions: Iterable[int]) -> None:
-        """These are somebody else's now, and so is whether they move."""
+        """Another process owns these now, and watches their progress."""
         for partition in partitions:
             self._reopened.pop(partition, None)
 
     def look(self, logs: Mapping[MeshPartition, Log], is_unsent: Callable[[int], bool]) -> set[int]:
-        """Partitions to reopen.
+        """The partitions to reopen.
 
-        `is_unsent`: whether finished units of a partition wait. Raises StandsStill.
+        `is_unsent`: whether finished units of a partition wait to be committed. Raises StandsStill.
         """
         now = time.monotonic()
         if now < self._look_at:
@@ -119,7 +120,7 @@ class Overseer:
         return still
 
     def _unread(self, item: Input, log: Log | None) -> int:
-        """Records that could be taken now, transaction markers included."""
+        """Records that the stage could take now, transaction markers included."""
         position = item.ledger.position
         if log is None or self._readiness.is_waiting_for("records"):
             return 0
@@ -138,7 +139,7 @@ class Overseer:
         }
 
     def _count_recovered(self, inputs: list[Input]) -> None:
-        """A reopened partition that finished something since is well again."""
+        """A reopened partition has recovered when it has finished a record since."""
         for item in inputs:
             heads = self._reopened.get(item.partition)
             if heads is not None and item.ledger.head > heads.get(item.topic, 0):
@@ -150,8 +151,10 @@ class Overseer:
     # -- logs that moved ---------------------------------------------------------------------
 
     def _is_cut_off(self, item: Input, logs: Mapping[MeshPartition, Log]) -> bool:
-        """Whether the log ends before what was read of it, as after the election of a leader that
-        lacked records; offsets that were deleted unread are counted."""
+        """Whether the log ends before the position, as after the unclean election of a leader.
+
+        Also counts offsets that were deleted before they were read.
+        """
         at = item.at
         log = logs.get(at)
         if log is None:
@@ -170,7 +173,7 @@ class Overseer:
                 )
                 del self._positions[at]
                 return True
-            # The client goes past what was deleted by itself, often before this log was seen.
+            # The client skips deleted offsets by itself, often before this log was queried.
             for first, following in item.gaps:
                 self._count_skipped(at, first, min(following, log.start))
             item.gaps.clear()
@@ -186,7 +189,7 @@ class Overseer:
     def _tell_of_open_transactions(
         self, inputs: list[Input], logs: Mapping[MeshPartition, Log], now: float
     ) -> None:
-        """The mesh's own are open for milliseconds."""
+        """Report those of other producers; the mesh's own are open for milliseconds."""
         held = [
             f"{item.topic}/{item.partition} at offset {log.stable}"
             for item in inputs

@@ -1,7 +1,7 @@
-"""Tells when an input stands still: something could be done, and nothing is. Pure.
+"""Detects inputs without progress, though progress is possible. Pure.
 
-It does not ask why. Whatever keeps records from being read or finished, for a reason that nobody
-foresaw too, shows as a position or a head that does not move.
+The cause does not matter: any defect that keeps records from being read or finished shows as a
+position or a head that does not move.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ STANDS_STILL_AFTER_S = 25.0
 
 @dataclass(slots=True)
 class Timer:
-    """How long a value has not changed while it should."""
+    """Measures how long a value has not changed though it should."""
 
     seen: object = None
     since: float = 0.0
 
     def look(self, value: object, should_change: bool, now: float) -> float:
-        """Seconds; 0 while it changes, or need not."""
+        """Seconds without the expected change."""
         if not should_change or value != self.seen:
             self.seen, self.since = value, now
         return now - self.since
@@ -27,7 +27,7 @@ class Timer:
 
 @dataclass(slots=True)
 class Progress:
-    """One input: what could be read is read, what is in flight is finished."""
+    """The progress of one input: of reading, and of finishing records in flight."""
 
     reading: Timer = field(default_factory=Timer)
     finishing: Timer = field(default_factory=Timer)
@@ -35,10 +35,10 @@ class Progress:
     def look(
         self, position: int, head: int, in_flight: int, unread: int, waits_for: str, now: float
     ) -> str:
-        """What has not been done for longer than STANDS_STILL_AFTER_S, in words; empty otherwise.
+        """What has made no progress for over STANDS_STILL_AFTER_S; empty otherwise.
 
-        `unread`: records that could be read and taken now. `waits_for`: what outside keeps those in
-        flight from being finished.
+        `unread`: records that could be read now. `waits_for`: what outside keeps those in flight
+        from being finished.
         """
         reading_s = self.reading.look(position, unread > 0, now)
         must_finish = in_flight > 0 and not waits_for

@@ -1,4 +1,4 @@
-"""What a process waits for before it can work, for /readyz and for whoever reads it at night."""
+"""What a process waits for before it can work, for /readyz."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Need = Literal[
 
 
 class Readiness:
-    """Reasons by what is needed. Written by the polling thread, read by the HTTP threads."""
+    """Reasons by need. Written by the polling thread, read by the HTTP threads."""
 
     def __init__(self) -> None:
         self._reasons: dict[Need, str] = {}
-        # What holds records up from outside: said, but no reason to keep a process from service.
+        # What delays records from outside: reported, but the process stays ready.
         self.held_up = ""
 
     @property
     def waiting_for(self) -> str:
-        """Every reason, the first need first; empty when nothing keeps the process from working."""
+        """All reasons, oldest first; empty when the process is ready."""
         return "; ".join(list(self._reasons.values()))
 
     def waits(self, need: Need, reason: str) -> None:

@@ -1,12 +1,12 @@
-"""Replays of dead letters: each letter's takes effect once, whoever sends it how often.
+"""Replays of dead letters: each dead letter's replay takes effect once, however often it is sent.
 
-Whoever replays a dead letter names it in a header. The service that judges the record writes a mark
-in the transaction of its outcome, to the partition of `reviews.replayed` of the record's own
-number, and reads the marks back when the partition is opened.
+A replayed record names its dead letter in a header. The service that processes the record writes a
+mark in the same transaction, to the partition of `reviews.replayed` with the record's own number,
+and reads the marks back when the partition is opened.
 
-Producers copy headers from record to record, and a topic that is made anew counts its offsets from
-0 again. So a place alone tells neither records nor letters apart: a digest of the value goes with
-it, and the time of the letter.
+Producers copy headers from record to record, and the offsets of a topic that is created again begin
+at 0. So partition and offset alone do not identify a dead letter: its time and a digest of the
+value are part of its name.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from reviewmesh_schemas.names import REPLAYED
 
 log = logging.getLogger(__name__)
 
-# Of one partition; with more replays than this, the oldest may be repeated.
+# Per partition; beyond this number, the oldest replays may take effect again.
 REMEMBERED_REPLAYS = 50_000
 TELL_AGAIN_AFTER_S = 60.0
 PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
-# Tools that are not the mesh's own name the place only.
+# Other tools than the mesh's own may give partition and offset only.
 NAMED = re.compile(r"([0-9]{1,9}/[0-9]{1,18})(?:/([0-9]{1,18})/([0-9a-f]{32}))?")
 MARK = re.compile(r"([0-9]{1,9}/[0-9]{1,18})(?:/([0-9]{1,18}))?/([0-9a-f]{32})")
 LONGEST_NAME = 9 + 18 + 18 + 32 + 3
 
 
 class Letter(NamedTuple):
-    """A dead letter, as its replays and their marks name it."""
+    """The name of a dead letter, in replays and their marks."""
 
     place: str
-    # None where whoever replays it did not say.
+    # None where the replay does not give it.
     timestamp_ms: int | None
     digest: str
 
@@ -52,25 +52,25 @@ class Letter(NamedTuple):
 
 
 def letter_at(place: str, timestamp_ms: int, key: bytes | None, value: bytes | None) -> Letter:
-    """The letter that lies at a place of `reviews.dead-letter`, by the record that it holds."""
+    """The name of the dead letter at PARTITION/OFFSET that holds this record."""
     return Letter(place, max(0, timestamp_ms), digest_of(key, value))
 
 
 def digest_of(key: bytes | None, value: bytes | None) -> str:
-    """Without the key where there is a value: what intake forwards has another key."""
+    """Of the value, else of the key: a forwarded record has another key."""
     return hashlib.sha256(value or key or b"").hexdigest()[:32]
 
 
 def place_named(header: bytes | None) -> str | None:
-    """The place of the dead letter that a header names; None where it names none."""
+    """PARTITION/OFFSET of the dead letter that a header names; None where it names none."""
     match = _match(header)
     return match[1] if match else None
 
 
 def letter_of(record: Record) -> Letter | None:
-    """The dead letter that a record is the replay of.
+    """The dead letter of which a record is the replay.
 
-    None where it is none: so with headers that were copied from another record.
+    None where it is no replay, also when the headers were copied from another record.
     """
     match = _match(record.header(REPLAY_OF))
     if match is None or record.header(REPLAY) is None:
@@ -98,8 +98,9 @@ class Marks:
             self._at[name] = record.timestamp_ms
 
     def has(self, letter: Letter) -> bool:
-        """Marks without the letter's time are of a letter from before them; the oldest ones have no
-        digest either."""
+        """Older versions wrote marks without the dead letter's time, the oldest without a digest
+        too:
+        these count for dead letters that are older than the mark."""
         since = letter.timestamp_ms or 0
         without_time = letter._replace(timestamp_ms=None).name
         return letter.name in self._at or any(
@@ -110,17 +111,17 @@ class Marks:
 class Taken(NamedTuple):
     """The replay that took effect."""
 
-    # The letter's.
+    # Of the dead letter.
     timestamp_ms: int | None
     offset: int
     at_ms: int
 
 
 class Replays:
-    """What one partition knows of replays that took effect.
+    """The replays of one partition that took effect.
 
-    A mark names the record that took effect, so that this one is no double when it comes again.
-    Marks of old that name no digest are passed over: they do not tell which record they are of.
+    A mark names the record that took effect, so that it does not count as a double when it is read
+    again. Marks of older versions without a digest are ignored: they do not identify a record.
     """
 
     def __init__(self, service: str, partition: int, codec: Codec, clock: Clock) -> None:
@@ -128,15 +129,15 @@ class Replays:
         self._partition = partition
         self._codec = codec
         self._clock = clock
-        # By place and digest.
+        # By PARTITION/OFFSET and digest.
         self._taken: dict[tuple[str, str], Taken] = {}
-        # Replays in hand, without their marks yet.
+        # Replays in flight, whose marks are not written yet.
         self._in_hand: dict[tuple[str, int], Letter] = {}
         self._told_at = -TELL_AGAIN_AFTER_S
         self._not_told = 0
 
     def restore(self, record: Record) -> None:
-        """A mark that was read back. Raises RegistryUnavailable."""
+        """Take a mark that was read back. Raises RegistryUnavailable."""
         match = MARK.fullmatch((record.key or b"").decode("ascii", "replace"))
         if match is None:
             return
@@ -147,12 +148,12 @@ class Replays:
         try:
             offset = self._codec.decode_ours(record.value)["record_offset"]
         except DecodeError:
-            # Whatever it is, the letter was marked; the mark is not ours to judge.
+            # The content is invalid, but its key says that the dead letter was replayed.
             offset = -1
         self._remember(letter, offset, record.timestamp_ms)
 
     def is_doubled(self, record: Record) -> bool:
-        """Whether another record was the replay of the same letter."""
+        """Whether another replay of the same dead letter has taken effect."""
         letter = letter_of(record)
         taken = letter and self._taken.get((letter.place, letter.digest))
         if not letter or not taken or taken.offset == record.offset:
@@ -164,7 +165,7 @@ class Replays:
         return taken.timestamp_ms == letter.timestamp_ms
 
     def dropping(self, record: Record) -> Callable[[], None]:
-        """Counts a doubled replay and tells of it; to be called once dropping it is committed."""
+        """Counts and logs a doubled replay; to be called once the drop is committed."""
         letter = letter_of(record)
         assert letter is not None
         taken = self._taken[letter.place, letter.digest]
@@ -172,20 +173,20 @@ class Replays:
         return partial(self._dropped, letter.place, at, taken.offset)
 
     def take(self, record: Record) -> None:
-        """If it is a replay at all, it is the one that takes effect."""
+        """If the record is a replay, it is the one that takes effect."""
         letter = letter_of(record)
         if letter is not None:
             self._remember(letter, record.offset, milliseconds(self._clock()))
             self._in_hand[record.topic, record.offset] = letter
 
     def marks(self, finished: Iterable[tuple[str, int]]) -> tuple[Output, ...]:
-        """The marks of those replays that are finished with these offsets."""
+        """The marks of the replays among these finished offsets."""
         return tuple(
             self._mark(self._in_hand.pop(at), *at) for at in finished if at in self._in_hand
         )
 
     def mark_of(self, record: Record) -> tuple[Output, ...]:
-        """The mark of a replay that is finished by itself, also where `marks` gave it before."""
+        """The mark of a single finished replay, also where `marks` returned it before."""
         letter = letter_of(record)
         if letter is None or self.is_doubled(record):
             return ()

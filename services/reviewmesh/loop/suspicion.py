@@ -1,10 +1,10 @@
-"""Finds the record that ends the process without a word, and never blames one that did not.
+"""Finds the record that kills the process, without blaming one that does not.
 
-A process that is killed may have been killed by a record, or by anything else. What tells is that
-it happens again at the same place: the lowest unfinished record stays the same over several deaths.
-Then records are handed out in small groups that the commit's metadata names beforehand, and nothing
-else is handed out meanwhile. A group that survives makes the next one larger, a death makes it
-smaller, and a record is set aside only after several deaths with it alone in hand.
+A killed process may have died of a record or of anything else. A record is suspected when several
+processes die with the same lowest unfinished record. Then records are passed to the stage in small
+groups, each named in the metadata of a commit beforehand, and nothing else is in flight meanwhile.
+The next group is larger after one that survives and smaller after a death. A record is
+dead-lettered only after several deaths with no other record in flight.
 
 Pure: the clock is an argument.
 """
@@ -16,30 +16,30 @@ from typing import Protocol, TypeVar
 
 from reviewmesh.loop.ledger import Notes
 
-# So many processes in a row that finished nothing: from there on groups are named beforehand.
+# After so many processes in a row without progress, groups are named beforehand.
 DEATHS_BEFORE_GROUPS = 3
-# And so many until what lies ahead is read in another process first: a batch may be what the client
-# itself dies of, before there is a record.
+# After so many, the records ahead are read in a probe process first: the client itself may die of a
+# batch, before there is a record.
 DEATHS_BEFORE_CARE = 2
-# A kill from elsewhere may fall into the moment in which a record is alone; not so often in a row.
+# A kill from elsewhere may hit while a record is alone in flight, but not so often in a row.
 DEATHS_ALONE = 4
-# A death says that it is among the last group: come near it in small steps.
+# After a death the record is in the last group: continue in small steps.
 SHRINKING = 8
 GROWTH = 2
 LARGEST_GROUP = 64
-# What a stage dies of, it dies of when it takes the record or soon after.
+# A stage that dies of a record does so when it takes the record or soon after.
 SURVIVED_AFTER_S = 0.1
 
 
 class HoldsRecords(Protocol):
-    """An input, as far as its turn depends on it."""
+    """What decides whose turn it is: an input."""
 
     @property
     def suspicion(self) -> Suspicion: ...
 
     @property
     def held(self) -> Sized:
-        """Records that wait to be handed out."""
+        """Records that wait for the stage."""
         ...
 
 
@@ -47,23 +47,23 @@ Tried = TypeVar("Tried", bound=HoldsRecords)
 
 
 class Suspicion:
-    """One input in one life of its process."""
+    """The state of one input in this process."""
 
     def __init__(self, before: Notes, died: bool, head: int) -> None:
-        """`died`: the process that wrote `before` never let go of the partition in order."""
+        """`died`: the process that wrote `before` did not release the partition in order."""
         self._head = head
         self._deaths = before.deaths_with(not died)
         self._strikes = 0
         self._group = 0
-        # Records before this one were in hand and did no harm, though they may be unfinished.
+        # Records before this offset were in flight without harm, though they may be unfinished.
         self._passed = head
         if died and (before.group or self._deaths >= DEATHS_BEFORE_GROUPS):
             self._group = max(1, before.group // SHRINKING)
             self._strikes = before.strikes + (before.group == 1)
             self._passed = max(head, before.passed)
-        # One input of the process at a time: a death then tells of that one only.
+        # Only one input of the process at a time, so that a death can be attributed.
         self._on_trial = False
-        # The group that a commit has named, and how many of it were handed out.
+        # The size of the group that was committed, and how many of it the stage has taken.
         self._named = 0
         self._taken = 0
         self._taken_at = 0.0
@@ -75,11 +75,11 @@ class Suspicion:
 
     @property
     def has_some_in_hand(self) -> bool:
-        """Records of a group were handed out and it is not known yet whether they are harmless."""
+        """Whether records of a group are in flight that may still turn out to be fatal."""
         return self._group > 0 and self._taken > 0
 
     def notes(self, head: int, redo_until: int) -> Notes:
-        """What the next commit says, with `head` as its offset."""
+        """The notes of the next commit, with `head` as its offset."""
         if head > self._head:
             self._deaths = 0
         group = self._group if self._on_trial else 0
@@ -97,13 +97,13 @@ class Suspicion:
         self._named = notes.group
 
     def may_take(self, offset: int) -> bool:
-        """Whether this record, the next one, may be handed out."""
+        """Whether the stage may take this record, the next one."""
         if self._group == 0 or offset < self._passed:
             return True
         return self._on_trial and self._named == self._group and self._taken < self._group
 
     def condemns(self, offset: int) -> bool:
-        """Whether this record, the next one to be handed out, is to be set aside."""
+        """Whether this record, the next one, is to be dead-lettered."""
         return self._strikes >= DEATHS_ALONE and offset >= self._passed
 
     def took(self, now: float, offset: int) -> None:
@@ -112,13 +112,13 @@ class Suspicion:
         self._taken += 1
         self._taken_at = now
         self._last = offset
-        # It is the first record only that was alone.
+        # Only the first record was alone in flight.
         self._strikes = 0 if self._strikes >= DEATHS_ALONE else self._strikes
 
     def settle(self, now: float, in_flight: int, waits: bool) -> None:
-        """Let the next group be larger once this one is finished, or was in hand long enough.
+        """Enlarge the next group once this one is finished, or was in flight long enough.
 
-        `waits`: no further record of the group is there to be handed out.
+        `waits`: no further record of the group has arrived.
         """
         if not self.has_some_in_hand or (self._taken < self._group and not waits):
             return
@@ -131,7 +131,7 @@ class Suspicion:
 
     @classmethod
     def whose_turn(cls, trying: Sequence[Tried]) -> Tried | None:
-        """Who alone may hand out records now: the one on trial as long as it has some."""
+        """The only input whose records may be taken now: the one on trial while it has some."""
         for item in trying:
             if item.suspicion._on_trial and (item.suspicion.has_some_in_hand or item.held):
                 return item

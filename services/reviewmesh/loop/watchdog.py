@@ -1,7 +1,7 @@
-"""Ends a process whose polling thread hangs: nothing else would start it again.
+"""Ends a process whose polling thread hangs, so that a supervisor restarts it.
 
-A container engine restarts what ended, not what is unhealthy. The thread counts turns of its own,
-so that a process that was stopped and woken is not taken for one that hangs.
+A container engine restarts processes that exited, not unhealthy ones. The watchdog counts its own
+intervals instead of reading a clock, so that a process that was suspended is not taken to hang.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TURN_S = 1.0
 
 
 class Watchdog:
-    """Watches `heartbeat`, which changes with every turn of the thread that is watched."""
+    """Watches `heartbeat`, which changes with every turn of the watched thread's loop."""
 
     def __init__(self, heartbeat: Callable[[], float], log: structlog.stdlib.BoundLogger) -> None:
         self._heartbeat = heartbeat
@@ -42,7 +42,7 @@ class Watchdog:
 
     @property
     def problem(self) -> str:
-        """What keeps the process from being ready; empty when the thread turns."""
+        """Why the process is not ready; empty while the thread runs."""
         if self._still_s < NOT_READY_AFTER_S:
             return ""
         return f"the polling thread has not turned for {self._still_s:.0f} s: {self._where()}"

@@ -463,7 +463,7 @@ class Message:
 def test_headers_that_the_client_cannot_give_are_none_and_told_of_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records._last_told_of_headers = -records.TELL_AGAIN_AFTER_S
+    records._headers_logged_at = -records.LOG_AGAIN_AFTER_S
     assert records.headers_of(Message(error)) == records.headers_of(Message(error)) == ()
     assert [
         entry.args[:3] for entry in caplog.records if isinstance(entry.args, tuple) and entry.args

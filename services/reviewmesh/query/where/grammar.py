@@ -1,0 +1,123 @@
+"""The grammar of conditions, and what is said where one does not follow it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedToken
+
+from reviewmesh.query.where.errors import BadCondition, quoted
+
+LONGEST = 16_000
+"""Characters of a condition."""
+DEEPEST = 32
+"""Parentheses within each other: what walks through the tree calls itself that often."""
+
+GRAMMAR = r"""
+    ?any: all | all ("or"i all)+ -> any_of
+    ?all: one | one ("and"i one)+ -> all_of
+    ?one: test | "not"i test -> negation
+    ?test: "(" any ")"
+        | FIELD -> flag
+        | FIELD OPERATOR value -> comparison
+        | FIELD "in"i values -> one_of
+        | FIELD "not"i "in"i values -> none_of
+        | FIELD "is"i "null"i -> is_null
+        | FIELD "is"i "not"i "null"i -> is_not_null
+    values: "(" value ("," value)* ")"
+    value: QUOTED | PLAIN | PLAIN AGO | TRUE | FALSE
+
+    OPERATOR: "=" | "!=" | "<=" | ">=" | "<" | ">"
+    TRUE: "true"i
+    FALSE: "false"i
+    AGO: "ago"i
+    FIELD: /[a-z_][a-z0-9_]*(\.[a-z0-9_]*)*/i
+    QUOTED: /"(\\.|[^"\\])*"/s | /'(\\.|[^'\\])*'/s
+    // Numbers, versions, dates, times and the 7d of 7d ago: the field tells which of them it is.
+    PLAIN: /[-+]?[0-9][0-9a-z.:+_-]*/i
+    %ignore /\s+/
+"""
+PARSER = Lark(GRAMMAR, start="any", parser="lalr", lexer="basic")
+
+VALUES = frozenset({"QUOTED", "PLAIN", "TRUE", "FALSE"})
+IN_WORDS = {
+    "FIELD": "a field",
+    "OPERATOR": "one of = != < <= > >=",
+    "LPAR": '"("',
+    "RPAR": '")"',
+    "COMMA": "a comma",
+    "$END": "the end",
+}
+
+
+def parsed(text: str) -> Tree[Token]:
+    """The tree of the grammar's rules, at most LONGEST long and DEEPEST deep.
+
+    Raises BadCondition.
+    """
+    if len(text) > LONGEST:
+        reason = f"expected a condition of at most {LONGEST:,} characters, got {len(text):,}"
+        raise BadCondition(reason, text, LONGEST, LONGEST)
+    # lark gives no types for it.
+    parser: Any = PARSER.parse_interactive(text)
+    taken: list[Token] = []
+    depth = 0
+    try:
+        for token in parser.lexer_thread.lex(parser.parser_state):
+            depth += {"LPAR": 1, "RPAR": -1}.get(token.type, 0)
+            if depth > DEEPEST:
+                reason = f"expected at most {DEEPEST} parentheses within each other"
+                raise BadCondition(reason, text, *extent(token))
+            parser.feed_token(token)
+            taken.append(token)
+        tree: Tree[Token] = parser.feed_eof()
+    except UnexpectedCharacters as error:
+        start = error.pos_in_stream or 0
+        got, end = text[start], start + 1
+        if got in "\"'":
+            raise BadCondition(f"expected a second {got} behind it", text, start, end) from None
+        reason = f"expected {_expected(_accepted_after(taken))}, got {quoted(got)}"
+        raise BadCondition(reason, text, start, end) from None
+    except UnexpectedToken as error:
+        accepted = _accepted_after(taken)
+        if error.token.type == "$END":
+            reason = f"expected {_expected(accepted)}, and the condition ends"
+            raise BadCondition(reason, text, len(text), len(text)) from None
+        raise BadCondition(_refused(error.token, accepted), text, *extent(error.token)) from None
+    return tree
+
+
+def _accepted_after(tokens: list[Token]) -> set[str]:
+    """Names of what may follow. The parser that refused knows less: it has reduced already."""
+    parser: Any = PARSER.parse_interactive("")
+    for token in tokens:
+        parser.feed_token(token)
+    accepted: set[str] = parser.accepts()
+    return accepted
+
+
+def extent(token: Token) -> tuple[int, int]:
+    """Where it starts and ends, in characters of the condition."""
+    if token.start_pos is None or token.end_pos is None:
+        raise AssertionError("a token of the lexer has a place")
+    return token.start_pos, token.end_pos
+
+
+def _refused(token: Token, accepted: set[str]) -> str:
+    reason = f"expected {_expected(accepted)}, got {quoted(token)}"
+    if accepted >= VALUES and token.type == "FIELD":
+        return f'{reason}; write text in quotes: "{quoted(token)}"'
+    if accepted >= VALUES and token.type == "NULL":
+        return f"{reason}; write is null or is not null"
+    return reason
+
+
+def _expected(accepted: set[str]) -> str:
+    words = ["a value"] if accepted >= VALUES else []
+    rest = accepted - VALUES if words else accepted
+    # In the order of the table, the end last.
+    words += [word for name, word in IN_WORDS.items() if name in rest and name != "$END"]
+    words += sorted(f'"{name.lower()}"' for name in rest - IN_WORDS.keys())
+    words += [IN_WORDS["$END"]] if "$END" in rest else []
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
