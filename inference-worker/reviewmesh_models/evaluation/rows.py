@@ -93,8 +93,6 @@ def read_dev_rows(data: Path, tasks: Mapping[str, Task]) -> DevRows:
 def language_rows() -> list[Row]:
     """Short reviews in other languages, written for this project."""
     file = resources.files("reviewmesh_models.evaluation") / "languages.jsonl"
-    if file.suffix == ".gz":
-        return parse_rows(gzip.decompress(file.read_bytes()).decode("utf-8"))
     return parse_rows(file.read_text(encoding="utf-8"))
 
 

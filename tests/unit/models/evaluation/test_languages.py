@@ -13,6 +13,7 @@ from reviewmesh_models.evaluation.languages import (
     of_all_languages,
     translated_measures,
 )
+from reviewmesh_models.evaluation.predictions import Outcome
 from reviewmesh_models.evaluation.rows import TRANSLATED_FILE, RowsError, read_dev_rows
 from reviewmesh_worker.engines.interface import (
     Entity,
@@ -78,7 +79,9 @@ def test_names_are_scored_in_each_language_and_a_failure_finds_none() -> None:
     row = {"text": "Anna", "entities": [name], "labels_annotated": ["person"], "source": "own"}
     rows = [{**row, "language": "de"}, {**row, "language": "sv"}]
     found = NerOutput((Entity(0, 4, "Anna", "person", 0.9),))
-    outcomes = {NER: [found, ItemFailure("TOO_LONG", "no", retryable=False)]}
+    outcomes: dict[str, list[Outcome]] = {
+        NER: [found, ItemFailure("TOO_LONG", "no", retryable=False)]
+    }
     together = of_all_languages(entity_measures(rows, outcomes, TASKS), rows)
     assert together["ner.languages_mean_span_f1"].value == pytest.approx(0.5)
     assert together["ner.languages_worst_span_f1"].value == 0
