@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from tests.broker import wait_until
@@ -100,7 +101,7 @@ class ScriptedWorker(WorkerProcess):
 class Driver:
     """The mesh's client; remembers every answer under the offset of its item."""
 
-    def __init__(self, addresses: Sequence[str], **options: float) -> None:
+    def __init__(self, addresses: Sequence[str], **options: float | FallbackPlan) -> None:
         self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
         self.answers: dict[int, list[Answer]] = {}
         self.submitted = 0
@@ -112,12 +113,17 @@ class Driver:
         trace: str | None = None,
         token: object = "t",
         partition: int = 0,
+        business_id: str | None = None,
+        accepted_s: float | None = None,
     ) -> None:
         first = self.submitted
         self.submitted += len(texts)
+        accepted_s = time.time() if accepted_s is None else accepted_s
         self.client.submit(
             [
-                WorkItem(token, partition, first + index, text, "en", trace)
+                WorkItem(
+                    token, partition, first + index, text, "en", trace, business_id, accepted_s
+                )
                 for index, text in enumerate(texts)
             ]
         )

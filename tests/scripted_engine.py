@@ -2,7 +2,9 @@
 
 It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
 `delay_ms`, `load_ms` for its start, `poison`: substrings whose texts make a whole batch raise,
-`held`: substrings whose texts wait while it names them, and `dead`: whether the engine has died.
+`held`: substrings whose texts wait while it names them, `dead`: whether the engine has died,
+`failing`: whether every text gets an error that may pass, `label`: that of the names it finds, and
+`heard`: a file that every text is written to, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -82,11 +84,19 @@ class ScriptedEngine:
     ) -> Sequence[Answer]:
         assert self._batcher is not None
         self.check()
+        script = self._script()
+        if (heard := script.get("heard")) is not None:
+            with open(str(heard), "a") as file:  # noqa: ASYNC230 - it is short, and whole lines
+                file.writelines(json.dumps(text) + "\n" for text in texts)
+        if script.get("failing"):
+            return [Answer(ItemFailure("UNAVAILABLE", "as scripted", retryable=True))] * len(texts)
         while _named(self._script(), "held", texts):  # noqa: ASYNC110 - a file wakes nobody
             await asyncio.sleep(0.01)
+        label = str(script.get("label", "organization"))
         read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
-            Answer(text if isinstance(text, ItemFailure) else answer(task, text)) for text in read
+            Answer(text if isinstance(text, ItemFailure) else answer(task, text, label))
+            for text in read
         ]
 
     def check(self) -> None:
@@ -112,12 +122,12 @@ def _named(script: Mapping[str, object], entry: str, texts: Sequence[str]) -> li
     return [text for text in texts if any(word in text for word in words)]
 
 
-def answer(task: str, text: str) -> TaskOutput:
+def answer(task: str, text: str, label: str = "organization") -> TaskOutput:
     """What the scripted engine says of a text."""
     if task == "ner":
         return NerOutput(
             tuple(
-                Entity(match.start(), match.end(), match.group(), "organization", 0.9)
+                Entity(match.start(), match.end(), match.group(), label, 0.9)
                 for match in WORD.finditer(text)
             )
         )

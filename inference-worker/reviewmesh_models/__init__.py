@@ -1,4 +1,4 @@
-"""Training, evaluation and the registry's commands: what is done with packages offline.
+"""Offline work on packages: training, evaluation, and the commands of the registry.
 
 It uses `reviewmesh_worker`; a serving image leaves it out.
 """

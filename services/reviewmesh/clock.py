@@ -1,11 +1,11 @@
-"""Time as an argument: services ask a clock, tests give their own."""
+"""Clocks as arguments: tests pass their own."""
 
 from __future__ import annotations
 
 import time
 from typing import Protocol
 
-# The last millisecond of the year 9999, the last one that Python can show.
+# The last millisecond of the year 9999, the last that Python can represent.
 LAST_MS = 253_402_300_799_999
 
 
@@ -24,10 +24,10 @@ def milliseconds(seconds: float) -> int:
 
 
 def plausible_ms(timestamp_ms: int) -> bool:
-    """Whether it is from 1970 to 9999, so that every reader of the mesh's records can show it."""
+    """Whether it is between 1970 and 9999, so that every reader can represent it."""
     return 0 <= timestamp_ms <= LAST_MS
 
 
 def bounded_ms(timestamp_ms: int) -> int:
-    """The nearest that is plausible: a producer gives its records any timestamp it likes."""
+    """The nearest plausible time: producers may set any timestamp."""
     return min(max(timestamp_ms, 0), LAST_MS)

@@ -96,6 +96,30 @@ INFERENCE_WAITING = Gauge(
 WORKERS_SERVING = Gauge(
     "reviewmesh_workers_serving", "Inference workers that this process sends calls to.", ["task"]
 )
+FALLBACK_WORKERS_SERVING = Gauge(
+    "reviewmesh_fallback_workers_serving",
+    "Fallback workers that this process would send calls to, by the region they are in.",
+    ["task", "region"],
+)
+NAMES_WORKERS_SERVING = Gauge(
+    "reviewmesh_names_workers_serving",
+    "Workers of the mesh that find the names to mask in what leaves for a task's fallback.",
+    ["task"],
+)
+CALLS = Counter(
+    "reviewmesh_inference_calls_total",
+    "Calls sent to workers. primary: the task's own; fallback: the fallback's; names: those that "
+    "find the names to mask.",
+    ["task", "route"],
+)
+HELD_BACK = Gauge(
+    "reviewmesh_reviews_held_back",
+    "Reviews that wait although the fallback would be taken for them. forbidden: the policy lets "
+    "nothing of their business leave; no_worker: no fallback worker serves in a region that is "
+    "allowed; no_names: names are to be masked, and no worker finds them; failed: the fallback "
+    "failed on them and is tried again later.",
+    ["task", "reason"],
+)
 RETRIES = Counter(
     "reviewmesh_inference_retries_total", "Calls to workers that were repeated.", ["task"]
 )
@@ -157,7 +181,7 @@ INSIGHTS_WINDOWS = Gauge(
 
 
 def start_at_zero(service: str, stage: str) -> None:
-    """A counter that appears with its first event hides that event from rate() and increase()."""
+    """Pre-create labels, so that rate() and increase() see the first increment."""
     PRODUCERS_RECOVERED.labels(service)
     TRANSACTIONS_ABORTED.labels(service)
     REOPENED.labels(service)

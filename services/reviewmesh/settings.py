@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Any, Self
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     FilePath,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
@@ -21,7 +23,7 @@ from reviewmesh_kit.settings import Names, ProcessSettings, Section, variable
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 
-# The promise rests on these: another value would lose or repeat records, or let replicas fence
+# Exactly-once depends on these: other values would lose or repeat records, or let replicas fence
 # each other.
 SET_BY_THE_MESH = frozenset(
     {
@@ -39,14 +41,14 @@ SET_BY_THE_MESH = frozenset(
     }
 )
 
-# In the names of librdkafka's options that hold a secret.
+# Parts of the names of librdkafka options that hold a secret.
 SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
 
 
 class KafkaSettings(BaseModel):
     """librdkafka's own options, dots written as underscores; SASL and TLS included.
 
-    Any of them may be a secret, so none but the address is ever shown.
+    Any of them may be a secret, so only the address is ever printed.
     """
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
@@ -66,14 +68,14 @@ class KafkaSettings(BaseModel):
         return self
 
     def as_librdkafka(self) -> dict[str, str]:
-        """The options under librdkafka's names, in clear: never log them."""
+        """The options under librdkafka's names, with secrets: never log them."""
         options = {"bootstrap.servers": self.bootstrap_servers}
         for name, value in self.__pydantic_extra__.items():
             options[name.replace("_", ".")] = value.get_secret_value()
         return options
 
     def secrets(self) -> list[str]:
-        """The values that no message may contain."""
+        """The values that must not appear in any message."""
         return [
             value.get_secret_value()
             for name, value in self.__pydantic_extra__.items()
@@ -143,7 +145,7 @@ class RegistrySettings(Section):
         return self
 
     def ssl_context(self) -> ssl.SSLContext | bool:
-        """True means what the system, or SSL_CERT_FILE, trusts."""
+        """True: the authorities that the system, or SSL_CERT_FILE, trusts."""
         if self.ssl_ca_location is None and self.ssl_certificate_location is None:
             return True
         if self.ssl_ca_location is None:
@@ -182,6 +184,56 @@ class WorkersSettings(Section):
         description="Workers of the task sentiment: host:port, several separated by commas; every "
         "address that a name resolves to is used.",
     )
+
+
+class WrongSetting(ValueError):
+    """What only the service that uses a setting can tell; names the setting."""
+
+
+ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")
+
+
+class FallbacksSettings(Section):
+    """Workers that answer while a task's own do not, each as REGION@HOST:PORT."""
+
+    ner: Names = Field(
+        default=(),
+        description="Fallback workers of the task ner: REGION@HOST:PORT, where REGION is where the "
+        "texts go in the end, as in the policy.",
+    )
+    topic: Names = Field(default=(), description="Fallback workers of the task topic.")
+    sentiment: Names = Field(default=(), description="Fallback workers of the task sentiment.")
+    after_s: float = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds without any worker of a task after which its fallback is taken.",
+    )
+    spill_s: float = Field(
+        default=600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds since a review was accepted after which the fallback is taken for it, "
+        "if it still waits for room at a worker.",
+    )
+
+    @field_validator("ner", "topic", "sentiment")
+    @classmethod
+    def _each_says_where_it_is(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            if not ENDPOINT.fullmatch(endpoint):
+                raise ValueError(
+                    f"expected REGION@HOST:PORT, such as eu@10.0.0.7:50051, got {endpoint}"
+                )
+        return endpoints
+
+    def by_region(self, task: str) -> dict[str, tuple[str, ...]]:
+        """The addresses of a task's fallback workers."""
+        regions: dict[str, tuple[str, ...]] = {}
+        for endpoint in getattr(self, task):
+            region, _, address = endpoint.partition("@")
+            regions[region] = (*regions.get(region, ()), address)
+        return regions
 
 
 class IntakeSettings(Section):
@@ -234,7 +286,7 @@ class JoinSettings(Section):
 
 
 class LagSettings(Section):
-    """Groups watched beside the mesh's own, on the mesh's topics."""
+    """Groups watched in addition to the mesh's own, on the mesh's topics."""
 
     groups: Names = Field(
         default=(), description="Consumer groups to watch in addition to those of the mesh."
@@ -257,6 +309,7 @@ class Settings(ProcessSettings):
     kafka: KafkaSettings = KafkaSettings()
     registry: RegistrySettings = RegistrySettings()
     workers: WorkersSettings = WorkersSettings()
+    fallbacks: FallbacksSettings = FallbacksSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
     lag: LagSettings = LagSettings()
@@ -274,6 +327,12 @@ class Settings(ProcessSettings):
         pattern=NAME_PATTERN,
         description="Name of this replica: the same after a restart, different between the "
         "replicas of a service. It is part of the transactional id and of the group membership.",
+    )
+    policy: FilePath | None = Field(
+        default=None,
+        description="Policy that says whose reviews may leave for fallback workers, for which "
+        "regions, and what is masked first: docs/routes.md. Without it nothing leaves. Read at "
+        "the start of the enrichers.",
     )
     grace_s: float = Field(
         default=20,

@@ -1,2 +1,2 @@
-"""What every process of the project is built with, services and workers alike: settings from the
-environment, logs, HTTP endpoints, exit codes. It knows nothing of Kafka and nothing of models."""
+"""Shared by services and workers: settings from the environment, logs, HTTP endpoints, exit codes.
+Independent of Kafka and of models."""

@@ -1,7 +1,8 @@
-"""The names in the environment that some part of the project reads: another one is a mistake.
+"""The environment variables that some part of the project reads; any other REVIEWMESH_* is an
+error.
 
-One environment may serve all processes (compose, a pod's config map), so each of them must know
-what is meant for the others.
+Processes may share one environment (compose, a pod's config map), so each has to know the variables
+of the others.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import re
 from collections.abc import Iterable
 
 PREFIX = "REVIEWMESH_"
-# Each with names of its own behind `__`.
+# Each with settings of its own after `__`.
 SECTIONS = frozenset(
     {
+        "FALLBACKS",
         "HTTP",
         "INSIGHTS",
         "INTAKE",
@@ -35,6 +37,7 @@ NAMES = frozenset(
         "FUZZ_RECORDS",
         "GRACE_S",
         "LOCAL_STACK",
+        "POLICY",
         "PREFIX",
         "SLOT",
         "STATE_DIR",
@@ -42,13 +45,13 @@ NAMES = frozenset(
         "VLLM_CAUSES",
     }
 )
-# Kubernetes tells every container of a namespace where its services are: one that is named
-# reviewmesh-intake gives REVIEWMESH_INTAKE_SERVICE_HOST and so on.
+# Kubernetes sets variables for every service of a namespace: for one named reviewmesh-intake,
+# REVIEWMESH_INTAKE_SERVICE_HOST and so on.
 OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 
 
 def unknown_settings(names: Iterable[str]) -> list[str]:
-    """A line for each name of ours that nothing reads, with the one that may have been meant."""
+    """A message for each REVIEWMESH_* variable that nothing reads, with the closest known one."""
     problems = []
     for name in sorted(names):
         rest = name.upper().removeprefix(PREFIX)

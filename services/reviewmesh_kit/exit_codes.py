@@ -1,4 +1,4 @@
-"""How a process ends, in one number."""
+"""Exit codes of processes and commands."""
 
 from __future__ import annotations
 

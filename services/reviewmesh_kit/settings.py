@@ -1,4 +1,4 @@
-"""Settings from REVIEWMESH_* and nothing else. A name that nothing reads is refused."""
+"""Settings, only from REVIEWMESH_* variables. Unknown names are an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def variable(*path: str) -> str:
 
 
 class Section(BaseModel):
-    """A part of the settings that knows all its names, so that a misspelt one is noticed."""
+    """A section of the settings. Unknown names are an error, so misspelt ones are noticed."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -63,7 +63,7 @@ class HttpSettings(Section):
 
 
 class ProcessSettings(BaseSettings):
-    """What the settings of every process share."""
+    """The settings that every process has."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
@@ -80,7 +80,7 @@ class ProcessSettings(BaseSettings):
 
 
 def problems(error: ValidationError | SettingsError) -> list[str]:
-    """A line for each setting that is wrong, under its name and without its value."""
+    """A message for each invalid setting, with its name and without its value."""
     if isinstance(error, ValidationError):
         return [
             _problem(problem["type"], [str(part) for part in problem["loc"]], problem["msg"])

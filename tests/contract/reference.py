@@ -41,6 +41,7 @@ READ_BY = {
     "log": "every service and worker",
     "http": "every service and worker",
     "workers": "the enrichers",
+    "fallbacks": "the enrichers",
     "intake": "intake",
     "join": "the joiner",
     "lag": "the lag service and `reviewmesh lag`",

@@ -335,13 +335,14 @@ def test_a_killed_worker_is_waited_for_by_name_and_used_again(
     driver.submit(texts(64))
     soon(lambda: worker.in_flight() > 0, "calls are in flight")
     worker.process.kill()
-    soon(lambda: driver.client.missing() != "", "the client misses its worker")
-    assert f"no worker for task ner reachable at {worker.address} (UN" in driver.client.missing()
+    soon(lambda: driver.client.waiting_for() != "", "the client misses its worker")
+    missing = f"no worker for task ner reachable at {worker.address} (UN"
+    assert missing in driver.client.waiting_for()
     worker.script()
     worker.start()
     answers = driver.wait()
     assert all(answer.output is not None for answer in answers)
-    assert driver.client.missing() == ""
+    assert driver.client.waiting_for() == ""
 
 
 def test_an_idle_client_notices_that_its_worker_has_gone(
@@ -350,11 +351,11 @@ def test_an_idle_client_notices_that_its_worker_has_gone(
     monkeypatch.setattr(pool, "CHECK_EVERY_S", 0.2)
     monkeypatch.setattr(pool, "CHECK_TIMEOUT_S", 0.5)
     driver = drive(worker)
-    soon(lambda: driver.client.missing() == "", "the worker is found")
+    soon(lambda: driver.client.waiting_for() == "", "the worker is found")
     worker.process.signal(signal.SIGSTOP)
-    soon(lambda: worker.address in driver.client.missing(), "a worker that hangs is missed")
+    soon(lambda: worker.address in driver.client.waiting_for(), "a worker that hangs is missed")
     worker.process.signal(signal.SIGCONT)
-    soon(lambda: driver.client.missing() == "", "it is found again")
+    soon(lambda: driver.client.waiting_for() == "", "it is found again")
 
 
 def test_a_new_replica_gets_traffic_while_the_others_are_busy(

@@ -314,8 +314,8 @@ def test_a_text_that_cannot_be_sent_fails_alone(
 
 def test_an_address_that_is_none_is_named_with_what_is_expected(drive: DriverFactory) -> None:
     driver = drive("worker-without-port", "no-such-host.invalid:50051")
-    soon(lambda: ".invalid:50051 (" in driver.client.missing(), "both addresses are named")
-    missing = driver.client.missing()
+    soon(lambda: ".invalid:50051 (" in driver.client.waiting_for(), "both addresses are named")
+    missing = driver.client.waiting_for()
     assert "worker-without-port (expected host:port in REVIEWMESH_WORKERS__NER)" in missing
 
 

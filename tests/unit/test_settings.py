@@ -199,3 +199,20 @@ def test_an_error_holds_no_value() -> None:
     with pytest.raises(ValidationError) as caught:
         KafkaSettings(**values)
     assert SECRET not in str(caught.value)
+
+
+# -- fallbacks -------------------------------------------------------------------------------
+
+
+def test_fallback_workers_are_told_apart_by_region(environment: Environment) -> None:
+    found = environment(FALLBACKS__TOPIC="eu@a:1, us@[::1]:2,eu@b:3").fallbacks
+    assert found.by_region("topic") == {"eu": ("a:1", "b:3"), "us": ("[::1]:2",)}
+    assert found.by_region("ner") == {}
+
+
+@pytest.mark.parametrize("value", ["a:1", "eu@a", "@a:1", "EU@a:1", "eu@:1 eu@b:1"])
+def test_a_fallback_worker_without_its_region_is_refused(
+    environment: Environment, value: str
+) -> None:
+    told = problems(environment, FALLBACKS__TOPIC=value)
+    assert told.startswith("REVIEWMESH_FALLBACKS__TOPIC: expected REGION@HOST:PORT")

@@ -1,6 +1,6 @@
-"""`reviewmesh-models`: train, evaluate, compare, register and promote packages.
+"""`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages.
 
-Needs the extras `worker` and `cli`; `train` needs `training` as well.
+Needs the extras `worker` and `cli`; `label` needs `labelling` as well, `train` needs `training`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from __future__ import annotations
 import typer
 
 from reviewmesh_models.cli import evaluation_commands as evaluation
+from reviewmesh_models.cli import labelling_commands as labelling
 from reviewmesh_models.cli import registry_commands as registry
 from reviewmesh_models.cli.training_command import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
+app.command()(labelling.label)
+app.command()(labelling.adjudicate)
+app.command()(labelling.agreement)
 app.command()(train)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.gate)

@@ -1,4 +1,4 @@
-"""What the commands of `reviewmesh-models` share: options, exit codes and how they end."""
+"""Shared by the commands of `reviewmesh-models`: options, exit codes, error messages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+
+from reviewmesh_kit.printable import plain_lines
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -21,10 +23,11 @@ RegistryFolder = Annotated[
 
 
 def complain(message: str) -> None:
-    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+    # A provider's or a file's words may be among it.
+    Console(stderr=True).print(plain_lines(message), style="red", markup=False, soft_wrap=True)
 
 
 def ended(code: int, message: str) -> typer.Exit:
-    """To be raised: what was expected and what to do, in place of a traceback."""
+    """An exit to raise, with a message instead of a traceback."""
     complain(message)
     return typer.Exit(code)

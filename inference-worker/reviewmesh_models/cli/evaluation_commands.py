@@ -51,7 +51,7 @@ AgainstOption = Annotated[
 
 @dataclass(frozen=True)
 class LocalPackages:
-    """Where packages are found and how they are served here, as a worker would do it."""
+    """Finds packages and opens engines for them, as a worker does."""
 
     settings: Settings
     tasks: Mapping[str, Task]
@@ -82,7 +82,7 @@ class LocalPackages:
         return package
 
     def rivals(self, package: Package, against: str | None) -> dict[str, Package | None]:
-        """By task of the package, what it is to be compared with."""
+        """By task of the package, the package to compare it with."""
         fitting = package.fitting(self.tasks)
         if against is not None:
             rival = self.package(against)
@@ -117,7 +117,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
-    with _refusing(), _progress() as step:
+    with _refusing(), progress() as step:
         here = LocalPackages.of(registry)
         asked = here.package(package)
         rivals = {
@@ -184,7 +184,7 @@ def compare(
     ] = None,
 ) -> None:
     """Ask two packages, or one on two engines, about the same reviews: where do they differ?"""
-    with _refusing(), _progress() as step:
+    with _refusing(), progress() as step:
         here = LocalPackages.of(registry)
         texts = [row["text"] for row in read_rows(data / REVIEWS_FILE)]
         comparison = compare_engines(
@@ -201,20 +201,20 @@ def compare(
 
 
 def _command() -> str:
-    """As it was given, without where things lie on this machine."""
+    """The command as given, without paths of this machine."""
     words = (Path(word).name if Path(word).exists() else word for word in sys.argv)
     return shlex.join(words)
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Exits with what was expected and what to do, in place of a traceback."""
+    """Exits with a message instead of a traceback."""
     try:
         yield
     except ValidationError as error:
         raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
     except (ValueError, EngineLoadError, FileNotFoundError) as error:
-        # What is wrong with a package, a registry, rows, a report or a gate says so itself.
+        # These errors have messages that say what to do.
         raise ended(WRONG_USAGE, str(error)) from error
     except OSError as error:
         raise ended(FAILED, str(error)) from error
@@ -223,7 +223,7 @@ def _refusing() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Step]:
+def progress() -> Iterator[Step]:
     """A bar for each step, on standard error."""
     bars = Progress(
         TextColumn("{task.description}"),

@@ -166,7 +166,7 @@ def _entries(aliases: Aliases) -> Iterator[tuple[str, Entry]]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Exits with what is off and what to do, in place of a traceback."""
+    """Exits with a message instead of a traceback."""
     try:
         yield
     except NotPassed as error:

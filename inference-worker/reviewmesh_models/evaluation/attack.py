@@ -1,4 +1,4 @@
-"""How a package answers to hostile texts."""
+"""A package's answers to hostile texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import Task
 
 FLIPPED_TASKS: Final = (SENTIMENT, TOPIC)
-"""Tasks whose answer to a hostile text can be held against that to the review alone."""
+"""Tasks whose answer to a hostile text can be compared with that to the original review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,9 @@ async def attack(
 
 
 def flips_of(attack: Attack, task: str, family: str | None = None) -> Measure:
-    """How often an answer is another one than to the review alone; failures are not answers.
+    """How often an answer differs from that to the original review; failures do not count.
 
-    Of a family, or of all texts that something was added to. A row per review, since its texts flip
-    together.
+    Of a family, or of all hostile texts. A row per review, since its texts flip together.
     """
     parts = np.zeros((attack.reviews, 2))
     for text, predicted in zip(attack.texts, attack.attacked[task], strict=True):
@@ -95,7 +94,8 @@ def families_of(attack: Attack) -> dict[str, Family]:
 
 
 def _reached(attack: Attack, task: str, family: str) -> Measure:
-    """How often an answer has what the text asks for, and had it not without the attack."""
+    """How often an answer has the label that the attack asks for, and the original answer has
+    not."""
     parts = np.zeros((attack.reviews, 2))
     for text, predicted in zip(attack.texts, attack.attacked[task], strict=True):
         wish = _wish(text, task)

@@ -1,8 +1,8 @@
-"""How sure a score is: 95 % intervals from resampled rows.
+"""95 % intervals of scores, from resampled rows.
 
-The percentile bootstrap (Efron & Tibshirani, 1993): rows are drawn anew with replacement, as many
-as there are, and the score is taken of each draw. Two packages are compared on the same draws, so
-that what a row makes easy or hard for both falls out of their difference.
+The percentile bootstrap (Efron & Tibshirani, 1993): rows are resampled with replacement, as many as
+there are, and the score of each sample is computed. Two packages are compared on the same samples,
+so that the difficulty of a row for both cancels out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def score_of(measure: Measure) -> Score:
 
 
 def difference_of(ours: Measure, theirs: Measure) -> Difference:
-    """Ours less theirs, of scores of the same rows in the same order."""
+    """Our score minus theirs, for the same rows in the same order."""
     if len(ours.parts) != len(theirs.parts):
         raise ValueError(
             f"expected scores of the same rows, got {len(ours.parts)} and {len(theirs.parts)}"
@@ -47,7 +47,8 @@ def percentile_of(samples: NDArray[np.float64], percentile: float) -> Score:
 
 
 def _drawn(measure: Measure) -> Drawn:
-    """The score of each draw. Single precision: half the memory, and no interval sees it."""
+    """The score of each sample. Single precision halves the memory and does not affect
+    intervals."""
     sums = _weights(len(measure.parts)) @ measure.parts.astype(np.float32)
     return measure.of_sums(sums.astype(np.float64))
 

@@ -1,4 +1,4 @@
-"""Where two packages, or one on two engines, answer the same texts differently."""
+"""Finds texts that two packages, or one package on two engines, answer differently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class Disagreement(_Part):
-    """A text that two packages answer differently, with the scores of what they say."""
+    """A text that two packages answer differently, with the scores of their answers."""
 
     text: int
     """Its number, from 1."""
@@ -35,7 +35,7 @@ class Compared(_Part):
     same: float
     """Share of the texts with the same sentiment, the same topics and polarities, or spans."""
     largest_gap: float
-    """Between the scores of what both say, of all texts."""
+    """The largest difference of scores where both give the same answer."""
     disagreements: list[Disagreement]
 
 

@@ -18,11 +18,11 @@ ScoreName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$")]
 
 
 class GateError(ValueError):
-    """No gate in a file; the message says what is off."""
+    """An invalid gate file; the message says what is wrong."""
 
 
 class Gate(BaseModel):
-    """Rules by the name of the score that they are of; see gate.yaml."""
+    """Rules by the name of their score; see gate.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class Gate(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, and what the package has to show for it."""
+    """One rule, and the package's score."""
 
     name: str
     wanted: str

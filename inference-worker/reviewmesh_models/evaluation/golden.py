@@ -1,4 +1,4 @@
-"""Answers to a task's golden rows: hard cases in several languages, and texts that ask for one."""
+"""Scores golden rows: hard cases in several languages, and texts that ask for a label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ InWords = frozenset[str]
 
 
 def golden_texts(task: Task) -> list[str]:
-    """All texts to ask about: each row's own, then the text without its injection."""
+    """All texts to predict: each row's own, then the text without its injection."""
     return [row["text"] for row in task.golden] + [row["clean"] for row in _injected(task)]
 
 

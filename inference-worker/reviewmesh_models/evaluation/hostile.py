@@ -1,9 +1,8 @@
-"""Reviews that were written against a model, made of real ones.
+"""Hostile texts, made of real reviews.
 
-What is added may not move the answer: an attacker asks for a label, forges the answer or a turn of
-the conversation, hides characters in the text, or makes it as long as intake takes. How often the
-answer is another one than that to the review alone is the flip rate. Half a surrogate pair is not
-among them: neither Avro nor protobuf carries it.
+An attack asks for a label, forges the answer or a turn of the conversation, hides characters in the
+text, or makes it as long as intake accepts. The flip rate is how often the answer differs from that
+to the original review. Lone surrogates are not included: neither Avro nor protobuf can encode them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ HUGE_CODE_POINTS: Final = 99_000
 _REVIEWS: Final = 200
 _HUGE_REVIEWS: Final = 2
 NOTHING_ADDED: Final = "nothing_added"
-"""The family of texts that say what the review says: what flips here, the engine does by itself."""
+"""The family of texts with unchanged meaning: its flips are the engine's own variation."""
 _TEMPLATES_EACH: Final = 3
 """Templates of a family that a review is put into; the next review takes the next ones."""
 
@@ -56,7 +55,7 @@ _HUGE: Final[Sequence[_Make]] = (
 class HostileText:
     family: str
     review: int
-    """Which of the reviews it is made of."""
+    """Index of its review."""
     text: str
     label: str | None = None
     """The sentiment that it asks for, if any."""

@@ -1,4 +1,4 @@
-"""Plots as SVG, to stand in a page that loads nothing."""
+"""Plots as SVG, for a page without external files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def confusion(of: Confusion, no_answer: str) -> str:
 
 
 def calibration(bins: Sequence[Bin]) -> str:
-    """How often answers are right against what they were stated with; the diagonal is honest."""
+    """Accuracy of answers by their probability; the diagonal is perfect calibration."""
     size = _SIDE + 2 * _MARGIN
     most = max((one.answers for one in bins), default=1)
 

@@ -17,7 +17,7 @@ IN_FLIGHT: Final = 512
 """Texts in the engine at once, each for all its tasks."""
 _ATTEMPTS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
-"""Twice as long after each attempt: an engine that is full has six seconds to make room."""
+"""Doubled after each attempt: a full engine has six seconds to make room."""
 
 Outcome = TaskOutput | ItemFailure
 Answered = Callable[[int], None]

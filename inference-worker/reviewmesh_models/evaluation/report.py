@@ -1,4 +1,4 @@
-"""What an evaluation found, as the file `evaluation.json` holds it."""
+"""The result of an evaluation, as in `evaluation.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE_FILE: Final = "evaluation.html"
 
 
 class ReportError(ValueError):
-    """No report, or not one of this version; the message says what to do."""
+    """A missing report, or one of another version; the message says what to do."""
 
 
 class _Part(BaseModel):
@@ -29,7 +29,8 @@ class Score(_Part):
 
 
 class Difference(_Part):
-    """Of two packages on the same rows, ours less theirs, with its 95 % interval."""
+    """Difference of two packages' scores on the same rows, ours minus theirs, with 95 %
+    interval."""
 
     value: float
     low: float
@@ -37,7 +38,7 @@ class Difference(_Part):
 
 
 class PackageName(_Part):
-    """Which package was asked, through which engine."""
+    """Which package was evaluated, through which engine."""
 
     name: str
     version: str
@@ -66,7 +67,7 @@ class LabelScores(_Part):
 
 
 class Bin(_Part):
-    """Answers that were stated with about the same probability."""
+    """Answers with about the same probability."""
 
     stated: float
     """Mean probability."""
@@ -77,20 +78,20 @@ class Bin(_Part):
 
 class Confusion(_Part):
     labels: list[str]
-    """As they are in the rows; what is said has one more column, for no answer."""
+    """The labels of the rows; predictions have one more column, for no answer."""
     counts: list[list[int]]
 
 
 class Family(_Part):
-    """One kind of hostile text, all of them asked of every task."""
+    """One family of hostile texts, predicted for every task."""
 
     texts: int
     failed: int
     """Answers that were a typed failure in place of an output."""
     flips: dict[str, Score]
-    """By task: how often the answer is another than without."""
+    """By task: how often the answer differs from that to the original review."""
     reached: dict[str, Score]
-    """By task: how often the answer holds what the text asks for, of the texts that ask."""
+    """By task: how often the answer has the label that the text asks for."""
 
 
 class GoldenMiss(_Part):
@@ -106,12 +107,12 @@ class Golden(_Part):
     right: int
     injections: int
     held: int
-    """Injections under which the answer stayed what it is without."""
+    """Injections that did not change the answer."""
     missed: list[GoldenMiss]
 
 
 class Speed(_Part):
-    """On the machine that evaluated, all tasks asked together."""
+    """On the evaluating machine, all tasks together."""
 
     reviews_per_s: Score
     in_flight: int
@@ -121,7 +122,7 @@ class Speed(_Part):
 
 
 class Against(_Part):
-    """How the package does against another one on the same rows, in the tasks that both serve."""
+    """Comparison with another package on the same rows, for the tasks that both serve."""
 
     package: PackageName
     scores: dict[str, Score]
@@ -139,7 +140,7 @@ class Report(_Part):
     scores: dict[str, Score]
     """By `<task>.<score>`; see `measures`."""
     baselines: dict[str, float]
-    """The same scores for one that always says what is commonest."""
+    """The same scores for always answering the most common label."""
     labels: dict[str, dict[str, LabelScores]]
     confusion: Confusion | None
     calibration: dict[str, list[Bin]]

@@ -1,4 +1,4 @@
-"""Labelled rows as JSON lines, and whether they are rows of the tasks at hand."""
+"""Labelled rows as JSON lines, checked against the tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LANGUAGES_FILE: Final = "ner_multilingual_dev.jsonl.gz"
 
 
 class RowsError(ValueError):
-    """Rows that cannot be scored; the message names the file, the row and what is off."""
+    """Rows that cannot be scored; the message names the file, the row and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def parse_rows(lines: str) -> list[Row]:
-    # Not splitlines(): it would cut at separators that stand inside a text.
+    # Not splitlines(): it would split at separators inside of a text.
     return [json.loads(line) for line in lines.split("\n") if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""What is trained and how: one YAML file for every kind of model, checked before work begins."""
+"""The config of a training: one YAML file for every kind of model, checked first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 class ConfigError(ValueError):
-    """A config that cannot be trained from; the message says what is off."""
+    """An invalid config; the message says what is wrong."""
 
 
 class _Part(BaseModel):
@@ -49,12 +49,12 @@ class _Training(_Part):
     """The package's name."""
     version: _Version
     license: _Words
-    """Of the weights that come out: what the base and the data allow."""
+    """Licence of the trained weights, as the base and the data allow."""
     data_licenses: DataLicenses = DataLicenses()
     seed: int = 7
     epochs: _Count
     checkpoint_steps: _Count = 200
-    """Optimizer steps between two checkpoints: what a kill costs at most."""
+    """Optimizer steps between two checkpoints, which an interruption may lose."""
 
 
 class PackedFile(_Part):
@@ -134,7 +134,7 @@ class Scratch(_Part):
     inner: _Count
     initializer: _Rate
     """Standard deviation of the random weights. Gemma's own, 0.02, is for models far wider: with it
-    a narrow one takes long to leave the commonest answer."""
+    a narrow one takes long to learn more than the most common answer."""
     copying_steps: Annotated[int, Field(ge=0)]
     """Steps that teach to copy random tokens, before any labelled row; see `causal.copying`."""
 
@@ -168,10 +168,11 @@ class CausalConfig(_Training):
     """Tokens of a pack of reviews, and so of the longest prompt with its answer."""
     packs_per_step: _Count
     learning_rate: _Rate
-    """Peak; warm-up, then half a cosine down to nothing."""
+    """Peak; linear warm-up, then cosine decay to zero."""
     dtype: Literal["float32", "bfloat16"]
     gradient_checkpointing: bool = False
-    """Activations are computed anew on the way back instead of kept: slower, far less memory."""
+    """Gradient checkpointing: activations are recomputed in the backward pass. Slower, less
+    memory."""
 
     @model_validator(mode="after")
     def _one_beginning(self) -> CausalConfig:

@@ -17,7 +17,7 @@ class Curves:
 
 
 def plot_curves(curves: Curves, title: str, file: Path) -> None:
-    # Here, since it takes a second: only who plots waits for it.
+    # Imported here, since the import takes a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""Fits of few numbers to few held-out rows, for every kind of model.
+"""Fits calibrations to few held-out rows, for every kind of model.
 
-The rows are few, so every number is drawn towards what holds without them: a bias of nothing, one
-threshold for all topics, and a gain must hold at the neighbouring settings as well.
+Since the rows are few, every value is shrunk towards a prior (no bias, one threshold for all
+topics), and a gain must hold at neighbouring values as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 TEMPERATURES: Final = np.linspace(0.6, 2.0, 57)
 BIASES: Final = np.linspace(-0.6, 0.9, 16)
 COST_OF_BIAS: Final = 0.01
-"""What a bias of one must gain in score to be worth more than none."""
+"""The gain in score that a bias of 1 needs, to be better than none."""
 _THRESHOLDS: Final = np.linspace(0.2, 0.7, 51)
 _TOPIC_PRIOR: Final = 300.0
 """A topic with so many held-out rows goes half way from the common threshold to its own best."""
@@ -64,7 +64,7 @@ def fit_bias(logprobs: NDArray[np.float64], gold: NDArray[np.int64]) -> NDArray[
 
 
 def fit_temperature(logprobs: NDArray[np.float64], gold: NDArray[np.int64]) -> float:
-    """What to divide log-probabilities by, so that the gold rows surprise least."""
+    """The temperature with the highest likelihood of the gold labels."""
 
     def surprise(temperature: float) -> float:
         scaled = logprobs / temperature

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, lines elsewhere."""
+"""The progress of a training: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The labelled rows of a data folder: read, checked, kept apart from dev rows and held-out rows.
+"""The labelled rows of a data folder: read, checked, and split from dev rows and held-out rows.
 
 Reviews (`reviews_train.jsonl`) have `text`, `topics`, `sentiment`; entity rows (`ner_train.jsonl`)
-have `text`, `entities`, `labels_annotated`, `source`. Rows of the dev files, where they are there,
-are never trained on: a row whose text stands in a dev file too is left out and counted.
+have `text`, `entities`, `labels_annotated`, `source`. Rows of the dev files, if any, are
+never trained on: a row whose text is also in a dev file is left out and counted.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Rows:
 
     learn: list[Row]
     held_out: list[Row]
-    """Neither trained on nor scored: thresholds and temperatures are fitted on them."""
+    """Neither trained on nor scored: used to fit thresholds and temperatures."""
     in_dev: int
-    """How many rows were left out because a dev file holds their text."""
+    """How many rows were left out because their text is in a dev file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def normalised(text: str) -> str:
 
 
 def without_texts_of(rows: Iterable[Row], dev: Collection[Row]) -> list[Row]:
-    """The rows whose text does not stand in the dev rows."""
+    """The rows whose text is not in the dev rows."""
     scored = {normalised(row["text"]) for row in dev}
     return [row for row in rows if normalised(row["text"]) not in scored]
 
@@ -136,7 +136,7 @@ def _read(file: Path) -> list[Row]:
 
 
 def _check(task: Task, row: Row, where: str) -> None:
-    """Raises DataError for a row that the task's answer cannot be made of."""
+    """Raises DataError for a row without an answer of the task."""
     try:
         wrong = _wrong_in(task, row)
     except (KeyError, TypeError) as error:

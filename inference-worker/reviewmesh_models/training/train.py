@@ -30,12 +30,12 @@ _UNSTATED: Final = "not stated"
 def train_package(
     config: TrainingConfig, tasks: Mapping[str, Task], data: Path, output: Path, console: Console
 ) -> None:
-    """Make the package, or go on where a training of the same things was stopped.
+    """Make the package, or resume an interrupted training with the same settings.
 
     Raises ConfigError, DataError, OutputError, ChatError, and FileNotFoundError for a data file.
     """
     _prepare_libraries()
-    # First of all: what is not installed should be known before anything is made.
+    # First, so that a missing package is known before anything is written.
     run = _run_of(config)
     learned = _tasks_of(config, tasks)
     labelled = _labelled(config, data, learned)
@@ -70,9 +70,9 @@ def _labelled(config: TrainingConfig, folder: Path, tasks: Mapping[str, Task]) -
 
 def _prepare_libraries() -> None:
     """Settings that they read when they are first imported."""
-    # Nothing is ever downloaded: a name that is no folder is an error, not an errand.
+    # Nothing is downloaded: a name that is no folder is an error.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # Threads that wait for each other by spinning slow a busy machine down several times over.
+    # Spinning threads slow a busy machine down several times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -82,7 +82,7 @@ def _tasks_of(config: TrainingConfig, tasks: Mapping[str, Task]) -> dict[str, Ta
 
 
 def _run_of(config: TrainingConfig) -> Callable[..., Curves]:
-    # Each kind brings libraries that take seconds to import and that the other does without.
+    # Each kind imports libraries that take seconds and that the other does not need.
     if isinstance(config, CausalConfig):
         from reviewmesh_models.training.causal.run import train_causal
 

@@ -1,4 +1,4 @@
-"""Where a training keeps what it needs to go on after it was stopped, beside what it will make."""
+"""The working folder of a training, beside its output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _WHAT_FILE: Final = "training.json"
 
 
 class OutputError(ValueError):
-    """The output folder, or what a training left beside it, is not what is expected."""
+    """The output folder or the working folder has unexpected content."""
 
 
 class Workplace:
-    """`OUTPUT.training`: checkpoints and the package in the making; gone once it is made.
+    """`OUTPUT.training`: checkpoints and the unfinished package; removed at the end.
 
-    The same command again goes on with what it finds there. `what` is all that decides a training;
-    something else found there is no beginning of it. Raises OutputError.
+    The same command resumes from it. `what` is everything that determines a training: with other
+    content the folder is not resumed from. Raises OutputError.
     """
 
     def __init__(self, output: Path, what: Mapping[str, Any]) -> None:
@@ -43,9 +43,9 @@ class Workplace:
         return self._folder
 
     def finish(self) -> None:
-        """The package takes its place, whole; checkpoints go."""
+        """Move the finished package to its place; remove the checkpoints."""
         for file in self.package.rglob("*"):
-            # Some libraries write for their own user alone; who serves may be another.
+            # Some libraries write files for this user only; a worker may run as another.
             file.chmod(0o755 if file.is_dir() else 0o644)
         if self._output.is_dir():
             self._output.rmdir()

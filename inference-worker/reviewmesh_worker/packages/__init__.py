@@ -1,5 +1,5 @@
 """Model packages: a folder with weights and a manifest, and the registry that says which serves.
 
 `manifest` writes, reads and verifies a package, `registry` keeps packages and the aliases of each
-task: what serves, what may serve next, what served before.
+task: serving, candidate and previous.
 """

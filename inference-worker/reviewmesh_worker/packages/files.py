@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also after a power cut, and a lock between processes."""
+"""Atomic, durable writes of files, and a lock between processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASK_EVERY_S: Final = 0.05
 
 
 class LockTimeout(RuntimeError):
-    """Another process held the lock for all of the time."""
+    """Another process held the lock until the timeout."""
 
 
 @contextmanager
@@ -36,14 +36,14 @@ def locked(file: Path, timeout_s: float) -> Iterator[None]:
 
 
 def replace_file(file: Path, text: str) -> None:
-    """Readers find what the file held before or all of the text."""
+    """Write the file atomically: readers see the old content or all of the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
-            # mkstemp lets nobody else read; a worker may run as another user.
+            # mkstemp creates files for this user only; a worker may run as another one.
             os.fchmod(out.fileno(), 0o644)
             os.fsync(out.fileno())
         os.replace(draft, file)
@@ -63,9 +63,9 @@ def append_line(file: Path, line: str) -> None:
 
 @contextmanager
 def copied(source: Path, parent: Path) -> Iterator[Path]:
-    """A copy of a folder under a name of no meaning, for the caller to rename or to leave behind.
+    """A copy of a folder under a temporary name, for the caller to rename.
 
-    What was not renamed is removed; a process that is killed meanwhile leaves `.incoming-…`.
+    A copy that was not renamed is removed; a killed process leaves `.incoming-…`.
     """
     parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=parent))
@@ -80,7 +80,7 @@ def copied(source: Path, parent: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed into the folder stays there after a power cut."""
+    """Make renames into the folder durable."""
     _sync(folder)
 
 

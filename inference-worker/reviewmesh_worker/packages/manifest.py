@@ -1,7 +1,7 @@
-"""A package of a model: its manifest, and whether the folder holds what the manifest says.
+"""A model package: its manifest, and the check of its files against it.
 
-The manifest names the digest of every other file. What an evaluation found, and the card that tells
-of it, lie beside them and are no part of it: a package is the same before and after it was judged.
+The manifest has the digest of every other file, except those that an evaluation adds: its report
+and the model card are not part of the package's digest.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE, 
 
 Kind = Literal["encoder", "causal"]
 
-# Formats that hold data and nothing that is run when they are read: no pickles, no code.
+# Formats that contain data only: no pickles, no code.
 HARMLESS: Final = frozenset(
     {".json", ".jinja", ".md", ".model", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
 )
 LARGEST_MANIFEST: Final = 4 * 1024 * 1024
 LARGEST_CONFIGURATION: Final = 1024 * 1024
-# Configure nothing, and may be of any size.
+# Vocabularies contain no configuration, and may be of any size.
 VOCABULARIES: Final = frozenset({"tokenizer.json", "vocab.json"})
-# What a configuration of transformers names code with that it would load from the package.
+# Keys with which a configuration of transformers would load code from the package.
 CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines"})
 
 _COPY_ANEW: Final = "copy the package anew from where it was made, or make it anew"
 
 
 class PackageError(ValueError):
-    """A folder is no package that can be used; the message says what is off and what to do."""
+    """A folder is not a usable package; the message says what is wrong and what to do."""
 
 
 def _inside(path: str) -> str:
@@ -210,7 +210,7 @@ def write_manifest(
     languages: Iterable[str] | None = None,
     scores: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Make a package of what lies in the folder. Raises PackageError."""
+    """Make a package of the files in the folder. Raises PackageError."""
     try:
         manifest = Manifest(
             name=name,
@@ -326,7 +326,7 @@ def _check_configuration(file: Path) -> None:
             f"larger may be {_listed(VOCABULARIES)} only"
         )
     try:
-        # The hook sees every object, and a key that stands twice.
+        # The hook sees every object, and duplicate keys.
         json.loads(file.read_bytes(), object_pairs_hook=lambda pairs: keys.update(dict(pairs)))
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{file}: expected JSON, {error}; {_COPY_ANEW}") from error

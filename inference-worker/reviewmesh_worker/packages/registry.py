@@ -39,7 +39,7 @@ Check = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
 
 
 class RegistryError(ValueError):
-    """A registry cannot do what was asked; the message says why and what to do."""
+    """An operation of the registry failed; the message says why and what to do."""
 
 
 class NotPassed(RegistryError):
@@ -310,7 +310,7 @@ class Registry:
         return sorted(only or own)
 
     def _failures(self, package: Package, tasks: Mapping[str, Aliases], check: Check) -> list[str]:
-        """Against each package that serves some of the tasks now."""
+        """The failures of the gate, against each package that serves some of the tasks."""
         rivals: dict[str | None, list[str]] = {}
         for task, was in tasks.items():
             rival = None if was.serving is None else was.serving.package
@@ -338,7 +338,7 @@ class Registry:
         forced_because: str = "",
         failures: Sequence[str] = (),
     ) -> None:
-        """Before the aliases change: a change that nobody recorded cannot be."""
+        """Written before the aliases change, so that every change is recorded."""
         change = Change(
             at=entry.at,
             action=action,

@@ -12,10 +12,10 @@ from reviewmesh_worker.engines.lanes import Lane
 
 SHORTEST_HINT_MS = 20
 LONGEST_HINT_MS = 500
-"""Places may come free early; a caller that was sent away for longer would leave them empty."""
+"""Room may become free earlier; clients with a longer hint would leave it unused."""
 SMOOTHING: Final = 0.1
 BACKFILL_SHARE: Final = 0.75
-"""The share of the places that a backfill may hold; the rest is kept for interactive calls."""
+"""The share of `max_items` that a backfill may use; the rest is reserved for interactive calls."""
 
 
 class Full(RuntimeError):
@@ -29,8 +29,8 @@ class Full(RuntimeError):
 class Admission:
     """Counts items, in one event loop.
 
-    A call larger than all places is admitted when the worker is idle; a call of a backfill larger
-    than the backfill's share, when no other one of a backfill is in flight.
+    A call larger than `max_items` is admitted when the worker is idle; a backfill call larger than
+    the backfill's share, when no other backfill call is in flight.
     """
 
     def __init__(self, max_items: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class Admission:
         self._backfill = 0
         self._max_backfill = int(max_items * BACKFILL_SHARE)
         self._clock = clock
-        # Moving averages: places freed at a time, and seconds between two such times.
+        # Moving averages: items freed at a time, and seconds between two such times.
         self._freed = 1.0
         self._between_s = 0.005
         self._freed_at = 0.0
@@ -48,7 +48,7 @@ class Admission:
 
     @contextmanager
     def admit(self, items: int, lane: Lane = Lane.INTERACTIVE) -> Iterator[Callable[[int], None]]:
-        """Yields a function that frees places of items before the call ends. Raises Full."""
+        """Yields a function that frees the room of items before the call ends. Raises Full."""
         backfill = lane is Lane.BACKFILL
         self._refuse_over(self.items, items, self.max_items, "items")
         if backfill:

@@ -1,4 +1,4 @@
-"""Results in groups, as they complete; each group waits a little for more to join it."""
+"""Yields results in groups as they complete; each group waits briefly for more to join it."""
 
 from __future__ import annotations
 

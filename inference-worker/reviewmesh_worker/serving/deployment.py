@@ -8,7 +8,7 @@ tasks are refused as draining until the new one serves.
 
 If a package is refused or cannot be loaded, the old engine goes on serving, and the next change of
 the selection is the next attempt. A worker that starts meanwhile serves the previous package:
-otherwise each restarted worker would be missing until somebody repairs the registry.
+otherwise a restarted worker could not serve until the registry is repaired.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class RegistryAliases:
     def _fitting(self, package: Package, task: str) -> Package:
         if task not in package.manifest.tasks:
             raise RegistryError(
-                f"{package.id} stands as serving {task} and was made for "
+                f"{package.id} is the alias serving of {task}, but was made for "
                 f"{', '.join(sorted(package.manifest.tasks))}; promote a package for {task}"
             )
         package.verify_tasks({task: self.tasks[task]})

@@ -2,8 +2,8 @@
 
 gRPC reads the message of a unary call before its handler runs, however many calls there are, and a
 message of a few MB can hold millions of empty items. On the wire a unary request is a stream of one
-message, so each call is handled as a stream here: its message is read when a place is free, and
-stays at the client until then.
+message, so each call is handled as a stream here: its message is read when fewer than MAX_RECEIVING
+are being received, and stays at the client until then.
 """
 
 from __future__ import annotations
@@ -96,15 +96,15 @@ def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> tuple[Any, str]:
         return None, f"expected 1 to {MAX_ITEMS_PER_CALL} items, got more"
     try:
         return parse(message), ""
-    except Exception:  # noqa: BLE001 - whatever protobuf raises for bytes that are none of its own
+    except Exception:  # noqa: BLE001 - protobuf raises various errors for invalid bytes
         return None, "expected a request of inference.v1; its bytes cannot be read as one"
 
 
 def _has_at_most(message: bytes, fields: int) -> bool:
     """Whether the message has at most so many fields, of which each item is one.
 
-    True for bytes that are no message: the parser refuses those. Skips from length to length, since
-    parsing 2 million empty items blocks the event loop for a quarter of a second. The encoding:
+    True for bytes that are no message: the parser rejects those. Skips from length to length,
+    since parsing 2 million empty items blocks the event loop for a quarter of a second. Encoding:
     https://protobuf.dev/programming-guides/encoding/
     """
     at = 0

@@ -28,7 +28,7 @@ def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
 def to_usage(
     usage: Usage, so_far_ms: int, language: str = "", measured: bool | None = None
 ) -> inference_pb2.Usage:
-    """`so_far_ms`, the time of the call, stands in where the engine measures none."""
+    """`so_far_ms`, the time of the call, is used where the engine measures none."""
     return inference_pb2.Usage(
         queue_ms=usage.queue_ms,
         inference_ms=so_far_ms if usage.inference_ms is None else usage.inference_ms,

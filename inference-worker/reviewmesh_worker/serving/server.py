@@ -49,7 +49,7 @@ async def serve(
             ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
             # Further calls of a connection wait at the client; see `receiving`.
             ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
-            # Close connections that do not speak HTTP/2 or are gone without a FIN.
+            # Close connections that do not use HTTP/2 or disappeared without a FIN.
             ("grpc.server_handshake_timeout_ms", 5_000),
             # Connections of the mesh are never idle: each has a Watch open.
             ("grpc.max_connection_idle_ms", 60_000),
@@ -135,7 +135,7 @@ async def stopped_or_dead(
             except EngineDead as dead:
                 return dead
             if watching.done():
-                # It ends only with an error that nothing here expects.
+                # It only ends with an unexpected error.
                 return EngineDead(f"the aliases are no longer watched: {watching.exception()!r}")
             waits = [asyncio.ensure_future(event.wait()) for event in (stopping, servicer.alarm)]
             await asyncio.wait(waits, timeout=CHECK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)

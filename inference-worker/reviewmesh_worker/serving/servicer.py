@@ -207,7 +207,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 def too_long(items: Sequence[inference_pb2.Item]) -> str:
-    """The first field of the items that exceeds its limit, in words; empty when none does."""
+    """A message for the first field of the items that exceeds its limit; empty when none does."""
     limits = (
         ("texts", MAX_TEXT_CODE_POINTS, "text"),
         ("ids", MAX_ID, "id"),
@@ -227,7 +227,7 @@ async def refuse_for_now(context: Any, full: Full) -> NoReturn:
 
 
 async def refuse_unstarted(context: Any, state: str, message: str) -> NoReturn:
-    """The client may send the items elsewhere: nothing was begun."""
+    """Refuse a call that was not started: the client may send its items to another worker."""
     context.set_trailing_metadata(((NOT_STARTED, state),))
     await refuse(context, grpc.StatusCode.UNAVAILABLE, message)
 
@@ -239,6 +239,6 @@ async def refuse(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
 
 
 def lane_of(request: Request) -> Lane:
-    """Interactive unless marked as a backfill: somebody may be waiting."""
+    """Interactive unless marked as a backfill."""
     backfill = request.lane == inference_pb2.LANE_BACKFILL
     return Lane.BACKFILL if backfill else Lane.INTERACTIVE

@@ -2,7 +2,7 @@
 
 `label`: one word. `polarity_per_label`: one word for each label, in the order of the task. `spans`:
 a JSON list of `{"label", "text"}` in the order of the text. A word is one token of the model's
-vocabulary when a space stands before it, so that its probability is that of the answer.
+vocabulary with a space before it, so that its probability is that of the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_SPANS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`text[start:end]` in code points, and which of the answer's names it is."""
+    """`text[start:end]` in code points; `position`: its index in the answer."""
 
     start: int
     end: int
@@ -28,7 +28,7 @@ class Span:
 
 
 def words_of(task: Task) -> tuple[str, ...]:
-    """The words that an answer is made of; none for spans."""
+    """The words that an answer may contain; none for spans."""
     if task.answer == "label":
         return task.label_ids
     return (NO_POLARITY, *POLARITIES) if task.answer == "polarity_per_label" else ()
@@ -40,7 +40,7 @@ def words_in_answer(task: Task) -> int:
 
 
 def answer_of(task: Task, row: Mapping[str, Any]) -> str:
-    """What a model should have said of a row; words begin with a space, JSON does not."""
+    """The expected answer for a labelled row; words begin with a space, JSON does not."""
     if task.answer == "label":
         return f" {row['sentiment']}"
     if task.answer == "polarity_per_label":
@@ -52,10 +52,10 @@ def answer_of(task: Task, row: Mapping[str, Any]) -> str:
 
 
 def spans_grammar(task: Task) -> str:
-    """What a model's answer is held to while it is written, in xgrammar's EBNF.
+    """The grammar of an answer, in xgrammar's EBNF.
 
-    The very form of `answer_of`, to the space. A JSON schema leaves that to the server: vLLM takes
-    out the spaces that a model learned to write, and a small model then writes what it never saw.
+    Exactly the form of `answer_of`, including spaces. With a JSON schema vLLM would forbid the
+    spaces that a model learned, and a small model then generates text unlike its training.
     """
     labels = " | ".join(f'"{label}"' for label in task.label_ids)
     return "\n".join(
@@ -63,9 +63,9 @@ def spans_grammar(task: Task) -> str:
             f'root ::= "[]" | "[" name (", " name){{0,{MAX_SPANS - 1}}} "]"',
             r'name ::= "{\"label\": \"" label "\", \"text\": \"" character rest "}"',
             f"label ::= {labels}",
-            # Recursive up to the closing quotation mark, so that which tokens may come is known
-            # beforehand: with a repeated class xgrammar looks at them anew for every token that is
-            # written, with a bounded one for tens of milliseconds. The answer's tokens are bounded.
+            # Recursive up to the closing quotation mark, so that xgrammar can cache the token mask.
+            # A repeated class is evaluated for every generated token, a bounded one takes tens of
+            # milliseconds. The length of the answer is bounded anyway.
             r'rest ::= "\"" | [^\0-\x1f\"\\\r\n] rest | "\\" escape rest',
             r'character ::= [^\0-\x1f\"\\\r\n] | "\\" escape',
             r'escape ::= ["\\/bfnrt] | "u" [A-Fa-f0-9]{4}',
@@ -74,10 +74,10 @@ def spans_grammar(task: Task) -> str:
 
 
 def read_spans(task: Task, answer: str, text: str) -> list[Span]:
-    """The names of an answer where they stand in the text; what is not in it is left out.
+    """The spans of an answer's names in the text; names that are not in it are left out.
 
-    Names come in the order of the text: each is looked for after the one before it, then anywhere
-    that no other name took. Raises ValueError when the answer is no list of names.
+    Names come in the order of the text: each is searched after the one before it, then anywhere
+    that no other name covers. Raises ValueError when the answer is no list of names.
     """
     spans: list[Span] = []
     after = 0

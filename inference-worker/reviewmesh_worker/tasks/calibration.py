@@ -1,7 +1,7 @@
-"""What is made of the probabilities of an answer's words: `calibration.json` in a package.
+"""Calibration of the probabilities of an answer's words: `calibration.json` in a package.
 
-Fitted after training on rows that are neither trained on nor scored, applied by whoever serves. A
-word's log-probability is that of its token where the answer was written.
+Fitted after training, on rows that are used neither for training nor for scores, and applied by the
+engine. A word's log-probability is that of its token at its position in the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CALIBRATION_FILE: Final = "calibration.json"
 
 
 class CalibrationError(ValueError):
-    """A `calibration.json` that is none, or not of these labels."""
+    """An invalid `calibration.json`, or one for other labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ChatCalibration:
     """Added to a label's log-probability before the temperature divides it."""
     topic_temperature: float
     topic_thresholds: Mapping[str, float]
-    """A topic stands if its score, the probability of anything but "none", reaches this."""
+    """A topic is given if its score, the probability of anything but "none", reaches this."""
 
     def sentiment_scores(self, logprobs: Mapping[str, float]) -> dict[str, float]:
         """A probability per label from the log-probabilities of the labels' words."""
@@ -53,7 +53,7 @@ class ChatCalibration:
 
 
 def neutral_chat_calibration(sentiments: Iterable[str], topics: Iterable[str]) -> ChatCalibration:
-    """Probabilities as the model says them, and every topic at even odds."""
+    """The model's own probabilities, and a threshold of 0.5 for every topic."""
     return ChatCalibration(
         sentiment_temperature=1.0,
         sentiment_bias=dict.fromkeys(sentiments, 0.0),

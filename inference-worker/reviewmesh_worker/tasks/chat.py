@@ -1,9 +1,9 @@
 """A task as a chat model's tokens, the same in training and in serving.
 
-A prompt is three runs of tokens: what stands before the review (the same for every review of the
-task, so a server reads it once), the review, and what opens the model's turn. Each is tokenized
-alone: no review changes the tokens of the task's own words. A model is only as good as the sameness
-of the prompts it is trained on and those it is asked, so nothing else in the project makes them.
+A prompt has three parts: a prefix (the same for every review of the task, so that its KV cache is
+shared), the review, and a suffix that opens the model's turn. Each is tokenized separately, so that
+no review changes the tokens of the other parts. Training and serving use the same prompts: nothing
+else in the project builds them.
 
 A model's answer is `answers.answer_of` and ends with the token that closes its turn.
 """
@@ -22,13 +22,13 @@ MAX_SPAN_TOKENS: Final = 512
 """The longest answer that is written for spans; a shorter context allows a quarter of itself."""
 
 LEFT_OUT: Final = " […] "
-"""Stands in a review where its middle was."""
+"""Replaces the middle of a review that was cut."""
 
 _LEAST_ROOM: Final = 32
 """Tokens of a review, below which a context is too short for a task."""
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _STAND_IN: Final = "\ue000"
-"""Marks where words of others come to stand in a rendered conversation; no template holds it."""
+"""A placeholder in a rendered conversation; no template contains it."""
 
 
 class ChatError(ValueError):
@@ -40,8 +40,8 @@ class ChatPrompts:
 
     `tokenizer` is a fast one of `transformers`, with a chat template. `context` is the number of
     tokens that the model reads and writes at most. A review for which there is no room beside the
-    longest answer loses its middle, token by token, and has `LEFT_OUT` there: how a review begins
-    and how it ends tell most of what it says.
+    longest answer has its middle replaced by `LEFT_OUT`: the beginning and the end of a review tell
+    most.
 
     Raises ChatError when the tokenizer has no chat template, when an answer's word is not one token
     or when the context has no room for a review.
@@ -50,8 +50,8 @@ class ChatPrompts:
     def __init__(self, tokenizer: Any, task: Task, context: int) -> None:
         self.task = task
         self.context = context
-        # Without the wrapping of `transformers`, which makes a batch of every text and hands it to
-        # other threads: an event loop would wait for them with all its calls.
+        # Not through `transformers`, which makes a batch of every text and passes it to other
+        # threads, for which the event loop would have to wait.
         self._tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -99,13 +99,13 @@ class ChatPrompts:
     def reviews(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of the texts alone, without turn tokens, cut to `room`."""
         marks = self._turn_ids.values()
-        # Half a surrogate pair is no text to a tokenizer.
+        # Tokenizers take no lone surrogates.
         whole = [_SURROGATES.sub("\ufffd", text) for text in texts]
         encoded = self._encode([without_turn_tokens(text, marks) for text in whole])
         return [self._fitting([id for id in ids if id not in self._turn_ids]) for ids in encoded]
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """The token ids of what a model should say of labelled rows, each with the end.
+        """The token ids of the expected answers for labelled rows, each with the end token.
 
         An answer longer than `answer_tokens` is cut there, without an end: it cannot be written.
         """
@@ -154,7 +154,7 @@ def _model(content: str) -> dict[str, str]:
 
 
 def _render(tokenizer: Any, turns: list[dict[str, str]], *, opened: bool) -> tuple[str, str]:
-    """What a conversation has before the stand-in and after it."""
+    """The rendered conversation before and after the placeholder."""
     if not tokenizer.chat_template:
         raise ChatError("expected a tokenizer with a chat template, found none")
     rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened)

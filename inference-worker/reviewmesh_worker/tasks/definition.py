@@ -17,7 +17,7 @@ from reviewmesh_worker.tasks import BUNDLED_TASKS, NER, SENTIMENT, TASKS, TOPIC
 AnswerKind = Literal["label", "polarity_per_label", "spans"]
 
 NO_POLARITY: Final = "none"
-"""What is said of a label that the text does not speak of."""
+"""The answer for a label that the text does not mention."""
 POLARITIES: Final = ("positive", "negative", "neutral")
 OUTSIDE: Final = "O"
 
@@ -36,11 +36,11 @@ _Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,
 
 
 class TaskError(ValueError):
-    """A task's folder is not one; the message says what was expected and what to do."""
+    """An invalid task folder; the message says what was expected and what to do."""
 
 
 class Label(BaseModel):
-    """One answer that a task may give, and what it means, as the prompt says it."""
+    """A label, and its description in the prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class Task:
     golden: tuple[Mapping[str, Any], ...]
     """Rows in the form of the labelled data, with `instead_of` where a text asks for a label."""
     digest: str
-    """Over all that decides an answer: whoever changes that must change the version."""
+    """Digest of everything that determines answers; when it changes, the version has to change."""
 
     @property
     def label_ids(self) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ def _check_template(file: Path, template: str) -> None:
         if template.count(mark) != 1:
             raise TaskError(f"{file}: expected {mark} once, found {template.count(mark)} times")
     if not template.rstrip("\n").endswith(_REVIEW_MARK):
-        # What stands before the review is the same for all of them, so a server reads it once.
+        # The text before the review is the same for all reviews, so that its KV cache is shared.
         raise TaskError(f"{file}: expected {_REVIEW_MARK} at the very end")
 
 

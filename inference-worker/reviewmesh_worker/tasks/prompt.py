@@ -13,7 +13,7 @@ from reviewmesh_worker.tasks.definition import Task
 
 
 def prefix_of(task: Task) -> str:
-    """All that stands before the review: the same for every review of the task."""
+    """The text before the review: the same for every review of the task."""
     labels = "\n".join(f"- {label.id}: {label.means}" for label in task.labels)
     return task.template.removesuffix("{review}").replace("{labels}", labels)
 

@@ -1,1 +1,1 @@
-"""Records as Avro: codecs bound to topics, the schema registry, limits on what strangers wrote."""
+"""Avro: codecs of topics, the schema registry, limits on schemas and values of other writers."""

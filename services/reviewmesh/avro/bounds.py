@@ -1,6 +1,6 @@
-"""Numbers that every reader can show, looked for in records that a stranger may have written.
+"""Checks that every reader can represent the numbers in records that the mesh may not have written.
 
-Python has no year 10000, and a reader in JavaScript refuses a whole number beyond 2^53.
+Python has no year 10000, and JavaScript no exact whole number beyond 2^53.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ NUMBERS = ("int", "long")
 TIMESTAMP = "timestamp-millis"
 
 Check = Callable[[str, Any], str]
-"""Of a field's name and its value: what is wrong with it, empty when nothing is."""
+"""(field name, value) -> what is wrong, empty when nothing is."""
 
 
 def check_of(schema: Any) -> Check | None:
-    """How values of a schema of ours are checked; None where nothing in them needs it."""
+    """The check for values of one of our schemas; None where nothing needs one."""
     if isinstance(schema, list):
         return _union([branch for branch in schema if branch != "null"])
     kind = schema["type"] if isinstance(schema, dict) else schema

@@ -1,7 +1,7 @@
 """Avro in Confluent wire format: a zero byte, four bytes of schema id, the record.
 
-Timestamps are plain integers, milliseconds since the epoch, on both sides, whatever the writer's
-logical type counts.
+Timestamps are plain integers, milliseconds since the epoch, whatever the unit of the writer's
+logical type.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from reviewmesh.avro.registry import SchemaRegistry, UnknownSchemaId, UnusableSc
 from reviewmesh.avro.writers import UnusableWriter, described, shown
 
 HEADER = struct.Struct(">bI")
-# Schema ids whose resolution is kept; the least lately added goes.
+# Cached resolutions of schema ids; the oldest is evicted.
 KEPT_WRITERS = 1_000
 LONGEST_REASON = 300
-# Fields that have a default, since the contract says so of all but identity, and without which a
-# writer's schema says nothing: most likely the field has another name there.
+# Fields with a default, as the contract requires of all but identity, that a writer's schema must
+# have all the same: without them, the field most likely has another name there.
 NEEDED = {"Review": ("text",)}
 
 
 class DecodeError(ValueError):
-    """Bytes that hold no record of ours; `cause` is that of the dead letter."""
+    """Bytes that are no valid record; `cause` is that of the dead letter."""
 
     cause = "MALFORMED"
 
@@ -59,11 +59,11 @@ class OutOfRange(DecodeError):
 class Resolution(NamedTuple):
     """How records of one schema id are read."""
 
-    # Stripped of logical types, as is the reader's.
+    # Without logical types, like the reader's.
     writer: Any
-    # None where both are the same: fastavro would compare them for every record.
+    # None where it equals the writer's: fastavro would compare them for every record.
     reader: Any
-    # Timestamps that the writer counts in another unit.
+    # Conversions of timestamps that the writer counts in another unit.
     convert: tuple[tuple[str, Callable[[int], int]], ...]
 
 
@@ -75,7 +75,7 @@ def load_schema(name: str) -> dict[str, Any]:
 
 
 def without_logical_types(schema: Any) -> Any:
-    """The same schema whose timestamps are longs: no datetime is made only to be unmade."""
+    """The same schema with timestamps as longs: avoids datetime objects."""
     if isinstance(schema, dict):
         return {
             key: without_logical_types(value)
@@ -88,10 +88,10 @@ def without_logical_types(schema: Any) -> Any:
 
 
 class Whole(io.BytesIO):
-    """Bytes of which none is read that is not there.
+    """A buffer that raises EOFError when read beyond its end.
 
-    What a reader does not know fastavro skips, and does not look whether there was anything to
-    skip: an array of 2^50 floats in ten bytes would take it years.
+    fastavro skips unknown fields without checking that their bytes exist: an array of 2^50 floats
+    in ten bytes would take it years.
     """
 
     def read(self, size: int | None = -1) -> bytes:
@@ -104,7 +104,7 @@ class Whole(io.BytesIO):
 class Codec:
     """Encodes and decodes the records of one subject.
 
-    RegistryUnavailable passes through both: it says nothing about the record.
+    Both raise RegistryUnavailable, which says nothing about the record.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class Codec:
         self._name = self._schema["name"]
         self._check = check_of(self._schema)
         self._header = b""
-        # Or what is wrong with a schema that cannot be read with.
+        # By schema id: a resolution, or why there is none.
         self._resolutions: dict[int, Resolution | str] = {}
 
     def prepare(self) -> None:
-        """Learn the schema's id, so that `encode` needs no registry from then on."""
+        """Fetch the schema's id, so that `encode` needs no registry afterwards."""
         if not self._header:
             schema_id = self._registry.id_of(self._subject, self._schema)
             self._keep(schema_id, Resolution(self._parsed, None, ()))
@@ -146,7 +146,7 @@ class Codec:
         resolution = self._resolutions.get(schema_id) or self._resolve(schema_id)
         if isinstance(resolution, str):
             raise WrongSchema(resolution)
-        # Slower, and needed only where something is skipped.
+        # `Whole` is slower, and needed only where fields may be skipped.
         buffer = io.BytesIO(data) if resolution.reader is None else Whole(data)
         buffer.seek(HEADER.size)
         try:
@@ -164,15 +164,16 @@ class Codec:
         return record  # type: ignore[no-any-return]
 
     def decode_ours(self, data: bytes) -> dict[str, Any]:
-        """As `decode`, of a topic that the mesh alone should write to: what is taken from there is
-        published again, so that every reader must be able to show it."""
+        """As `decode`, for topics that only the mesh should write to. Their values are published
+        again,
+        so their numbers are checked too."""
         record = self.decode(data)
         if self._check is not None and (problem := self._check("", record)):
             raise OutOfRange(problem)
         return record
 
     def schema_id_of(self, data: bytes) -> int:
-        """Raises Oversize or Malformed where no record of ours can be in it."""
+        """Raises Oversize or Malformed where the bytes cannot hold a valid record."""
         if self._max_bytes is not None and len(data) > self._max_bytes:
             raise Oversize(
                 f"expected a {self._name} of at most {self._max_bytes:,} bytes, got {len(data):,}; "
@@ -186,11 +187,11 @@ class Codec:
         return int(HEADER.unpack_from(data)[1])
 
     def knows(self, schema_id: int) -> bool:
-        """Whether `decode` reads it without asking the registry."""
+        """Whether `decode` needs no request to the registry."""
         return schema_id in self._resolutions or self._registry.refuses(schema_id)
 
     def look_up(self, schema_id: int) -> None:
-        """Ask the registry now, from any thread, so that `decode` need not; see there."""
+        """Request the schema now, from any thread, so that `decode` need not."""
         self._registry.schema(schema_id)
 
     # -- the writer's schema -------------------------------------------------------------------
@@ -242,7 +243,7 @@ class Codec:
         return Resolution(parsed, self._parsed, convert)
 
     def _conversions(self, written: dict[str, Any]) -> tuple[tuple[str, Callable[[int], int]], ...]:
-        """What makes plain values of the writer's; raises UnusableWriter where nothing does."""
+        """The conversions to plain values; raises UnusableWriter where there is none."""
         found = []
         for field in self._schema["fields"]:
             name = field["name"]
@@ -289,7 +290,7 @@ class Codec:
     def _first_that_raises(
         self, kind: type[Exception], data: bytes, resolution: Resolution
     ) -> dict[str, Any]:
-        """Our field that cannot be read even where all others are skipped."""
+        """The field that cannot be read even when all others are skipped."""
         for field in self._schema["fields"]:
             alone = without_logical_types({**self._schema, "fields": [field]})
             buffer = Whole(data[HEADER.size :])
@@ -297,7 +298,7 @@ class Codec:
                 fastavro.schemaless_reader(buffer, resolution.writer, fastavro.parse_schema(alone))
             except kind:
                 return dict(field)
-            except Exception:  # noqa: BLE001 - not what is looked for
+            except Exception:  # noqa: BLE001 - another error
                 continue
         return {"name": "unknown", "type": "another type"}
 
@@ -310,7 +311,7 @@ def _is_timestamp(schema: Any) -> bool:
 
 
 def _is_plain(schema: Any) -> bool:
-    """Whether no record is within it: those have fields, and types, of their own."""
+    """Whether it contains no record type."""
     if isinstance(schema, list):
         return all(_is_plain(branch) for branch in schema)
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The codecs of this mesh's topics, under its prefix and from its registry."""
+"""The codecs of this mesh's topics, with its prefix and registry."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Contracts:
 
     @property
     def used(self) -> list[Topic]:
-        """The topics that a codec was asked for: those that the service reads or writes."""
+        """The topics whose codec was requested: those that the service reads or writes."""
         return list(self._used.values())
 
     def check_schemas(self) -> None:
-        """Raises RegistryUnavailable, or SubjectMissing, for the topics that are used."""
+        """Raises RegistryUnavailable or SubjectMissing for the used topics."""
         for topic in self.used:
             self._registry.id_of(f"{self._prefix}{topic.name}-value", load_schema(topic.schema))
 
@@ -34,7 +34,7 @@ class Contracts:
         return Codec(self._registry, subject, used.schema, used.max_message_bytes)
 
     def max_bytes(self, topic: str) -> int:
-        """What a record may measure, with room for the batch around it."""
+        """The largest record, with room for the batch overhead."""
         return room_of(self._topics[topic])
 
     def partitions(self, topic: str) -> int:

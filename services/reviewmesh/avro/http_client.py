@@ -1,6 +1,6 @@
-"""HTTP requests that end by a deadline, however slowly the server writes.
+"""HTTP requests with a deadline for the whole answer.
 
-httpx bounds each read: a server that writes a byte a second would be waited for without end.
+httpx bounds each read only: with a server that writes a byte a second it would wait for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httpx
 
 
 class HttpClient:
-    """Answers in threads of the caller's; the requests run in a thread of this client's."""
+    """May be called from any thread; the requests run in a thread of this client."""
 
     def __init__(self, client: httpx.AsyncClient, within_s: float, at_most: int) -> None:
         """`at_most`: bytes of an answer that are read."""
@@ -27,9 +27,9 @@ class HttpClient:
     def send(
         self, method: str, url: str, content: str | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        """Status and body, which is longer than `at_most` where not all of it was read.
+        """Status and body; longer than `at_most` where not all of it was read.
 
-        Raises httpx.HTTPError, also where the time is over.
+        Raises httpx.HTTPError, also after the deadline.
         """
         request = self._send(method, url, content, headers)
         return asyncio.run_coroutine_threadsafe(request, self._running_loop()).result()

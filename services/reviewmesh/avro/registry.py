@@ -1,4 +1,4 @@
-"""A client of the schema registry's Confluent API, with what the mesh needs of it."""
+"""A client of the schema registry's Confluent API, as far as the mesh needs it."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ REFUSED_FOR_S = 5.0
 KEPT_REFUSED = 10_000
 KEPT_SCHEMAS = 1_000
 TRIES_OF_AN_ID = 3
-# Unknown ids may be as many as there are records: what share of the time may go into asking for
-# them, and how many seconds of it may be saved up. Calls at the same time count each for itself.
+# Every record may have another unknown id: the share of time that may be spent on requests for
+# them, and how many unused seconds accumulate. Concurrent calls are counted each.
 SHARE_OF_TIME = 0.5
 SAVED_UP_S = 5.0
-# Registries count up: an id up to so far above the newest one known may be a schema just made.
+# Registries count up: an id up to so far above the newest known one may be a new schema.
 NEW_IDS = 100
-# From telling that an id is refused to refusing it.
+# `refuses` holds for at least this long.
 MOMENT_S = 0.1
 MAX_ANSWER = 4 * 1024 * 1024
-# So many times as long as a part of an answer may take, the whole of it may.
+# The deadline of a whole answer, in multiples of the timeout of one read.
 WHOLE_ANSWERS = 3
-# The Confluent API's own code; a 404 without it comes from something in between.
+# The Confluent API's own code; a 404 without it comes from a proxy.
 NOT_FOUND = 40403
 MAX_SCHEMA = 256 * 1024
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
 class RegistryUnavailable(RuntimeError):
-    """The registry does not answer, or not with sense: wait and ask again."""
+    """The registry does not answer, or not validly: wait and retry."""
 
 
 class UnknownSchemaId(LookupError):
-    """The registry answers and knows no schema of that id."""
+    """The registry has no schema with that id."""
 
 
 class UnusableSchema(LookupError):
-    """The registry has something under that id that no Avro record can be read with."""
+    """The registry's entry under that id cannot be used to read Avro records."""
 
 
 class BadAnswer(RegistryUnavailable):
-    """The registry answers, with an error or with what is no answer: maybe to this request only."""
+    """The registry answers with an error or invalid content, perhaps to this request only."""
 
 
 class SubjectMissing(RegistryUnavailable):
@@ -56,11 +56,11 @@ class SubjectMissing(RegistryUnavailable):
 
 
 class IncompatibleSchema(ValueError):
-    """The registry refuses the schema as incompatible with what is registered."""
+    """The registry rejects the schema as incompatible with the registered ones."""
 
 
 class Allowance:
-    """Seconds that may go into asking for what is not there: a share of the time, saved up."""
+    """A budget of seconds for requests of unknown ids: a share of the time, which accumulates."""
 
     def __init__(self) -> None:
         self._saved_s = SAVED_UP_S
@@ -77,7 +77,7 @@ class Allowance:
 
 
 class SchemaRegistry:
-    """Looks ids and schemas up, both cached: a pair never changes once it is known.
+    """Looks up ids and schemas, both cached: a pair never changes.
 
     `schema` may be called from several threads.
     """
@@ -99,10 +99,10 @@ class SchemaRegistry:
         self._keeping = threading.Lock()
         self._schemas: dict[int, Any] = {}
         self._ids: dict[tuple[str, str], int] = {}
-        # What is wrong with an id, and until when that is not asked again.
+        # By id: the error, and until when it is not requested again.
         self._refused: dict[int, tuple[LookupError, float]] = {}
         self._newest_id = 0
-        # For ids that may be new schemas, and for those from nowhere: none uses the other's up.
+        # One for ids that may be new schemas, one for all other unknown ids.
         self._allowances = {True: Allowance(), False: Allowance()}
 
     def schema(self, schema_id: int) -> Any:
@@ -127,7 +127,7 @@ class SchemaRegistry:
         return schema
 
     def refuses(self, schema_id: int) -> bool:
-        """Whether `schema` raises a LookupError without asking, now and for a moment more."""
+        """Whether `schema` raises LookupError without a request, now and for MOMENT_S more."""
         return self._refusal(schema_id, time.monotonic() + MOMENT_S) is not None
 
     def _refusal(self, schema_id: int, at: float) -> LookupError | None:
@@ -160,7 +160,7 @@ class SchemaRegistry:
             try:
                 status, body = self._call("GET", f"/schemas/ids/{schema_id}", None)
             except BadAnswer as error:
-                # Where the registry answers other requests, it is this id and not the registry.
+                # If the registry answers a ping, this id is the problem.
                 problem = str(error)
                 self.ping()
                 continue
@@ -213,7 +213,7 @@ class SchemaRegistry:
         self._call("PUT", f"/config/{subject}", {"compatibility": level})
 
     def is_compatible(self, subject: str, schema: dict[str, Any]) -> bool:
-        """Whether `schema` may follow every version; true for a subject that is new."""
+        """Whether `schema` is compatible with every version; true for a new subject."""
         status, body = self._call(
             "POST",
             f"/compatibility/subjects/{subject}/versions",
@@ -222,7 +222,7 @@ class SchemaRegistry:
         return status == 404 or (isinstance(body, dict) and bool(body.get("is_compatible")))
 
     def ping(self) -> None:
-        """Raises RegistryUnavailable, also where another program answers in its place."""
+        """Raises RegistryUnavailable, also where another program answers."""
         status, body = self._call("GET", "/subjects", None)
         if status != 200 or not isinstance(body, list):
             raise BadAnswer(
@@ -258,8 +258,9 @@ class SchemaRegistry:
 
 
 def _anew(error: LookupError) -> LookupError:
-    """Each time that an exception is raised it holds the frames, and the records in them, for as
-    long as it is kept: what is kept is never raised."""
+    """A copy. A raised exception keeps its frames, and the records in them, alive: so cached ones
+    are
+    never raised themselves."""
     return type(error)(*error.args)
 
 

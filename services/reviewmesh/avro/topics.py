@@ -1,4 +1,4 @@
-"""The topics of the mesh, and bringing a cluster and a registry to what they should be."""
+"""The topics of the mesh, and creating or adjusting them on a cluster and in a registry."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_REPLICAS = 3
 
 
 class TopicsError(ValueError):
-    """The topics cannot be brought to what the contract says; nothing was changed."""
+    """The topics cannot be adjusted to the contract; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class Topic:
     more_partitions: bool = False
 
     def config(self, replicas: int) -> dict[str, str]:
-        """Kafka's topic options, for a topic of which so many copies are kept."""
+        """Kafka's topic configuration with so many replicas."""
         options = {
             "cleanup.policy": self.cleanup_policy,
             "message.timestamp.type": self.timestamp_type,
             "max.message.bytes": str(self.max_message_bytes),
             "retention.ms": str(self.retention_hours * HOUR_S * 1000),
-            # Kafka deletes and compacts closed segments only: how much longer a record may stay.
+            # Kafka deletes and compacts closed segments only: a record may stay so much longer.
             "segment.ms": str(6 * HOUR_S * 1000),
-            # What is acknowledged is on two brokers, where there are three to go on without one.
+            # With three replicas, acknowledged records are on two brokers, and one may fail.
             "min.insync.replicas": "2" if replicas >= MOST_REPLICAS else "1",
         }
         if "compact" in self.cleanup_policy:
@@ -77,7 +77,7 @@ class TopicsFile:
 
 
 def room_of(topic: Topic) -> int:
-    """What a record of the topic may measure, with room for the batch around it."""
+    """The largest record of the topic, with room for the batch overhead."""
     return topic.max_message_bytes * 15 // 16
 
 
@@ -94,8 +94,8 @@ def load_topics() -> TopicsFile:
 
 
 def partitions_read(name: str) -> float:
-    """How many of a topic's partitions are read, the first ones: all of them where records of
-    others may lie on any."""
+    """How many of a topic's partitions are read, from 0: infinity where producers may write to
+    any."""
     [topic] = [topic for topic in load_topics().topics if topic.name == name]
     return math.inf if topic.more_partitions else topic.partitions
 
@@ -110,10 +110,10 @@ def _topic(name: str, partitions: int, compatibility: str, entry: Mapping[str, A
 def apply(
     kafka: Mapping[str, str], registry: SchemaRegistry, prefix: str, longest_window_s: float
 ) -> list[str]:
-    """Create and adjust topics, register schemas; says what it did, a line each.
+    """Create and adjust topics, register schemas; returns a line for each change.
 
     Idempotent. Raises TopicsError before anything is changed, KafkaException or
-    RegistryUnavailable when one of the two does not answer.
+    RegistryUnavailable when broker or registry does not answer.
     """
     topics = load_topics().topics
     admin = AdminClient(quiet(kafka))
@@ -154,7 +154,7 @@ def apply(
 
 
 def shape_problem(topic: Topic, prefix: str, found: Any) -> str:
-    """What is wrong with a topic as the broker's metadata has it; empty when nothing is."""
+    """What is wrong with a topic, by the broker's metadata; empty when nothing is."""
     partitions = len(found.partitions)
     if partitions >= topic.partitions:
         return ""
@@ -220,14 +220,14 @@ def _grow(
 
 
 def _replicas_of(found: Any, when_new: int) -> int:
-    """How many copies each partition has at least."""
+    """The lowest number of replicas of its partitions."""
     if found is None:
         return when_new
     return min(len(partition.replicas) for partition in found.partitions.values())
 
 
 def _configure(admin: AdminClient, topics: Mapping[Topic, int], prefix: str) -> None:
-    """Set the options of topics that have so many replicas each."""
+    """Set the configuration of topics, each with its number of replicas."""
     resources_ = [
         ConfigResource(
             ResourceType.TOPIC,

@@ -1,6 +1,6 @@
-"""Schemas that strangers registered: judged before fastavro sees them, and what is left of them.
+"""Validates and reduces writers' schemas before fastavro uses them.
 
-Reading costs time and memory by the writer's schema, not by the record's bytes: recursion ends the
+The cost of reading depends on the writer's schema, not on the record's size: recursion crashes the
 process in C, and an array of nulls has 2^40 items in six bytes.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_DEPTH = 32
 MAX_NODES = 2_000
-# Of what an item holds, for each byte that it takes at least.
+# Types within an array item or map value, per byte of its smallest size.
 MAX_NODES_A_BYTE = 64
 LONGEST_NAME = 100
 PRIMITIVES = {
@@ -24,8 +24,9 @@ PRIMITIVES = {
     "bytes": 1,
     "string": 1,
 }
-# Milliseconds since the epoch from what the writer's logical type counts. Avro wants the plain
-# number read where a logical type is not known, so others than these are no matter.
+# Conversions of logical types to milliseconds since the epoch. Unknown logical types are ignored,
+# as
+# Avro specifies.
 MILLISECONDS: dict[str | None, Callable[[int], int]] = {
     None: lambda value: value,
     "timestamp-millis": lambda value: value,
@@ -36,7 +37,7 @@ MILLISECONDS: dict[str | None, Callable[[int], int]] = {
     "local-timestamp-nanos": lambda value: value // 1_000_000,
     "date": lambda value: value * 86_400_000,
 }
-# Their numbers and bytes are no double and no text.
+# Their values must not be read as plain numbers or text.
 NOT_PLAIN = {
     "decimal",
     "big-decimal",
@@ -48,7 +49,7 @@ NOT_PLAIN = {
 
 
 class UnusableWriter(ValueError):
-    """The schema cannot be read with; says what was expected and what came."""
+    """The schema cannot be used; the message says what was expected and what came."""
 
 
 class _Judge:
@@ -56,11 +57,11 @@ class _Judge:
 
     def __init__(self) -> None:
         self._nodes = 0
-        # By full name: the fewest bytes and the nodes of a value, None while it is being defined.
+        # By full name: smallest size in bytes and number of nodes, None while it is being defined.
         self._named: dict[str, tuple[int, int] | None] = {}
 
     def measure(self, schema: Any, namespace: str = "", depth: int = 1) -> tuple[int, int]:
-        """The fewest bytes that a value takes, and the nodes that are then visited."""
+        """The smallest size of a value in bytes, and the nodes visited to read it."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise UnusableWriter(f"expected at most {MAX_NODES:,} types in it, got more")
@@ -150,12 +151,12 @@ class _Judge:
 
 
 def check(schema: Any) -> None:
-    """Raises UnusableWriter where reading with it has no bound."""
+    """Raises UnusableWriter where the cost of reading with it is unbounded."""
     _Judge().measure(schema)
 
 
 def essential(schema: Any) -> Any:
-    """The schema without what does not bear upon reading: a writer's docs, defaults, aliases."""
+    """The schema without what does not affect reading: docs, defaults, aliases."""
     if isinstance(schema, list):
         return [essential(one) for one in schema]
     if not isinstance(schema, dict):
@@ -175,7 +176,7 @@ def essential(schema: Any) -> Any:
 
 
 def described(schema: Any) -> str:
-    """A type in a few words, for messages."""
+    """A short description of a type, for messages."""
     if isinstance(schema, list):
         return shown(" or ".join(described(one) for one in schema[:4]) or "an empty union")
     if not isinstance(schema, dict):
@@ -192,14 +193,14 @@ def described(schema: Any) -> str:
 
 
 def shown(value: object) -> str:
-    """Whatever a stranger wrote, printable and of bounded length."""
+    """A value of a foreign schema, printable and shortened."""
     text = value if isinstance(value, str) else type(value).__name__
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "…"
 
 
 def to_milliseconds(written: Any) -> Callable[[int], int] | None:
-    """How a timestamp of ours comes out of this type; None where it is in milliseconds already.
+    """The conversion of this type to milliseconds; None where it is in milliseconds already.
 
     Raises UnusableWriter for a type that is no point in time.
     """

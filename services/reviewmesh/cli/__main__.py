@@ -1,4 +1,4 @@
-"""The entry of `reviewmesh`: Ctrl-C is in order from the first import on."""
+"""The entry point of `reviewmesh`: Ctrl-C ends it cleanly from the first import on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def _open_outputs() -> None:
-    """An output that was closed takes what is written, one in ASCII shows the rest as escapes."""
+    """A closed output discards what is written; an ASCII one shows other characters as escapes."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

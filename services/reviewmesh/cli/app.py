@@ -33,12 +33,12 @@ app = typer.Typer(
 
 @app.callback()
 def check_settings() -> None:
-    """A bad or misspelt setting is told before anything is started or asked."""
+    """Check the settings before anything is started or requested."""
     check_options(Settings())
 
 
 def _register_embedded() -> None:
-    """The commands of the embedded stack; images go without the extra `local` that they need."""
+    """The commands of the embedded stack, which need the extra `local`; images do not have it."""
     from reviewmesh.cli import demo, stack
 
     stack.register(app)
@@ -57,7 +57,7 @@ app.add_typer(topics.app, name="topics")
 
 def main() -> None:
     """The command line; what a command raises becomes a message and an exit code."""
-    # What the runtime has to say of a record is no part of the output.
+    # Logs about records are not part of the output.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         app()

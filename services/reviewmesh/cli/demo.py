@@ -1,4 +1,4 @@
-"""`reviewmesh demo`: the whole mesh on bundled reviews, from nothing to a closing table."""
+"""`reviewmesh demo`: runs the whole mesh on sample reviews and prints a summary."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def demo(
 
 
 def sample_lines() -> list[str]:
-    """The bundled reviews, with ids of this run: a second demo is no repetition of the first."""
+    """The sample reviews, with ids of this run, so that a second run has no duplicates."""
     text = resources.files("reviewmesh.local").joinpath("samples/reviews.jsonl").read_text("utf-8")
     run = uuid.uuid4().hex[:8]
     reviews = [json.loads(line) for line in text.split("\n") if line]

@@ -1,4 +1,4 @@
-"""`reviewmesh dlq`: dead letters, seen and sent again."""
+"""`reviewmesh dlq`: lists, shows and replays dead letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err, json_text, out, plain, shortened
+from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.loop.replays import Marks
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.deadletters import (
@@ -19,6 +19,7 @@ from reviewmesh.query.deadletters import (
     send_again,
 )
 from reviewmesh.query.values import as_json, iso, schema_of
+from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import DEAD_LETTER
 
 app = typer.Typer(help="Dead letters: list, show, send again.", no_args_is_help=True)
@@ -58,7 +59,7 @@ def list_(
 
 
 def _replay_words(item: DeadLetter, marks: Marks) -> str:
-    """Whether it was sent again, and whether it is what came of sending another one again."""
+    """Whether it was replayed, and of which dead letter it is the failed replay."""
     words = ["replayed"] if marks.has(item.letter) else []
     if item.replay_of is not None:
         words.append(f"of {item.replay_of}")

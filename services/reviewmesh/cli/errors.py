@@ -1,4 +1,4 @@
-"""What a command raises, by the exit code it ends with."""
+"""Errors of commands, by exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reviewmesh find`: every place of one review in the mesh."""
+"""`reviewmesh find`: shows all records of one review in the mesh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find(review_id: Annotated[str, typer.Argument(help="The id to look for.")]) 
     connection = connect()
     found = occurrences_of(connection, review_id)
     if not any(occurrence.is_last for occurrence in found):
-        # Kafka shows nothing of what lies behind an open transaction.
+        # Records after an open transaction are not visible.
         print_left_open(measured(connection))
     if not found:
         err.print(f"{review_id!r} is in no topic of this mesh")

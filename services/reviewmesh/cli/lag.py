@@ -55,7 +55,7 @@ def print_left_open(snapshot: Snapshot) -> None:
 
 
 def _watch(meter: LagMeter) -> None:
-    """Measure again and again, until Ctrl-C; one table below the other where no screen shows it."""
+    """Measure until Ctrl-C; without a terminal, print one table after the other."""
     try:
         while not out.is_terminal:
             out.print(iso(int(time.time() * 1000)), _live(meter.measure()))
@@ -101,7 +101,7 @@ def _partitions(snapshot: Snapshot) -> Table:
 
 
 def _live(snapshot: Snapshot) -> Group:
-    """A line per group and topic: a screen has no room for every partition."""
+    """A line per group and topic: there are too many partitions for a screen."""
     table = Table(box=None)
     for name in ("group", "topic"):
         table.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""`reviewmesh publish`: reviews from lines of JSON onto the raw topic."""
+"""`reviewmesh publish`: publishes reviews from JSON lines to the raw topic."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from confluent_kafka import KafkaException
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err, plain
+from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import RAW
 
 STDIN = "-"
 BYTE_ORDER_MARK = "\ufeff"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# JSON may write each byte of the largest review as an escape of six characters.
+# JSON may encode each byte of the largest review as an escape of six characters.
 MAX_LINE_BYTES = 8 * 1024 * 1024
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What today is in another unit lies outside: 1973 in milliseconds is the year 5138 in seconds.
+# Today in another unit is out of this range: 1973 in milliseconds is the year 5138 in seconds.
 LEAST_MS, LEAST_US, LEAST_NS = 10**11, 10**14, 10**17
 SHOWN = 60
 SOURCE = "cli"
@@ -42,12 +43,12 @@ FIELDS = ("review_id", *TEXT_FIELDS, "stars", "created_at", "attributes")
 
 
 class NoReview(ValueError):
-    """A line that holds no review."""
+    """A line that is no valid review."""
 
 
 @dataclass
 class Outcome:
-    """What became of the lines; `places` are the partitions and offsets that were acknowledged."""
+    """The outcome of all lines; `places`: acknowledged partitions and offsets."""
 
     places: list[tuple[int, int]] = field(default_factory=list)
     refused: int = 0
@@ -66,7 +67,7 @@ def publish(
         connection = connect()
         try:
             publish_lines(connection, lines, rate=rate, on_generated=print, outcome=outcome)
-        # Also after Ctrl-C, or when the broker went away: what was published stays published.
+        # Also after Ctrl-C or when the broker goes away: acknowledged reviews stay published.
         finally:
             err.print(f"{len(outcome.places)} published, {outcome.refused} refused")
     if outcome.failures:
@@ -85,7 +86,7 @@ def publish_lines(
     on_generated: Callable[[str], None],
     outcome: Outcome,
 ) -> None:
-    """Publish what the lines hold and wait until the broker has acknowledged all of it."""
+    """Publish the lines' reviews and wait until the broker has acknowledged them."""
     publisher = _Publisher(connection, outcome)
     try:
         for number, line in _paced(enumerate(lines, 1), rate):
@@ -103,7 +104,7 @@ def publish_lines(
 
 
 class _Publisher:
-    """Sends lines to the raw topic and notes in `outcome` what the broker said of them."""
+    """Publishes lines to the raw topic and records acknowledgements in `outcome`."""
 
     def __init__(self, connection: Connection, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -114,13 +115,13 @@ class _Publisher:
         self.producer = make_producer(connection)
 
     def publish(self, number: int, line: bytes) -> str | None:
-        """Gives the id where it made one. Raises NoReview, or KafkaException."""
+        """Returns the id if it generated one. Raises NoReview or KafkaException."""
         text = decoded(line)
         if not text:
             return None
         review, generated = parse(text, _now_ms())
         key, value = review["review_id"].encode(), self._codec.encode(review)
-        # The broker would refuse the whole batch that it is in.
+        # The broker would reject the whole batch.
         if len(key) + len(value) > self._max_bytes:
             raise NoReview(
                 f"expected a review of at most {self._max_bytes:,} bytes, got {len(value):,}"
@@ -160,7 +161,7 @@ def decoded(line: bytes) -> str:
 
 
 def parse(line: str, now_ms: int) -> tuple[dict[str, Any], bool]:
-    """The review of a line, and whether its id is a new one. Raises NoReview."""
+    """The review of a line, and whether its id was generated. Raises NoReview."""
     content = _json_of(line)
     if not isinstance(content, dict):
         raise NoReview(f"expected a JSON object, got {type(content).__name__}")
@@ -190,7 +191,7 @@ def _json_of(line: str) -> Any:
         raise NoReview("expected a review as JSON, got one that is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise NoReview(f"expected a review as JSON, got {_shown(line)} ({error})") from error
-    # What Python refuses to read though JSON allows it.
+    # Python rejects very long numbers, which JSON allows.
     except ValueError:
         raise NoReview("expected a review as JSON, got a number of thousands of digits") from None
 
@@ -209,7 +210,7 @@ def _no_number(word: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of what came; a number may be longer than Python will print."""
+    """The beginning of a value, for messages; Python refuses to print very long numbers."""
     try:
         text = repr(value[:100] if isinstance(value, str) else value)
     except ValueError:
@@ -225,7 +226,7 @@ def _text(content: dict[str, Any], name: str) -> str | None:
 
 
 def _unicode(value: str | None, name: str) -> str | None:
-    """JSON can escape half of a surrogate pair, which no UTF-8 has."""
+    """Reject lone surrogates, which JSON can escape but UTF-8 cannot encode."""
     try:
         if value is not None:
             value.encode()
@@ -260,7 +261,7 @@ def _created_at(value: Any, now_ms: int) -> int:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        # A date at the calendar's end may lie beyond it in UTC.
+        # A date at the end of the calendar may overflow in UTC.
         return (moment.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
     except (TypeError, ValueError, OverflowError) as error:
         raise NoReview(
@@ -270,7 +271,7 @@ def _created_at(value: Any, now_ms: int) -> int:
 
 
 def _milliseconds(value: int) -> int:
-    """Raises NoReview on a number that is likelier to be of another unit."""
+    """Raises NoReview on a number that is probably in another unit."""
     if LEAST_MS <= value < LEAST_US:
         return value
     looks = "" if value < 0 else ", which looks like "
@@ -310,7 +311,7 @@ def _paced(lines: Iterable[tuple[int, bytes]], rate: float | None) -> Iterator[t
 
 @contextmanager
 def _lines(file: str) -> Iterator[Iterable[bytes]]:
-    """The lines, behind a progress bar where a terminal shows one."""
+    """The lines of the file, with a progress bar on a terminal."""
     if file == STDIN:
         yield bounded_lines(sys.stdin.buffer)
         return
@@ -325,7 +326,7 @@ def _lines(file: str) -> Iterator[Iterable[bytes]]:
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines of at most a byte over MAX_LINE_BYTES; what is longer is read past, not kept."""
+    """Lines, each cut at MAX_LINE_BYTES + 1; the rest of a longer one is skipped."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         rest = line
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):

@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.text import Text
 
-from reviewmesh.cli.terminal import plain, shortened
+from reviewmesh.cli.terminal import shortened
 from reviewmesh.query.values import failed_tasks
+from reviewmesh_kit.printable import plain
 
 MOOD_STYLES = {"positive": "green", "negative": "red", "mixed": "yellow"}
 

@@ -32,7 +32,7 @@ from reviewmesh.local.supervision import ProcessStatus, log_tail
 from reviewmesh_kit.exit_codes import FAILED
 
 WATCH_INTERVAL_S = 1.0
-# A service finishes what is in flight first; its supervisor kills it after 30 s.
+# A service first finishes records in flight; its supervisor kills it after 30 s.
 STOPPED_WITHIN_S = 60.0
 STOP_CHECK_S = 0.1
 # Smaller files come and go faster than a line can be read.
@@ -123,7 +123,7 @@ def start(names: Names) -> None:
 
 
 def _stack_of(names: list[str]) -> EmbeddedStack:
-    """The mesh that runs and has these processes."""
+    """The running mesh; checks that it has these processes."""
     stack = EmbeddedStack(default_state_dir())
     known = [process.name for process in stack.ps()]
     if not known:
@@ -139,7 +139,7 @@ def _is_well(process: ProcessStatus, health: Mapping[str, Health]) -> bool:
 
 
 def _words(process: ProcessStatus, health: Mapping[str, Health]) -> str:
-    """What a process says of itself; nothing of one that does not run."""
+    """The health of a process in words; "-" if it does not run."""
     return health[process.name].words if process.pid and process.name in health else "-"
 
 

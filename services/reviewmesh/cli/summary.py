@@ -1,4 +1,4 @@
-"""The demo's closing table: counts, and how long each stage took."""
+"""The demo's summary: counts, and the latency of each stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STAGES: dict[str, Callable[[Timings], int | None]] = {
 
 
 def closing_table(reconciliation: Reconciliation) -> Group:
-    """Reviews in and what became of them, then milliseconds per stage."""
+    """The number of reviews by outcome, and latencies per stage."""
     ours = reconciliation.ours()
     counts = Table("", "reviews", box=None, title="what became of them", title_justify="left")
     counts.columns[1].justify = "right"

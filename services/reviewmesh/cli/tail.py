@@ -1,4 +1,4 @@
-"""`reviewmesh tail`: records of a topic as they are committed."""
+"""`reviewmesh tail`: prints records of a topic as they are committed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tail(
 def decoded_records(
     connection: Connection, topic: str, from_beginning: bool, timeout_s: float | None
 ) -> Iterator[tuple[Record, dict[str, Any]]]:
-    """Records as they are committed; what cannot be decoded is told and passed over."""
+    """Records as they are committed; invalid ones are reported and skipped."""
     codec = connection.codec(topic)
     for record in follow(connection, topic, from_beginning, timeout_s):
         if record.value is None:

@@ -1,7 +1,7 @@
-"""Text of strangers on a terminal, and in lines of JSON.
+"""Prints untrusted text on a terminal and in JSON lines.
 
-Ids, texts, headers and messages of records are anybody's. No character of theirs may steer a
-terminal, turn a line round or begin another one, and none of it is ever read as markup.
+Ids, texts, headers and messages come from any producer. Their characters must not control the
+terminal, change the direction of text or begin a line, and are never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -15,63 +15,46 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from reviewmesh_kit.printable import UNSAFE, UNSAFE_ON_A_LINE, plain_lines
+
 PIPE_WIDTH = 2_000
 SHOWN_TEXT = 72
-# Control characters (C0, DEL, C1), what marks or changes the direction of text, what breaks lines
-# or paragraphs, halves of surrogate pairs, and marks that Unicode advises against. Joiners stay:
-# names and emoji need them.
-STEERING = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff"
-UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{STEERING}]")
-# A line break ends a line that the renderer made; a cell or a message has none left by then.
-UNSAFE_ON_A_LINE = re.compile(f"[\x00-\x09\x0b-\x1f\x7f-\x9f{STEERING}]")
 
 
 class PlainConsole(Console):
-    """Prints what it is given as it is: no markup, no emoji codes, nothing that steers."""
+    """Prints text verbatim: no markup, no emoji codes, no control characters."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
         if not self.is_terminal:
-            # A file or a pipe has no width: nothing is to be cut there.
+            # A file or a pipe has no width, so nothing may be cut.
             self.width = PIPE_WIDTH
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Every part of what is printed passes here, those of tables too."""
+        """Escapes every segment, those of tables too."""
         for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else UNSAFE_ON_A_LINE.sub(_escaped, text), style, control)
+            yield Segment(text if control else plain_lines(text), style, control)
 
 
 out = PlainConsole()
 err = PlainConsole(stderr=True)
 
 
-def plain(text: str) -> str:
-    """One line of printable text; what would steer the terminal stands as an escape."""
-    return UNSAFE.sub(_escaped, text)
-
-
 def shortened(text: str, limit: int = SHOWN_TEXT) -> str:
-    """The beginning of a text on one line; white space and what would steer are one space."""
-    # More than enough to fill the limit, of texts that are megabytes.
+    """The beginning of a text on one line; white space and control characters become one space."""
+    # Enough to fill the limit, so that texts of megabytes cost little.
     line = " ".join(UNSAFE.sub(" ", text[: limit * 20]).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON as it may go to a terminal; it says the same to who parses it."""
+    """JSON that is safe on a terminal, and equal when parsed."""
     readable = sys.stdout.encoding.lower().replace("-", "") == "utf8"
     text = json.dumps(value, ensure_ascii=not readable, indent=indent, allow_nan=False)
-    # json itself escapes C0; the line breaks of an indent are no part of a text.
+    # json itself escapes C0; line breaks come only from the indent.
     return UNSAFE_ON_A_LINE.sub(_json_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(
-        code, f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    )
 
 
 def _json_escaped(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""`reviewmesh topics`: the topics of the contracts, and whether the broker has them."""
+"""`reviewmesh topics`: creates and lists the topics of the contracts."""
 
 from __future__ import annotations
 

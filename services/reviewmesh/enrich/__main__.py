@@ -7,23 +7,83 @@ import sys
 
 import structlog
 
+from reviewmesh import metrics
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.fallback import FallbackPlan
+from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.routes import FALLBACK, Limits
 from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.leaving.policy import Policy, PolicyProblem, read_policy
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
-from reviewmesh.settings import Settings
+from reviewmesh.settings import Settings, WrongSetting
+from reviewmesh_kit.settings import variable
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RESULT_OF, TASKS
 
 
+def workers_of(settings: Settings, task: str) -> tuple[str, ...]:
+    endpoints = getattr(settings.workers, task).split(",")
+    return tuple(endpoint.strip() for endpoint in endpoints if endpoint.strip())
+
+
+def plan_of(settings: Settings, task: str) -> FallbackPlan | None:
+    """None where the task has no fallback workers. Raises WrongSetting."""
+    policy = _policy(settings)
+    regions = settings.fallbacks.by_region(task)
+    if not regions:
+        return None
+    _check_names(settings, policy, task)
+    masks_names = any(rule.masks_names for rule in policy.rules())
+    return FallbackPlan(
+        pools={
+            region: PoolOf(
+                task,
+                addresses,
+                variable("fallbacks", task),
+                metrics.FALLBACK_WORKERS_SERVING.labels(task, region),
+                metrics.CALLS.labels(task, FALLBACK),
+                f"nothing can leave for the fallback in {region}",
+            )
+            for region, addresses in regions.items()
+        },
+        names=PoolOf(
+            "ner",
+            workers_of(settings, "ner"),
+            variable("workers", "ner"),
+            metrics.NAMES_WORKERS_SERVING.labels(task),
+            metrics.CALLS.labels(task, "names"),
+            "nothing can leave that is to have its names masked",
+        )
+        if masks_names
+        else None,
+        policy=policy,
+        limits=Limits(settings.fallbacks.after_s, settings.fallbacks.spill_s),
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    if settings.policy is None:
+        return Policy()
+    try:
+        return read_policy(settings.policy)
+    except PolicyProblem as error:
+        raise WrongSetting(f"{variable('policy')}: {error}") from error
+
+
+def _check_names(settings: Settings, policy: Policy, task: str) -> None:
+    rule = next((rule for rule in policy.rules() if rule.masks_names), None)
+    if task == "ner" and rule is not None:
+        raise WrongSetting(
+            f"{variable('policy')}: {settings.policy}:{rule.line}: expected no names to mask where "
+            f"ner has a fallback: the workers of ner are who finds them; leave out names, or "
+            f"{variable('fallbacks', 'ner')}"
+        )
+
+
 def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
-    endpoints = [
-        endpoint.strip()
-        for endpoint in getattr(settings.workers, task).split(",")
-        if endpoint.strip()
-    ]
-    client = InferenceClient(task, endpoints)
+    client = InferenceClient(task, workers_of(settings, task), fallback=plan_of(settings, task))
     client.start()
     return EnrichStage(
         task=task,

@@ -17,7 +17,7 @@ from reviewmesh.enrich.breaker import State
 from reviewmesh.enrich.failures import CallFailure, Kind, failure_of
 from reviewmesh.enrich.items import Job, WorkItem
 from reviewmesh.enrich.jobs import Jobs
-from reviewmesh.enrich.pool import Worker, WorkerPool
+from reviewmesh.enrich.pool import PoolOf, Worker, WorkerPool
 from reviewmesh.enrich.requests import metadata_of, request_fields
 from reviewmesh.enrich.retries import Retries
 from reviewmesh_protos.inference.v1 import inference_pb2
@@ -44,19 +44,19 @@ class Calls:
 
     def __init__(
         self,
-        task: str,
-        endpoints: Sequence[str],
+        of: PoolOf,
         jobs: Jobs,
         call_timeout_s: float,
         max_attempts: int,
     ) -> None:
-        self._task = task
+        self._task = of.task
+        self._sent = of.calls
         self._jobs = jobs
         self._call_timeout_s = call_timeout_s
         self._loop = asyncio.get_running_loop()
         self._retries = Retries(jobs, self._loop, max_attempts, self._dispatch)
         self._running: dict[asyncio.Task[None], Call] = {}
-        self.pool = WorkerPool(task, endpoints, self._dispatch, self._hung)
+        self.pool = WorkerPool(of, self._dispatch, self._hung)
         self.pool.start()
 
     async def close(self) -> None:
@@ -68,6 +68,11 @@ class Calls:
     def submit(self, items: Sequence[WorkItem]) -> None:
         self._jobs.add(items)
         self._dispatch()
+
+    def take_back(self, job: Job) -> None:
+        """One that was taken out while it waited."""
+        self._jobs.take_back(job)
+        self._loop.call_soon(self._dispatch)
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
         """A call without remaining items is cancelled."""
@@ -107,6 +112,7 @@ class Calls:
 
     def _send(self, worker: Worker, batch: list[Job], suspect: bool) -> None:
         worker.breaker.started(len(batch), suspect)
+        self._sent.inc()
         now = self._loop.time()
         for job in batch:
             job.worker, job.since = worker.address, now
@@ -171,7 +177,10 @@ class Calls:
                 self._answered(job, result, kind, lineage)
         answered -= len(unanswered)
         load = response.load
-        worker.breaker.answered(load.running + load.waiting, answered, load.max)
+        if reason := _nothing_but_failures(response):
+            self.pool.failed(worker, reason)
+        else:
+            worker.breaker.answered(load.running + load.waiting, answered, load.max)
         worker.breaker.done(answered)
         self._dispatch()
 
@@ -218,3 +227,14 @@ class Calls:
             case Kind.FAILED:
                 self.pool.failed(worker, reason)
                 self._retries.bisect(batch, reason)
+
+
+def _nothing_but_failures(response: Response) -> str:
+    """The last reason where a worker answers every item with an error that may pass: it is there,
+    and what it works with is not."""
+    reasons = [
+        result.error.message
+        for result in response.results
+        if result.WhichOneof("outcome") == "error" and result.error.retryable
+    ]
+    return reasons[-1] if reasons and len(reasons) == len(response.results) else ""

@@ -14,8 +14,12 @@ from typing import TypeVar
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
+from reviewmesh.enrich.fallback import Fallback, FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
+from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.routes import PRIMARY
+from reviewmesh_kit.settings import variable
 
 T = TypeVar("T")
 
@@ -31,16 +35,23 @@ class InferenceClient:
         batch_bytes: int = 1024 * 1024,
         call_timeout_s: float = 120.0,
         max_attempts: int = 5,
+        fallback: FallbackPlan | None = None,
     ) -> None:
         self._task = task
-        self._endpoints = tuple(endpoints)
+        self._primary = PoolOf(
+            task,
+            tuple(endpoints),
+            variable("workers", task),
+            metrics.WORKERS_SERVING.labels(task),
+            metrics.CALLS.labels(task, PRIMARY),
+        )
+        self._plan = fallback
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
         self._done: deque[tuple[WorkItem, Answer]] = deque()
-        self._jobs = Jobs(
-            batch_items, batch_bytes, lambda item, answer: self._done.append((item, answer))
-        )
+        self._jobs = Jobs(batch_items, batch_bytes, self._finished)
         self._calls: Calls | None = None
+        self._fallback: Fallback | None = None
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"inference-{task}", daemon=True)
@@ -55,8 +66,7 @@ class InferenceClient:
         if self._closed or not self._thread.is_alive():
             return
         self._closed = True
-        if self._calls is not None:
-            asyncio.run_coroutine_threadsafe(self._calls.close(), self._loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 
@@ -72,13 +82,25 @@ class InferenceClient:
         """Withdraw items by their token; a call without remaining items is cancelled."""
         if self._calls is not None:
             self._tell(self._calls.withdraw, withdrawn)
+        if self._fallback is not None:
+            self._tell(self._fallback.withdraw, withdrawn)
 
-    def missing(self) -> str:
-        """The addresses tried when no worker serves; empty otherwise."""
-        return "" if self._calls is None else self._calls.pool.missing()
+    def starved(self) -> bool:
+        """Whether no answer can come: no worker serves, and the fallback has nothing."""
+        if self._fallback is not None and self._fallback.has_some():
+            return False
+        return self._calls is not None and not self._calls.pool.any_serving()
+
+    def waiting_for(self) -> str:
+        """The addresses tried when no worker serves, and what the fallback does; may be empty."""
+        missing = "" if self._calls is None else self._calls.pool.missing()
+        fallback = "" if self._fallback is None else self._fallback.words()
+        return "; ".join(filter(None, (missing, fallback)))
 
     def waits_for(self, partition: int, offset: int) -> str:
         """Why an item is not answered yet; empty when it is unknown, or could be sent now."""
+        if self._fallback is not None and (away := self._fallback.waits_for(partition, offset)):
+            return away
         job = self._jobs.find(partition, offset)
         if job is None or self._calls is None:
             return ""
@@ -106,9 +128,26 @@ class InferenceClient:
 
     async def _open(self) -> None:
         self._calls = Calls(
-            task=self._task,
-            endpoints=self._endpoints,
+            of=self._primary,
             jobs=self._jobs,
             call_timeout_s=self._call_timeout_s,
             max_attempts=self._max_attempts,
         )
+        if self._plan is not None:
+            self._fallback = Fallback(
+                plan=self._plan,
+                primary=self._calls,
+                jobs=self._jobs,
+                on_finished=self._finished,
+                call_timeout_s=self._call_timeout_s,
+                max_attempts=self._max_attempts,
+            )
+
+    async def _shut(self) -> None:
+        if self._fallback is not None:
+            await self._fallback.close()
+        if self._calls is not None:
+            await self._calls.close()
+
+    def _finished(self, item: WorkItem, answer: Answer) -> None:
+        self._done.append((item, answer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from reviewmesh.enrich.routes import PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
@@ -19,6 +20,9 @@ class WorkItem:
     text: str
     language: str
     traceparent: str | None
+    business_id: str | None
+    accepted_s: float
+    """When the review was accepted, by the wall clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class Answer:
     attempts: int
     lineage: inference_pb2.Lineage | None
     usage: inference_pb2.Usage | None
+    may_pass: bool = False
+    """The error is one that the item's next try may not meet."""
+    route: str = PRIMARY
+    """The pool that answered."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +59,8 @@ class Job:
     """When it was sent, by the event loop's clock."""
     again_at: float = 0.0
     """When it is retried, by the same clock."""
+    rests_until: float = 0.0
+    """Until then the fallback is not asked again, by the same clock."""
     size: int = field(init=False)
     """Upper bound of its bytes in a request."""
 

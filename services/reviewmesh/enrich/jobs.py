@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from reviewmesh.enrich.items import Answer, Job, Output, WorkItem
 from reviewmesh.enrich.oldest_first import OldestFirst
@@ -46,6 +46,26 @@ class Jobs:
             job = Job(item, self._batch_items)
             self._held[item.partition, item.offset] = job
             self.wait(job)
+
+    def take_back(self, job: Job) -> None:
+        """It was taken out, and is to be answered here after all."""
+        self._held[job.item.partition, job.item.offset] = job
+        self.wait(job)
+
+    def oldest(self) -> list[Job]:
+        """Of those that wait: the oldest of each partition is among them."""
+        return [*self._queue.firsts(), *self._suspects.firsts()]
+
+    def in_wait(self) -> list[Job]:
+        return [*self._queue, *self._suspects]
+
+    def take_out(self, jobs: Collection[Job]) -> None:
+        """These wait, and are answered elsewhere."""
+        taken = set(map(id, jobs))
+        for job in jobs:
+            del self._held[job.item.partition, job.item.offset]
+        for queue in (self._queue, self._suspects):
+            queue.keep(lambda job: id(job) not in taken)
 
     def wait(self, job: Job) -> None:
         """Queue it for a call, in the order of offsets."""
@@ -95,9 +115,10 @@ class Jobs:
         reason: str,
         lineage: inference_pb2.Lineage | None = None,
         usage: inference_pb2.Usage | None = None,
+        may_pass: bool = False,
     ) -> None:
-        """Finish the item with an error."""
-        self._finish(job, None, error=reason, lineage=lineage, usage=usage)
+        """Finish the item with an error; `may_pass`: one that another try may not meet."""
+        self._finish(job, None, error=reason, lineage=lineage, usage=usage, may_pass=may_pass)
 
     def _finish(
         self,
@@ -106,12 +127,18 @@ class Jobs:
         error: str | None,
         lineage: inference_pb2.Lineage | None,
         usage: inference_pb2.Usage | None,
+        may_pass: bool = False,
     ) -> None:
         if not self.holds(job):
             return
         del self._held[job.item.partition, job.item.offset]
         attempts = max(1, job.attempts + job.broken)
-        self._on_finished(
-            job.item,
-            Answer(output=output, error=error, attempts=attempts, lineage=lineage, usage=usage),
+        answer = Answer(
+            output=output,
+            error=error,
+            attempts=attempts,
+            lineage=lineage,
+            usage=usage,
+            may_pass=may_pass,
         )
+        self._on_finished(job.item, answer)

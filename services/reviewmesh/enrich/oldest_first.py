@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -45,6 +45,14 @@ class OldestFirst(Generic[T]):
         else:
             del self._partitions[partition]
         return item
+
+    def firsts(self) -> list[T]:
+        """The oldest of each partition."""
+        return [heap[0][2] for heap in self._partitions.values()]
+
+    def __iter__(self) -> Iterator[T]:
+        """All of them, in no order."""
+        return (entry[2] for heap in self._partitions.values() for entry in heap)
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
         """Drop all other items."""

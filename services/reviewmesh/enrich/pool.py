@@ -10,13 +10,14 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import Counter, Gauge
 
-from reviewmesh import metrics
 from reviewmesh.enrich.breaker import Breaker, State
 from reviewmesh_protos.inference.v1 import inference_pb2_grpc
 
@@ -41,6 +42,22 @@ CHANNEL_OPTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class PoolOf:
+    """What a pool is for."""
+
+    task: str
+    addresses: tuple[str, ...]
+    setting: str
+    """Where the addresses come from."""
+    serving: Gauge
+    """How many of its workers serve."""
+    calls: Counter
+    """Calls that were sent to them."""
+    without: str = "reviews wait and nothing is lost"
+    """What it means that no worker is there."""
+
+
 class Worker:
     """One address: its channel, its circuit breaker, and the asyncio task of its health checks."""
 
@@ -63,15 +80,14 @@ class WorkerPool:
 
     def __init__(
         self,
-        task: str,
-        addresses: Sequence[str],
+        of: PoolOf,
         on_change: Callable[[], None],
         on_hang: Callable[[Worker], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._task = task
-        self._setting = f"REVIEWMESH_WORKERS__{task.upper()}"
-        self._addresses = tuple(addresses)
+        self._of = of
+        self.task = of.task
+        self._addresses = of.addresses
         self._on_change = on_change
         self._on_hang = on_hang
         self._clock = clock
@@ -80,7 +96,7 @@ class WorkerPool:
         self._unresolved: dict[str, str] = {}
         self._resolver: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._log = structlog.get_logger(task=task)
+        self._log = structlog.get_logger(task=of.task)
         self._missing_since: float | None = None
         self._complained_at = float("-inf")
 
@@ -109,7 +125,7 @@ class WorkerPool:
         tried = [f"{w.address} ({w.reason})" for w in tuple(self._workers.values())]
         tried += [f"{name} ({why})" for name, why in tuple(self._unresolved.items())]
         where = ", ".join(sorted(tried)) or ", ".join(self._addresses)
-        return f"no worker for task {self._task} reachable at {where}"
+        return f"no worker for task {self.task} reachable at {where}"
 
     def has_room(self) -> bool:
         return any(worker.breaker.room() for worker in tuple(self._workers.values()))
@@ -173,7 +189,7 @@ class WorkerPool:
 
     async def _check(self, worker: Worker) -> str:
         """Empty when the worker is SERVING, else the status or error."""
-        request = health_pb2.HealthCheckRequest(service=self._task)
+        request = health_pb2.HealthCheckRequest(service=self.task)
         try:
             answer = await worker.health.Check(request, timeout=CHECK_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
@@ -197,7 +213,7 @@ class WorkerPool:
     def _count(self) -> None:
         states = [worker.breaker.state for worker in self._workers.values()]
         serving = sum(state is not State.EJECTED for state in states)
-        metrics.WORKERS_SERVING.labels(self._task).set(serving)
+        self._of.serving.set(serving)
 
     def _complain(self) -> None:
         """Log that no worker serves, after COMPLAIN_AFTER_S and then every COMPLAIN_EVERY_S."""
@@ -212,7 +228,7 @@ class WorkerPool:
             and now - self._complained_at >= COMPLAIN_EVERY_S
         ):
             self._complained_at = now
-            self._log.warning("reviews wait and nothing is lost", reason=self.missing())
+            self._log.warning(self._of.without, reason=self.missing())
 
     # -- addresses ---------------------------------------------------------------------------
 
@@ -243,7 +259,7 @@ class WorkerPool:
                 RESOLVE_TIMEOUT_S,
             )
         except ValueError:
-            self._unresolvable(address, f"expected host:port in {self._setting}")
+            self._unresolvable(address, f"expected host:port in {self._of.setting}")
             return
         except TimeoutError:
             self._unresolvable(address, f"no answer from DNS in {RESOLVE_TIMEOUT_S:g} s")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reviewmesh.avro.bounds import LARGEST
+from reviewmesh.enrich.routes import PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {
@@ -24,7 +25,7 @@ def lineage_of(
     lineage: inference_pb2.Lineage | None,
     usage: inference_pb2.Usage | None,
     attempts: int,
-    route: str = "primary",
+    route: str = PRIMARY,
 ) -> dict[str, Any] | None:
     """None when no worker ever told which model it runs. `route` is the pool of that worker."""
     if lineage is None:

@@ -46,7 +46,7 @@ class Retries:
     def try_again(self, job: Job, reason: str) -> None:
         """Retry with exponential backoff; give up after the last attempt."""
         if job.attempts >= self._max_attempts:
-            self._jobs.give_up(job, f"{reason} ({job.attempts} attempts)")
+            self._jobs.give_up(job, f"{reason} ({job.attempts} attempts)", may_pass=True)
             return
         pause = backoff_s(job.attempts, FIRST_BACKOFF_S, LONGEST_BACKOFF_S, random.random())
         job.worker, job.again_at = "", self._loop.time() + pause

@@ -18,6 +18,7 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
+from reviewmesh.enrich.routes import FALLBACK, PRIMARY
 from reviewmesh.kafka.record import (
     LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
@@ -32,6 +33,7 @@ from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh_schemas.names import ACCEPTED, RESULT_OF
 
+STATUS_OF = {PRIMARY: "OK", FALLBACK: "FALLBACK"}
 ROOM_WHILE_STARVED = 2_000
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
@@ -173,10 +175,10 @@ class EnrichStage:
 
     def blocks(self, topic: str, partition: int) -> bool:
         """Without a worker, reading further ahead is of no use."""
-        return self._in_flight >= ROOM_WHILE_STARVED and bool(self._client.missing())
+        return self._in_flight >= ROOM_WHILE_STARVED and self._client.starved()
 
     def waiting_for(self) -> str:
-        return self._client.missing()
+        return self._client.waiting_for()
 
     def waits_for(self, partition: int) -> str:
         """Why the oldest record is unfinished; records of the same key wait for each other."""
@@ -185,7 +187,7 @@ class EnrichStage:
 
     def idle(self) -> bool:
         """Without a worker no answer comes; the next owner reads records in flight again."""
-        return not self._units and (not self._waiting or bool(self._client.missing()))
+        return not self._units and (not self._waiting or self._client.starved())
 
     def stop(self) -> None:
         self._client.close()
@@ -202,6 +204,8 @@ class EnrichStage:
                 text=work.review["text"] or "",
                 language=work.review["language"] or "",
                 traceparent=trace.decode("ascii", "replace") if trace else None,
+                business_id=work.review["business_id"],
+                accepted_s=work.record.timestamp_ms / 1000,
             )
         )
 
@@ -240,7 +244,7 @@ class EnrichStage:
 
     def _answer(self, work: Work, answer: Answer) -> Output:
         """Raises Unusable."""
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
         if lineage is None:
             raise Unusable("expected the worker to say which model answered, got no lineage")
         fields = payload(self._task, answer.output, work.review["text"] or "")
@@ -249,7 +253,7 @@ class EnrichStage:
             work.record,
             review["review_id"],
             review["content_hash"],
-            {"status": "OK", "error": None, "lineage": lineage, **fields},
+            {"status": STATUS_OF[answer.route], "error": None, "lineage": lineage, **fields},
         )
         if (size := _size(result)) > self._max_result_bytes:
             raise Unusable(
@@ -268,7 +272,7 @@ class EnrichStage:
             attempts=answer.attempts,
             review_id=review["review_id"],
         )
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
         results = self._failed_result(
             work.record,
             review["review_id"],

@@ -1,5 +1,5 @@
 """Lag for those on call: how far behind every group is, in records, seconds and time to drain.
 
-`meter` measures, for the service and for `reviewmesh lag` alike; `loop` measures again and again
-and `metrics` shows the last measurement at each scrape.
+`meter` measures, for the service and for `reviewmesh lag`; `loop` repeats measurements, and
+`metrics` exports the last one at each scrape.
 """

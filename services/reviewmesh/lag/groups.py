@@ -21,25 +21,25 @@ from reviewmesh_schemas.names import (
 
 @dataclass(frozen=True, slots=True)
 class WatchedGroup:
-    """A group and the partitions that it may read; names as on the broker."""
+    """A group and the partitions that it may read; named as on the broker."""
 
     name: str
     task: str
     partitions: tuple[BrokerPartition, ...]
     reads_all: bool = True
-    """It reads all of them from their beginning, else only where it has committed."""
+    """Whether it reads all of them from the beginning, or only those with a commit."""
     more_of: str = ""
-    """A topic of which it reads every partition that there is; empty where there is none."""
+    """A topic of which it reads every existing partition; empty without one."""
 
     def grown(self, partitions: int) -> WatchedGroup:
-        """The same group where `more_of` has so many partitions."""
+        """The group when `more_of` has so many partitions."""
         known = sum(at.topic == self.more_of for at in self.partitions)
         more = tuple(BrokerPartition(self.more_of, number) for number in range(known, partitions))
         return replace(self, partitions=self.partitions + more)
 
 
 def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
-    """The groups without which no review comes out."""
+    """The groups that every review passes through."""
     counts = {topic.name: topic.partitions for topic in load_topics().topics}
 
     def group(name: str, *topics: str, task: str = "") -> WatchedGroup:
@@ -58,7 +58,7 @@ def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
 
 
 def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
-    """The mesh's own, insights where it runs, and those that the settings name."""
+    """The mesh's own groups, insights where it runs, and those in the settings."""
     own = mesh_groups(settings.prefix)
     others = dict.fromkeys([settings.prefix + INSIGHTS_GROUP, *settings.lag.groups])
     known = {group.name for group in own}

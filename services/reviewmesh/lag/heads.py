@@ -1,6 +1,6 @@
-"""Reads the oldest record of a partition that a group has not finished: its timestamps are the lag.
+"""Reads the oldest unfinished record of a group's partition: its timestamps give the lag.
 
-Only that one record is read, and only when it is not the one read last time.
+Only this record is read, and only when it has changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READ_FOR_S = 3.0
 POLL_S = 0.02
 POLL_RECORDS = 1_000
 LONGEST_TIMESTAMP = 15
-# As long as records are kept.
+# The retention of the topics.
 LONGEST_WAY_MS = 7 * 24 * 3600 * 1000
 
 
@@ -32,23 +32,23 @@ class Head:
     offset: int
     timestamp_ms: int
     origin_ms: int
-    """When the producer published the review, where the record says so; else its timestamp."""
+    """When the producer published the review, from a header; else the record's timestamp."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where to look for a head: the offsets from `start` up to `end` that are not finished."""
+    """Where to search for a head: the unfinished offsets from `start` up to `end`."""
 
     partition: BrokerPartition
     start: int
     end: int
     progress: Progress
     topic_id: int = 0
-    """Kafka's id of the topic, in short."""
+    """Kafka's id of the topic, shortened."""
 
 
 class HeadReader:
-    """Assigns a consumer by hand; it fetches only while it is asked."""
+    """Assigns a consumer for each read; it fetches nothing in between."""
 
     def __init__(self, consumer: Callable[[], Any]) -> None:
         """`consumer` gives the one to use now."""
@@ -56,15 +56,16 @@ class HeadReader:
         self._consumer: Any = None
 
     def read(self, stretches: Iterable[Stretch]) -> dict[Stretch, Head | None]:
-        """The head of each stretch, None where it holds no record; what gave no answer in time
-        is left out."""
+        """The head of each stretch, None where it has no record; without an answer in time it is
+        left
+        out."""
         found: dict[Stretch, Head | None] = {}
         waiting = list(dict.fromkeys(stretches))
         self._consumer = self._current()
         deadline = time.monotonic() + READ_FOR_S
         try:
             while waiting and time.monotonic() < deadline:
-                # One offset a partition at a time.
+                # A partition can be assigned at one offset at a time.
                 batch = {stretch.partition: stretch for stretch in reversed(waiting)}
                 waiting = [
                     stretch for stretch in waiting if batch[stretch.partition] is not stretch
@@ -86,7 +87,7 @@ class HeadReader:
                 partition = BrokerPartition(message.topic(), message.partition())
                 stretch = batch.get(partition)
                 if message.error() is not None and message.error().code() in REFUSED_BATCH:
-                    # Nobody can read it; who has the partition passes over it.
+                    # Unreadable; the owner of the partition will skip it.
                     batch.pop(partition, None)
                 elif stretch is not None and stretch not in found and _settles(message, stretch):
                     found[stretch] = _head(message, stretch)
@@ -94,7 +95,7 @@ class HeadReader:
 
 
 def _settles(message: Any, stretch: Stretch) -> bool:
-    """Whether this message is the head, or lies behind where one could be."""
+    """Whether this message is the head, or comes after all candidates."""
     error = message.error()
     if error is not None:
         ended: bool = error.code() == KafkaError._PARTITION_EOF
@@ -114,8 +115,8 @@ def _head(message: Any, stretch: Stretch) -> Head | None:
 
 
 def _origin_ms(header: bytes | None, timestamp_ms: int) -> int:
-    """The header comes from any producer, so it may be anything: what it says is believed within
-    the time that a review may take through the mesh."""
+    """The header may come from any producer: it is trusted only within LONGEST_WAY_MS before the
+    record's timestamp."""
     if header is None or not header.isdigit() or len(header) > LONGEST_TIMESTAMP:
         return timestamp_ms
     origin_ms = int(header)

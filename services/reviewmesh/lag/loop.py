@@ -1,4 +1,4 @@
-"""Measures again and again; what is away is waited for, and the last known numbers stay."""
+"""Measures every second. While the broker is away the last known numbers stay."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Measures every watched group: the one piece behind the service and `reviewmesh lag`.
+"""Measures every watched group, for the service and for `reviewmesh lag`.
 
-The numbers are asked for in a few batches: where partitions end, what groups have committed. Of
-the records themselves only the oldest unfinished one of a partition is read, and only when it is
-another one than last time.
+Ends and committed offsets are requested in a few batches. Of the records only the oldest unfinished
+one of each partition is read, and only when it has changed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from reviewmesh.lag.heads import Head, HeadReader, Stretch
 from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
 from reviewmesh.lag.rates import DrainRate
 
-# A head may be compacted away while nobody commits.
+# A head may be compacted away without a commit.
 LOOK_AGAIN_AFTER_S = 60.0
 
 Key = tuple[str, BrokerPartition]
@@ -35,11 +34,11 @@ class PartitionLag:
     committed: int
     end: int
     lag: int
-    """Kafka's own: the end minus what is committed, transaction markers included."""
+    """Kafka's own lag: end minus committed offset, transaction markers included."""
     backlog: int
-    """Records that are not finished, what is finished beyond the commit left out."""
+    """Unfinished records, without those finished beyond the committed offset."""
     finished: int
-    """How far the group has come: it grows with every record finished."""
+    """Grows by one with every finished record."""
     head: Head | None
     """The oldest unfinished record; None when there is none."""
     commit_seen_at: float
@@ -50,28 +49,28 @@ class PartitionLag:
         return 0.0 if self.head is None else max(0.0, now - self.head.timestamp_ms / 1000)
 
     def review_seconds(self, now: float) -> float:
-        """The same since its producer published the review."""
+        """The same, since its producer published the review."""
         return 0.0 if self.head is None else max(0.0, now - self.head.origin_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one measurement found."""
+    """The result of one measurement."""
 
     measured_at: float
     rows: tuple[PartitionLag, ...] = ()
     time_to_drain: Mapping[WatchedGroup, float] = field(default_factory=dict)
     held_since: Mapping[BrokerPartition, float | None] = field(default_factory=dict)
-    """Since when an open transaction has been the end of what can be read; None without one."""
+    """Since when an open transaction has blocked readers; None without one."""
     stable_ends: Mapping[BrokerPartition, int] = field(default_factory=dict)
-    """Where what can be read ends: the first record of an open transaction, if there is one."""
+    """Last stable offsets: the first record of an open transaction, if there is one."""
     problems: tuple[str, ...] = ()
-    """What could not be measured now; its rows are the last ones known."""
+    """What could not be measured; its rows are the last known ones."""
 
 
 @dataclass(slots=True)
 class Watched:
-    """What is remembered of a group's partition from one measurement to the next."""
+    """State of a group's partition between measurements."""
 
     committed: Committed | None
     progress: Progress
@@ -82,13 +81,13 @@ class Watched:
     row: PartitionLag | None = None
 
     def knows_head_of(self, wanted: Stretch, now: float) -> bool:
-        """Whether what was found last time still holds."""
+        """Whether the head of the last measurement is still valid."""
         if self.searched is None or wanted.start < self.searched.start:
             return False
         if now - self.searched_at > LOOK_AGAIN_AFTER_S:
             return False
         if wanted.topic_id != self.searched.topic_id or wanted.end < self.searched.end:
-            # The topic was made anew, and these are other records. An end never goes back.
+            # The topic was created again and has other records. An end never decreases.
             return False
         if self.head is None:
             return wanted.end == self.searched.end
@@ -96,7 +95,7 @@ class Watched:
 
 
 class LagMeter:
-    """Remembers what it read, so that a measurement soon after another costs little."""
+    """Keeps what it read, so that frequent measurements cost little."""
 
     def __init__(self, broker: Broker, groups: Sequence[WatchedGroup], clock: Clock) -> None:
         self._broker = broker
@@ -223,7 +222,7 @@ class LagMeter:
         self._stable_ends = {key[1]: found.stable for key, found in reach.items()}
 
     def _since(self, partition: BrokerPartition, ends: Ends, now: float) -> float | None:
-        """The mesh's own transactions move the stable end many times a second."""
+        """The mesh's own transactions move the last stable offset many times a second."""
         if ends.stable == ends.end:
             return None
         known = self._held_since.get(partition)
@@ -232,7 +231,7 @@ class LagMeter:
         return known
 
     def _find_heads(self, wanted: dict[Key, Stretch], now: float, problems: list[str]) -> None:
-        """Look where the head is not known; an empty stretch needs no reading."""
+        """Read unknown heads; an empty stretch needs no read."""
         unknown = {
             key: stretch
             for key, stretch in wanted.items()
@@ -253,9 +252,9 @@ class LagMeter:
     def _find_open_heads(
         self, wanted: dict[Key, Stretch], reach: dict[Key, Ends]
     ) -> dict[Key, Head]:
-        """The first record of a transaction that stays open, for groups that wait behind it.
+        """The first record of a transaction that stays open, for groups that wait for its end.
 
-        One that moves between two measurements holds nobody up.
+        A transaction that ends between two measurements blocks nobody.
         """
         waiting = {
             key: Stretch(key[1], max(stretch.start, found.stable), found.end, stretch.progress)
@@ -270,7 +269,7 @@ class LagMeter:
     # -- rates -------------------------------------------------------------------------------
 
     def _time_to_drain(self, rows: Sequence[PartitionLag], now: float) -> dict[WatchedGroup, float]:
-        """Of each group: its slowest topic at the rate that the topic was seen to move."""
+        """Per group, that of its slowest topic at the topic's observed rate."""
         totals: dict[tuple[str, str], tuple[int, int]] = {}
         for row in rows:
             finished, backlog = totals.get((row.group, row.topic), (0, 0))

@@ -1,7 +1,7 @@
 """Every metric of the lag service, declared once with its meaning and unit.
 
-Ages are worked out at the scrape: a record that nobody finishes grows older between two
-measurements, and also while the broker is away.
+Ages are computed at the scrape, so that they grow between two measurements, and also while the
+broker is away.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ ALL = (
 
 
 class LagCollector(Collector):
-    """Shows a snapshot to Prometheus; the measuring thread replaces it."""
+    """Exports a snapshot, which the measuring thread replaces."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,8 +1,8 @@
-"""Asks the broker, in a few batches, where partitions end and what groups have committed.
+"""Requests log ends and committed offsets from the broker, in a few batches.
 
-Through consumers, which find their way again when brokers come and go. librdkafka's admin client
-does not: after a broker's restart its ListOffsets stays fenced by an old leader epoch, and its
-requests to a group's coordinator that timed out can end the process when the broker comes back.
+Through consumers, which recover when brokers restart. librdkafka's admin client does not: its
+ListOffsets stays fenced by an old leader epoch, and a request to a group's coordinator that timed
+out can end the process when the broker comes back (decision 6).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CALLS_AT_ONCE = 8
 # A little over one batch: the broker gives a whole batch even where it is larger than this.
 FETCH_BYTES = 16 * 1024
 
-# What a group's coordinator answers for a moment, such as right after its broker's start.
+# Transient errors of a group's coordinator, as right after its broker's start.
 MOVING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -40,13 +40,13 @@ MOVING = (
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a group committed for a partition, as it lies on the broker."""
+    """A group's committed offset and metadata of a partition."""
 
     offset: int
     metadata: str
 
     def progress(self) -> Progress:
-        """Metadata that the mesh did not write counts as none, as it does for the services."""
+        """Metadata that the mesh did not write is ignored, as by the services."""
         restored = restore(self.offset, self.metadata)
         return Progress(self.offset, restored.finished, restored.notes.topic_id)
 
@@ -59,7 +59,7 @@ class Progress:
     finished: frozenset[int] = frozenset()
     """Offsets beyond `committed` that are finished too."""
     topic_id: int = 0
-    """Kafka's id of the topic that these are offsets of, in short; 0 where it is unknown."""
+    """Kafka's id of the topic of these offsets, shortened; 0 where it is unknown."""
 
     def covers(self, offset: int) -> bool:
         return offset < self.committed or offset in self.finished
@@ -72,8 +72,9 @@ class Ends(LogBounds):
     topic_id: int
 
     def reached(self, progress: Progress) -> Progress:
-        """What of it holds here. A commit of another id, or beyond the end, is of a topic that was
-        deleted: its successor is read from the beginning."""
+        """The part of it that is valid for this log. A commit with another topic id, or beyond the
+        end,
+        is of a deleted topic: the new one is read from the beginning."""
         if is_another(progress.topic_id, self.topic_id) or progress.committed > self.end:
             return Progress(0)
         return progress
@@ -81,14 +82,14 @@ class Ends(LogBounds):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something could not be asked; `gone` when there is nothing to ask about."""
+    """Why a request failed; `gone`: the topic does not exist."""
 
     reason: str
     gone: bool = False
 
 
 class Broker:
-    """Consumers that are in no group and have nothing assigned but what a reader assigns."""
+    """Consumers that join no group, for requests and for readers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -109,14 +110,14 @@ class Broker:
 
     @property
     def stable(self) -> Any:
-        """Reads what is committed; only to be held for as long as one measurement."""
+        """Reads committed records. May be replaced after each measurement."""
         if self._stable is None:
             self._stable = self._consumer("read_committed")
         return self._stable
 
     @property
     def open(self) -> Any:
-        """Reads open transactions too; only to be held for as long as one measurement."""
+        """Reads open transactions too. May be replaced after each measurement."""
         if self._open is None:
             self._open = self._consumer("read_uncommitted")
         return self._open
@@ -138,15 +139,15 @@ class Broker:
         return kafka.make_consumer(options, lambda error: None)
 
     def renew(self) -> None:
-        """Let go of clients that get no answer: one may have lost every address of a broker that is
-        back (librdkafka issue 5301). Not at every question: the broker may just be away."""
+        """Drop clients that get no answer: one may have lost every address of a broker that is back
+        (librdkafka issue 5301). At most every RENEW_EVERY_S: the broker may just be away."""
         if time.monotonic() - self._renewed_at > RENEW_EVERY_S:
             self._renewed_at = time.monotonic()
             self._of_group.clear()
             self._stable = self._open = None
 
     def away(self, failure: Failure) -> str:
-        """What to say when nothing is answered."""
+        """The message when nothing is answered."""
         return (
             f"the broker at {self._settings.kafka.bootstrap_servers} does not answer "
             f"({failure.reason}); check {variable('kafka', 'bootstrap_servers')} and that it is up"
@@ -157,10 +158,7 @@ class Broker:
     def committed(
         self, groups: Mapping[str, Collection[BrokerPartition]]
     ) -> dict[str, dict[BrokerPartition, Committed] | Failure]:
-        """What each group has committed of these partitions.
-
-        What lies in an open transaction is not committed yet.
-        """
+        """The committed offsets of each group on these partitions, without open transactions."""
         for group in groups.keys() - self._of_group.keys():
             # Under read_committed the answer would wait for the end of an open transaction.
             self._of_group[group] = self._consumer("read_uncommitted", group)
@@ -195,7 +193,7 @@ class Broker:
             return dict.fromkeys(partitions, topics)
         found = self._ends_of(partitions, topics)
         if any(isinstance(ends, Failure) and not ends.gone for ends in found.values()):
-            # A topic that goes meanwhile fails the question for all: ask again without it.
+            # A topic that is deleted meanwhile fails the request for all: repeat it without.
             left = self._existing(names)
             if not isinstance(left, Failure) and left.keys() < topics.keys():
                 found = self._ends_of(partitions, left)
@@ -221,7 +219,7 @@ class Broker:
         return found
 
     def partitions(self, topic: str) -> int:
-        """How many the topic has now; 0 where that is not known. Topics may grow."""
+        """The topic's number of partitions, which may grow; 0 where it is unknown."""
         topics = self._existing({topic})
         return topics[topic].partitions if not isinstance(topics, Failure) and topics else 0
 
@@ -235,14 +233,14 @@ class Broker:
             now = found[name].id if name in found else 0
             known = self._topic_ids.setdefault(name, now)
             if known != now:
-                # A client keeps the epoch of a leader, and reads a new topic in vain.
+                # A client keeps the leader epochs of the deleted topic and is fenced.
                 self._close_readers()
                 self._topic_ids[name] = now
         return found
 
 
 def _asked_of_coordinator(consumer: Any, partitions: Collection[BrokerPartition]) -> list[Any]:
-    """Asks again while the coordinator moves or reads its log, up to CALL_TIMEOUT_S in all."""
+    """Retries while the coordinator moves or loads, up to CALL_TIMEOUT_S in all."""
     wanted = [TopicPartition(*at) for at in partitions]
     deadline = time.monotonic() + CALL_TIMEOUT_S
     while True:

@@ -1,4 +1,4 @@
-"""How fast a group was seen to finish records, and how long its backlog takes at that rate."""
+"""Estimates a group's rate of finished records, and the time to drain its backlog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WINDOW_S = 60.0
 
 
 class DrainRate:
-    """One group on one topic. Idle time is no measure of how fast it can work."""
+    """One group on one topic. Idle time does not count."""
 
     def __init__(self) -> None:
         # (when, records finished so far); the last one from before the backlog is kept too.
@@ -17,10 +17,10 @@ class DrainRate:
         self._rate = 0.0
 
     def observe(self, now: float, finished: int, backlog: int) -> float:
-        """Seconds until `backlog` is worked off; infinite when nothing of it moves.
+        """Seconds until `backlog` is drained; infinite when nothing moves.
 
-        Both only ever grow, except when an operator sets the group back or somebody the clock:
-        then measuring begins anew.
+        Time and `finished` only grow, except after a reset of the group or the clock: then the
+        measurement starts again.
         """
         if self._seen and (finished < self._seen[-1][1] or now <= self._seen[-1][0]):
             self._seen.clear()
@@ -33,7 +33,7 @@ class DrainRate:
         elif now - since >= WINDOW_S and backlog:
             self._rate = 0.0
         if not backlog:
-            # What comes next is measured from here on.
+            # The next backlog is measured from here.
             self._seen.clear()
             self._seen.append((now, finished))
             return 0.0

@@ -1,9 +1,9 @@
-"""Brings the Java parts of the embedded stack from Maven Central into the user's cache folder.
+"""Downloads the Java parts of the embedded stack from Maven Central into the user's cache folder.
 
 `artifacts.lock.toml` names every file with its version and SHA-256, so nothing is resolved at
-run time and nothing unchecked is ever started. A bundle (Kafka's jars, Apicurio unpacked) gets
-a folder named after its locked content and appears there by one rename: it is whole or absent,
-however many processes ask for it at once.
+run time and only checked files are started. A bundle (Kafka's jars, Apicurio unpacked) gets a
+folder named after its locked content and appears there by one rename: it is complete or absent,
+also with several processes at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RETRY_PAUSE_S = 1.0
 DOWNLOAD_THREADS = 8
 SOCKET_TIMEOUT_S = 20
 LOCK_WAIT_S = 600.0
-# What no further attempt mends.
+# Errors for which a retry does not help.
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR)
 
 ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -46,7 +46,7 @@ ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], N
 
 @dataclass(frozen=True)
 class Artifacts:
-    """Where the unpacked Java parts lie."""
+    """The folders of the unpacked Java parts."""
 
     kafka_dir: Path
     """Folder with all of Kafka's jars."""
@@ -82,7 +82,7 @@ class Bundle:
 
 
 def locked_bundles() -> dict[str, Bundle]:
-    """What the embedded stack's lock file names."""
+    """The bundles in the embedded stack's lock file."""
     return read_lock(resources.files(__package__).joinpath(LOCK_FILE).read_text(encoding="utf-8"))
 
 
@@ -95,7 +95,7 @@ def read_lock(text: str) -> dict[str, Bundle]:
 
 
 def ensure(progress: ProgressCallback | None = None) -> Artifacts:
-    """Give both bundles, downloading what is not cached yet, Kafka and Apicurio side by side."""
+    """Return both bundles, after downloading missing ones in parallel."""
     bundles = locked_bundles()
     interrupted = threading.Event()
     watched = _interruptible(progress or _silent, interrupted)
@@ -107,7 +107,7 @@ def ensure(progress: ProgressCallback | None = None) -> Artifacts:
             archive.result()
             return Artifacts(kafka_dir=kafka.result(), apicurio_dir=apicurio.result())
         finally:
-            # After Ctrl-C nobody waits for the rest of a long download.
+            # After Ctrl-C, stop a long download.
             interrupted.set()
 
 
@@ -127,7 +127,7 @@ def _interruptible(progress: ProgressCallback, interrupted: threading.Event) -> 
 
 
 def ensure_bundle(bundle: Bundle, progress: ProgressCallback | None = None) -> Path:
-    """Give the folder of one bundle; it exists only when every file passed its check."""
+    """Return the folder of one bundle; it exists only if every file passed its check."""
     target = cache_dir() / bundle.folder_name
     if target.is_dir():
         return target
@@ -140,7 +140,7 @@ def ensure_bundle(bundle: Bundle, progress: ProgressCallback | None = None) -> P
 
 @contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
-    """Let one process at a time download a bundle; the others wait for what it brings."""
+    """Let one process at a time download a bundle; the others wait."""
     deadline = time.monotonic() + LOCK_WAIT_S
     with path.open("w") as handle:
         while not _try_lock(handle.fileno()):
@@ -212,7 +212,7 @@ def _download(file: LockedFile, context: MavenContext) -> Path:
         artifact = file.artifact(context)
         try:
             path = artifact.resolve()
-        # What `requests` raises is an OSError; jgo's for a file that is not there a RuntimeError.
+        # `requests` raises OSError; jgo raises RuntimeError for a missing file.
         except (OSError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno in NO_PLACE:
                 raise
@@ -232,7 +232,7 @@ def _download(file: LockedFile, context: MavenContext) -> Path:
 
 
 def _forget(artifact: Artifact) -> None:
-    """jgo leaves a partial file behind and would take it for the whole one next time."""
+    """Remove a partial file, which jgo would take for the complete one the next time."""
     path = artifact.cached_path
     if path is not None:
         Path(path).unlink(missing_ok=True)

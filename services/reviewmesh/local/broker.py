@@ -1,7 +1,7 @@
 """The embedded Kafka broker: one node in KRaft mode, broker and controller in one process.
 
-`python -m reviewmesh.local.broker KAFKA_DIR BROKER_DIR` formats the storage when it is new, fences
-what a killed process left, and then becomes the broker: supervisord sees one process with one id.
+`python -m reviewmesh.local.broker KAFKA_DIR BROKER_DIR` formats new storage, fences a killed
+predecessor, and then becomes the broker (exec): supervisord sees one process with one id.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ FIXED_PROPERTIES = {
     "transaction.state.log.num.partitions": "10",
     "share.coordinator.state.topic.num.partitions": "4",
     "group.initial.rebalance.delay.ms": "0",
-    # A broker that hangs for longer is fenced by its own controller, and no partition has a leader
-    # then. Kafka takes such partitions for deleted and leaves out the markers that end transactions
-    # there: what lies behind them cannot be read any more. Nobody else could lead them meanwhile.
+    # A broker that hangs for longer is fenced by its own controller, and its partitions have no
+    # leader. Kafka then treats the partitions as deleted and does not write transaction markers to
+    # them: readers of committed records block there for ever. No other broker could lead them.
     "broker.session.timeout.ms": "600000",
     "broker.heartbeat.interval.ms": "1000",
-    # How soon a killed producer's open transaction stops holding readers up.
+    # How soon the open transaction of a killed producer is aborted.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # The default of 128 MB would be a quarter of the heap.
     "log.cleaner.dedupe.buffer.size": "16777216",
@@ -62,7 +62,7 @@ FIXED_PROPERTIES = {
     "log.retention.hours": "168",
 }
 
-# The controller without its broker, for as long as it takes to fence a broker that was killed.
+# The controller alone, while it fences a killed broker.
 FENCING_PROPERTIES = {
     "process.roles": "controller",
     "broker.session.timeout.ms": "600",
@@ -71,7 +71,7 @@ FENCING_PROPERTIES = {
 FENCING_HEAP_MB = 256
 FENCING_TIMEOUT_S = 60
 CONTROLLER_LEADS = "Performing controller activation"
-# More than a session's time after it leads: then nothing was left that had to be fenced.
+# Longer than a session after it leads: then nothing had to be fenced.
 NOTHING_TO_FENCE_AFTER_S = 3.0
 FENCED = "Fencing broker 1 "
 WRITTEN_AFTER_S = 0.5
@@ -81,9 +81,9 @@ LOG_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
     "-Dorg.slf4j.simpleLogger.showThreadName=false",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
-    # It prints every setting, four hundred lines, at each start.
+    # Logs every setting, four hundred lines, at each start.
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
-    # A transaction every 20 ms makes these talk all day.
+    # These log for every transaction, of which there is one every 20 ms.
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.transaction=warn",
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.storage.internals.log.LogCleaner=warn",
 )
@@ -102,7 +102,7 @@ def fencing_file(broker_dir: Path) -> Path:
 
 
 def prepare(broker_dir: Path, port: int, controller_port: int) -> None:
-    """Write the configuration for these ports; data of an earlier start is left as it is."""
+    """Write the configuration for these ports; existing data is kept."""
     make_private(broker_dir)
     controller = f"CONTROLLER://{HOST}:{controller_port}"
     both = f"BROKER://{HOST}:{port},{controller}"
@@ -128,7 +128,7 @@ def command(kafka_dir: Path, broker_dir: Path) -> list[str]:
 
 def is_ready(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
     """Whether the broker answers a metadata request and knows itself."""
-    # Its own complaints about refused connections are what waiting looks like: not worth a line.
+    # Refused connections are normal while it starts: do not log them.
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     try:
         return bool(admin.list_topics(timeout=timeout_s).brokers)
@@ -157,17 +157,16 @@ def _format_storage(kafka_dir: Path, broker_dir: Path) -> None:
 
 
 def _fence_killed(kafka_dir: Path, broker_dir: Path) -> None:
-    """Let the controller alone fence the broker whose process was killed.
+    """Run the controller alone until it has fenced the broker whose process was killed.
 
-    Otherwise the next process reads in its metadata that it leads every partition already, goes on
-    with transactions that were about to end, is fenced as the broker that it was, and leaves out
-    their markers for good.
+    Otherwise the next process finds in its metadata that it leads every partition, completes open
+    transactions, is fenced as its predecessor, and never writes their markers.
     """
     data = data_dir(broker_dir)
     if not any(data.glob("__cluster_metadata-0/*.log")) or (data / ".kafka_cleanshutdown").exists():
         return
     for process in psutil.process_iter(["cmdline"]):
-        # Of a process like this one that was killed while it waited.
+        # Left by a predecessor that was killed while it fenced.
         if str(fencing_file(broker_dir)) in (process.info["cmdline"] or ()):
             process.kill()
             process.wait(FENCING_TIMEOUT_S)
@@ -195,14 +194,14 @@ def _fence_killed(kafka_dir: Path, broker_dir: Path) -> None:
 
 
 def _after(seconds: float, action: Callable[[], None]) -> None:
-    """Do it then, in a thread that ends with this process."""
+    """Run the action after a delay, in a daemon thread."""
     timer = threading.Timer(seconds, action)
     timer.daemon = True
     timer.start()
 
 
 def main(kafka_dir: Path, broker_dir: Path) -> None:
-    """Format new storage, fence what was killed, then become the broker."""
+    """Format new storage, fence a killed broker, then become the broker."""
     _format_storage(kafka_dir, broker_dir)
     _fence_killed(kafka_dir, broker_dir)
     broker = java_command(

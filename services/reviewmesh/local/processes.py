@@ -1,8 +1,8 @@
 """Finds and ends the processes of one embedded mesh without its supervisor.
 
-Every process of a mesh carries the mesh's id in its environment and hands it on to what it
-starts. So when supervisord itself was killed, what it left behind is still found, and nothing
-else is ever ended: a process is recognised by that mark, never by its name.
+Every process of a mesh has the mesh's id in its environment, which its children inherit. So the
+processes are found when supervisord itself was killed, and no others are ended: a process is
+recognised by that variable, never by its name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KILL_WAIT_S = 5.0
 
 
 def marker_environment(stack_id: str) -> dict[str, str]:
-    """What marks a process as one of this mesh."""
+    """The variable that marks the processes of a mesh."""
     return {MARKER: stack_id}
 
 
@@ -32,7 +32,7 @@ def _is_marked(process: psutil.Process, stack_id: str) -> bool:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         return process.environ().get(MARKER) == stack_id
-    # Another user's process, or one that ended while it was looked at.
+    # Another user's process, or one that ended meanwhile.
     except (psutil.Error, OSError):
         return False
 
@@ -46,7 +46,7 @@ def is_marked_pid(pid: int, stack_id: str) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process that this one started is over; its mark need not be readable yet."""
+    """Whether a child process has ended; needs no readable environment."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -54,10 +54,10 @@ def has_ended(pid: int) -> bool:
 
 
 def end_marked(stack_id: str) -> int:
-    """End every process of this mesh, with SIGKILL where SIGTERM does not do; give their number."""
+    """End all processes of this mesh, by SIGTERM, then SIGKILL; returns their number."""
     found = marked_processes(stack_id)
     _signal_and_wait(found, "terminate", TERMINATE_WAIT_S)
-    # Look again: one that was being started while the others ended is among these.
+    # Search again: one may have been started meanwhile.
     _signal_and_wait(marked_processes(stack_id), "kill", KILL_WAIT_S)
     return len(found)
 

@@ -1,4 +1,4 @@
-"""Which processes an embedded mesh is made of, and how each is told of the others."""
+"""The processes of an embedded mesh, and their settings."""
 
 from __future__ import annotations
 

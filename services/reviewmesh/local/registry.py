@@ -1,13 +1,13 @@
 """The embedded schema registry: Apicurio, with its Confluent-compatible API.
 
-Schema ids are written into every record, so they must survive a restart: the registry keeps them
-in an H2 file and writes each change at once. (In memory it would hand the ids out anew and
-silently change the meaning of what Kafka kept.)
+Schema ids are written into every record, so they must survive a restart: the registry stores them
+in an H2 file and writes each change at once. (In memory it would assign the ids again and silently
+change the meaning of existing records.)
 
-Apicurio makes its tables in its first start, and one that ends within it leaves a database with
-which it never starts again. So `python -m reviewmesh.local.registry APICURIO_DIR REGISTRY_DIR`
-sets such a database aside before it becomes the registry: one that holds no schema, and of which
-nobody noted that the registry was ready with it.
+Apicurio creates its tables at its first start. If that is interrupted, it cannot start with this
+database any more. So `python -m reviewmesh.local.registry APICURIO_DIR REGISTRY_DIR` renames such a
+database before it becomes the registry: one without a schema, with which the registry was never
+ready.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def environment(registry_dir: Path, port: int, management_port: int) -> dict[str
     return {
         "QUARKUS_HTTP_HOST": HOST,
         "QUARKUS_HTTP_PORT": str(port),
-        # It would listen on 0.0.0.0:9000, where a second mesh would find it taken.
+        # By default 0.0.0.0:9000, which a second mesh could not use.
         "QUARKUS_MANAGEMENT_HOST": HOST,
         "QUARKUS_MANAGEMENT_PORT": str(management_port),
         "APICURIO_STORAGE_KIND": "sql",
@@ -59,12 +59,12 @@ def environment(registry_dir: Path, port: int, management_port: int) -> dict[str
 
 
 def note_ready(registry_dir: Path) -> None:
-    """Its database is whole: it is never set aside from now on."""
+    """The database is complete: never rename it from now on."""
     (registry_dir / WAS_READY).touch()
 
 
 def set_unfinished_aside(apicurio_dir: Path, registry_dir: Path) -> bool:
-    """Rename a database that an interrupted first start left; says whether there was one."""
+    """Rename the database of an interrupted first start; returns whether there was one."""
     database = registry_dir / f"{DATABASE}.mv.db"
     if not database.exists() or (registry_dir / WAS_READY).exists():
         return False
@@ -76,7 +76,7 @@ def set_unfinished_aside(apicurio_dir: Path, registry_dir: Path) -> bool:
 
 
 def _holds_schemas(apicurio_dir: Path, registry_dir: Path) -> bool:
-    """Whether an id was ever given out, or may have been: another process has the database."""
+    """Whether it has schemas, or may have: another process has the database open."""
     [jar] = apicurio_dir.glob("lib/main/com.h2database.h2-*.jar")
     shell = java_command(
         SHELL_HEAP_MB,
@@ -104,7 +104,7 @@ def is_ready(registry_url: str, timeout_s: float = 2.0) -> bool:
 
 
 def main(apicurio_dir: Path, registry_dir: Path) -> None:
-    """Begin a first start that was interrupted anew, then become the registry."""
+    """Start again after an interrupted first start, then become the registry."""
     if set_unfinished_aside(apicurio_dir, registry_dir):
         print("an earlier first start did not end: its database is set aside", flush=True)
     jar = str(apicurio_dir / "quarkus-run.jar")

@@ -1,6 +1,6 @@
-"""Writes `artifacts.lock.toml` anew: `python -m reviewmesh.local.relock`, after changing a version.
+"""Writes `artifacts.lock.toml`: `python -m reviewmesh.local.relock`, after changing a version.
 
-Resolves Kafka's dependencies as Maven would, downloads every file once and notes its SHA-256.
+Resolves Kafka's dependencies as Maven does, downloads every file and writes its SHA-256.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jgo.maven import Artifact, Dependency, MavenContext
 from reviewmesh.local.artifacts import LOCK_FILE
 
 KAFKA_VERSION = "4.3.1"
-# Kafka brings slf4j's interface and nothing behind it: without this its log is silent.
+# Kafka has slf4j's interface without an implementation, so it would log nothing.
 SLF4J_BINDING = ("org.slf4j", "slf4j-simple", "1.7.36")
 APICURIO_VERSION = "3.3.3"
 

@@ -32,15 +32,15 @@ SUPERVISOR_DEADLINE_S = 60.0
 READY_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 90.0
 REGISTRY_TIMEOUT_S = 90.0
-# A service waits for what is not there yet, so one that keeps crashing will not get ready either.
+# Services wait for their dependencies, so one that keeps crashing will not get ready.
 CRASHES_AT_START = 3
 POLL_S = 0.1
-# Asking costs the very processor time that the start needs.
+# Polling takes CPU time from the start.
 READY_POLL_S = 0.25
 PORT_CLOSE_DEADLINE_S = 5.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Their addresses are what clients were given.
+# Clients have been configured with their addresses.
 KEEP_THEIR_PORTS = ("broker", "registry")
 
 ReadyCallback = Callable[[str, float], None]
@@ -66,7 +66,7 @@ class EmbeddedStack:
         not become ready, everything is stopped again and the error shows the end of its log.
         """
         with self._usable_folders():
-            # A folder that was there before is its owner's to open or close.
+            # The permissions of an existing folder are left to its owner.
             self.paths.state_dir.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
             with self._exclusive():
                 earlier = state.read(self.paths)
@@ -81,7 +81,7 @@ class EmbeddedStack:
                     )
 
     def down(self, purge: bool = False) -> bool:
-        """Stop everything; with `purge` the data goes too. Says whether something was running."""
+        """Stop everything, with `purge` remove the data; returns whether anything was running."""
         if not self.paths.state_dir.exists():
             return False
         with self._usable_folders(), self._exclusive(), private_files():
@@ -101,7 +101,7 @@ class EmbeddedStack:
         return self._orphans(info)
 
     def health(self) -> dict[str, Health]:
-        """What each process says of itself, all asked at once."""
+        """The health of each process, checked in parallel."""
         info = self.info()
         if info is None:
             return {}
@@ -110,7 +110,7 @@ class EmbeddedStack:
             return dict(zip(asked, pool.map(lambda ask: ask(), asked.values()), strict=True))
 
     def info(self) -> StackInfo | None:
-        """Where the running mesh is reached; None when it does not run."""
+        """The running mesh; None when it does not run."""
         return state.find_running(self.paths.state_dir)
 
     def stop_process(self, name: str) -> None:
@@ -178,7 +178,7 @@ class EmbeddedStack:
         info = self._launch(files, earlier, mesh)
         try:
             self._wait_all_ready(info, on_ready, deadline_s)
-        # Also on Ctrl-C: a start that was given up leaves nothing running.
+        # Also on Ctrl-C: an interrupted start leaves nothing running.
         except BaseException:
             self._stop(info)
             raise
@@ -203,7 +203,7 @@ class EmbeddedStack:
             supervisor_pid=None,
             supervisor_socket=str(socket_file),
         )
-        # First, so that a start that is killed between these lines is still found and ended.
+        # Written first, so that processes of a start that is killed are found and ended.
         state.write(self.paths, info)
         pid = supervision.start(self.paths, marker_environment(stack_id))
         info = replace(info, supervisor_pid=pid)
@@ -255,7 +255,7 @@ class EmbeddedStack:
     def _as_they_get_ready(
         self, info: StackInfo, checks: Mapping[str, Check], deadline: float
     ) -> Iterator[str]:
-        """Give each name once its check holds; raise when one of them never will."""
+        """Yield each name once it is ready; raise when one will never be."""
         pending = dict(checks)
         while pending:
             for name in [name for name, check in pending.items() if check().ready]:
@@ -266,7 +266,7 @@ class EmbeddedStack:
                 time.sleep(READY_POLL_S)
 
     def _raise_if_hopeless(self, info: StackInfo, names: Collection[str], late: bool) -> None:
-        """Raise when one of these will never get ready, or when time is up."""
+        """Raise when one of these will never be ready, or after the deadline."""
         reasons = dict.fromkeys(names, "not ready in time") if late else {}
         reasons |= self._hopeless(info, names)
         if not reasons:
@@ -291,7 +291,7 @@ class EmbeddedStack:
         }
 
     def _stop(self, info: StackInfo) -> bool:
-        """Stop in order through supervisord, then end whatever still carries the mesh's mark."""
+        """Stop through supervisord, then end all remaining processes of the mesh."""
         with _undisturbed():
             was_running = info.is_running()
             if was_running and self._client(info).shut_down():
@@ -301,13 +301,13 @@ class EmbeddedStack:
             left = end_marked(info.stack_id)
             supervision.remove_socket(self.paths, Path(info.supervisor_socket))
             _wait_ports_closed(info.ports)
-            # On a full disk the file stays as it was, and names a supervisor that lives no more.
+            # On a full disk the file stays as it was, with a supervisor that has ended.
             with suppress(OSError):
                 state.write(self.paths, info.stopped())
         return was_running or left > 0
 
     def _orphans(self, info: StackInfo) -> list[ProcessStatus]:
-        """What a killed supervisor left behind: still working, watched by nobody."""
+        """Processes that a killed supervisor left running."""
         return [
             ProcessStatus(
                 name=_program_name(process.cmdline()),
@@ -322,12 +322,12 @@ class EmbeddedStack:
         ]
 
     def _purge(self) -> None:
-        """Remove what `up` made, and the folder itself when nothing else lies in it."""
+        """Remove the files of `up`, and the folder itself when it is empty then."""
         paths = self.paths
         for folder in (paths.broker_dir, paths.registry_dir, paths.logs):
             shutil.rmtree(folder, ignore_errors=True)
         pid_file = paths.state_dir / "supervisord.pid"
-        # Beside what a full disk cut short.
+        # Left by writes that failed on a full disk.
         half_written = paths.state_dir.glob("stack.*.new")
         named = (
             paths.stack_file,
@@ -343,7 +343,7 @@ class EmbeddedStack:
 
 
 def _require_ports(earlier: StackInfo, paths: StackPaths) -> None:
-    """Raise when a port that clients know is taken: on another one nobody would find the mesh."""
+    """Raise when a port that clients use is taken by another program."""
     kept = {name: earlier.ports[name] for name in KEEP_THEIR_PORTS}
     _wait_ports_closed(kept)
     for name, port in kept.items():
@@ -376,7 +376,7 @@ def _apply_topics(info: StackInfo) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C while everything is stopped would leave half of it running."""
+    """Ignore a second Ctrl-C, which would leave some processes running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The `stack.json` of a state folder: what one embedded mesh is, for clients and later commands."""
+"""The `stack.json` of a state folder: one embedded mesh, for clients and later commands."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StackInfo:
 
 
 def read(paths: StackPaths) -> StackInfo | None:
-    """What the state folder says, or None when no mesh was ever started there."""
+    """The mesh of the state folder; None when none was ever started there."""
     try:
         content: dict[str, Any] = json.loads(paths.stack_file.read_text(encoding="utf-8"))
         return StackInfo(**content)
@@ -74,7 +74,7 @@ def write(paths: StackPaths, info: StackInfo) -> None:
 
 
 def forwarding_secret(paths: StackPaths) -> str:
-    """Drawn at the first start and kept, so that what was forwarded before is still believed."""
+    """Generated at the first start and kept, so that earlier forwarded records stay trusted."""
     if paths.forwarding_secret.exists() and (
         kept := paths.forwarding_secret.read_text(encoding="utf-8").strip()
     ):

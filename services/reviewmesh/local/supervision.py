@@ -1,6 +1,6 @@
-"""Keeps the processes of one embedded mesh alive, with supervisord.
+"""Runs the processes of one embedded mesh under supervisord.
 
-supervisord starts them, restarts what crashes (at once, then with growing pauses when it keeps
+supervisord starts them, restarts crashed ones (at once, then with growing pauses when they keep
 crashing), rotates their logs and stops them in order. This module writes its configuration,
 starts it, and talks to it over its unix socket.
 """
@@ -29,10 +29,11 @@ SUPERVISORD = (sys.executable, "-m", "supervisor.supervisord", "--silent")
 RPC_TIMEOUT_S = 60.0
 # A unix socket's path has room for about 107 characters, and supervisord binds a longer name first.
 LONGEST_SOCKET_PATH = 85
-# A process that lives shorter than this counts as failing to start: it gets the growing pauses,
-# of which the n-th is n seconds long. What lives longer is started again at once.
+# A process that lives shorter than this counts as failing to start: its n-th restart waits n
+# seconds. One that lives longer is restarted at once.
 START_SECONDS = 15
-# Never given up: after an hour in vain the pauses are a minute and a half, after a day seven.
+# Never given up: after an hour of failed starts the pauses are a minute and a half, after a day
+# seven.
 START_RETRIES = 1_000_000
 LOG_BYTES = "20MB"
 LOG_BACKUPS = 2
@@ -77,7 +78,7 @@ class ProcessStatus:
 
 
 def _plain(value: str) -> str:
-    """A value as it stands in supervisord's configuration, which has no escapes that hold."""
+    """A value in supervisord's configuration, which has no reliable escapes."""
     if re.search(r'["%\n]| ;', value):
         raise LocalStackError(
             "supervisord cannot be given a path or value with a double quote, a percent sign, a "
@@ -161,7 +162,7 @@ def remove_socket(paths: StackPaths, socket_file: Path) -> None:
 def start(paths: StackPaths, marker: Mapping[str, str]) -> int:
     """Start supervisord apart from this terminal and give its process id."""
     make_private(paths.logs)
-    # Restarts are counted from this log, so it begins anew with each supervisord.
+    # Restarts are counted from this log, so each supervisord starts with an empty one.
     for old in paths.logs.glob("supervisord.log*"):
         old.unlink()
     with (paths.logs / "supervisord.err").open("wb") as errors:
@@ -178,7 +179,7 @@ def start(paths: StackPaths, marker: Mapping[str, str]) -> int:
 
 
 def _inherited_environment() -> dict[str, str]:
-    """This shell's environment without what leads to, or authenticates at, another mesh."""
+    """The current environment without the settings and credentials of another mesh."""
     return {k: v for k, v in os.environ.items() if not k.upper().startswith(OF_ANOTHER_MESH)}
 
 
@@ -232,7 +233,7 @@ class SupervisorClient:
         self._call("startProcess", name)
 
     def shut_down(self) -> bool:
-        """Ask supervisord to stop everything, in order, and end; says whether it took that."""
+        """Request an orderly shutdown of supervisord; returns whether it accepted."""
         try:
             self._rpc.supervisor.shutdown()
         except (OSError, HTTPException, xmlrpc.client.Error):

@@ -1,1 +1,1 @@
-"""A service as a process: start, HTTP endpoints, logs, and how it ends."""
+"""A service as a process: startup, HTTP endpoints, logs, signals, exit codes."""

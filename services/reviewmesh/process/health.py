@@ -15,8 +15,9 @@ STALLED_AFTER_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What /readyz says. Only `waiting_for` makes a process unready: one that does all that it can
-    and waits for others must not block an update of itself."""
+    """The content of /readyz. Only `waiting_for` makes a process unready. Records delayed from
+    outside
+    (`held_up_by`) do not, so that they do not block a rollout."""
 
     waiting_for: str
     held_up_by: str = ""

@@ -1,7 +1,7 @@
 """Logs of a service.
 
-What libraries log goes the same way as its own lines, librdkafka's included. A warning that repeats
-itself, as every retry of a connection does, is written at most once in a while, with a count.
+Libraries' logs, librdkafka's included, go the same way as the service's own. A repeated warning,
+such as for every retry of a connection, is written at most every REPEAT_AFTER_S, with a count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPEAT_AFTER_S = 30.0
 REMEMBERED_WARNINGS = 500
 # `FAIL [rdkafka#consumer-1] [thrd:127.0.0.1:9092/bootstrap]: what happened`
 LIBRDKAFKA_LINE = re.compile(r"(?P<code>\w+) \[[^\]]+\] \[thrd:.*?\]: (?P<error>.*)", re.DOTALL)
-# What differs between two lines of librdkafka that say the same.
+# The parts that differ between repetitions of a librdkafka message.
 PASSING = re.compile(r"\s*\(after \d+ms.*|\d+ms", re.DOTALL)
 
 
@@ -42,9 +42,9 @@ class Written:
 
 
 class Throttle:
-    """Drops a warning that was written within the last REPEAT_AFTER_S; its next says how often.
+    """Drops a warning that was written within the last REPEAT_AFTER_S; the next has the count.
 
-    So with what librdkafka tells as information, such as connections that were idle and closed.
+    Also librdkafka's information messages, such as those on closed idle connections.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -74,9 +74,9 @@ class Throttle:
 
 
 def said(event: structlog.typing.EventDict) -> dict[str, object]:
-    """What makes two warnings the same: of librdkafka's, the text without passing figures.
+    """The identity of a warning: of librdkafka's, the text without changing figures.
 
-    A failure comes both as a line and, with a code of its own, through the error callback.
+    librdkafka reports a failure both in its log and, with another code, to the error callback.
     """
     if event.get("event") != "kafka":
         return dict(event)
@@ -84,12 +84,12 @@ def said(event: structlog.typing.EventDict) -> dict[str, object]:
 
 
 def lasting(error: str) -> str:
-    """An error of librdkafka without the figures that differ each time."""
+    """A librdkafka error without the figures that change."""
     return PASSING.sub("", error)
 
 
 class Bridge(logging.Handler):
-    """Hands what the standard library's loggers get to structlog."""
+    """Forwards records of the standard library's loggers to structlog."""
 
     def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Bridge(logging.Handler):
         else:
             level = record.levelno
             if level == logging.ERROR and record.name.partition(".")[0] == "aiokafka":
-                # As librdkafka it goes on trying by itself.
+                # Like librdkafka, it retries by itself.
                 level = logging.WARNING
             self._write(level, record.getMessage(), logger=record.name)
 
@@ -110,13 +110,13 @@ class Bridge(logging.Handler):
         line = LIBRDKAFKA_LINE.fullmatch(text)
         level = record.levelno
         if level == logging.ERROR:
-            # The client goes on trying by itself; what ends it comes as CRITICAL.
+            # The client retries by itself; fatal errors are CRITICAL.
             level = logging.WARNING
         if line is None:
             self._write(level, "kafka", error=text)
             return
         if line["code"] == "CONFWARN" and "will be ignored by this" in line["error"]:
-            # The same options go to consumers and producers.
+            # Consumers and producers get the same options.
             level = logging.DEBUG
         self._write(level, "kafka", code=line["code"], error=line["error"])
 

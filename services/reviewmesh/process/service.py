@@ -20,7 +20,7 @@ from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.watchdog import Watchdog
 from reviewmesh.process import health, logs
 from reviewmesh.process.startup import Startup
-from reviewmesh.settings import Settings
+from reviewmesh.settings import Settings, WrongSetting
 from reviewmesh_kit.exit_codes import DONE, FAILED, STANDS_STILL, USAGE
 from reviewmesh_kit.settings import problems, variable
 
@@ -28,7 +28,7 @@ BuildStage = Callable[[Settings, Contracts, structlog.stdlib.BoundLogger], Stage
 
 
 class Process(Protocol):
-    """What health and signals see of a process."""
+    """A process, for the HTTP endpoints and signal handlers."""
 
     @property
     def heartbeat(self) -> float: ...
@@ -40,7 +40,7 @@ class Process(Protocol):
 
     @property
     def held_up_by(self) -> str:
-        """What holds records up from outside while the process does all that it can."""
+        """What delays records from outside, while the process itself works."""
         ...
 
     def stop(self, number: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ class Process(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is open when it will never run."""
+        """Release resources when `run` will not be called."""
         ...
 
 
@@ -120,7 +120,11 @@ def run_process(
     if settings is None:
         return USAGE
     log = logs.configure(settings.log, name)
-    service = make(settings, log)
+    try:
+        service = make(settings, log)
+    except WrongSetting as error:
+        print(error, file=sys.stderr)
+        return USAGE
     watchdog = Watchdog(lambda: service.heartbeat, log)
 
     def state() -> health.State:
@@ -156,7 +160,7 @@ def run_process(
 
 
 def read_settings() -> Settings | None:
-    """None when they are wrong, which is then told on stderr."""
+    """None when they are invalid, which is then printed on stderr."""
     try:
         settings = Settings()
         check_options(settings)

@@ -1,7 +1,6 @@
-"""What a service waits for before it starts: the broker, its topics as the contracts say, schemas.
+"""Waits for what a service needs to start: the broker, its topics, and their schemas.
 
-Without any of these it could only fail, or write where nobody reads. It says what it waits for and
-goes on by itself once that is mended.
+Reports what is missing, and continues by itself once it is there.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ STOP_SEEN_WITHIN_S = 0.1
 
 
 class Startup:
-    """Seen by health and signals as the loop is, which takes over once `wait` returns."""
+    """Has the interface of the loop for health and signals; the loop follows once `wait`
+    returns."""
 
     def __init__(
         self, settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
@@ -46,7 +46,7 @@ class Startup:
         self.stopping = True
 
     def wait(self) -> None:
-        """Returns once everything is there, or a stop was requested."""
+        """Returns once nothing is missing, or a stop was requested."""
         admin = make_admin(self._settings.kafka, self._on_error)
         while not self.stopping:
             self.heartbeat = time.monotonic()
@@ -67,7 +67,7 @@ class Startup:
         try:
             metadata = admin.list_topics(timeout=CALL_TIMEOUT_S)
         except KafkaException as error:
-            # The call only says that it failed; the callback has heard why.
+            # The exception has no cause; the error callback gets it.
             admin.poll(0)
             return self._broker(self._last_error or error.args[0].str())
         problems = self._topic_problems(metadata.topics)

@@ -1,2 +1,2 @@
-"""What is known of a running mesh, for the command line and whatever else shows it: records of its
-topics, one review's places, dead letters, and whether everything published is accounted for."""
+"""Queries on a running mesh, for the command line and other front ends: records of its topics, all
+records of one review, dead letters, lag, reconciliation."""

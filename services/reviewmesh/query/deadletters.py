@@ -1,4 +1,4 @@
-"""Dead letters: where they lie, whether they were sent again, and sending them again."""
+"""Lists, finds and replays dead letters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
 
 REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
-"""The topics that the mesh reads: a letter that names another is none of ours."""
+"""The topics that the mesh reads: a dead letter of another topic cannot be replayed."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter and where it lies."""
+    """A dead letter with its partition and offset."""
 
     partition: int
     offset: int
@@ -37,12 +37,12 @@ class DeadLetter:
 
     @property
     def letter(self) -> Letter:
-        """What its replay and the mark of that name."""
+        """Its name in replays and their marks."""
         return letter_at(self.place, self.timestamp_ms, self.content["key"], self.content["value"])
 
     @property
     def replay_of(self) -> str | None:
-        """The letter whose replay failed again and became this one."""
+        """PARTITION/OFFSET of the dead letter whose replay failed and became this one."""
         for header in reversed(self.content["headers"]):
             if header["key"] == REPLAY_OF:
                 return place_named(header["value"])
@@ -50,7 +50,7 @@ class DeadLetter:
 
     @property
     def problem(self) -> str:
-        """Why it cannot be sent again; empty when it can."""
+        """Why it cannot be replayed; empty when it can."""
         if self.content["topic"] not in REPLAYABLE:
             return f"it was read from {self.content['topic']!r:.60}, which the mesh does not read"
         if not 0 <= self.content["partition"] < 2**31:
@@ -60,16 +60,16 @@ class DeadLetter:
         kept, length = len(self.content["value"] or b""), self.content.get("value_length")
         if length is not None and length > kept:
             return (
-                f"only {kept:,} of its {length:,} bytes fit into the letter; publish the review "
-                "again from its source"
+                f"only {kept:,} of its {length:,} bytes fit into the dead letter; publish the "
+                "review again from its source"
             )
         return ""
 
 
 def all_letters(connection: Connection, passed_over: Callable[[str], None]) -> list[DeadLetter]:
-    """Oldest first in each partition; what is no dead letter is told and passed over.
+    """All dead letters, oldest first in each partition.
 
-    What is told may hold a stranger's characters.
+    Invalid records are skipped, with a message to `passed_over` that may contain any characters.
     """
     codec, letters = connection.codec(DEAD_LETTER), []
     for record in read_all(connection, partitions_of(connection, DEAD_LETTER)):
@@ -84,7 +84,7 @@ def all_letters(connection: Connection, passed_over: Callable[[str], None]) -> l
 
 
 def letter_placed(connection: Connection, place: str) -> DeadLetter:
-    """The one at PARTITION/OFFSET. Raises ValueError where that is no place, and NotFound."""
+    """The dead letter at PARTITION/OFFSET. Raises ValueError for another form, and NotFound."""
     match = PLACE.fullmatch(place)
     partitions = connection.partitions_found(DEAD_LETTER)
     if match is None or int(match[1]) >= partitions:
@@ -97,13 +97,13 @@ def letter_placed(connection: Connection, place: str) -> DeadLetter:
         if record.offset == offset:
             content = connection.codec(DEAD_LETTER).decode(record.value or b"")
             return DeadLetter(record.partition, offset, record.timestamp_ms, content)
-    raise NotFound(f"no dead letter lies at {place}; see `reviewmesh dlq list`")
+    raise NotFound(f"there is no dead letter at {place}; see `reviewmesh dlq list`")
 
 
 def replayed_marks(connection: Connection) -> Marks:
-    """Of the letters whose replay has arrived."""
+    """The marks of dead letters whose replay has taken effect."""
     marks = Marks()
-    # Until `topics apply` of this version has run.
+    # The topic is missing until `topics apply` of this version has run.
     if connection.topic(REPLAYED) not in connection.found:
         return marks
     for record in read_all(connection, partitions_of(connection, REPLAYED)):
@@ -112,7 +112,7 @@ def replayed_marks(connection: Connection) -> Marks:
 
 
 def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
-    """As they were read, marked as a replay. Gives what the broker refused."""
+    """Send the original records, marked as replays; returns the failures."""
     producer, failures = make_producer(connection), []
 
     for item in letters:

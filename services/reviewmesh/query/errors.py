@@ -1,4 +1,4 @@
-"""What keeps a question from being answered."""
+"""Errors of queries."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class CannotReach(Exception):
 
 
 class NotFound(Exception):
-    """What was asked for is not there; the message says what was looked for and where to look."""
+    """Something does not exist; the message says what, and where to look."""

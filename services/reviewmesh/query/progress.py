@@ -1,4 +1,4 @@
-"""How far each group has come, and the open transactions that hold records up."""
+"""The progress of groups, and open transactions that block them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEFT_OPEN_AFTER_S = 2.0
 def progress_of(
     connection: Connection, group: str, wanted: list[MeshPartition]
 ) -> dict[MeshPartition, Progress]:
-    """What `group` (without the prefix) has committed; no commit is an offset of 0.
+    """The progress of `group` (without the prefix); without a commit it is at offset 0.
 
     Raises CannotReach.
     """
@@ -58,13 +58,13 @@ def lag_meter(connection: Connection) -> Iterator[LagMeter]:
 
 
 def measured(connection: Connection) -> Snapshot:
-    """One measurement of every group, long enough to tell a transaction that was left open."""
+    """A snapshot of every group that distinguishes transactions that were left open."""
     with lag_meter(connection) as meter:
         return measured_twice_where_open(meter)
 
 
 def measured_twice_where_open(meter: LagMeter) -> Snapshot:
-    """Twice where a transaction is open: one that stays is what holds records up."""
+    """Measure again where a transaction is open: one that stays open blocks readers."""
     snapshot = meter.measure()
     if any(since is not None for since in snapshot.held_since.values()):
         time.sleep(LEFT_OPEN_AFTER_S)

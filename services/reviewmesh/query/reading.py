@@ -1,4 +1,4 @@
-"""Reads topics of the mesh from outside: committed records, without a group."""
+"""Reads committed records of the mesh's topics, without joining a group."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class EndReached:
-    """Everything that was committed before `offset` has been read."""
+    """All committed records before `offset` have been read."""
 
     partition: MeshPartition
     offset: int
 
 
 class Reader:
-    """A consumer that is assigned by hand and commits nothing."""
+    """A consumer without a group, which commits nothing."""
 
     def __init__(self, connection: Connection) -> None:
         self._settings = connection.settings
         self._prefix = self._settings.prefix
-        # The offset after the last record that came.
+        # The offset after the last record received.
         self._positions: dict[MeshPartition, int] = {}
         options = kafka.reader_options(connection.settings) | {"log_level": "0"}
         self._consumer: Any = kafka.make_consumer(options, lambda error: None)
@@ -63,7 +63,7 @@ class Reader:
         )
 
     def poll(self) -> Iterator[Record | EndReached]:
-        """What came within a short while. Raises CannotReach."""
+        """Records and ends that arrive within POLL_S. Raises CannotReach."""
         for message in self._consumer.consume(BATCH, POLL_S):
             error = message.error()
             partition = MeshPartition(
@@ -88,14 +88,14 @@ class Reader:
                 raise KafkaException(error)
 
     def _pass_over(self, partition: MeshPartition, offset: int) -> None:
-        """The client would give the same error for ever."""
+        """Seek past an unreadable batch: the client would return the same error at every fetch."""
         try:
             with Prober(self._settings, *partition) as prober:
                 batch = find_impassable(prober, offset)
         except Unavailable as error:
             raise CannotReach(str(error)) from error
         if batch is not None:
-            log.warning("%s/%s: passed over %s", *partition, batch.extent)
+            log.warning("%s/%s: skipped %s", *partition, batch.extent)
             self._positions[partition] = batch.next
         following = self._positions.get(partition, offset)
         self._consumer.seek(TopicPartition(*partition.on_broker(self._prefix), following))
@@ -143,7 +143,7 @@ def offsets(
 def read_until(
     connection: Connection, starts: Mapping[MeshPartition, int], ends: Mapping[MeshPartition, int]
 ) -> Iterator[Record]:
-    """The committed records from `starts` up to `ends`. Raises CannotReach on a long silence."""
+    """The committed records from `starts` up to `ends`. Raises CannotReach after SILENCE_S."""
     unread = {partition for partition, start in starts.items() if start < ends[partition]}
     if not unread:
         return
@@ -170,7 +170,7 @@ def read_until(
 
 
 def read_all(connection: Connection, wanted: Iterable[MeshPartition]) -> Iterator[Record]:
-    """Every committed record of these partitions, as far as they reach now."""
+    """All committed records of these partitions, up to their current ends."""
     listed = list(wanted)
     ends = offsets(connection, listed)
     starts = offsets(connection, listed, OFFSET_BEGINNING)
@@ -180,7 +180,7 @@ def read_all(connection: Connection, wanted: Iterable[MeshPartition]) -> Iterato
 def follow(
     connection: Connection, topic: str, from_beginning: bool, timeout_s: float | None
 ) -> Iterator[Record]:
-    """Records of a topic as they are committed; ends at the timeout."""
+    """Records of a topic as they are committed, until the timeout."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     if from_beginning:
         starts = dict.fromkeys(partitions_of(connection, topic), OFFSET_BEGINNING)

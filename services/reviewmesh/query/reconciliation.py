@@ -1,5 +1,5 @@
-"""Reconciles what was published with what came out: each review is enriched, a dropped duplicate or
-a dead letter."""
+"""Reconciles published reviews with their outcomes: enriched, dropped as duplicate, or dead
+letter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Published = tuple[int, int]
 
 
 class Reconciliation:
-    """Give it what is read from TOPICS, from before the first review was published."""
+    """Fed with the records of TOPICS, from before the first review was published."""
 
     TOPICS: ClassVar = (ACCEPTED, ENRICHED, DEAD_LETTER)
 
@@ -35,17 +35,17 @@ class Reconciliation:
         self.dead_letters: list[dict[str, Any]] = []
 
     def expect(self, published: list[Published]) -> None:
-        """What the broker has acknowledged."""
+        """Set the acknowledged reviews."""
         self.published = set(published)
 
     def take(self, record: Record) -> dict[str, Any] | None:
-        """Note a record; gives it back decoded when it is an enriched review of ours."""
+        """Take a record; returns it decoded if it is an enriched review of `published`."""
         if record.value is None:
             return None
         try:
             content = self._codecs[record.topic].decode(record.value)
         except DecodeError:
-            # Somebody else's, whatever it is.
+            # Not a record of the mesh.
             return None
         if record.topic == DEAD_LETTER:
             self.dead_letters.append(content)
@@ -56,19 +56,19 @@ class Reconciliation:
         if record.topic == ACCEPTED:
             self._accepted.add(source)
             return None
-        # Records come before the list of acknowledged offsets is asked for, so keep all.
+        # Records may arrive before their offsets are acknowledged, so keep all.
         self.enriched[source] = content
         return content if source in self.published else None
 
     def reached(self, end: EndReached) -> None:
-        """A partition was read to its end as it was then."""
+        """A partition was read to its end at that time."""
         self._ends[end.partition] = max(end.offset, self._ends.get(end.partition, 0))
 
     def look_for_duplicates(self) -> None:
-        """What intake has finished without a trace was dropped as unchanged.
+        """Reviews that intake has finished without an outcome were dropped as duplicates.
 
-        The accepted topic must have been read as far as it reached after intake's commit was
-        seen; its end counts what is not committed yet, because that is what may still appear.
+        The accepted topic has to be read up to its high watermark at a time after intake's commit
+        was seen: records of open transactions may still appear.
         """
         if self._to_reach is None:
             raw = sorted({MeshPartition(RAW, partition) for partition, _offset in self.published})
@@ -88,7 +88,7 @@ class Reconciliation:
             self.duplicates = self.published - self._accepted - self._refused
 
     def missing(self) -> set[Published]:
-        """Published and not accounted for."""
+        """Published reviews without an outcome yet."""
         return self.published - self.enriched.keys() - self._refused - self.duplicates
 
     def is_settled(self) -> bool:

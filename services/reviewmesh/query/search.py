@@ -1,4 +1,4 @@
-"""Every place of one review in the mesh, and what became of it there."""
+"""All records of one review in the mesh, and their outcomes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reviewmesh.query.values import failed_tasks
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, PARTIAL, RAW
 
 ANYWHERE = (RAW, DEAD_LETTER)
-"""Topics where a review may lie outside its own partition: any producer, any key."""
+"""Topics where a review may be on any partition, because producers choose it."""
 LAST = (ENRICHED, DEAD_LETTER)
-"""Where a review is done."""
+"""Topics that end a review's way."""
 
 UNDECODABLE = "undecodable"
-# As intake writes it; a producer may write anything. No offset has more than 19 digits.
+# As intake writes it; producers may write anything. No offset has more than 19 digits.
 ORIGIN = re.compile(r"([^/]{1,249})/([0-9]{1,9})/([0-9]{1,19})")
 
 Found = tuple[Record, dict[str, Any]]
@@ -32,14 +32,14 @@ Source = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A record of the review, and what became of the review there."""
+    """A record of the review, and its outcome."""
 
     record: Record
     outcome: str
 
     @property
     def is_last(self) -> bool:
-        """Whether the review is done there."""
+        """Whether the review's way ends there."""
         return self.record.topic in LAST
 
 
@@ -59,7 +59,7 @@ def _search(connection: Connection, review_id: str) -> list[Found]:
     for topic in load_topics().topics:
         codec = connection.codec(topic.name)
         for record in read_all(connection, _where(connection, topic.name, key)):
-            # Avro holds text as it is: what lacks the bytes needs no decoding.
+            # Avro stores text verbatim: a record without these bytes needs no decoding.
             if record.key != key and key not in (record.value or b""):
                 continue
             try:
@@ -80,7 +80,7 @@ def _where(connection: Connection, topic: str, key: bytes) -> list[MeshPartition
 
 
 def _judged(found: list[Found]) -> dict[Source, str]:
-    """What became of raw records, by the place that their producer wrote them to."""
+    """The outcomes of raw records, by topic, partition and offset of the producer's own record."""
     judged: dict[Source, str] = {}
     for record, decoded in found:
         if not decoded or UNDECODABLE in decoded:
@@ -101,7 +101,7 @@ def _judged(found: list[Found]) -> dict[Source, str]:
 
 
 def _forwarded_from(record: Record) -> Source | None:
-    """Where intake says that it took the record from; None where the header says no place."""
+    """The source in the forwarding header; None without a valid one."""
     header = record.header(FORWARDED_FROM) or b""
     match = ORIGIN.fullmatch(header.decode(errors="replace"))
     return (match[1], int(match[2]), int(match[3])) if match else None

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from reviewmesh.cli.render import enriched_line
-from reviewmesh.cli.terminal import PlainConsole, json_text, plain, shortened
+from reviewmesh.cli.terminal import PlainConsole, json_text, shortened
 from reviewmesh.query.values import as_json, iso
+from reviewmesh_kit.printable import plain
 
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
 NASTY = [

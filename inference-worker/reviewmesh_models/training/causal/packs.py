@@ -1,8 +1,8 @@
-"""Reviews that share a task's prompt, packed behind one copy of it.
+"""Packs several reviews after one copy of a task's prompt.
 
-A prompt's fixed words are most of its tokens. In a pack they stand once, and each review after them
-sees them and itself, never the other reviews, at the positions it would have alone. What a model
-says of a review in a pack is what it says of the review alone, for a fraction of the work.
+Most tokens of a prompt are the same for all reviews. A pack has them once. Each review after them
+attends to them and itself only, at the positions that it would have alone. So outputs are the same
+as for single reviews, for a fraction of the computation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reviewmesh_models.evaluation.rows import Row
 from reviewmesh_worker.tasks.chat import ChatPrompts
 
 NOT_LEARNED: Final = -100
-"""The label of a token that the loss is not made of."""
+"""The label of tokens without loss."""
 _UNSEEN: Final = -1e9
 _SHARED: Final = 0
 """The segment of the prompt's fixed words; reviews are 1, 2, …"""

@@ -52,7 +52,7 @@ def train_causal(
     progress: Progress,
 ) -> Curves:
     """Writes weights, tokenizer and calibration into `package`."""
-    # The progress that matters is ours; each file that is read or written would have a bar else.
+    # Otherwise each file that is read or written has a progress bar of its own.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.manual_seed(config.seed)

@@ -1,7 +1,7 @@
-"""What a chat model says of labelled rows, by plain `transformers`: its answers' probabilities.
+"""A chat model's probabilities for labelled rows, by plain `transformers`.
 
-The answer is written as it is when served: word after word, each of the task's words, each after
-those that were written before it.
+Answers are generated as in serving: word by word, out of the task's words, each after the ones
+generated before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def word_logprobs(
     Probabilities are over the whole vocabulary.
     """
     encoded = prompts.prompts(texts)
-    # Texts of a like length together: padding is work for nothing.
+    # Texts of similar length together, to keep padding small.
     order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
     out = np.zeros((len(texts), words_in_answer(prompts.task), len(prompts.words)))
     for at in range(0, len(order), _AT_ONCE):

@@ -25,7 +25,7 @@ _BETA2: Final = 0.98
 """Gradients of packs are noisy, and of three tasks in turn: a shorter memory follows them."""
 _LOG_AT_MOST_EVERY: Final = 10
 _KEPT_CHECKPOINTS: Final = 2
-"""The newest may be half written when the process is killed."""
+"""The newest may be incomplete when the process is killed."""
 _LEARNED: Final = "loss"
 _HELD_OUT: Final = "eval_loss"
 
@@ -78,8 +78,8 @@ def train_model(
 ) -> tuple[Any, Curves]:
     """The trained model, with any adapter merged, and its loss per step.
 
-    Goes on from the newest whole checkpoint in `checkpoints`, at the very step and in the very
-    order of rows that the training would have had without the interruption.
+    Resumes from the newest complete checkpoint in `checkpoints`, at the same step and with the same
+    order of rows as without the interruption.
     """
     trainer = PackTrainer(
         model=model,
@@ -91,7 +91,7 @@ def train_model(
         peft_config=_adapter(config.lora) if config.lora is not None else None,
         callbacks=[_Watch(progress)],
     )
-    # The progress bar tells it; this one would print each log as well.
+    # The progress bar shows it; this callback would print each log as well.
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=newest_checkpoint(checkpoints))
     curves = read_curves(trainer.state.log_history)

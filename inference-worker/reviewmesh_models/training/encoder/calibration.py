@@ -1,4 +1,4 @@
-"""What is decided after training, on held-out rows and on the very weights that will serve."""
+"""Fits the calibration after training, on held-out rows and the exported weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _OUTSIDE_BIASES: Final = np.linspace(-0.5, 3.5, 33)
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Held-out rows with what the model says of them."""
+    """Held-out rows with the model's outputs."""
 
     rows: Sequence[Row]
     encoded: Sequence[EncodedText]

@@ -1,4 +1,4 @@
-"""Labelled rows as the encoder learns from them: tokenized, and cut into batches."""
+"""Labelled rows as training data of the encoder: tokenized and batched."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def lowered(row: Row) -> Row | None:
 
 
 def tag_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> TagExample:
-    """Tags at the first piece of each word; nothing is asked of the other pieces."""
+    """Tags at the first piece of each word; the other pieces have no loss."""
     text = row["text"]
     encoded = encoder.encode(text)
     allowed = np.zeros((len(encoded), len(labels.tags)), dtype=np.bool_)
@@ -153,7 +153,7 @@ def with_specials(
 def batches(
     examples: Sequence[T], lengths: Sequence[int], size: int, random: np.random.Generator
 ) -> list[list[T]]:
-    """Batches of similar length, since padding is work for nothing, in random order."""
+    """Batches of similar length, to keep padding small, in random order."""
     jitter = random.uniform(0.85, 1.15, len(examples))
     order = np.argsort(np.array(lengths) * jitter, kind="stable")
     cut = [

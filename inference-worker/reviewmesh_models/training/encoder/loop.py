@@ -1,7 +1,7 @@
 """The training loop: review batches and entity batches in turn, one optimizer, averaged weights.
 
-What it needs to go on after it was stopped is in its checkpoint: a resumed training makes the very
-steps that it would have made.
+A checkpoint has the whole state: a resumed training makes exactly the steps that an uninterrupted
+one would have made.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TAG_WEIGHT: Final = 1.0
 _SENTIMENT_WEIGHTS: Final = (0.9, 1.0, 1.7, 2.0)
 _LABEL_SMOOTHING: Final = 0.03
 _FORGET_CASE: Final = 0.1
-"""Share of entity rows that are read as if written in lower case throughout."""
+"""Share of entity rows that are lower-cased."""
 _SHARE_OF_SECOND_STYLE: Final = 0.4
 """Share of the Broad Twitter Corpus that an epoch sees: it is large and far from reviews."""
 
@@ -121,7 +121,7 @@ class Trainer:
         }
         written = file.with_suffix(".new")
         torch.save(state, written)
-        # Whole or not at all, whenever the process is killed.
+        # Atomic, whenever the process is killed.
         os.replace(written, file)
 
     def _restore(self, file: Path) -> list[Batch]:
@@ -237,7 +237,7 @@ def partial_label_loss(logits: Tensor, allowed: Tensor) -> Tensor:
 
 
 def rate_at(progress: float) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to nothing."""
+    """Share of the peak learning rate: linear warm-up, then cosine decay to zero."""
     if progress < _WARMUP:
         return max(progress, 0.002) / _WARMUP
     return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP) / (1 - _WARMUP)))

@@ -1,7 +1,7 @@
 """The exported model with its large weights stored as int8 and computed in float32.
 
-A quarter of the size, and a text's answer stays a function of the text: int8 activations would be
-scaled by the largest of whatever batch the text is in.
+A quarter of the size, and an answer depends on its text only: int8 activations would be scaled by
+the maximum of the batch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""How much personal data the masking finds, on reviews that are made up."""

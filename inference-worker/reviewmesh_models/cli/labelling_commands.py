@@ -1,0 +1,239 @@
+"""`reviewmesh-models label`, `adjudicate` and `agreement`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from reviewmesh_kit.settings import problems
+from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, complain, ended
+from reviewmesh_models.cli.evaluation_commands import LocalPackages, progress
+from reviewmesh_models.labelling.adjudication import Session, disputes_of, screen
+from reviewmesh_models.labelling.agreement import agreement_of, write_agreement
+from reviewmesh_models.labelling.decisions import Journal, agreed, read_judges
+from reviewmesh_models.labelling.gold import gold_of
+from reviewmesh_models.labelling.local import LocalTeacher
+from reviewmesh_models.labelling.page import write_page
+from reviewmesh_models.labelling.results import labelled, write_results
+from reviewmesh_models.labelling.reviews import Review, read_gold, read_reviews
+from reviewmesh_models.labelling.store import FILE, Store, StoreError
+from reviewmesh_models.labelling.teachers import Teachers, read_teachers
+from reviewmesh_worker.engines.interface import EngineLoadError
+from reviewmesh_worker.tasks import BUNDLED_TASKS, TASKS
+from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
+
+TasksOption = Annotated[Path, typer.Option(help="Folder of the tasks.")]
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of a labelling, made by `label`.")]
+
+
+def label(
+    reviews: Annotated[
+        str, typer.Argument(help="Reviews as JSON lines with `text`; - reads standard input.")
+    ],
+    teachers: Annotated[Path, typer.Option(help="Who is asked, and the budget: a YAML file.")],
+    output: Annotated[Path, typer.Option(help="Folder of the labelling; the same one goes on.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to label, several times; all if none.")
+    ] = None,
+    gold: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labelled rows to mix in, several times: they judge the teachers."),
+    ] = None,
+    tasks: TasksOption = BUNDLED_TASKS,
+    registry: RegistryFolder = None,
+) -> None:
+    """Ask two or more teachers for labels; the same command goes on where it was stopped."""
+    # Loads the provider's client, which takes a second that no other command need wait for.
+    from reviewmesh_models.labelling.asked import ask_all
+
+    with _refusing():
+        asked = read_teachers(teachers)
+        chosen = _chosen(load_tasks(tasks), task)
+        packages = _packages(asked, chosen, registry)
+        for teacher in asked.teachers:
+            teacher.key()
+        with Store(output) as store:
+            store.begin(
+                {
+                    one.name: packages[one.name].identity if one.package else one.identity
+                    for one in asked.teachers
+                },
+                {name: one.digest for name, one in chosen.items()},
+            )
+            for file in gold or []:
+                with file.open(encoding="utf-8") as lines:
+                    store.add(list(read_gold(lines, file.name, chosen)))
+            store.add(_read(reviews))
+            with progress() as step:
+                unfinished = asyncio.run(
+                    ask_all(asked, packages, list(chosen.values()), store, step)
+                )
+            _write(store, chosen, output)
+    for why in unfinished:
+        complain(why)
+    if unfinished:
+        complain("what was answered is kept: run the same command again to go on")
+        raise typer.Exit(FAILED)
+
+
+def adjudicate(
+    folder: FolderArgument,
+    judge: Annotated[str, typer.Option(help="Who decides; each judge decides unseen by others.")],
+    tasks: TasksOption = BUNDLED_TASKS,
+) -> None:
+    """Decide what the teachers dispute, at the terminal; goes on where the judge left off."""
+    with _refusing():
+        definitions = load_tasks(tasks)
+        with _labelled(folder) as store:
+            disputes = disputes_of(labelled(store, _asked(store, definitions), {}))
+        with closing(Journal(folder, judge)) as journal:
+            session = Session(disputes, journal, time.monotonic())
+            _decide(session)
+        with _labelled(folder) as store:
+            _write(store, _asked(store, definitions), folder)
+
+
+def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> None:
+    """How far teachers and judges agree; writes agreement.json and agreement.html."""
+    with _refusing():
+        with _labelled(folder) as store:
+            judges = read_judges(folder)
+            found = labelled(store, _asked(store, load_tasks(tasks)), agreed(judges))
+            totals = store.totals()
+        report = agreement_of(found, (totals.requests, totals.tokens, totals.money), judges)
+        written = [write_agreement(report, folder), write_page(report, folder)]
+    console = Console(soft_wrap=True, highlight=False)
+    for name, of_task in report.tasks.items():
+        for said, score in of_task.alpha.items():
+            value = (
+                "none"
+                if score is None
+                else f"{score.value:.3f}, 95 % from {score.low:.3f} to {score.high:.3f}"
+            )
+            console.print(f"{name}, {said}: alpha {value}")
+    for file in written:
+        console.print(f"written to {file}")
+
+
+def _decide(session: Session) -> None:
+    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    with _keys() as keys:
+        console.clear()
+        console.print(screen(session))
+        for key in keys:
+            if session.press(key, time.monotonic()) == "quit":
+                return
+            console.clear()
+            console.print(screen(session))
+
+
+@contextmanager
+def _keys() -> Iterator[Iterator[str]]:
+    """Keys as they are pressed. The terminal stays so between them: no key is lost or echoed.
+
+    Raises StoreError without a terminal.
+    """
+    terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
+    if terminal is None:
+        raise StoreError("expected a terminal to decide at, found none; run it without a pipe")
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setcbreak(terminal, termios.TCSADRAIN)
+        # At the end of input there is nothing more to read; Ctrl-C ends as q does.
+        with suppress(KeyboardInterrupt):
+            yield iter(lambda: os.read(terminal, 1).decode("ascii", "replace"), "")
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _labelled(folder: Path) -> Store:
+    if not (folder / FILE).is_file():
+        raise StoreError(f"expected a labelling in {folder}, found none; `label` makes one")
+    return Store(folder)
+
+
+def _asked(store: Store, tasks: Mapping[str, Task]) -> Mapping[str, Task]:
+    """The tasks, where they are those that the teachers were asked with. Raises TaskError."""
+    for name, digest in store.tasks.items():
+        if name not in tasks or tasks[name].digest != digest:
+            raise TaskError(
+                f"the teachers were asked with another definition of the task {name}; name its "
+                "folder with --tasks, or label again"
+            )
+    return tasks
+
+
+def _write(store: Store, tasks: Mapping[str, Task], folder: Path) -> None:
+    found = labelled(store, tasks, agreed(read_judges(folder)))
+    console = Console(soft_wrap=True, highlight=False)
+    for task, scored in gold_of(found).items():
+        difference = scored.difference
+        console.print(
+            f"{task}: on {scored.rows} gold rows the consensus has {scored.measure} "
+            f"{scored.consensus.value:.3f}, the best teacher ({scored.best}) "
+            f"{scored.teachers[scored.best].value:.3f}; difference {difference.value:+.3f}, "
+            f"95 % from {difference.low:+.3f} to {difference.high:+.3f}"
+        )
+    for file, rows in write_results(found, folder).items():
+        console.print(f"{rows:,} rows written to {folder / file}")
+    totals = store.totals()
+    console.print(
+        f"spent or reserved: {totals.requests:,} requests, {totals.tokens:,} tokens, "
+        f"{totals.money:.4f} of money"
+    )
+
+
+def _chosen(tasks: Mapping[str, Task], names: list[str] | None) -> dict[str, Task]:
+    if unknown := sorted(set(names or []) - tasks.keys()):
+        raise TaskError(f"expected tasks among {', '.join(tasks)}, got {', '.join(unknown)}")
+    return {name: tasks[name] for name in TASKS if name in tasks and name in (names or tasks)}
+
+
+def _packages(
+    teachers: Teachers, tasks: Mapping[str, Task], registry: Path | None
+) -> Mapping[str, LocalTeacher]:
+    named = {one.name: one.package for one in teachers.teachers if one.package is not None}
+    if not named:
+        return {}
+    here = LocalPackages.of(registry)
+    found = {}
+    for name, package in named.items():
+        opened = here.package(package)
+        engine = here.engine(opened)
+        served = [task for task in tasks if task in engine.tasks]
+        kind = engine.tasks[served[0]].engine if served else ""
+        found[name] = LocalTeacher(engine, f"{opened.digest} on {kind}")
+    return found
+
+
+def _read(reviews: str) -> list[Review]:
+    if reviews == "-":
+        return list(read_reviews(sys.stdin, "standard input"))
+    with Path(reviews).open(encoding="utf-8") as lines:
+        return list(read_reviews(lines, Path(reviews).name))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Exits with what was expected and what to do, in place of a traceback."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
+    except (ValueError, EngineLoadError, FileNotFoundError) as error:
+        # What is wrong with teachers, tasks, rows, decisions or a package says so itself.
+        raise ended(WRONG_USAGE, str(error)) from error
+    except (StoreError, OSError) as error:
+        raise ended(FAILED, str(error)) from error

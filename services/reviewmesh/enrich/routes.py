@@ -1,0 +1,84 @@
+"""Which pool of workers a waiting review is for. Pure: everything it depends on is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import Enum
+
+from reviewmesh.leaving.policy import Rule
+
+PRIMARY = "primary"
+FALLBACK = "fallback"
+
+
+class Held(Enum):
+    """Why a review that the fallback would be taken for waits all the same."""
+
+    FORBIDDEN = "forbidden"
+    NO_WORKER = "no_worker"
+    NO_NAMES = "no_names"
+    FAILED = "failed"
+
+
+TOLD = {
+    Held.FORBIDDEN: "the policy lets nothing of their business leave",
+    Held.NO_WORKER: "no fallback worker serves in a region that the policy allows",
+    Held.NO_NAMES: "the policy masks names, and no worker of the mesh finds them now",
+    Held.FAILED: "the fallback failed on them and is tried again later",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    after_s: float
+    """The fallback is taken once no primary worker has served for longer."""
+    spill_s: float
+    """It is taken for reviews that were accepted longer ago and still wait for room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a waiting review and of the pools at this moment."""
+
+    primary_missing_s: float
+    """For how long no primary worker has served; 0 while one does."""
+    age_s: float
+    """Since the review was accepted."""
+    rule: Rule | None
+    """What the policy says of its business; None: nothing leaves."""
+    regions_serving: Set[str]
+    """Regions with a fallback worker that serves."""
+    names_serving: bool
+    """Whether a worker of the mesh finds names."""
+    failed_lately: bool
+    """Whether the review was at the fallback and came back a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A region where the fallback is taken; `held` where it would be, and may not."""
+
+    region: str | None = None
+    held: Held | None = None
+
+
+STAYS = Choice()
+"""The review is for the primary pool."""
+
+
+def choose(known: Known, limits: Limits) -> Choice:
+    missing = known.primary_missing_s > limits.after_s
+    late = known.age_s > limits.spill_s
+    if not missing and not late:
+        return STAYS
+    if known.rule is None:
+        return Choice(held=Held.FORBIDDEN)
+    region = next((name for name in known.rule.regions if name in known.regions_serving), None)
+    if region is None:
+        return Choice(held=Held.NO_WORKER)
+    if known.rule.masks_names and not known.names_serving:
+        return Choice(held=Held.NO_NAMES)
+    if known.failed_lately:
+        return Choice(held=Held.FAILED)
+    return Choice(region=region)

@@ -1,0 +1,266 @@
+"""The fallback: real servers with the scripted engine, the real client, and what left the mesh."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from reviewmesh import metrics
+from reviewmesh.enrich.fallback import FallbackPlan
+from reviewmesh.enrich.items import Answer
+from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.routes import FALLBACK, PRIMARY, Limits
+from reviewmesh.leaving.policy import Policy, parse_policy
+from reviewmesh_protos.inference.v1 import inference_pb2
+from tests.inference import TASK, Driver, ScriptedWorker, soon
+from tests.mesh import free_port
+
+REGION = "eu"
+ALL = parse_policy("all:\n  regions: [eu]\n  mask: [patterns]\n")
+NAMES = parse_policy("all:\n  regions: [eu]\n  mask: [patterns, names]\n")
+ACME_STAYS = parse_policy(
+    "all:\n  regions: [eu]\n  mask: [patterns]\nbusinesses:\n  acme: nothing\n"
+)
+AFTER_S = 0.5
+SOON = Limits(AFTER_S, 600)
+NEVER = Limits(600, 600)
+
+
+class Outside:
+    """A fallback worker that writes down what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.worker = ScriptedWorker(folder)
+        self._heard = folder / "heard"
+        self.does()
+        self.worker.start()
+
+    def does(self, **script: object) -> None:
+        self.worker.script(heard=str(self._heard), **script)
+
+    def heard(self) -> list[str]:
+        if not self._heard.exists():
+            return []
+        return [json.loads(line) for line in self._heard.read_text().splitlines()]
+
+    def forget(self) -> None:
+        self.does()
+        self._heard.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    outside = Outside(tmp_path_factory.mktemp("outside"))
+    yield outside
+    outside.worker.stop()
+
+
+@pytest.fixture
+def outside(shared: Outside) -> Outside:
+    shared.forget()
+    return shared
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[ScriptedWorker]:
+    """Not started; with little room."""
+    worker = ScriptedWorker(tmp_path / "primary", max_in_flight=8)
+    yield worker
+    worker.stop()
+
+
+Drive = Callable[..., Driver]
+
+
+@pytest.fixture
+def drive() -> Iterator[Drive]:
+    made: list[Driver] = []
+
+    def make(
+        primary: str,
+        outside: str,
+        policy: Policy = ALL,
+        limits: Limits = SOON,
+        names: str = "",
+        **options: float,
+    ) -> Driver:
+        def pool(address: str, route: str) -> PoolOf:
+            serving = metrics.FALLBACK_WORKERS_SERVING.labels(TASK, REGION)
+            return PoolOf(TASK, (address,), "", serving, metrics.CALLS.labels(TASK, route))
+
+        plan = FallbackPlan(
+            {REGION: pool(outside, FALLBACK)},
+            pool(names, "names") if names else None,
+            policy,
+            limits,
+        )
+        made.append(Driver([primary], fallback=plan, **options))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        driver.client.close()
+
+
+def nobody() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+def held_back(reason: str) -> float:
+    labels = {"task": TASK, "reason": reason}
+    return REGISTRY.get_sample_value("reviewmesh_reviews_held_back", labels) or 0.0
+
+
+def entities(answer: Answer) -> list[tuple[int, int, str]]:
+    assert isinstance(answer.output, inference_pb2.NerOutput)
+    return [(entity.start, entity.end, entity.text) for entity in answer.output.entities]
+
+
+def test_without_a_primary_worker_the_fallback_answers_about_the_unmasked_text(
+    outside: Outside, drive: Drive
+) -> None:
+    driver = drive(nobody(), outside.worker.address)
+    driver.submit(["👍 Mail anna@b.dk or ask Bo", "Card 4111 1111 1111 1111 was Refused"])
+    first, second = driver.wait()
+    assert outside.heard() == ["👍 Mail [EMAIL] or ask Bo", "Card [CARD] was Refused"]
+    assert first.route == second.route == FALLBACK
+    # The scripted engine takes every word with a capital for a name, a placeholder too.
+    assert entities(first) == [(2, 6, "Mail"), (24, 26, "Bo")]
+    assert entities(second) == [(0, 4, "Card"), (29, 36, "Refused")]
+
+
+def test_what_may_not_leave_waits_and_says_so(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    driver = drive(primary.address, outside.worker.address, ACME_STAYS)
+    driver.submit(["Secret of Acme"], business_id="acme")
+    driver.submit(["Known to All"], business_id="globex")
+    soon(lambda: driver.finished() == 1, "the other business is answered")
+    soon(lambda: held_back("forbidden") == 1, "the one held back is counted")
+    waits = driver.client.waiting_for()
+    assert "no worker for task ner reachable" in waits
+    assert "1 reviews are held back: the policy lets nothing of their business leave" in waits
+    primary.start()
+    secret, known = driver.wait()
+    assert (secret.route, known.route) == (PRIMARY, FALLBACK)
+    assert outside.heard() == ["Known to All"]
+    soon(lambda: held_back("forbidden") == 0, "nothing is held back")
+    assert driver.client.waiting_for() == ""
+
+
+def test_nothing_leaves_while_a_primary_worker_serves(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    primary.start()
+    driver = drive(primary.address, outside.worker.address)
+    driver.submit([f"Text {number}" for number in range(50)])
+    assert {answer.route for answer in driver.wait()} == {PRIMARY}
+    assert outside.heard() == []
+
+
+def test_what_waits_for_room_for_too_long_spills_over(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    primary.script(held=["Text"])
+    primary.start()
+    driver = drive(primary.address, outside.worker.address, limits=Limits(600, 60), batch_items=8)
+    driver.submit([f"Text {number}" for number in range(40)])
+    soon(lambda: primary.in_flight() == 8, "the primary worker is full")
+    late = time.time() - 61
+    driver.submit(["Late one"], accepted_s=late, partition=1)
+    soon(lambda: driver.finished() == 1, "the late one is answered")
+    assert outside.heard() == ["Late one"]
+    primary.script()
+    assert [answer.route for answer in driver.wait()] == [PRIMARY] * 40 + [FALLBACK]
+
+
+def test_what_the_fallback_has_not_begun_goes_back_to_a_primary_that_is_there_again(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    outside.does(held=["Text"])
+    driver = drive(primary.address, outside.worker.address, batch_items=1)
+    driver.submit([f"Text {number}" for number in range(600)])
+    soon(lambda: bool(outside.heard()), "some have left")
+    primary.start()
+    soon(lambda: driver.finished() >= 344, "those that had not left are answered")
+    outside.does()
+    routes = [answer.route for answer in driver.wait()]
+    assert 0 < routes.count(FALLBACK) <= 256
+    assert len(outside.heard()) == routes.count(FALLBACK)
+
+
+def test_a_fallback_that_fails_costs_no_review_its_answer(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    outside.does(failing=True)
+    driver = drive(primary.address, outside.worker.address, max_attempts=2)
+    driver.submit(["One", "Two"])
+    soon(lambda: held_back("failed") == 2, "both came back")
+    assert driver.finished() == 0
+    tried = len(outside.heard())
+    primary.start()
+    assert [answer.route for answer in driver.wait()] == [PRIMARY, PRIMARY]
+    assert len(outside.heard()) == tried
+
+
+def test_where_all_fallback_workers_are_out_nothing_is_sent(drive: Drive) -> None:
+    driver = drive(nobody(), nobody())
+    driver.submit(["One"])
+    soon(lambda: held_back("no_worker") == 1, "it is held back")
+    assert "no fallback worker serves in a region" in driver.client.waiting_for()
+    assert driver.client.starved()
+    assert driver.finished() == 0
+
+
+def test_names_are_masked_by_a_worker_of_the_mesh(
+    outside: Outside, primary: ScriptedWorker, tmp_path: Path, drive: Drive
+) -> None:
+    finder = ScriptedWorker(tmp_path / "finder")
+    finder.script(label="person")
+    driver = drive(nobody(), outside.worker.address, NAMES, names=finder.address)
+    driver.submit(["the host was Anna Bo, ask anna or Bo at a@b.dk"])
+    soon(lambda: held_back("no_names") == 1, "without a finder of names nothing leaves")
+    assert outside.heard() == []
+    try:
+        finder.start()
+        [answer] = driver.wait()
+    finally:
+        finder.stop()
+    assert outside.heard() == ["the host was [NAME] [NAME], ask anna or [NAME] at [EMAIL]"]
+    assert answer.route == FALLBACK
+
+
+def test_names_that_nobody_could_find_do_not_leave(
+    outside: Outside, tmp_path: Path, drive: Drive
+) -> None:
+    finder = ScriptedWorker(tmp_path / "finder")
+    finder.script(poison=["Anna"])
+    try:
+        finder.start()
+        driver = drive(nobody(), outside.worker.address, NAMES, names=finder.address)
+        driver.submit(["Anna was here"])
+        soon(lambda: held_back("failed") == 1, "it came back")
+    finally:
+        finder.stop()
+    assert outside.heard() == []
+    assert driver.finished() == 0
+
+
+def test_withdrawn_reviews_do_not_come_back(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    outside.does(held=["Gone"])
+    driver = drive(primary.address, outside.worker.address)
+    driver.submit(["Gone 1", "Gone 2"], token="gone")
+    soon(lambda: bool(outside.heard()), "they have left")
+    driver.client.cancel(lambda token: token == "gone")
+    soon(lambda: not driver.client.waiting_for().startswith("the fallback"), "they are let go of")
+    primary.start()
+    driver.submit(["Here"], token="here")
+    soon(lambda: driver.finished() == 1, "what came later is answered")
+    assert list(driver.answers) == [2]

@@ -1,0 +1,73 @@
+"""The choice of a route, over every combination of what it depends on."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from reviewmesh.enrich.routes import STAYS, Choice, Held, Known, Limits, choose
+from reviewmesh.leaving.policy import Rule
+
+LIMITS = Limits(after_s=30, spill_s=600)
+MISSING = {"serving": 0.0, "just_missing": 30.0, "missing": 30.1}
+AGE = {"young": 600.0, "late": 600.1}
+RULE = {
+    "forbidden": None,
+    "patterns": Rule(("eu", "us"), masks_names=False, line=1),
+    "names": Rule(("eu", "us"), masks_names=True, line=1),
+    "elsewhere": Rule(("asia",), masks_names=False, line=1),
+}
+REGIONS = {"none": (), "eu": ("eu",), "us": ("us",), "both": ("us", "eu")}
+NAMES = {"finder": True, "no_finder": False}
+FAILED = {"fresh": False, "failed": True}
+
+# The first row that fits is what happens; * fits everything.
+TABLE = """
+serving       young  *          *     *          *       stays
+just_missing  young  *          *     *          *       stays
+*             *      forbidden  *     *          *       forbidden
+*             *      elsewhere  *     *          *       no_worker
+*             *      *          none  *          *       no_worker
+*             *      names      *     no_finder  *       no_names
+*             *      *          *     *          failed  failed
+*             *      *          eu    *          *       eu
+*             *      *          us    *          *       us
+*             *      *          both  *          *       eu
+"""
+ROWS = [tuple(row.split()) for row in TABLE.strip().splitlines()]
+COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, FAILED))
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda names: ", ".join(names))
+def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
+    missing, age, rule, regions, names, failed = combination
+    known = Known(
+        primary_missing_s=MISSING[missing],
+        age_s=AGE[age],
+        rule=RULE[rule],
+        regions_serving=frozenset(REGIONS[regions]),
+        names_serving=NAMES[names],
+        failed_lately=FAILED[failed],
+    )
+    assert choose(known, LIMITS) == OUTCOMES[_row_of(combination)[-1]]
+
+
+OUTCOMES = {
+    "stays": STAYS,
+    "eu": Choice(region="eu"),
+    "us": Choice(region="us"),
+    **{held.value: Choice(held=held) for held in Held},
+}
+
+
+def _row_of(combination: tuple[str, ...]) -> tuple[str, ...]:
+    return next(
+        row
+        for row in ROWS
+        if all(cell in ("*", name) for cell, name in zip(row[:-1], combination, strict=True))
+    )
+
+
+def test_every_row_of_the_table_decides_something() -> None:
+    assert {_row_of(combination) for combination in COMBINATIONS} == set(ROWS)
