@@ -62,7 +62,9 @@ def fit(reviews: HeldOut, judged: HeldOut, entities: HeldOut) -> EncoderCalibrat
     """`judged` are all rows with a sentiment, in whatever language."""
     start = neutral_encoder_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
-    scores, gold = _topic_scores(reviews), _gold_topics(reviews)
+    scores = sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
+    named = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
+    gold = np.array([[topic in topics for topic in reviews.labels.topics] for topics in named])
     thresholds = fit_thresholds(scores, gold)
     return replace(
         biased,
@@ -106,15 +108,6 @@ def _fit_temperature(reviews: HeldOut, biased: EncoderCalibration) -> float:
         return float(-np.log(np.maximum(stated, 1e-9)).mean())
 
     return min((float(t) for t in TEMPERATURES), key=surprise)
-
-
-def _topic_scores(reviews: HeldOut) -> NDArray[np.float32]:
-    return sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
-
-
-def _gold_topics(reviews: HeldOut) -> NDArray[np.bool_]:
-    gold = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
-    return np.array([[topic in topics for topic in reviews.labels.topics] for topics in gold])
 
 
 def _fit_floor(
