@@ -12,9 +12,11 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm faults bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights test test-vllm nightly faults kills bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
 
-setup: $(VENV)/mesh.stamp
+# Both environments at once, so that the second delays `make demo` little.
+setup: $(VENV)/bootstrap.stamp
+	$(MAKE) --no-print-directory -j 2 $(VENV)/mesh.stamp $(INSIGHTS)/insights.stamp
 
 demo: setup
 	$(BIN)/reviewmesh demo $(if $(ONCE),--once)
@@ -23,14 +25,23 @@ demo: setup
 insights: $(INSIGHTS)/insights.stamp
 
 test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly" $(TESTS)
 
 # Real vLLM on CPU, and what needs torch. 5 GB: torch brings the CUDA libraries along.
 test-vllm: $(VLLM)/vllm.stamp
 	$(VLLM)/bin/python -m pytest --timeout 900 $(VLLM_TESTS)
 
+# Ten times twenty kills -9 at random, with good records only.
+kills: $(VENV)/dev.stamp
+	REVIEWMESH_FAULT_SEEDS=10 $(BIN)/python -m pytest --timeout 900 tests/faults/test_defects.py -k random
+
 faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+# What is too long for every change, part by part, each with the time that it took. Before a change
+# of the exactly-once core, of what intake decodes or of the workers is called done.
+nightly: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.nightly_run
 
 # PARTS="instant" measures less; see bench/parts.py.
 bench: $(VENV)/mesh.stamp .venv-bench/bench.stamp

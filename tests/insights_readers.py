@@ -12,8 +12,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from reviewmesh.insights.app import Names
 from reviewmesh.insights.reader import Batch, Reader
+from reviewmesh.insights.topics import Names
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import INSIGHTS_GROUP
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_models.labelling.consensus import consensus_of
+from reviewmesh_models.labelling.consensus import LEAST_SURE, consensus_of
 from reviewmesh_models.labelling.units import Answers, units_of
 from reviewmesh_worker.tasks import SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import Task, load_tasks
@@ -24,6 +24,17 @@ SKILLS = (0.85, 0.80, 0.75)
 SHARES = {"positive": 0.5, "negative": 0.35, "neutral": 0.08, "mixed": 0.07}
 PRESENT = 0.15
 """How often a topic is spoken of."""
+
+
+@dataclass(frozen=True)
+class Disputed:
+    """Of units on which the teachers differ: how many, and shares that are right."""
+
+    units: int
+    right: float
+    sure: float
+    """Share of them that is sure enough for training."""
+    right_where_sure: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,25 @@ def sentiments(seed: int, skills: Sequence[float] = SKILLS, copied: float = 0.0)
     _copy(generator, said, copied)
     answers = [[{"sentiment": str(label)} for label in teacher] for teacher in said]
     return _outcome(task, answers, truth, said)
+
+
+def disputed(skills: Sequence[float]) -> Disputed:
+    """Of all seeds together, one label per review."""
+    task = load_tasks()[SENTIMENT]
+    labels = list(task.label_ids)
+    right: list[bool] = []
+    sure: list[bool] = []
+    for seed in SEEDS:
+        generator = np.random.default_rng(seed)
+        truth = generator.choice(labels, REVIEWS, p=[SHARES[label] for label in labels])
+        said = _said(generator, truth, labels, skills)
+        answers = [[{"sentiment": str(label)} for label in teacher] for teacher in said]
+        consensus = consensus_of(task, units_of(task, answers))
+        for unit in consensus.disputed:
+            right.append(consensus.decided[unit] == truth[unit])
+            sure.append(bool(consensus.sure[unit] >= LEAST_SURE))
+    both = np.array(right)[np.array(sure)]
+    return Disputed(len(right), float(np.mean(right)), float(np.mean(sure)), float(both.mean()))
 
 
 def topics(seed: int, skills: Sequence[float] = SKILLS) -> Outcome:
@@ -119,3 +149,9 @@ if __name__ == "__main__":
         print(_line(f"sentiment, {copied:.0%} copied from the third", outcomes))
     outcomes = [sentiments(seed, (0.95, 0.7, 0.7)) for seed in SEEDS]
     print(_line("sentiment, one good and two poor", outcomes))
+    print("\n| teachers | disputed units | right | sure | right where sure |")
+    print("| --- | --- | --- | --- | --- |")
+    for skills in ((0.85, 0.80), (0.95, 0.60), SKILLS):
+        one = disputed(skills)
+        shares = f"{one.right:.3f} | {one.sure:.3f} | {one.right_where_sure:.3f}"
+        print(f"| {', '.join(f'{skill:.0%}' for skill in skills)} | {one.units:,} | {shares} |")

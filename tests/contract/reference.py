@@ -48,6 +48,7 @@ READ_BY = {
     "insights": "insights",
     "worker": "the inference workers",
     "vllm": "inference workers with the engine vllm",
+    "openai": "inference workers with the engine openai",
 }
 AFTER_SECTION = {
     "kafka": "Any other option of librdkafka is `REVIEWMESH_KAFKA__<option with _ for .>`, for "
@@ -55,12 +56,17 @@ AFTER_SECTION = {
     "these itself, because exactly-once rests on them, and refuses them here: "
     + ", ".join(f"`{name}`" for name in sorted(service_settings.SET_BY_THE_MESH))
     + ".",
+    "openai": "See [models of a provider](../openai-engine.md).",
     "vllm": "A setting without a default takes that of the device: "
     "`inference-worker/reviewmesh_worker/engines/vllm/arguments.py`.",
 }
 OTHER_NAMES = {
     "STATE_DIR": ("`.reviewmesh`", "Folder of the mesh that `reviewmesh up` runs."),
     "CACHE_DIR": ("the user's cache folder", "Folder of downloads and of models for vLLM."),
+    "INSIGHTS_PYTHON": (
+        "`.venv-insights/bin/python`",
+        "Python of the environment in which `reviewmesh up` runs insights.",
+    ),
     "LOCAL_STACK": ("", "Set by `reviewmesh up`: marks the processes of one mesh."),
     "VLLM_CAUSES": ("", "Set by a worker: where vLLM's processes report why they failed."),
     "TEST_STACK": ("", "Tests: state folder of a running mesh to use, in place of a new one."),
@@ -281,7 +287,8 @@ def _exit_codes_page() -> str:
                 (
                     str(exit_codes.STANDS_STILL),
                     "No progress: a partition was reopened and still makes none, or the polling "
-                    "thread hangs. A supervisor should start the process again.",
+                    "thread hangs; insights: no partitions, state or writes within a minute. A "
+                    "supervisor should start the process again.",
                 ),
             ],
         ),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.conftest import SEEDS
 from tests.mesh import SERVICES, Mesh, assert_exactly_once, reviews
+from tests.nightly import but_nightly
 
 # 1,000 in flight is the enricher's limit for a partition; six partitions share these.
 WAITING = 9_000 if len(SEEDS) == 1 else 20_000
@@ -80,7 +81,7 @@ def backlog(mesh: Mesh, request: pytest.FixtureRequest, seed: int) -> Backlog:
     return Backlog(mesh, request.node.name)
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", but_nightly(SERVICES, ["enricher-ner"]))
 def test_scale_out_and_in(backlog: Backlog, mesh: Mesh, name: str) -> None:
     with backlog.strike():
         replica = mesh.add(name, slot="1")
@@ -115,7 +116,7 @@ def test_a_broker_that_hangs(backlog: Backlog, mesh: Mesh) -> None:
         assert mesh.stack.pid("broker") == hung
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", but_nightly(SERVICES, ["joiner"]))
 def test_a_fenced_producer(backlog: Backlog, mesh: Mesh, name: str) -> None:
     with backlog.strike():
         other = mesh.producer(**{"transactional.id": f"{mesh.prefix}reviewmesh-{name}-0"})

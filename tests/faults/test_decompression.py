@@ -136,7 +136,7 @@ def test_zstd_batches_cost_their_records_and_no_restart(mesh: Mesh) -> None:
         *("--timeout", "40"),
     )
     assert shown.returncode == 0, shown.stderr
-    assert shown.stderr.count("passed over offsets") == 3
+    assert shown.stderr.count("skipped offsets") == 3
     # And it is over with them.
     mesh.processes["intake"].kill()
     mesh.processes["intake"].start()
@@ -175,6 +175,7 @@ def test_a_gzip_batch_that_the_process_dies_of_is_passed_over(
     assert 1 <= supervised.restarts <= RESTARTS_AT_MOST
 
 
+@pytest.mark.nightly
 def test_a_gzip_batch_amid_a_backlog(mesh: Mesh, gigabyte: tuple[bytes, int]) -> None:
     """What lies before it was fetched together with it, and comes out all the same."""
     mesh.processes["intake"].terminate()

@@ -17,12 +17,13 @@ import pytest
 from confluent_kafka import Producer
 
 from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh_kit.exit_codes import FAILED, STANDS_STILL
 from tests.broker import TestStack, wait_until
 from tests.mesh import PARTITIONS, Mesh, Process, free_port
 
 PYTHON = Path(__file__).parents[2] / ".venv-insights" / "bin" / "python"
 pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="Faust's environment is missing: run `make insights`"
+    not PYTHON.exists(), reason="Faust's environment is missing: run `make setup`"
 )
 COMMAND = [str(PYTHON), "-m", "reviewmesh.insights"]
 HOUR_MS = 3_600_000
@@ -227,6 +228,7 @@ def test_replicas_come_and_go_within_a_backlog_and_nothing_is_lost(trends: Trend
     wait_counted(second, 1)
     first.start()
     trends.wait_equal()
+    wait_until(first.is_ready, 60, "the first replica is ready again")
     assert first.terminate() == 0
     assert second.terminate() == 0
 
@@ -250,17 +252,42 @@ def test_a_batch_is_written_by_one_reader_however_the_group_changes(trends: Tren
     }
 
 
+def started_with(trends: Trends, change: str) -> Process:
+    """The service with something else changed in its code, up to its end."""
+    process = trends.process()
+    start = (
+        "from reviewmesh.insights import app, reader; "
+        f"{change}; "
+        "import runpy; runpy.run_module('reviewmesh.insights', run_name='__main__')"
+    )
+    process.command = [str(PYTHON), "-c", start]
+    process.start()
+    return process
+
+
 def test_without_partitions_for_too_long_it_ends_and_says_why(trends: Trends) -> None:
     trends.mesh.apply_topics()
-    process = trends.process()
-    impatient = (
-        "import sys; from reviewmesh.insights import __main__, app; "
-        "app.JOIN_S = 0; sys.exit(__main__.main())"
-    )
-    process.command = [str(PYTHON), "-c", impatient]
-    process.start()
-    assert process.wait() == 1
-    assert "the group gave no partitions within 0 s" in process.log.read_text()
+    process = started_with(trends, "reader.Reader.without_for_s = lambda self: app.JOIN_S + 1")
+    assert process.wait() == STANDS_STILL
+    assert "the group gave no partitions within 60 s" in process.log.read_text()
+
+
+def test_a_loop_that_hangs_ends_the_process_with_a_code_of_its_own(trends: Trends) -> None:
+    trends.mesh.apply_topics()
+    trends.publish(10)
+    hangs = "app.send = lambda topic, message: __import__('time').sleep(600)"
+    soon = "from reviewmesh.loop import watchdog; watchdog.HANGS_AFTER_S = 3"
+    process = started_with(trends, f"{soon}; {hangs}")
+    assert process.wait() == STANDS_STILL
+    assert "the polling thread hangs" in process.log.read_text()
+
+
+def test_an_agent_that_fails_ends_the_process(trends: Trends) -> None:
+    trends.mesh.apply_topics()
+    trends.publish(10)
+    process = started_with(trends, "app.send = None")
+    assert process.wait() == FAILED
+    assert "'NoneType' object is not callable" in process.log.read_text()
 
 
 @pytest.mark.parametrize(

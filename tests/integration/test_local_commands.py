@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reviewmesh.local import programs
 from reviewmesh.local.ports import is_free
 from reviewmesh.local.processes import marked_processes
 from reviewmesh.local.stack import EmbeddedStack
@@ -20,6 +21,7 @@ from tests.broker import wait_until
 REVIEWMESH = Path(sys.executable).with_name("reviewmesh")
 ALL = ["broker", "registry", "worker", "intake", "joiner", "lag"]
 ALL += ["enricher-ner", "enricher-topic", "enricher-sentiment"]
+ALL += ["insights"] if programs.insights_python() else []
 UP_TIMEOUT_S = 240
 
 

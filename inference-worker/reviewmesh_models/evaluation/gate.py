@@ -87,7 +87,9 @@ def check(
     another package, of other definitions of the tasks, or beside another package in service does
     not count, whatever its scores.
     """
-    rules = [_of_this_package(report, digest), *_of_these_tasks(report, tasks)]
+    found = report.package.digest
+    own = Rule("report of this package", digest, found, found == digest)
+    rules = [own, *_of_these_tasks(report, tasks)]
     rules += [
         _limit(report, name, limit, highest=False)
         for name, limit in _of_tasks(gate.floors, tasks).items()
@@ -107,11 +109,6 @@ def check(
 
 def _of_tasks(limits: Mapping[str, float], tasks: Collection[str]) -> dict[str, float]:
     return {name: limit for name, limit in limits.items() if name.split(".")[0] in tasks}
-
-
-def _of_this_package(report: Report, digest: str) -> Rule:
-    found = report.package.digest
-    return Rule("report of this package", digest, found, found == digest)
 
 
 def _of_these_tasks(report: Report, tasks: Mapping[str, TaskMade]) -> list[Rule]:

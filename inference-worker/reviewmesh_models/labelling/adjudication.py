@@ -13,7 +13,7 @@ from typing import Final, Literal
 from reviewmesh_kit.printable import plain, plain_lines
 from reviewmesh_models.labelling.consensus import Consensus
 from reviewmesh_models.labelling.decisions import Decision, Journal, Unit
-from reviewmesh_models.labelling.results import Labelled
+from reviewmesh_models.labelling.results import Labelled, to_decide
 from reviewmesh_worker.tasks.definition import Task
 
 CONFIRM: Final = ("\r", "\n", " ")
@@ -141,7 +141,7 @@ def _marked(dispute: Dispute) -> str:
 def _disputes(found: Labelled, task: Task, consensus: Consensus) -> list[Dispute]:
     disputes = []
     # From the teachers alone: what one judge decided must not move what another one sees.
-    for at in consensus.disputed:
+    for at in to_decide(found, consensus):
         review, what = consensus.units.keys[at]
         unit = Unit(task.name, task.digest, found.reviews[review].key, what)
         disputes.append(Dispute(unit, found.reviews[review].text, consensus.units.labels))

@@ -21,7 +21,7 @@ from reviewmesh_models.labelling.answers import Labels
 from reviewmesh_models.labelling.consensus import WHOLE
 from reviewmesh_models.labelling.decisions import Decision, Unit
 from reviewmesh_models.labelling.gold import Gold, gold_of
-from reviewmesh_models.labelling.results import Labelled, TaskLabels, disagreements
+from reviewmesh_models.labelling.results import Labelled, TaskLabels, disagreements, to_decide
 from reviewmesh_models.labelling.units import NO_NAME, Units, labels_of_units
 
 REPORT_FILE: Final = "agreement.json"
@@ -336,7 +336,7 @@ def _costs(
         money_per_kept_row=money / kept if kept else None,
         wrong_where_agreed=_share([bad for unit, bad in wrong.items() if unit not in disputed]),
         wrong_where_disputed=_share([bad for unit, bad in wrong.items() if unit in disputed]),
-        disputed_units=len(disputed),
+        disputed_units=len(to_decide(found, consensus)),
         seconds_a_decision=median(seconds) if seconds else None,
     )
 

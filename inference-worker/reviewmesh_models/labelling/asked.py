@@ -56,14 +56,17 @@ async def _ask_endpoint(
     step: Step,
 ) -> str:
     async with client_of(teacher) as client:
-        asker = (
-            BatchTeacher(teacher, client, store, budget)
-            if teacher.batch
-            else LiveTeacher(teacher, client, store, budget, settled)
-        )
+        batches = BatchTeacher(teacher, client, store, budget)
+        live = LiveTeacher(teacher, client, store, budget, settled=settled)
         try:
             for task in tasks:
-                await asker.label(task, reviews, step(f"{teacher.name}: {task.name}", len(reviews)))
+                answered = step(f"{teacher.name}: {task.name}", len(reviews))
+                if teacher.batch:
+                    await batches.label(task, reviews, answered)
+                else:
+                    # Of a run in which it was asked so: what is paid is not asked again.
+                    await batches.finish(task, reviews, lambda _: None)
+                    await live.label(task, reviews, answered)
         except (TeacherFailed, BudgetSpent) as error:
             return str(error)
     return ""

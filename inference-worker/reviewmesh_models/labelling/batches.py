@@ -24,7 +24,7 @@ from reviewmesh_models.labelling.asking import (
     read_completion,
     request_of,
 )
-from reviewmesh_models.labelling.live import Answered, BudgetSpent, TeacherFailed
+from reviewmesh_models.labelling.live import Answered, BudgetSpent, TeacherFailed, check_bound
 from reviewmesh_models.labelling.reviews import Review
 from reviewmesh_models.labelling.store import Asked, Batch, Store
 from reviewmesh_models.labelling.teachers import Budget, Teacher
@@ -66,6 +66,15 @@ class BatchTeacher:
         missing = {review.key: review.text for review in reviews if review.key not in known}
         answered(len(reviews) - len(missing))
         left = self._open(asked, task, missing)
+        await self.finish(task, reviews, answered)
+        if left:
+            raise BudgetSpent(
+                f"the budget has no room for {left} more calls of the teacher {self._teacher.name}"
+            )
+
+    async def finish(self, task: Task, reviews: list[Review], answered: Answered) -> None:
+        """Every batch that was opened, now or before. Raises TeacherFailed."""
+        asked = Asked(self._teacher.identity, task.name, task.digest)
         texts = {review.key: review.text for review in reviews}
         try:
             for batch in self._store.open_batches(asked):
@@ -74,10 +83,6 @@ class BatchTeacher:
             raise TeacherFailed(
                 f"teacher {self._teacher.name}: its batches do not answer, {error}"
             ) from error
-        if left:
-            raise BudgetSpent(
-                f"the budget has no room for {left} more calls of the teacher {self._teacher.name}"
-            )
 
     def _open(self, asked: Asked, task: Task, missing: Mapping[str, str]) -> int:
         """Reserve batches of all that is missing; returns for how many there was no room."""
@@ -112,6 +117,8 @@ class BatchTeacher:
                 answers |= dict(self._read(task, content.text, texts))
         self._store.collected(asked, batch, {key: answers[key] for key in keys if key in answers})
         answered(len(answers.keys() & set(keys)))
+        for key in answers.keys() & set(keys):
+            check_bound(self._teacher, answers[key][1], bound_of(self._teacher, task, texts[key]))
         if ended.status != "completed":
             said = "; ".join(str(one.message) for one in (ended.errors and ended.errors.data) or [])
             raise TeacherFailed(

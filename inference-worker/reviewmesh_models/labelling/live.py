@@ -35,6 +35,7 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
 """Whatever a provider asks for: the same command goes on another time."""
 _MAY_PASS: Final = frozenset({408, 409, 425, 429})
+_REFUSED_KEY: Final = frozenset({401, 403})
 _SPENT: Final = "insufficient_quota"
 
 Answered = Callable[[int], None]
@@ -131,7 +132,8 @@ class LiveTeacher:
         raise TeacherFailed(f"teacher {self._teacher.name}: {ATTEMPTS} attempts failed, {said}")
 
     async def _attempt(self, asked: Asked, task: Task, text: str) -> None:
-        call = await self._reserve(asked, task, text)
+        bound = bound_of(self._teacher, task, text)
+        call = await self._reserve(asked, text, bound)
         try:
             answer, cost = await self._call(task, text)
         except asyncio.CancelledError:
@@ -152,11 +154,11 @@ class LiveTeacher:
                 self._store.orphan(call, (asked, answer))
             else:
                 self._store.settle(asked, call, cost, answer)
+                check_bound(self._teacher, cost, bound)
         finally:
             self._settled.set()
 
-    async def _reserve(self, asked: Asked, task: Task, text: str) -> Call:
-        bound = bound_of(self._teacher, task, text)
+    async def _reserve(self, asked: Asked, text: str, bound: Spent) -> Call:
         while True:
             self._settled.clear()
             call = self._store.reserve(asked, key_of(text), bound, self._budget)
@@ -189,8 +191,10 @@ class LiveTeacher:
         return None
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
-        # The words of an error, not its body, which may hold the text that was sent.
         said = f"HTTP {error.status_code}: {_short(error)}"
+        if error.status_code in _REFUSED_KEY:
+            # The provider's words may hold a part of the key.
+            said = f"HTTP {error.status_code}: the key is refused"
         may_pass = error.status_code in _MAY_PASS or error.status_code >= 500
         if may_pass and error.code != _SPENT:
             return _MayPass(said, _seconds(error.response.headers.get("retry-after")))
@@ -199,6 +203,16 @@ class LiveTeacher:
     async def _quiet(self) -> None:
         if (left := self._quiet_until - time.monotonic()) > 0:
             await asyncio.sleep(left)
+
+
+def check_bound(teacher: Teacher, cost: Spent, bound: Spent) -> None:
+    """Raises TeacherFailed where a call did cost more than it can: no budget would hold."""
+    if cost.prompt_tokens > bound.prompt_tokens or cost.completion_tokens > bound.completion_tokens:
+        raise TeacherFailed(
+            f"teacher {teacher.name} says that a call used {cost.prompt_tokens:,} and "
+            f"{cost.completion_tokens:,} tokens, of at most {bound.prompt_tokens:,} and "
+            f"{bound.completion_tokens:,}; no budget holds with such counts"
+        )
 
 
 def _short(error: openai.APIStatusError) -> str:

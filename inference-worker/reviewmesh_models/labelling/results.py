@@ -94,13 +94,13 @@ def write_results(found: Labelled, folder: Path) -> dict[str, int]:
 
 
 def disagreements(found: Labelled) -> list[Mapping[str, Any]]:
-    """A record for each review and task with disputed units, most doubt first."""
+    """A record for each review and task with disputed units, most doubt first; gold aside."""
     records = []
     for name, of_task in found.tasks.items():
         consensus = of_task.consensus
         doubt, sure, decided = consensus.doubt, consensus.sure, consensus.decided
         by_review: dict[int, list[int]] = {}
-        for unit in consensus.disputed:
+        for unit in to_decide(found, consensus):
             by_review.setdefault(consensus.units.keys[unit][0], []).append(unit)
         for review, units in by_review.items():
             records.append(
@@ -126,6 +126,12 @@ def disagreements(found: Labelled) -> list[Mapping[str, Any]]:
                 }
             )
     return sorted(records, key=lambda record: -record["doubt"])
+
+
+def to_decide(found: Labelled, consensus: Consensus) -> list[int]:
+    """Disputed units, most doubt first; what is gold is known."""
+    keys = consensus.units.keys
+    return [unit for unit in consensus.disputed if found.reviews[keys[unit][0]].gold is None]
 
 
 def _task_labels(

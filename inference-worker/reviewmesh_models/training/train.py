@@ -30,7 +30,8 @@ def train_package(
     _prepare_libraries()
     # First, so that a missing package is known before anything is written.
     run = _run_of(config)
-    learned = _tasks_of(config, tasks)
+    wanted = config.tasks if isinstance(config, CausalConfig) else tasks
+    learned = {name: tasks[name] for name in wanted}
     labelled = read_data(data, learned)
     workplace = Workplace(output, _decisive(config, learned, labelled))
     with Progress(console) as progress:
@@ -58,11 +59,6 @@ def _prepare_libraries() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Spinning threads slow a busy machine down several times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _tasks_of(config: TrainingConfig, tasks: Mapping[str, Task]) -> dict[str, Task]:
-    wanted = config.tasks if isinstance(config, CausalConfig) else tasks
-    return {name: tasks[name] for name in wanted}
 
 
 def _run_of(config: TrainingConfig) -> Callable[..., Curves]:

@@ -129,6 +129,10 @@ class Package:
         return cls(folder, _read(folder / MANIFEST_FILE))
 
     @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
     def id(self) -> str:
         return f"{self.manifest.name}@{self.manifest.version}"
 

@@ -345,7 +345,10 @@ class Registry:
             package=entry.package,
             digest=entry.digest,
             gate=entry.gate,
-            tasks={task: _id_of(was.serving) for task, was in tasks.items()},
+            tasks={
+                task: None if was.serving is None else was.serving.package
+                for task, was in tasks.items()
+            },
             not_passed=list(failures),
             forced_because=forced_because if failures else "",
         )
@@ -363,10 +366,6 @@ class Registry:
 
 def _is(entry: Entry | None, package: Package) -> bool:
     return entry is not None and (entry.package, entry.digest) == (package.id, package.digest)
-
-
-def _id_of(entry: Entry | None) -> str | None:
-    return None if entry is None else entry.package
 
 
 def _now() -> datetime:

@@ -101,7 +101,13 @@ class Deployment:
         return tuple(self._serving)
 
     def is_serving(self, task: str) -> bool:
-        return self._serving[task] is not None
+        loaded = self._serving[task]
+        return loaded is not None and not loaded.engine.unavailable()
+
+    def unavailable(self) -> str:
+        """Why engines in service send calls elsewhere; empty when none does."""
+        reasons = (loaded.engine.unavailable() for loaded in self._in_service())
+        return "; ".join(filter(None, reasons))
 
     @contextmanager
     def lease(self, task: str) -> Iterator[LoadedEngine]:
@@ -109,6 +115,8 @@ class Deployment:
         loaded = self._serving[task]
         if loaded is None:
             raise NotServing(f"draining: the model of {task} is being changed; try another worker")
+        if reason := loaded.engine.unavailable():
+            raise NotServing(f"{reason}; try another worker")
         loaded.calls += 1
         loaded.idle.clear()
         try:

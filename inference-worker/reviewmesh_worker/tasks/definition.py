@@ -76,7 +76,7 @@ class Task:
 
 def load_tasks(folder: Path = BUNDLED_TASKS) -> dict[str, Task]:
     """Every task in a folder of tasks, by name. Raises TaskError."""
-    found = {task.name: load_task(folder / task.name) for task in _names_in(folder)}
+    found = {name: load_task(folder / name) for name in TASKS if (folder / name).is_dir()}
     if not found:
         raise TaskError(f"expected folders named {', '.join(TASKS)} in {folder}, found none")
     return found
@@ -108,10 +108,6 @@ def load_task(folder: Path) -> Task:
         golden=_golden(folder / _GOLDEN_FILE),
         digest=_digest(content, template),
     )
-
-
-def _names_in(folder: Path) -> list[Path]:
-    return [folder / name for name in TASKS if (folder / name).is_dir()]
 
 
 def _read(file: Path) -> str:

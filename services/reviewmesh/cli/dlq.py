@@ -25,14 +25,16 @@ from reviewmesh_schemas.names import DEAD_LETTER
 app = typer.Typer(help="Dead letters: list, show, send again.", no_args_is_help=True)
 
 
-Cause = Annotated[str | None, typer.Option(help="Only of this cause, such as FAILED or EMPTY.")]
-Stage = Annotated[str | None, typer.Option(help="Only of this stage, such as intake.")]
+CauseOption = Annotated[
+    str | None, typer.Option(help="Only of this cause, such as FAILED or EMPTY.")
+]
+StageOption = Annotated[str | None, typer.Option(help="Only of this stage, such as intake.")]
 
 
 @app.command("list")
 def list_(
-    cause: Cause = None,
-    stage: Stage = None,
+    cause: CauseOption = None,
+    stage: StageOption = None,
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a letter.")] = False,
 ) -> None:
     """List dead letters, oldest first in each partition."""
@@ -79,8 +81,8 @@ def replay(
         list[str] | None, typer.Argument(metavar="[PARTITION/OFFSET]...", show_default=False)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that match the filters.")] = False,
-    cause: Cause = None,
-    stage: Stage = None,
+    cause: CauseOption = None,
+    stage: StageOption = None,
 ) -> None:
     """Send dead letters to the topic that they were read from, each once, past intake's dedupe."""
     if bool(chosen) == everything:

@@ -119,7 +119,7 @@ class _Publisher:
         text = decoded(line)
         if not text:
             return None
-        review, generated = parse(text, _now_ms())
+        review, generated = parse(text, int(time.time() * 1000))
         key, value = review["review_id"].encode(), self._codec.encode(review)
         # The broker would reject the whole batch.
         if len(key) + len(value) > self._max_bytes:
@@ -294,10 +294,6 @@ def _attributes(value: Any) -> dict[str, str]:
         _unicode(name, "attributes")
         _unicode(item, f"attributes, {name!r:.60}")
     return dict(value)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def _paced(lines: Iterable[tuple[int, bytes]], rate: float | None) -> Iterator[tuple[int, bytes]]:

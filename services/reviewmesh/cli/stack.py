@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.local import programs
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.probes import Health
 from reviewmesh.local.stack import EmbeddedStack
@@ -58,7 +59,9 @@ def up(
     stack = EmbeddedStack(default_state_dir())
     with _stop_on_sigterm(), _interrupted_in_order():
         info = start_with_progress(stack)
-        _print_addresses(stack, info)
+        err.print(f"broker   {info.bootstrap_servers}")
+        err.print(f"registry {info.registry_url}")
+        err.print(f"state    {stack.paths.state_dir}")
         if not detach:
             _watch(stack)
 
@@ -159,6 +162,11 @@ def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, 
 
 def start_with_progress(stack: EmbeddedStack) -> StackInfo:
     """Start the mesh, showing downloads and each process as it becomes ready."""
+    if programs.insights_python() is None:
+        err.print(
+            "insights do not run: their environment is missing; `make setup` builds "
+            f".venv-insights, or set {programs.INSIGHTS_PYTHON} to the Python of another one"
+        )
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -183,12 +191,6 @@ def start_with_progress(stack: EmbeddedStack) -> StackInfo:
             )
 
         return stack.up(progress=downloading, on_ready=ready)
-
-
-def _print_addresses(stack: EmbeddedStack, info: StackInfo) -> None:
-    err.print(f"broker   {info.bootstrap_servers}")
-    err.print(f"registry {info.registry_url}")
-    err.print(f"state    {stack.paths.state_dir}")
 
 
 def _watch(stack: EmbeddedStack) -> None:

@@ -4,154 +4,119 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import threading
 import time
 from contextlib import suppress
+from types import FrameType
 
 import structlog
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from reviewmesh.avro.codec import Codec
-from reviewmesh.avro.registry import registry_of
+from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
-from reviewmesh.insights.app import Insights, Names
-from reviewmesh.insights.broker import UnusableOption, await_topics, credentials
-from reviewmesh.process import health, logs
+from reviewmesh.insights.app import Insights
+from reviewmesh.insights.broker import credentials
+from reviewmesh.insights.topics import Topics
+from reviewmesh.kafka.clients import check_options
+from reviewmesh.loop.overseer import StandsStill
+from reviewmesh.process.service import run_process
+from reviewmesh.process.startup import Startup
 from reviewmesh.settings import Settings
-from reviewmesh_kit.settings import problems, variable
+from reviewmesh_kit.exit_codes import FAILED, STANDS_STILL
 from reviewmesh_schemas.names import ENRICHED, INSIGHTS
 
-CHECK_EVERY_S = 0.5
-SCHEMAS = {ENRICHED: "enriched_review", INSIGHTS: "review_insight"}
+BEAT_S = 0.2
 
 
 class Service:
-    """The process: what it waits for, whether its event loop turns, whether it is to stop."""
+    """Insights as a process: first the startup that every service has, then Faust's event loop."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
         self._settings = settings
         self._log = log
-        self._stopping = asyncio.Event()
-        self.waiting_for = "the start"
+        contracts = Contracts(settings)
+        self._enriched_codec, self._insight_codec = map(contracts.codec, (ENRICHED, INSIGHTS))
+        self._topics = Topics(settings)
+        self._startup = Startup(settings, contracts, log, self._topics.problem)
         self._insights: Insights | None = None
-        self.heartbeat = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._beat = 0.0
 
-    def request_stop(self) -> None:
+    @property
+    def heartbeat(self) -> float:
+        return self._beat or self._startup.heartbeat
+
+    @property
+    def waiting_for(self) -> str:
+        insights = self._insights
+        return self._startup.readiness.waiting_for if insights is None else insights.state()
+
+    @property
+    def held_up_by(self) -> str:
+        return ""
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
         """Stop in order; what hangs is cut off when the grace time is over."""
-        self._stopping.set()
-        cut = threading.Timer(self._settings.grace_s, os._exit, (1,))
-        cut.daemon = True
-        cut.start()
+        self._startup.request_stop()
+        self._end_within_grace(FAILED)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
-    async def run(self) -> None:
+    def close(self) -> None:
+        """Nothing is open before it runs."""
+
+    def run(self) -> None:
         """Until a stop is requested; raises what made Faust fail."""
-        beating = asyncio.ensure_future(self._beat())
-        waiting = asyncio.ensure_future(self._await_topics())
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not stopping.done():
-            await self._serve(waiting.result())
-        for task in (beating, waiting, stopping):
-            task.cancel()
+        self._startup.wait()
+        try:
+            asyncio.run(self._serve())
+        # Faust's tasks may hang on after a failure; nothing of it needs an orderly end.
+        except StandsStill:
+            self._end_within_grace(STANDS_STILL)
+            raise
+        except Exception:
+            self._end_within_grace(FAILED)
+            raise
 
-    async def _serve(self, partitions: int) -> None:
-        insights = self._insights = self._build(partitions)
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Signals that came before this line set no event.
+        if self._startup.stopping:
+            return
+        insights = self._insights = Insights(
+            settings=self._settings,
+            enriched_codec=self._enriched_codec,
+            insight_codec=self._insight_codec,
+            partitions=self._topics.partitions,
+            clock=wall_clock,
+            log=self._log,
+        )
         starting = asyncio.ensure_future(insights.app.start())
         while not (self._stopping.is_set() or insights.app.crashed or _failed(starting)):
-            insights.check()
+            self._beat = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), CHECK_EVERY_S)
+                await asyncio.wait_for(self._stopping.wait(), BEAT_S)
         if not self._stopping.is_set():
             failure = starting.exception() if starting.done() else None
             raise insights.app.crash_reason or failure or RuntimeError("Faust ended by itself")
         await insights.stop()
 
-    async def _await_topics(self) -> int:
-        names = Names.of(self._settings)
-        return await await_topics(
-            self._settings.kafka,
-            (names.enriched, names.insights),
-            names.own(self._settings),
-            self._wait_for,
-        )
-
-    def _wait_for(self, problem: str) -> None:
-        if problem and problem != self.waiting_for:
-            self._log.warning("waiting", waiting_for=problem)
-        self.waiting_for = problem
-
-    async def _beat(self) -> None:
-        while True:
-            self.heartbeat = time.monotonic()
-            if self._insights is not None:
-                self._wait_for(self._insights.state())
-            await asyncio.sleep(0.2)
-
-    def _build(self, partitions: int) -> Insights:
-        client = registry_of(self._settings.registry)
-        enriched, insight = (
-            Codec(client, f"{self._settings.prefix}{topic}-value", schema)
-            for topic, schema in SCHEMAS.items()
-        )
-        return Insights(
-            settings=self._settings,
-            enriched_codec=enriched,
-            insight_codec=insight,
-            partitions=partitions,
-            clock=wall_clock,
-            log=self._log,
-        )
+    def _end_within_grace(self, code: int) -> None:
+        cut = threading.Timer(self._settings.grace_s, os._exit, (code,))
+        cut.daemon = True
+        cut.start()
 
 
 def _failed(starting: asyncio.Future[None]) -> bool:
     return starting.done() and starting.exception() is not None
 
 
-def main() -> int:
-    """Returns the exit code: 0 after an orderly stop, 1 on a failure, 2 on bad settings."""
-    try:
-        settings = Settings()
-        credentials(settings.kafka)
-    except (ValidationError, SettingsError) as error:
-        print(*problems(error), sep="\n", file=sys.stderr)
-        return 2
-    except UnusableOption as error:
-        print(error, file=sys.stderr)
-        return 2
-    log = logs.configure(settings.log, "insights")
-    return asyncio.run(_run(settings, log))
-
-
-async def _run(settings: Settings, log: structlog.stdlib.BoundLogger) -> int:
-    service = Service(settings, log)
-    try:
-        server = health.serve(
-            settings.http,
-            lambda: service.heartbeat,
-            lambda: health.State(service.waiting_for),
-        )
-    except OSError as error:
-        at = f"{settings.http.host}:{settings.http.port}"
-        log.error(f"{variable('http', 'port')}: cannot listen on {at}: {error}")
-        return 1
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.request_stop)
-    log.info("started", port=server.server_port, slot=settings.slot, prefix=settings.prefix)
-    try:
-        await service.run()
-    except Exception:
-        log.exception("the service failed; a supervisor is expected to start this process again")
-        # Faust's threads may hang on after a failure; nothing here needs an orderly end.
-        os._exit(1)
-    finally:
-        server.shutdown()
-    log.info("stopped")
-    return 0
+def check(settings: Settings) -> None:
+    """Both clients must be able to follow the options. Raises BadOption."""
+    check_options(settings)
+    credentials(settings.kafka)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process("insights", Service, check))

@@ -66,6 +66,11 @@ class Reader(ConsumerRebalanceListener):
         self._consumer.subscribe(self._topics, listener=self)
         await self._consumer.start()
 
+    async def let_go(self) -> None:
+        """Hold nothing any more, once the writes that have begun are done."""
+        async with self.writing:
+            self._held = None
+
     async def stop(self) -> None:
         await self._consumer.stop()
 
@@ -73,7 +78,7 @@ class Reader(ConsumerRebalanceListener):
         """Holds the rebalance up until the writes that have begun are done."""
         self._held = None
         self._is_held.clear()
-        self._without_since = time.monotonic()
+        self.begin_waiting()
         async with self.writing:
             pass
 
@@ -91,6 +96,10 @@ class Reader(ConsumerRebalanceListener):
     def without_for_s(self) -> float:
         """How long it has been without an assignment; 0 with one."""
         return 0.0 if self._held is not None else time.monotonic() - self._without_since
+
+    def begin_waiting(self) -> None:
+        """Count the time without an assignment from now on."""
+        self._without_since = time.monotonic()
 
     async def gather(self, limit: int, within_s: float) -> Batch:
         """Up to `limit` records, or what came within that time once there is an assignment."""

@@ -213,7 +213,7 @@ def content_sum(review_id: str, content_hash: str, origin_ms: int | None) -> int
     return zlib.crc32(f"{origin_ms}/{content_hash}/{review_id}".encode()) or 1
 
 
-class Resets:
+class IntakeResets:
     """Reads outcomes after a reset. Used by the threads that load partitions."""
 
     def __init__(

@@ -13,7 +13,7 @@ from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.intake.dedupe import Dedupe
-from reviewmesh.intake.judged import Judged, Resets, is_copy
+from reviewmesh.intake.judged import IntakeResets, Judged, is_copy
 from reviewmesh.intake.lookups import Lookups
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
 from reviewmesh.intake.provenance import Provenance
@@ -82,7 +82,7 @@ class IntakeStage:
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._dead_letters = DeadLetters(contract.dead_letter, clock)
-        self._resets = Resets(
+        self._resets = IntakeResets(
             reader,
             contract.accepted,
             contract.dead_letter,

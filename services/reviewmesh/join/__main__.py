@@ -11,7 +11,7 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.pipeline import Windows
-from reviewmesh.join.stage import Contract, JoinStage, Queries
+from reviewmesh.join.stage import JoinContract, JoinStage, Queries
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
@@ -20,7 +20,7 @@ from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, PARTIAL, R
 
 
 def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger) -> JoinStage:
-    contract = Contract(
+    contract = JoinContract(
         accepted=contracts.codec(ACCEPTED),
         results={task: contracts.codec(topic) for task, topic in RESULT_OF.items()},
         enriched=contracts.codec(ENRICHED),

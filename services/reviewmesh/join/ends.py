@@ -19,7 +19,7 @@ REQUESTS_AT_ONCE = 4
 
 
 @dataclass(slots=True)
-class Questions:
+class OpenQuestions:
     """What is asked about one partition number; topics are named without the prefix."""
 
     # When each topic was asked for: those of the next request, and those of the one under way.
@@ -44,10 +44,10 @@ class EndOffsets:
         # A partition without a leader fails its request after the timeout, and no other.
         self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="end-offsets")
         self._consumer: Any = None
-        self._questions: dict[int, Questions] = {}
+        self._questions: dict[int, OpenQuestions] = {}
 
     def ask(self, topic: str, partition: int) -> None:
-        questions = self._questions.setdefault(partition, Questions())
+        questions = self._questions.setdefault(partition, OpenQuestions())
         if not any(
             topic in topics for topics in (questions.waiting, questions.asked, questions.known)
         ):
@@ -72,7 +72,7 @@ class EndOffsets:
     def forget(self, partition: int) -> None:
         self._questions.pop(partition, None)
 
-    def _advance(self, partition: int, questions: Questions) -> None:
+    def _advance(self, partition: int, questions: OpenQuestions) -> None:
         """Take the answer of a request that is done, and make the next one."""
         if questions.request is not None:
             if not questions.request.done():

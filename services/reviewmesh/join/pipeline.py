@@ -239,11 +239,6 @@ class PartitionJoin:
         doubted, self._doubted = self._doubted, set()
         return self._drop_early(doubted)
 
-    def _drop_passed(self) -> list[Emission]:
-        """Drop results whose accepted offset was skipped: deleted, or a transaction marker."""
-        position = self._position()
-        return self._drop_early({offset for offset in self._early if offset < position})
-
     def _drop_early(self, accepted_offsets: set[int]) -> list[Emission]:
         return [
             finished_without_use(task, offset, result, "orphaned")
@@ -269,7 +264,9 @@ class PartitionJoin:
 
     def tick(self, now: float) -> tuple[list[Emission], Questions]:
         """Run the timers; returns emissions, and what must be known to decide more."""
-        emissions = self._drop_passed()
+        # The accepted offset of these results was skipped: deleted, or a transaction marker.
+        position = self._position()
+        emissions = self._drop_early({offset for offset in self._early if offset < position})
         ends: set[str] = set()
         ledgers: set[str] = set()
         self._forget_published()
@@ -277,10 +274,17 @@ class PartitionJoin:
         for offset, pending in list(self._pending.items()):
             if now < pending.appended_at + self._windows.max_wait_s and offset >= bound:
                 break
-            if offset in self._pending and self._is_first_version(pending):
+            versions = self._versions.get(pending.accepted["review_id"])
+            if offset in self._pending and versions is not None and versions[0] == offset:
                 open_tasks, unproven = self._undecided(pending, now)
                 ends |= unproven
-                ledgers |= self._maybe_lost(pending, open_tasks - unproven)
+                # Later results have overtaken the review, which proves nothing: it may wait for an
+                # earlier version, a worker or a retry. So ask what the enricher has finished.
+                ledgers |= {
+                    task
+                    for task in open_tasks - unproven
+                    if offset < self._progress[task].straggler_bound
+                }
                 if not open_tasks:
                     emissions.append(self._emit(pending, now))
                     emissions += self._emit_complete(pending.accepted["review_id"], now)
@@ -293,9 +297,6 @@ class PartitionJoin:
             oldest = next(iter(self._pending), self._position())
             if oldest >= self._published.until:
                 self._published = None
-
-    def _is_first_version(self, pending: Pending) -> bool:
-        return self._versions[pending.accepted["review_id"]][0] == pending.offset
 
     def _undecided(self, pending: Pending, now: float) -> tuple[set[str], set[str]]:
         """Missing tasks that may still answer, and those of them that only lack the proof of
@@ -317,14 +318,6 @@ class PartitionJoin:
         if now >= deadline:
             return deadline
         return pending.enriched_by.get(task)
-
-    def _maybe_lost(self, pending: Pending, tasks: set[str]) -> set[str]:
-        """Those of the tasks whose results for later reviews have been arriving for long.
-
-        That proves nothing: the review may wait for an earlier version, a worker or a retry. So
-        their enrichers' finished offsets are asked for.
-        """
-        return {task for task in tasks if pending.offset < self._progress[task].straggler_bound}
 
     # -- emitting ----------------------------------------------------------------------------
 

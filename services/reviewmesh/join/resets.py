@@ -32,7 +32,7 @@ class Reading:
     readback: ReadBack
 
 
-class Resets:
+class JoinerResets:
     """Used by the threads that load partitions, each for other partitions."""
 
     def __init__(

@@ -19,7 +19,7 @@ from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
 from reviewmesh.join.published import Published
-from reviewmesh.join.resets import Resets
+from reviewmesh.join.resets import JoinerResets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     LONGEST_KEPT_HEADER,
@@ -55,7 +55,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class JoinContract:
     """The codecs of the topics that the joiner reads and writes, and their largest records."""
 
     accepted: Codec
@@ -77,7 +77,7 @@ class Queries:
     enrichers: EnricherLedgers
 
 
-class Refused(ValueError):
+class ForeignRecord(ValueError):
     """A record that decodes but was not written by the mesh."""
 
 
@@ -93,7 +93,7 @@ class JoinStage:
 
     def __init__(
         self,
-        contract: Contract,
+        contract: JoinContract,
         queries: Queries,
         dead_letters: DeadLetters,
         windows: Windows,
@@ -108,7 +108,7 @@ class JoinStage:
         self._windows = windows
         self._clock = clock
         self._log = log
-        self._resets = Resets(queries.reader, contract.enriched, log)
+        self._resets = JoinerResets(queries.reader, contract.enriched, log)
         metrics.start_at_zero(self.service, "join")
         self._joins: dict[int, PartitionJoin] = {}
         self._replays: dict[int, Replays] = {}
@@ -192,7 +192,7 @@ class JoinStage:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
             self._refuse(record, error.cause, str(error))
-        except Refused as error:
+        except ForeignRecord as error:
             self._refuse(record, "INVALID", str(error))
         else:
             self._emit(record.partition, emissions)
@@ -201,7 +201,7 @@ class JoinStage:
         value = record.value or b""
         at_most = self._contract.max_accepted_bytes
         if len(value) > at_most:
-            raise Refused(
+            raise ForeignRecord(
                 f"expected an accepted review of at most {at_most:,} bytes, got {len(value):,}"
             )
         accepted = self._contract.accepted.decode_ours(value)
@@ -210,7 +210,7 @@ class JoinStage:
     def _result(self, record: Record, task: str) -> dict[str, Any]:
         result = self._contract.results[task].decode_ours(record.value or b"")
         if result["accepted_partition"] != record.partition or result["accepted_offset"] < 0:
-            raise Refused(
+            raise ForeignRecord(
                 f"expected a result of a review in {ACCEPTED}/{record.partition}, got one of "
                 f"{result['accepted_partition']}/{result['accepted_offset']}"
             )

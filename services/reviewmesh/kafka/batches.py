@@ -118,15 +118,12 @@ def find_impassable(probes: Probes, at: int) -> Impassable | None:
         def is_refused(offset: int) -> bool:
             return probes.read(offset, ONE_BATCH, 0).refused == batch
 
-        return Impassable(first, find_end(is_refused, first), _cause(found.error), found.error)
+        cause: Cause = "OVERSIZE" if found.error.startswith("Decompression") else "UNREADABLE"
+        return Impassable(first, find_end(is_refused, first), cause, found.error)
     if not found.died:
         return None
     end = find_end(lambda offset: probes.read(offset, ONE_BATCH, 0).died, at)
     return Impassable(at, end, "OVERSIZE", "decompressed, they take more memory than there is")
-
-
-def _cause(error: str) -> Cause:
-    return "OVERSIZE" if error.startswith("Decompression") else "UNREADABLE"
 
 
 def find_passage(

@@ -120,10 +120,13 @@ class PartitionReader:
                     if message.offset() + 1 >= high:
                         return
                 elif error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
-                    behind = self._behind_refused(topic, partition, message.offset())
-                    if behind >= high:
+                    # The client rejects this batch, which holds no stage's state: skip it.
+                    with Prober(self._settings, topic, partition) as prober:
+                        batch = find_impassable(prober, message.offset())
+                    after = message.offset() if batch is None else batch.next
+                    if after >= high:
                         return
-                    consumer.assign([TopicPartition(self._prefix + topic, partition, behind)])
+                    consumer.assign([TopicPartition(self._prefix + topic, partition, after)])
                     break
                 elif error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
@@ -133,12 +136,6 @@ class PartitionReader:
             f"reading {self._prefix}{topic} to offset {high} took over {DEADLINE_S} s; where "
             "nothing is slow, an open transaction holds it up"
         )
-
-    def _behind_refused(self, topic: str, partition: int, offset: int) -> int:
-        """The offset after a batch that the client rejects: it holds no stage's state."""
-        with Prober(self._settings, topic, partition) as prober:
-            batch = find_impassable(prober, offset)
-        return offset if batch is None else batch.next
 
 
 def record_of(topic: str, message: Any) -> Record:

@@ -16,7 +16,7 @@ UNKNOWN = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ExistingTopic:
     """An existing topic."""
 
     id: int
@@ -31,7 +31,7 @@ class TopicFinder:
         self._settings = settings
         self._admin = make_admin(settings)
 
-    def find(self, names: Collection[str], timeout_s: float) -> dict[str, Found]:
+    def find(self, names: Collection[str], timeout_s: float) -> dict[str, ExistingTopic]:
         """Those of the topics that exist now. Raises KafkaException."""
         if not names:
             return {}
@@ -43,7 +43,7 @@ class TopicFinder:
             raise
 
 
-def _find(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, Found]:
+def _find(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, ExistingTopic]:
     asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
     found = {}
     for name, answer in asked.items():
@@ -55,7 +55,7 @@ def _find(admin: Any, names: Collection[str], timeout_s: float) -> dict[str, Fou
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
             raise
-        found[name] = Found(
+        found[name] = ExistingTopic(
             topic.topic_id.get_most_significant_bits() & SHORT, len(topic.partitions)
         )
     return found

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from reviewmesh.kafka.clients import REFUSED_BATCH
 from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.record import ORIGIN_TIMESTAMP, headers_of
-from reviewmesh.lag.offsets import Progress
+from reviewmesh.lag.offsets import GroupProgress
 
 READ_FOR_S = 3.0
 POLL_S = 0.02
@@ -42,7 +42,7 @@ class Stretch:
     partition: BrokerPartition
     start: int
     end: int
-    progress: Progress
+    progress: GroupProgress
     topic_id: int = 0
     """Kafka's id of the topic, shortened."""
 

@@ -14,7 +14,7 @@ from reviewmesh.clock import Clock
 from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
-from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
+from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, GroupProgress
 from reviewmesh.lag.rates import DrainRate
 
 # A head may be compacted away without a commit.
@@ -73,7 +73,7 @@ class Watched:
     """State of a group's partition between measurements."""
 
     committed: Committed | None
-    progress: Progress
+    progress: GroupProgress
     commit_seen_at: float
     searched: Stretch | None = None
     searched_at: float = 0.0
@@ -179,10 +179,12 @@ class LagMeter:
             committed = commits.get(partition)
             watched = self._watched.get((group.name, partition))
             if watched is None:
-                watched = self._watched[group.name, partition] = Watched(None, Progress(0), now)
+                watched = self._watched[group.name, partition] = Watched(
+                    None, GroupProgress(0), now
+                )
             if watched.committed != committed:
                 watched.committed = committed
-                watched.progress = _progress(committed)
+                watched.progress = GroupProgress(0) if committed is None else committed.progress()
                 watched.commit_seen_at = now
 
     # -- rows --------------------------------------------------------------------------------
@@ -283,14 +285,8 @@ class LagMeter:
         return {group: times[group.name] for group in self._groups if group.name in times}
 
 
-def _progress(committed: Committed | None) -> Progress:
-    if committed is None:
-        return Progress(0)
-    return committed.progress()
-
-
 def _row(
-    key: Key, watched: Watched, progress: Progress, ends: Ends, head: Head | None
+    key: Key, watched: Watched, progress: GroupProgress, ends: Ends, head: Head | None
 ) -> PartitionLag:
     group, (topic, partition) = key
     start = max(progress.committed, ends.start)

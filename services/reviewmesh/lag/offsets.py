@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.offsets import LogBounds, log_bounds
 from reviewmesh.kafka.partitions import BrokerPartition
-from reviewmesh.kafka.topicids import Found, TopicFinder, is_another
+from reviewmesh.kafka.topicids import ExistingTopic, TopicFinder, is_another
 from reviewmesh.loop.ledger import restore
 from reviewmesh.settings import Settings
 from reviewmesh_kit.settings import variable
@@ -45,14 +45,14 @@ class Committed:
     offset: int
     metadata: str
 
-    def progress(self) -> Progress:
+    def progress(self) -> GroupProgress:
         """Metadata that the mesh did not write is ignored, as by the services."""
         restored = restore(self.offset, self.metadata)
-        return Progress(self.offset, restored.finished, restored.notes.topic_id)
+        return GroupProgress(self.offset, restored.finished, restored.notes.topic_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class GroupProgress:
     """What a group has finished of one partition."""
 
     committed: int
@@ -71,12 +71,12 @@ class Ends(LogBounds):
 
     topic_id: int
 
-    def reached(self, progress: Progress) -> Progress:
+    def reached(self, progress: GroupProgress) -> GroupProgress:
         """The part of it that is valid for this log. A commit with another topic id, or beyond the
         end,
         is of a deleted topic: the new one is read from the beginning."""
         if is_another(progress.topic_id, self.topic_id) or progress.committed > self.end:
-            return Progress(0)
+            return GroupProgress(0)
         return progress
 
 
@@ -200,7 +200,7 @@ class Broker:
         return found
 
     def _ends_of(
-        self, partitions: Collection[BrokerPartition], topics: Mapping[str, Found]
+        self, partitions: Collection[BrokerPartition], topics: Mapping[str, ExistingTopic]
     ) -> dict[BrokerPartition, Ends | Failure]:
         gone = Failure("there is no such topic; see `reviewmesh topics apply`", gone=True)
         found: dict[BrokerPartition, Ends | Failure] = dict.fromkeys(partitions, gone)
@@ -223,7 +223,7 @@ class Broker:
         topics = self._existing({topic})
         return topics[topic].partitions if not isinstance(topics, Failure) and topics else 0
 
-    def _existing(self, names: set[str]) -> Mapping[str, Found] | Failure:
+    def _existing(self, names: set[str]) -> Mapping[str, ExistingTopic] | Failure:
         """Those of the topics that exist."""
         try:
             found = self._finder.find(names, CALL_TIMEOUT_S)

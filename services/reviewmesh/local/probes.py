@@ -39,8 +39,9 @@ def checks(info: StackInfo) -> dict[str, Check]:
         "registry": partial(_registry, info.ports["registry"], info.registry_url),
     }
     if info.mesh:
-        for name in (programs.WORKER, *programs.SERVICES):
-            found[name] = partial(of_http, info.ports[name])
+        for name in (programs.WORKER, *programs.SERVICES, programs.INSIGHTS):
+            if name in info.ports:
+                found[name] = partial(of_http, info.ports[name])
     return found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from reviewmesh.local import broker, registry
 from reviewmesh.local.artifacts import Artifacts
+from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.ports import HOST
 from reviewmesh.local.supervision import Program
@@ -16,6 +19,8 @@ from reviewmesh_schemas.names import TASKS
 BACKING = ("broker", "registry")
 BACKING_PORTS = ("broker", "broker.controller", "registry", "registry.management")
 SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag")
+INSIGHTS = "insights"
+INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"
 WORKER_GRPC = "worker.grpc"
 
@@ -32,9 +37,30 @@ def addresses(ports: Mapping[str, int]) -> Addresses:
     return Addresses(f"{HOST}:{ports['broker']}", registry.url(ports["registry"]))
 
 
-def port_names(mesh: bool) -> tuple[str, ...]:
+def insights_python() -> Path | None:
+    """The Python that insights run in, which needs Faust; None where there is none.
+
+    It is REVIEWMESH_INSIGHTS_PYTHON, or that of `.venv-insights` beside this environment. Raises
+    LocalStackError when the one that was named cannot be run.
+    """
+    if named := os.environ.get(INSIGHTS_PYTHON):
+        if not os.access(named, os.X_OK) or not Path(named).is_file():
+            raise LocalStackError(
+                f"{INSIGHTS_PYTHON}: expected the path of a Python that can be run, got {named}"
+            )
+        return Path(named).absolute()
+    environment = Path(sys.prefix).with_name(".venv-insights")
+    # Written last: without it the environment is not whole.
+    whole = (environment / "insights.stamp").exists()
+    return environment / "bin" / "python" if whole else None
+
+
+def port_names(mesh: bool, insights: bool = False) -> tuple[str, ...]:
     """Every port that the mesh listens on."""
-    return (*BACKING_PORTS, *SERVICES, WORKER, WORKER_GRPC) if mesh else BACKING_PORTS
+    if not mesh:
+        return BACKING_PORTS
+    own = (INSIGHTS,) if insights else ()
+    return (*BACKING_PORTS, *SERVICES, *own, WORKER, WORKER_GRPC)
 
 
 def backing_programs(
@@ -60,8 +86,13 @@ def backing_programs(
     ]
 
 
-def mesh_programs(ports: Mapping[str, int], forwarding_secret: str) -> list[Program]:
-    """The worker and the services; services are stopped before the worker that they call."""
+def mesh_programs(
+    ports: Mapping[str, int], forwarding_secret: str, insights: Path | None = None
+) -> list[Program]:
+    """The worker and the services; services are stopped before the worker that they call.
+
+    `insights`: the Python that insights run in; without it they do not run.
+    """
     own = {"intake": {"REVIEWMESH_INTAKE__FORWARDING_SECRET": forwarding_secret}}
     worker = Program(
         name=WORKER,
@@ -69,14 +100,17 @@ def mesh_programs(ports: Mapping[str, int], forwarding_secret: str) -> list[Prog
         command=[sys.executable, "-m", "reviewmesh_worker"],
         environment=_worker_environment(ports),
     )
-    return [worker, *(_service(name, ports, own.get(name, {})) for name in SERVICES)]
+    services = [_service(name, sys.executable, ports, own.get(name, {})) for name in SERVICES]
+    if insights is not None:
+        services.append(_service(INSIGHTS, str(insights), ports, {}))
+    return [worker, *services]
 
 
-def _service(name: str, ports: Mapping[str, int], own: dict[str, str]) -> Program:
+def _service(name: str, python: str, ports: Mapping[str, int], own: dict[str, str]) -> Program:
     return Program(
         name=name,
         group="services",
-        command=[sys.executable, "-m", *_module_arguments(name)],
+        command=[python, "-m", *_module_arguments(name)],
         environment=service_environment(ports)
         | _http_environment(ports[name])
         | {"REVIEWMESH_SLOT": "0"}

@@ -188,12 +188,16 @@ class EmbeddedStack:
         self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool
     ) -> StackInfo:
         stack_id = uuid.uuid4().hex
-        ports = choose_ports(programs.port_names(mesh), earlier.ports if earlier else {})
+        insights = programs.insights_python() if mesh else None
+        names = programs.port_names(mesh, insights is not None)
+        ports = choose_ports(names, earlier.ports if earlier else {})
         broker.prepare(self.paths.broker_dir, ports["broker"], ports["broker.controller"])
         make_private(self.paths.registry_dir)
         socket_file = supervision.socket_path(self.paths)
         wanted = programs.backing_programs(self.paths, files, ports)
-        wanted += programs.mesh_programs(ports, state.forwarding_secret(self.paths)) if mesh else []
+        if mesh:
+            secret = state.forwarding_secret(self.paths)
+            wanted += programs.mesh_programs(ports, secret, insights)
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
         info = StackInfo(

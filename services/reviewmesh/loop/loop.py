@@ -36,7 +36,7 @@ from reviewmesh.loop.ledger import CompletionLedger, Notes
 from reviewmesh.loop.logends import LogEnds
 from reviewmesh.loop.membership import Membership, Rebalance
 from reviewmesh.loop.openings import Opened, Openings
-from reviewmesh.loop.outbox import Outbox, Refused
+from reviewmesh.loop.outbox import Outbox, OutputRejected
 from reviewmesh.loop.overseer import Overseer
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.recreated import RecreatedTopics
@@ -115,7 +115,9 @@ class ConsumerLoop:
                 self._run_once()
             self._finish()
         finally:
-            self._close()
+            self._watch.stop()
+            self._stage.stop()
+            self._member.consumer.close()
 
     def _run_once(self) -> None:
         self.heartbeat = time.monotonic()
@@ -185,11 +187,6 @@ class ConsumerLoop:
         if self._producer.ready:
             self._collect()
             self._transact(closing=self._owned)
-
-    def _close(self) -> None:
-        self._watch.stop()
-        self._stage.stop()
-        self._member.consumer.close()
 
     # -- producer ----------------------------------------------------------------------------
 
@@ -388,7 +385,7 @@ class ConsumerLoop:
             self._log.warning("transaction aborted, trying again", reason=str(error))
             if self._outbox.aborts_again_and_again:
                 self.readiness.waits("transactions", f"transactions are aborted: {error}")
-        except Refused as error:
+        except OutputRejected as error:
             if error.is_set_aside:
                 self._postpone(error)
             else:
@@ -400,7 +397,7 @@ class ConsumerLoop:
             if not self._outbox.has_postponed:
                 self.readiness.has("dead letters")
 
-    def _postpone(self, refused: Refused) -> None:
+    def _postpone(self, refused: OutputRejected) -> None:
         """The dead-letter topic rejects a record, so its configuration was changed: retry later."""
         reason = f"{refused}: a dead letter waits until its topic takes it; see its configuration"
         if not self.readiness.is_waiting_for("dead letters"):

@@ -29,7 +29,7 @@ ABORTS_TO_TELL_OF = 4
 TRY_POSTPONED_EVERY_S = 5.0
 
 
-class Refused(Exception):
+class OutputRejected(Exception):
     """A unit whose transaction is aborted every time, because one of its outputs is rejected."""
 
     def __init__(self, unit: Unit, reason: str) -> None:
@@ -117,7 +117,8 @@ class Outbox:
     def is_due(self) -> bool:
         since = time.monotonic() - self._last_commit
         if self._aborts_in_a_row:
-            return since >= self._retry_after_s()
+            backoff_s = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)
+            return since >= min(backoff_s, LONGEST_RETRY_S)
         if not all(item.is_named for item in self._inputs):
             return True
         if self._units:
@@ -126,17 +127,13 @@ class Outbox:
             item.suspicion.is_trying for item in self._inputs
         )
 
-    def _retry_after_s(self) -> float:
-        doubled = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)
-        return min(doubled, LONGEST_RETRY_S)
-
     def commit(self, group_metadata: object, closing: Collection[int] = ()) -> None:
         """One transaction: outputs of finished units and the offsets that they allow.
 
         The commits of `closing` partitions record that they were released in order.
 
-        Raises Aborted, after which the same units are retried, OutcomeUnknown, or Refused for a
-        unit that will always be rejected.
+        Raises Aborted, after which the same units are retried, OutcomeUnknown, or OutputRejected
+        for a unit that will always be rejected.
         """
         self._try_postponed()
         units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
@@ -199,7 +196,7 @@ class Outbox:
     def _aborted(
         self, units: list[Unit], finished: list[tuple[Input, int]], error: Aborted
     ) -> None:
-        """Halve the next transaction until the rejected output is alone. Raises Refused.
+        """Halve the next transaction until the rejected output is alone. Raises OutputRejected.
 
         Units that are not in it must not count as finished.
         """
@@ -209,7 +206,7 @@ class Outbox:
             self._aborts_in_a_row += 1
             return
         if len(units) == 1:
-            raise Refused(units[0], str(error)) from error
+            raise OutputRejected(units[0], str(error)) from error
         self._at_most = max(1, len(units) // 2)
 
     def _finish(self, units: list[Unit]) -> list[tuple[Input, int]]:

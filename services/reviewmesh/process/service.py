@@ -112,11 +112,16 @@ def run(name: str, build: BuildStage) -> int:
 
 
 def run_process(
-    name: str, make: Callable[[Settings, structlog.stdlib.BoundLogger], Process]
+    name: str,
+    make: Callable[[Settings, structlog.stdlib.BoundLogger], Process],
+    check: Callable[[Settings], None] = check_options,
 ) -> int:
     """Returns the exit code: 0 after a graceful stop, 1 when the work failed, 2 on bad settings,
-    STANDS_STILL when a partition stood still and reopening it did not help."""
-    settings = read_settings()
+    STANDS_STILL when a partition stood still and reopening it did not help.
+
+    `check` raises BadOption on an option of Kafka that the process cannot follow.
+    """
+    settings = read_settings(check)
     if settings is None:
         return USAGE
     log = logs.configure(settings.log, name)
@@ -159,11 +164,11 @@ def run_process(
     return DONE
 
 
-def read_settings() -> Settings | None:
+def read_settings(check: Callable[[Settings], None]) -> Settings | None:
     """None when they are invalid, which is then printed on stderr."""
     try:
         settings = Settings()
-        check_options(settings)
+        check(settings)
     except (ValidationError, SettingsError) as error:
         print(*problems(error), sep="\n", file=sys.stderr)
         return None

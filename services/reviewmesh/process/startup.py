@@ -6,7 +6,7 @@ Reports what is missing, and continues by itself once it is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
@@ -31,8 +31,15 @@ class Startup:
     returns."""
 
     def __init__(
-        self, settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
+        self,
+        settings: Settings,
+        contracts: Contracts,
+        log: structlog.stdlib.BoundLogger,
+        own_problem: Callable[[AdminClient], str] = lambda admin: "",
     ) -> None:
+        """`own_problem`: asked once all else is there, what a service still lacks of its own; may
+        provide it, and may raise KafkaException."""
+        self._own_problem = own_problem
         self._settings = settings
         self._contracts = contracts
         self._log = log
@@ -55,12 +62,9 @@ class Startup:
                 return
             self.readiness.waits("start", problem)
             self._log.warning("waiting", waiting_for=problem)
-            self._pause()
-
-    def _pause(self) -> None:
-        until = time.monotonic() + RETRY_S
-        while time.monotonic() < until and not self.stopping:
-            time.sleep(STOP_SEEN_WITHIN_S)
+            until = time.monotonic() + RETRY_S
+            while time.monotonic() < until and not self.stopping:
+                time.sleep(STOP_SEEN_WITHIN_S)
 
     def _problem(self, admin: AdminClient) -> str:
         """What is missing now, with what to do; empty when nothing is."""
@@ -77,7 +81,10 @@ class Startup:
             self._contracts.check_schemas()
         except RegistryUnavailable as error:
             return str(error)
-        return ""
+        try:
+            return self._own_problem(admin)
+        except KafkaException as error:
+            return self._broker(self._last_error or error.args[0].str())
 
     def _topic_problems(self, found: Mapping[str, object]) -> list[str]:
         prefix = self._settings.prefix

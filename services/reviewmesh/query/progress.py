@@ -10,7 +10,7 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, Snapshot
-from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, Progress
+from reviewmesh.lag.offsets import Broker, Failure, GroupProgress
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 
@@ -20,7 +20,7 @@ LEFT_OPEN_AFTER_S = 2.0
 
 def progress_of(
     connection: Connection, group: str, wanted: list[MeshPartition]
-) -> dict[MeshPartition, Progress]:
+) -> dict[MeshPartition, GroupProgress]:
     """The progress of `group` (without the prefix); without a commit it is at offset 0.
 
     Raises CannotReach.
@@ -35,16 +35,13 @@ def progress_of(
         broker.close()
     if isinstance(found, Failure):
         raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
-    return {
-        at: _progress(found.get(on_broker), ends[on_broker])
-        for at, on_broker in zip(wanted, partitions, strict=True)
-    }
-
-
-def _progress(committed: Committed | None, ends: Ends | Failure) -> Progress:
-    if isinstance(ends, Failure):
-        raise CannotReach(f"where a topic ends: {ends.reason}; see `reviewmesh ps`")
-    return Progress(0) if committed is None else ends.reached(committed.progress())
+    progress = {}
+    for at, on_broker in zip(wanted, partitions, strict=True):
+        committed, end = found.get(on_broker), ends[on_broker]
+        if isinstance(end, Failure):
+            raise CannotReach(f"the end of {on_broker.topic}: {end.reason}; see `reviewmesh ps`")
+        progress[at] = GroupProgress(0) if committed is None else end.reached(committed.progress())
+    return progress
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from reviewmesh.query.progress import progress_of
 from reviewmesh.query.reading import EndReached, offsets, partitions_of
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, RAW
 
-Published = tuple[int, int]
+RawOffset = tuple[int, int]
 """Partition and offset on the raw topic."""
 
 
@@ -27,14 +27,14 @@ class Reconciliation:
         self._codecs = {topic: connection.codec(topic) for topic in self.TOPICS}
         self._ends: dict[MeshPartition, int] = {}
         self._to_reach: dict[MeshPartition, int] | None = None
-        self._accepted: set[Published] = set()
-        self._refused: set[Published] = set()
-        self.published: set[Published] = set()
-        self.duplicates: set[Published] = set()
-        self.enriched: dict[Published, dict[str, Any]] = {}
+        self._accepted: set[RawOffset] = set()
+        self._refused: set[RawOffset] = set()
+        self.published: set[RawOffset] = set()
+        self.duplicates: set[RawOffset] = set()
+        self.enriched: dict[RawOffset, dict[str, Any]] = {}
         self.dead_letters: list[dict[str, Any]] = []
 
-    def expect(self, published: list[Published]) -> None:
+    def expect(self, published: list[RawOffset]) -> None:
         """Set the acknowledged reviews."""
         self.published = set(published)
 
@@ -87,7 +87,7 @@ class Reconciliation:
         ):
             self.duplicates = self.published - self._accepted - self._refused
 
-    def missing(self) -> set[Published]:
+    def missing(self) -> set[RawOffset]:
         """Published reviews without an outcome yet."""
         return self.published - self.enriched.keys() - self._refused - self.duplicates
 

@@ -26,7 +26,7 @@ UNDECODABLE = "undecodable"
 # As intake writes it; producers may write anything. No offset has more than 19 digits.
 ORIGIN = re.compile(r"([^/]{1,249})/([0-9]{1,9})/([0-9]{1,19})")
 
-Found = tuple[Record, dict[str, Any]]
+DecodedRecord = tuple[Record, dict[str, Any]]
 Source = tuple[str, int, int]
 
 
@@ -53,7 +53,7 @@ def occurrences_of(connection: Connection, review_id: str) -> list[Occurrence]:
     ]
 
 
-def _search(connection: Connection, review_id: str) -> list[Found]:
+def _search(connection: Connection, review_id: str) -> list[DecodedRecord]:
     key = review_id.encode(errors="surrogateescape")
     found = []
     for topic in load_topics().topics:
@@ -79,7 +79,7 @@ def _where(connection: Connection, topic: str, key: bytes) -> list[MeshPartition
     return [MeshPartition(topic, partition_of(key, connection.partitions(topic)))]
 
 
-def _judged(found: list[Found]) -> dict[Source, str]:
+def _judged(found: list[DecodedRecord]) -> dict[Source, str]:
     """The outcomes of raw records, by topic, partition and offset of the producer's own record."""
     judged: dict[Source, str] = {}
     for record, decoded in found:

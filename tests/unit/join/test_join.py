@@ -422,6 +422,8 @@ def test_max_wait_gives_a_partial_record_and_a_late_answer_the_next_revision() -
     partition.crash()
     partition.answer("sentiment", offset)
     partition.read_all()
+    late = [emission.late for emission in partition.uncommitted if emission.late is not None]
+    assert late == [("sentiment", "merged")], "what the metric of late results counts"
     partition.commit()
     assert [r["complete"] for r in partition.out] == [False, True]
     assert partition.out[0]["revision"] < partition.out[1]["revision"]

@@ -61,7 +61,9 @@ def read_held_out(reader: OnnxReader, rows: Sequence[Row]) -> HeldOut:
 def fit(reviews: HeldOut, entities: HeldOut) -> EncoderCalibration:
     start = neutral_encoder_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
-    scores, gold = _topic_scores(reviews), _gold_topics(reviews)
+    scores = sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
+    named = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
+    gold = np.array([[topic in topics for topic in reviews.labels.topics] for topics in named])
     thresholds = fit_thresholds(scores, gold)
     return replace(
         biased,
@@ -105,15 +107,6 @@ def _fit_temperature(reviews: HeldOut, biased: EncoderCalibration) -> float:
         return float(-np.log(np.maximum(stated, 1e-9)).mean())
 
     return min((float(t) for t in TEMPERATURES), key=surprise)
-
-
-def _topic_scores(reviews: HeldOut) -> NDArray[np.float32]:
-    return sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
-
-
-def _gold_topics(reviews: HeldOut) -> NDArray[np.bool_]:
-    gold = [{topic["topic"] for topic in row["topics"]} for row in reviews.rows]
-    return np.array([[topic in topics for topic in reviews.labels.topics] for topics in gold])
 
 
 def _fit_floor(

@@ -54,19 +54,29 @@ class OnnxEngine:
         self._batcher = Batcher(reader.read)
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         if self._batcher is None:
             return [NOT_STARTED] * len(texts)
         readings = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
-        return [_answer(task, reading) for reading in readings]
+        return [
+            Answer(reading if isinstance(reading, ItemFailure) else reading.output(task))
+            for reading in readings
+        ]
 
     def check(self) -> None:
         """The engine runs in this process; it counts as dead when a batch hangs."""
         if self._batcher is not None and self._batcher.hangs:
             raise EngineDead(f"a batch has not returned for over {HANGS_AFTER_S:g} s")
+
+    def unavailable(self) -> str:
+        return ""
 
     def load(self) -> EngineLoad:
         if self._batcher is None:
@@ -82,7 +92,3 @@ def open_engine(
     package: Package, tasks: Mapping[str, Task], settings: EngineSettings
 ) -> OnnxEngine:
     return OnnxEngine(package, tasks)
-
-
-def _answer(task: str, reading: Reading | ItemFailure) -> Answer:
-    return Answer(reading if isinstance(reading, ItemFailure) else reading.output(task))

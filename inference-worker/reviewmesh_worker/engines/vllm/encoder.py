@@ -78,7 +78,11 @@ class VllmEncoderEngine(VllmEngine):
                 raise EngineLoadError(f"{package.folder}: the warm-up failed, {outcome.message}")
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")

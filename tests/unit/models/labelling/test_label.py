@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -171,11 +172,30 @@ def test_a_teacher_that_does_not_answer_ends_after_some_attempts(folder: Path) -
     assert len(rows(folder)) == 6
 
 
-def test_a_refused_key_ends_at_once_and_says_what_was_said(folder: Path) -> None:
-    refusal = Failing(401, {"error": {"message": "no such key"}})
+@pytest.mark.parametrize("batch", [False, True], ids=["live", "batches"])
+def test_counts_that_no_budget_can_hold_end_the_teacher(folder: Path, batch: bool) -> None:
+    wrong = Failing(body=completed('{"sentiment": "positive"}', tokens=(10**6, 5)))
+    with Provider(lambda model, task, text: wrong) as provider:
+        result = label(write(folder, provider, 50, batch=batch))
+        assert result.exit_code == 1 and "no budget holds" in result.stderr
+        assert batch or provider.asked <= 2 * CONCURRENCY
+
+
+def test_an_answer_without_counts_is_kept_and_counts_in_full(folder: Path) -> None:
+    silent = {**completed('{"sentiment": "positive"}'), "usage": None}
+    with Provider(lambda model, task, text: Failing(body=silent)) as provider:
+        result = label(write(folder, provider))
+        assert result.exit_code == 0, result.output
+    [tokens] = re.findall(r"12 requests, ([\d,]+) tokens", result.stdout)
+    assert int(tokens.replace(",", "")) > 12 * 500
+
+
+def test_a_refused_key_ends_at_once_and_is_not_told(folder: Path) -> None:
+    refusal = Failing(401, {"error": {"message": "no such key: s3cret"}})
     with Provider(lambda model, task, text: refusal) as provider:
         result = label(write(folder, provider))
-        assert result.exit_code == 1 and "401: no such key" in result.stderr
+        assert result.exit_code == 1 and "401: the key is refused" in result.stderr
+        assert "s3cret" not in result.output
         assert provider.asked <= 2 * CONCURRENCY
 
 
@@ -294,6 +314,24 @@ def test_batches_are_answered_and_rows_come_out(folder: Path) -> None:
         assert len(provider.batches) == 2 and provider.asked == 60
         assert label(write(folder, provider, 30, batch=True)).exit_code == 0
         assert len(provider.batches) == 2
+    assert len(rows(folder)) == 30
+
+
+def test_a_batch_that_the_provider_gave_up_is_told_and_asked_again(folder: Path) -> None:
+    with Provider(always()) as provider:
+        provider.looks_until_done = 10**6
+
+        def expire() -> None:
+            for made in provider.batches.values():
+                made["status"] = "expired"
+
+        provider.on_batch = expire
+        result = label(write(folder, provider, 30, batch=True))
+        assert result.exit_code == 1 and "ended as expired" in result.stderr
+        provider.on_batch, provider.looks_until_done = lambda: None, 1
+        # The other way of asking is as good; nothing is under way any more.
+        assert label(write(folder, provider, 30)).exit_code == 0
+        assert provider.asked == 60
     assert len(rows(folder)) == 30
 
 

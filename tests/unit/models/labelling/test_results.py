@@ -25,6 +25,7 @@ from reviewmesh_models.training.rows import read_data
 from tests import simulated_teachers
 from tests.unit.models.labelling.made import TASKS, make, moods
 
+ROOT = Path(__file__).parents[4]
 ALL_LABELS = list(TASKS["ner"].label_ids)
 
 
@@ -240,6 +241,14 @@ def test_two_that_copy_each_other_outvote_a_better_one() -> None:
     """What nobody can see from the answers alone: docs/labelling.md says so."""
     outcomes = [simulated_teachers.sentiments(seed, copied=1.0) for seed in range(5)]
     assert all(one.consensus < one.best for one in outcomes)
+
+
+def test_records_of_the_enriched_topic_are_reviews() -> None:
+    examples = json.loads(
+        (ROOT / "schemas/reviewmesh_schemas/examples/enriched_review.json").read_text()
+    )
+    found = list(read_reviews([json.dumps(one) for one in examples], "standard input"))
+    assert [review.text for review in found] == [one["text"] for one in examples]
 
 
 @pytest.mark.parametrize(

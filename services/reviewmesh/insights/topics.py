@@ -1,0 +1,93 @@
+"""The topics of insights: two of the contract, and three that the service creates for itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from reviewmesh.avro.topics import MOST_REPLICAS
+from reviewmesh.clock import milliseconds
+from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import ENRICHED, INSIGHTS, INSIGHTS_GROUP
+
+CALL_TIMEOUT_S = 10.0
+# Buckets stay known to the second step a while longer than to the first, which sends to it.
+SECOND_STEP_MS = 3_600_000
+
+
+class Names(NamedTuple):
+    """The topics, of these settings."""
+
+    enriched: str
+    insights: str
+    partials: str
+    contributions: str
+    totals: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Names:
+        group = f"{settings.prefix}{INSIGHTS_GROUP}"
+        return cls(
+            settings.prefix + ENRICHED,
+            settings.prefix + INSIGHTS,
+            f"{group}-partials",
+            f"{group}-contributions-changelog",
+            f"{group}-totals-changelog",
+        )
+
+
+class Topics:
+    """Makes sure of them at the start, once those of the contract are there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = Names.of(settings)
+        self.partitions = 0
+        """Of each topic; 0 until `problem` was asked and found none."""
+
+    def problem(self, admin: AdminClient) -> str:
+        """Create what is missing; gives what keeps the service from starting, or nothing.
+
+        All topics need one number of partitions: a review's contribution has the partition number
+        of its enriched record, and a total that of its insight. Raises KafkaException.
+        """
+        found = self._found(admin)
+        missing = [name for name in self._own() if name not in found]
+        if missing:
+            self._create(admin, missing, found[self._names.enriched])
+            found = self._found(admin)
+        if absent := [name for name in self._names if name not in found]:
+            return f"topics that were created: {', '.join(absent)}"
+        if len(set(found.values())) > 1:
+            return f"topics with equal numbers of partitions, found {found}"
+        self.partitions = found[self._names.enriched]
+        return ""
+
+    def _found(self, admin: AdminClient) -> dict[str, int]:
+        topics = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+        return {name: len(topics[name].partitions) for name in self._names if name in topics}
+
+    def _create(self, admin: AdminClient, names: list[str], partitions: int) -> None:
+        brokers = admin.list_topics(timeout=CALL_TIMEOUT_S).brokers
+        own, copies = self._own(), min(MOST_REPLICAS, len(brokers))
+        asked = [NewTopic(name, partitions, copies, config=own[name]) for name in names]
+        futures = admin.create_topics(asked, operation_timeout=CALL_TIMEOUT_S)
+        for future in futures.values():
+            try:
+                future.result(CALL_TIMEOUT_S)
+            except KafkaException as error:
+                # Another replica was first.
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+
+    def _own(self) -> dict[str, dict[str, str]]:
+        """Those that this service creates, with their options."""
+        kept_ms = milliseconds(self._settings.insights.retention_s) + 2 * SECOND_STEP_MS
+        compacted = {"retention.ms": str(kept_ms), "cleanup.policy": "compact,delete"}
+        return {
+            self._names.partials: {**compacted, "cleanup.policy": "delete"},
+            self._names.contributions: compacted,
+            self._names.totals: compacted,
+        }

@@ -1,0 +1,1 @@
+"""The lag service's arithmetic, without a broker."""
