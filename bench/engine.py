@@ -55,7 +55,11 @@ class TimedEngine:
         """Nothing to load."""
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         if not self._slow:
             return [Answer(answer(task, text)) for text in texts]
@@ -76,6 +80,9 @@ class TimedEngine:
 
     def check(self) -> None:
         """It cannot die."""
+
+    def unavailable(self) -> str:
+        return ""
 
     def load(self) -> EngineLoad:
         return EngineLoad(self._running, self._held - self._running, 0.0)

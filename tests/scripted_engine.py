@@ -85,7 +85,11 @@ class ScriptedEngine:
         return texts
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         assert self._batcher is not None
         self.check()
@@ -113,6 +117,9 @@ class ScriptedEngine:
             raise EngineDead("as the script says")
         if self._batcher is not None and self._batcher.hangs:
             raise EngineDead("a batch does not return")
+
+    def unavailable(self) -> str:
+        return ""
 
     def load(self) -> EngineLoad:
         if self._batcher is None:

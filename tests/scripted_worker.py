@@ -18,7 +18,7 @@ from tests.scripted_engine import ScriptedEngine
 def serve_engine(engine: Engine, settings: Settings) -> None:
     """The bundled package names the tasks; what answers them is the engine."""
     log = logs.configure(settings.log, "worker")
-    deployment = Deployment(selection_of(settings.worker), lambda package, tasks: engine, log)
+    deployment = Deployment(selection_of(settings), lambda package, tasks: engine, log)
     asyncio.run(serve(deployment, settings, log))
 
 

@@ -30,7 +30,7 @@ def main() -> int:
     log = logs.configure(settings.log, "worker")
     try:
         deployment = Deployment(
-            selection_of(settings.worker),
+            selection_of(settings),
             lambda package, tasks: open_engine(package, tasks, settings.engines),
             log,
             drain=settings.worker.swap == "drain",

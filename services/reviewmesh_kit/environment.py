@@ -23,6 +23,7 @@ SECTIONS = frozenset(
         "KAFKA",
         "LAG",
         "LOG",
+        "OPENAI",
         "REGISTRY",
         "VLLM",
         "WORKER",

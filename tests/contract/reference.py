@@ -49,6 +49,7 @@ READ_BY = {
     "insights": "insights",
     "worker": "the inference workers",
     "vllm": "inference workers with the engine vllm",
+    "openai": "inference workers with the engine openai",
 }
 AFTER_SECTION = {
     "kafka": "Any other option of librdkafka is `REVIEWMESH_KAFKA__<option with _ for .>`, for "
@@ -56,6 +57,7 @@ AFTER_SECTION = {
     "these itself, because exactly-once rests on them, and refuses them here: "
     + ", ".join(f"`{name}`" for name in sorted(service_settings.SET_BY_THE_MESH))
     + ".",
+    "openai": "See [models of a provider](../openai-engine.md).",
     "vllm": "A setting without a default takes that of the device: "
     "`inference-worker/reviewmesh_worker/engines/vllm/arguments.py`.",
 }

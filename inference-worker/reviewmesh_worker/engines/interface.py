@@ -119,6 +119,8 @@ class TaskDescription:
     """Version of the task that the model was trained for; empty without a prompt."""
     provider: str = ""
     """Who runs the model; empty where the engine does so itself."""
+    languages: tuple[str, ...] = ()
+    """Those that the model was made for; empty where its package names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,10 @@ class EngineLoadError(RuntimeError):
 
 class EngineMemoryError(EngineLoadError):
     """Too little memory to start: a retry may succeed after another engine has freed its own."""
+
+
+class EngineUnavailable(RuntimeError):
+    """What an engine asks refuses it or cannot be reached: no text was read, others may try."""
 
 
 class EngineDead(RuntimeError):
@@ -157,14 +163,24 @@ class Engine(Protocol):
         ...
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         """One answer per text, in order; cancelling the call cancels its texts.
 
-        Queued texts of interactive calls go before those of a backfill, see `lanes`.
+        Queued texts of interactive calls go before those of a backfill, see `lanes`. For each text
+        at most `max_provider_requests` are sent to a provider, 0 leaves it to the engine; an engine
+        that runs the model itself sends none.
 
-        Raises EngineDead.
+        Raises EngineDead and EngineUnavailable.
         """
+        ...
+
+    def unavailable(self) -> str:
+        """Why calls should go elsewhere at the moment; empty when they need not."""
         ...
 
     def check(self) -> None:

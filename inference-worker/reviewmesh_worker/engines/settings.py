@@ -1,13 +1,17 @@
-"""Settings of the engines: which one serves a package, and how vLLM runs a model."""
+"""Settings of the engines: which one serves a package, how vLLM runs a model, and which provider
+the engine `openai` asks.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-EngineChoice = Literal["auto", "onnx", "vllm"]
+EngineChoice = Literal["auto", "onnx", "vllm", "openai"]
 Device = Literal["cpu", "l4", "a100", "h100", "h200"]
 
 
@@ -61,8 +65,107 @@ class VllmSettings(BaseModel):
     )
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+class OpenAISettings(BaseModel):
+    """The endpoint that the engine `openai` asks, and how much."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    base_url: str = Field(
+        default="https://api.openai.com/v1",
+        description="Where the endpoint's API begins; `/chat/completions` is asked below it.",
+    )
+    model: str = Field(
+        default="",
+        max_length=200,
+        description="The provider's name of the model; in the lineage it is the model and its "
+        "version, so name a dated one where there is one. Required with the engine openai.",
+    )
+    provider: str = Field(
+        default="",
+        max_length=200,
+        description="Who runs the model, for the lineage; without it, the host in the base URL.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="The key; never logged. Or give a file of it."
+    )
+    api_key_file: Path | None = Field(
+        default=None,
+        description="File that holds the key; read again after the endpoint refused the key.",
+    )
+    temperature: Annotated[float | None, BeforeValidator(_none_if_empty)] = Field(
+        default=0,
+        ge=0,
+        le=2,
+        description="Sent with every request; empty: not sent, for models that take none.",
+    )
+    max_completion_tokens: int = Field(
+        default=2048, gt=0, description="Most tokens of an answer, a model's reasoning included."
+    )
+    max_text: int = Field(
+        default=20_000,
+        ge=100,
+        description="Most code points of a review that are sent; the middle of a longer one is "
+        "left out.",
+    )
+    timeout_s: float = Field(
+        default=30, gt=0, allow_inf_nan=False, description="Seconds for one request."
+    )
+    give_up_s: float = Field(
+        default=90,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for one review with all that it waits for; the mesh waits for 120.",
+    )
+    max_requests: int = Field(
+        default=3,
+        gt=0,
+        le=10,
+        description="Most requests for one review; a caller may allow fewer.",
+    )
+    max_concurrency: int = Field(
+        default=16,
+        gt=0,
+        le=1000,
+        description="Requests at the endpoint at once. The worker holds twice as many items, at "
+        "most REVIEWMESH_WORKER__MAX_IN_FLIGHT, and refuses more.",
+    )
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Limit of the account, if it has one."
+    )
+    tokens_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Limit of the account, prompts and answers together, if it has one.",
+    )
+    prices: Path | None = Field(
+        default=None,
+        description="File of prices of one's own, which go before those of genai-prices.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("expected a base_url that begins with http:// or https://")
+        if url.username or url.password or url.query:
+            raise ValueError("expected a base_url without a user, password or query")
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ValueError("expected a key (api_key) or a file of it (api_key_file), got both")
+        return self
+
+    @property
+    def provider_name(self) -> str:
+        return self.provider or str(urlsplit(self.base_url).hostname)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     engine: EngineChoice = "auto"
     """auto: onnx for an encoder, vllm for a chat model."""
     vllm: VllmSettings = field(default_factory=VllmSettings)
+    openai: OpenAISettings = field(default_factory=OpenAISettings)

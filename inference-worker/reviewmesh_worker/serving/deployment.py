@@ -32,6 +32,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.packages.manifest import Package, PackageError
 from reviewmesh_worker.packages.registry import RegistryError
 from reviewmesh_worker.serving import metrics
+from reviewmesh_worker.serving.languages import language_of
 from reviewmesh_worker.serving.package_selection import PackageSelection
 from reviewmesh_worker.tasks.definition import Task
 
@@ -101,7 +102,13 @@ class Deployment:
         return tuple(self._serving)
 
     def is_serving(self, task: str) -> bool:
-        return self._serving[task] is not None
+        loaded = self._serving[task]
+        return loaded is not None and not loaded.engine.unavailable()
+
+    def unavailable(self) -> str:
+        """Why engines in service send calls elsewhere; empty when none does."""
+        reasons = (loaded.engine.unavailable() for loaded in self._in_service())
+        return "; ".join(filter(None, reasons))
 
     @contextmanager
     def lease(self, task: str) -> Iterator[LoadedEngine]:
@@ -109,6 +116,8 @@ class Deployment:
         loaded = self._serving[task]
         if loaded is None:
             raise NotServing(f"draining: the model of {task} is being changed; try another worker")
+        if reason := loaded.engine.unavailable():
+            raise NotServing(f"{reason}; try another worker")
         loaded.calls += 1
         loaded.idle.clear()
         try:
@@ -327,6 +336,9 @@ class Deployment:
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 await engine.start()
+                if package.manifest.languages:
+                    # The first detection loads its model, which takes a second or more.
+                    await asyncio.to_thread(language_of, "Warm words in a language")
         except EngineLoadError:
             raise
         except TimeoutError as error:

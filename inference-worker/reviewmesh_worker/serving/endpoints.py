@@ -9,16 +9,23 @@ from reviewmesh_kit.http_server import BoundedServer, json_answer, metrics_answe
 from reviewmesh_kit.settings import HttpSettings
 
 
-def serve(settings: HttpSettings, state: Callable[[], str]) -> BoundedServer:
+def serve(
+    settings: HttpSettings, state: Callable[[], str], reason: Callable[[], str]
+) -> BoundedServer:
     """Serve in a thread of its own; the caller shuts it down. Raises OSError.
 
-    `state` returns loading, serving or draining.
+    `state` returns loading, serving, draining or unavailable, `reason` why it is the last one.
     """
+
+    def told() -> dict[str, str]:
+        why = reason()
+        return {"state": state()} | ({"reason": why} if why else {})
+
     return http_server.serve(
         settings,
         {
             "/metrics": metrics_answer,
-            "/healthz": lambda: json_answer(True, {"state": state()}),
-            "/readyz": lambda: json_answer(state() == "serving", {"state": state()}),
+            "/healthz": lambda: json_answer(True, told()),
+            "/readyz": lambda: json_answer(state() == "serving", told()),
         },
     )

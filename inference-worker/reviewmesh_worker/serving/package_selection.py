@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from reviewmesh_worker.engines.interface import EngineLoadError
+from reviewmesh_worker.engines.settings import OpenAISettings
 from reviewmesh_worker.packages.manifest import Package, PackageError
+from reviewmesh_worker.packages.provider import provider_package
 from reviewmesh_worker.packages.registry import Registry, RegistryError
-from reviewmesh_worker.serving.settings import WorkerSettings
+from reviewmesh_worker.serving.settings import Settings
 from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
 
@@ -84,13 +86,45 @@ class RegistryAliases:
         return package
 
 
-def selection_of(settings: WorkerSettings) -> PackageSelection:
+class ProviderModel:
+    """The model of a provider, for tasks as they are defined here; it does not change."""
+
+    def __init__(
+        self, settings: OpenAISettings, defined: Mapping[str, Task], named: Sequence[str]
+    ) -> None:
+        self.tasks = _picked(named, defined, "the folder of task definitions")
+        self._package = provider_package(
+            settings.model,
+            self.tasks,
+            {
+                "base_url": settings.base_url,
+                "provider": settings.provider_name,
+                "temperature": settings.temperature,
+                "max_completion_tokens": settings.max_completion_tokens,
+                "max_text": settings.max_text,
+            },
+        )
+
+    def state(self) -> object:
+        return self._package.digest
+
+    def select(self, task: str) -> Package:
+        return self._package
+
+    def previous(self, task: str) -> Package | None:
+        return None
+
+
+def selection_of(settings: Settings) -> PackageSelection:
     """Raises EngineLoadError."""
+    worker = settings.worker
     try:
-        defined = load_tasks(settings.task_definitions)
-        if settings.model_registry is not None:
-            return RegistryAliases(settings.model_registry, defined, settings.tasks)
-        return FixedPackage(settings.model, defined, settings.tasks)
+        defined = load_tasks(worker.task_definitions)
+        if worker.engine == "openai":
+            return ProviderModel(settings.openai, defined, worker.tasks)
+        if worker.model_registry is not None:
+            return RegistryAliases(worker.model_registry, defined, worker.tasks)
+        return FixedPackage(worker.model, defined, worker.tasks)
     except (PackageError, RegistryError, TaskError) as error:
         raise EngineLoadError(str(error)) from error
 

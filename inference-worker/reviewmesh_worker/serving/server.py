@@ -59,7 +59,7 @@ async def serve(
             ("grpc.so_reuseport", 0),
         ),
     )
-    servicer = InferenceServicer(deployment, settings.worker.max_in_flight, log)
+    servicer = InferenceServicer(deployment, settings.max_in_flight, log)
     checks = Health(servicer, deployment)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(checks.servicer, server)
@@ -68,7 +68,7 @@ async def serve(
     port = server.add_insecure_port(address)
     metrics.IN_FLIGHT.set_function(lambda: servicer.admission.items)
     metrics.WAITING.set_function(deployment.waiting)
-    http = endpoints.serve(settings.http, checks.state)
+    http = endpoints.serve(settings.http, checks.state, deployment.unavailable)
     await checks.publish()
     await server.start()
     stopping = asyncio.Event()
@@ -104,18 +104,24 @@ class Health:
         self.servicer = health.aio.HealthServicer()
         self._inference = servicer
         self._deployment = deployment
+        self._published: dict[str, bool] = {}
+        self._publishing = asyncio.Lock()
 
     def state(self) -> str:
-        """loading, serving or draining; also draining while every task switches its model."""
+        """loading, serving, draining or unavailable; also draining while every task switches its
+        model."""
         if self._inference.state == "serving" and not any(self._serving().values()):
-            return "draining"
+            return "unavailable" if self._deployment.unavailable() else "draining"
         return self._inference.state
 
     async def publish(self) -> None:
-        overall = self.state() == "serving"
-        services = {"": overall, SERVICE_NAMES[0]: overall} | self._serving()
-        for service, serving in services.items():
-            await self.servicer.set(service, SERVING if serving else NOT_SERVING)
+        async with self._publishing:
+            overall = self.state() == "serving"
+            services = {"": overall, SERVICE_NAMES[0]: overall} | self._serving()
+            for service, serving in services.items():
+                if self._published.get(service) is not serving:
+                    await self.servicer.set(service, SERVING if serving else NOT_SERVING)
+            self._published = services
 
     def _serving(self) -> dict[str, bool]:
         on = self._inference.state == "serving"
@@ -130,6 +136,7 @@ async def stopped_or_dead(
     try:
         while not stopping.is_set():
             servicer.alarm.clear()
+            await checks.publish()
             try:
                 deployment.check()
             except EngineDead as dead:

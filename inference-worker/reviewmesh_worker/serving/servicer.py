@@ -12,15 +12,23 @@ import structlog
 
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
-from reviewmesh_worker.engines.interface import Answer, EngineDead, ItemFailure, TaskDescription
+from reviewmesh_worker.engines.interface import (
+    Answer,
+    EngineDead,
+    EngineUnavailable,
+    ItemFailure,
+    TaskDescription,
+)
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.serving import metrics
 from reviewmesh_worker.serving.admission import Admission, Full
 from reviewmesh_worker.serving.as_completed import groups_as_completed
 from reviewmesh_worker.serving.deployment import Deployment, LoadedEngine, NotServing
+from reviewmesh_worker.serving.languages import language_of, measured_in
 from reviewmesh_worker.serving.results import lineage_of, to_result
 
 Request = inference_pb2.InferRequest | inference_pb2.InferStreamRequest
+_Refusal = NotServing | Full | EngineDead | EngineUnavailable
 MAX_ITEMS_PER_CALL = 256
 MAX_TEXT_CODE_POINTS = 100_000
 # The largest text is 400 KB in UTF-8; the mesh's client sends 1 MiB at most, or one such text.
@@ -42,7 +50,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self.admission = Admission(max_in_flight)
         self.state = "loading"
         self.alarm = asyncio.Event()
-        """Set when an engine died in a call; the server then checks those in service."""
+        """Set when an engine died or was refused in a call; the server then looks at those in
+        service."""
 
     async def Infer(
         self, request: inference_pb2.InferRequest, context: Any
@@ -54,7 +63,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 self.admission.admit(len(request.items), lane_of(request)),
             ):
                 return await self._infer(request, loaded)
-        except (NotServing, Full, EngineDead) as error:
+        except (NotServing, Full, EngineDead, EngineUnavailable) as error:
             await self._refuse(context, error)
 
     async def InferStream(
@@ -69,15 +78,18 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 async for response in self._infer_stream(request, loaded):
                     free(len(response.results))
                     yield response
-        except (NotServing, Full, EngineDead) as error:
+        except (NotServing, Full, EngineDead, EngineUnavailable) as error:
             await self._refuse(context, error)
 
-    async def _refuse(self, context: Any, error: NotServing | Full | EngineDead) -> NoReturn:
+    async def _refuse(self, context: Any, error: _Refusal) -> NoReturn:
         if isinstance(error, Full):
             await refuse_for_now(context, error)
         if isinstance(error, EngineDead):
             self.alarm.set()
             await refuse(context, grpc.StatusCode.UNAVAILABLE, f"the engine died: {error}")
+        if isinstance(error, EngineUnavailable):
+            self.alarm.set()
+            await refuse_unstarted(context, "unavailable", f"{error}; try another worker")
         await refuse_unstarted(context, "draining", str(error))
 
     async def _check(self, request: Request, context: Any) -> None:
@@ -90,6 +102,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             problem = f"expected 1 to {MAX_ITEMS_PER_CALL} items, got {len(request.items)}"
         else:
             problem = too_long(request.items)
+        if not problem and request.max_provider_requests < 0:
+            problem = (
+                f"expected max_provider_requests of 0 or more, got {request.max_provider_requests}"
+            )
         if problem:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
 
@@ -98,7 +114,9 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.InferResponse:
         started = time.monotonic()
         texts = [item.text for item in request.items]
-        answers = await loaded.engine.infer(request.task, texts, lane_of(request))
+        answers = await loaded.engine.infer(
+            request.task, texts, lane_of(request), request.max_provider_requests
+        )
         self._measure(request, loaded.engine.tasks[request.task], started)
         answered = list(zip(request.items, answers, strict=True))
         return inference_pb2.InferResponse(
@@ -109,8 +127,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.InferStreamRequest, loaded: LoadedEngine
     ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         started = time.monotonic()
-        infer, lane = loaded.engine.infer, lane_of(request)
-        one_by_one = [infer(request.task, [item.text], lane) for item in request.items]
+        infer, lane, most = loaded.engine.infer, lane_of(request), request.max_provider_requests
+        one_by_one = [infer(request.task, [item.text], lane, most) for item in request.items]
         async for group in groups_as_completed(one_by_one):
             answered = [(request.items[position], answer) for position, (answer,) in group]
             yield inference_pb2.InferStreamResponse(
@@ -148,10 +166,27 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         metrics.ITEMS.labels(task, version, "failed").inc(failed)
         metrics.ITEMS.labels(task, version, "ok").inc(len(answered) - failed)
         return {
-            "results": [to_result(item.id, answer, so_far_ms) for item, answer in answered],
+            "results": [
+                self._result(item, answer, description, so_far_ms) for item, answer in answered
+            ],
             "lineage": lineage_of(description),
             "load": self._load(loaded),
         }
+
+    def _result(
+        self,
+        item: inference_pb2.Item,
+        answer: Answer,
+        description: TaskDescription,
+        so_far_ms: int,
+    ) -> inference_pb2.Result:
+        if not description.languages:
+            return to_result(item.id, answer, so_far_ms)
+        language = language_of(item.text, item.language)
+        measured = measured_in(language, description.languages)
+        if measured is False:
+            metrics.UNMEASURED_LANGUAGE.labels(description.task, description.model_version).inc()
+        return to_result(item.id, answer, so_far_ms, language=language, measured=measured)
 
     def _load(self, loaded: LoadedEngine) -> inference_pb2.Load:
         load = loaded.engine.load()

@@ -9,7 +9,12 @@ from pydantic import Field, model_validator
 
 from reviewmesh_kit.settings import Names, ProcessSettings, Section
 from reviewmesh_worker.bundled import BUNDLED_MODEL
-from reviewmesh_worker.engines.settings import EngineChoice, EngineSettings, VllmSettings
+from reviewmesh_worker.engines.settings import (
+    EngineChoice,
+    EngineSettings,
+    OpenAISettings,
+    VllmSettings,
+)
 from reviewmesh_worker.tasks import BUNDLED_TASKS
 
 
@@ -38,7 +43,9 @@ class WorkerSettings(Section):
         description="Folder of task definitions; without it, the bundled ones.",
     )
     engine: EngineChoice = Field(
-        default="auto", description="auto: onnx for an encoder, vllm for a chat model."
+        default="auto",
+        description="auto: onnx for an encoder, vllm for a chat model. openai: the provider's "
+        "model that REVIEWMESH_OPENAI__MODEL names serves, in place of a package.",
     )
     swap: Literal["beside", "drain"] = Field(
         default="beside",
@@ -71,7 +78,31 @@ class WorkerSettings(Section):
 class Settings(ProcessSettings):
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()
+    openai: OpenAISettings = OpenAISettings()
+
+    @model_validator(mode="after")
+    def _what_the_engine_needs(self) -> Self:
+        if self.worker.engine != "openai":
+            return self
+        if not self.openai.model:
+            raise ValueError(
+                "expected REVIEWMESH_OPENAI__MODEL, the provider's name of the model, with the "
+                "engine openai"
+            )
+        if {"model", "model_registry"} & self.worker.model_fields_set:
+            raise ValueError(
+                "expected no package (REVIEWMESH_WORKER__MODEL, "
+                "REVIEWMESH_WORKER__MODEL_REGISTRY) with the engine openai; take it out"
+            )
+        return self
 
     @property
     def engines(self) -> EngineSettings:
-        return EngineSettings(self.worker.engine, self.vllm)
+        return EngineSettings(self.worker.engine, self.vllm, self.openai)
+
+    @property
+    def max_in_flight(self) -> int:
+        """Items that the worker takes in: no more than its engine works on soon."""
+        if self.worker.engine == "openai":
+            return min(self.worker.max_in_flight, 2 * self.openai.max_concurrency)
+        return self.worker.max_in_flight

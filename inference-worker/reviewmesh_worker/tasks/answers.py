@@ -15,6 +15,8 @@ from typing import Any, Final
 from reviewmesh_worker.tasks.definition import NO_POLARITY, POLARITIES, Task
 
 MAX_SPANS: Final = 64
+_LABEL: Final = "label"
+_NAMES: Final = "names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,64 @@ def read_spans(task: Task, answer: str, text: str) -> list[Span]:
     Names come in the order of the text: each is searched after the one before it, then anywhere
     that no other name covers. Raises ValueError when the answer is no list of names.
     """
+    return place_names(task, _checked(json.loads(answer), answer), text)
+
+
+def answer_schema(task: Task) -> dict[str, Any]:
+    """The JSON schema of an answer, for servers that hold a model to one.
+
+    An object, with every property required and no other one allowed: what the strict mode of
+    OpenAI's `response_format` takes.
+    """
+    if task.answer == "label":
+        return _object({_LABEL: _one_of(task.label_ids)})
+    if task.answer == "polarity_per_label":
+        return _object({label: _one_of(words_of(task)) for label in task.label_ids})
+    name = _object({"label": _one_of(task.label_ids), "text": {"type": "string"}})
+    return _object({_NAMES: {"type": "array", "items": name}})
+
+
+def answer_form(task: Task) -> str:
+    """The same in words, for the prompt: its own words ask for an answer that is no object."""
+    if task.answer == "label":
+        form = f'{{"{_LABEL}": the word}}'
+    elif task.answer == "polarity_per_label":
+        form = "{topic: word}, with every topic of the list"
+    else:
+        form = f'{{"{_NAMES}": the list}}, each name as {{"label": its label, "text": its words}}'
+    return f"Write the answer as one JSON object: {form}."
+
+
+def read_json_label(task: Task, answer: str) -> str:
+    """The label of an answer that follows `answer_schema`. Raises ValueError."""
+    label = _object_in(answer).get(_LABEL)
+    if label not in task.label_ids:
+        raise ValueError(f"expected one of {', '.join(task.label_ids)}, got {str(label)[:80]!r}")
+    return str(label)
+
+
+def read_json_polarities(task: Task, answer: str) -> dict[str, str]:
+    """By topic, those that the answer speaks of. Raises ValueError."""
+    said = _object_in(answer)
+    for label in task.label_ids:
+        if said.get(label) not in words_of(task):
+            raise ValueError(
+                f"expected one of {', '.join(words_of(task))} for {label}, "
+                f"got {str(said.get(label))[:80]!r}"
+            )
+    return {label: said[label] for label in task.label_ids if said[label] != NO_POLARITY}
+
+
+def read_json_spans(task: Task, answer: str, text: str) -> list[Span]:
+    """As `read_spans`, of an answer that follows `answer_schema`. Raises ValueError."""
+    return place_names(task, _checked(_object_in(answer).get(_NAMES), answer), text)
+
+
+def place_names(task: Task, names: Sequence[Mapping[str, Any]], text: str) -> list[Span]:
+    """Names where they stand in the text, see `read_spans`."""
     spans: list[Span] = []
     after = 0
-    for position, name in enumerate(_names(answer)):
+    for position, name in enumerate(names):
         label, words = str(name["label"]), str(name["text"])
         start = _find(text, words, after, spans)
         if start is None or label not in task.label_ids:
@@ -91,8 +148,30 @@ def read_spans(task: Task, answer: str, text: str) -> list[Span]:
     return sorted(spans, key=lambda span: span.start)
 
 
-def _names(answer: str) -> Sequence[Mapping[str, Any]]:
-    names = json.loads(answer)
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _one_of(words: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(words)}
+
+
+def _object_in(answer: str) -> dict[str, Any]:
+    try:
+        said = json.loads(answer)
+    except RecursionError as error:
+        raise ValueError("expected JSON that is not nested so deep") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"expected a JSON object, got {answer[:80]!r}")
+    return said
+
+
+def _checked(names: Any, answer: str) -> Sequence[Mapping[str, Any]]:
     if not isinstance(names, list) or not all(
         isinstance(name, dict) and {"label", "text"} <= name.keys() for name in names
     ):

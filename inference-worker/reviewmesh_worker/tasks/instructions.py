@@ -177,6 +177,14 @@ _ORDERS: Final = (
 )
 
 
+def without_turn_marks(text: str) -> str:
+    """The text with a space in place of each mark of a turn, whatever model it is one for.
+
+    For a model whose tokenizer is not at hand; see `prompt.without_turn_tokens` for one that is.
+    """
+    return _TURN_MARK.sub(" ", text)
+
+
 def without_instructions(text: str, labels: HeadLabels) -> str:
     """The text with blanks, as many, in place of what is meant for a model that knows the labels.
 

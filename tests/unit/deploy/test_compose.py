@@ -255,7 +255,7 @@ def test_a_service_that_others_hold_up_is_healthy() -> None:
 
 @pytest.mark.parametrize("state", ["loading", "serving"])
 def test_a_worker_is_healthy_when_it_serves(state: str) -> None:
-    server = endpoints.serve(HttpSettings(), lambda: state)
+    server = endpoints.serve(HttpSettings(), lambda: state, lambda: "")
     try:
         code = run_health_check(services()["worker-ner"]["healthcheck"]["test"], server.server_port)
     finally:

@@ -23,7 +23,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
         yield server.server_port
         server.shutdown()
     else:
-        server = endpoints.serve(HttpSettings(), lambda: "serving")
+        server = endpoints.serve(HttpSettings(), lambda: "serving", lambda: "")
         yield server.server_port
         server.shutdown()
 

@@ -54,7 +54,11 @@ class OnnxEngine:
         self._batcher = Batcher(reader.read)
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
@@ -70,6 +74,9 @@ class OnnxEngine:
         """The engine runs in this process; it counts as dead when a batch hangs."""
         if self._batcher is not None and self._batcher.hangs:
             raise EngineDead(f"a batch has not returned for over {HANGS_AFTER_S:g} s")
+
+    def unavailable(self) -> str:
+        return ""
 
     def load(self) -> EngineLoad:
         if self._batcher is None:

@@ -57,6 +57,9 @@ class VllmEngine:
         if self._core is not None:
             self._core.check()
 
+    def unavailable(self) -> str:
+        return ""
+
     def load(self) -> EngineLoad:
         return self._core.load() if self._core else EngineLoad(0, 0, 0.0)
 

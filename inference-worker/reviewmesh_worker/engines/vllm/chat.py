@@ -93,7 +93,11 @@ class VllmChatEngine(VllmEngine):
             await self._generate(prompted, _WARM_UP, Lane.INTERACTIVE)
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")

@@ -78,13 +78,20 @@ class ScriptedEngine:
         machine.loaded.append(self._version)
 
     async def infer(
-        self, task: str, texts: Sequence[str], lane: Lane = Lane.INTERACTIVE
+        self,
+        task: str,
+        texts: Sequence[str],
+        lane: Lane = Lane.INTERACTIVE,
+        max_provider_requests: int = 0,
     ) -> Sequence[Answer]:
         return [Answer(SentimentOutput(self._version, {}))] * len(texts)
 
     def check(self) -> None:
         if self._version in self._machine.dead:
             raise EngineDead(self._version)
+
+    def unavailable(self) -> str:
+        return ""
 
     def load(self) -> EngineLoad:
         return EngineLoad(0, 0, 0.0)

@@ -1,0 +1,93 @@
+"""What a failed request means: for the review, for the next request, for the whole endpoint. Pure.
+
+What a provider writes may hold a part of the key or of the review: of a refused key only the status
+is told, of other errors the first words, without the key.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import httpx2
+import openai
+
+_TRANSIENT: Final = frozenset({408, 409, 425, 429})
+_MAX_MESSAGE: Final = 300
+_OVER_QUOTA: Final = "insufficient_quota"
+_NO_CONNECTION: Final = (httpx2.ConnectError, httpx2.ConnectTimeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    code: str
+    message: str
+    retryable: bool
+    """Whether another request may succeed."""
+    unavailable: bool = False
+    """Whether the endpoint would refuse any review, or cannot be reached."""
+    pause_s: float | None = None
+    """How long the endpoint wants no requests."""
+
+
+def failure_of(error: Exception, key: str, now: float) -> Failure:
+    """`now` is the time in seconds since the epoch."""
+    if isinstance(error, openai.APIStatusError):
+        return _of_status(error, key, now)
+    if isinstance(error.__cause__, _NO_CONNECTION):
+        cause = type(error.__cause__).__name__
+        return Failure("UNAVAILABLE", f"cannot be reached: {cause}", True, unavailable=True)
+    if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+        return Failure("UNAVAILABLE", "no answer within the request's timeout", retryable=True)
+    # A connection that broke, or a body that is not the API's.
+    cause = type(error.__cause__ or error).__name__
+    return Failure("UNAVAILABLE", f"no whole answer: {cause}", retryable=True)
+
+
+def _of_status(error: openai.APIStatusError, key: str, now: float) -> Failure:
+    status = error.status_code
+    if status in (401, 403):
+        message = f"refuses the key: status {status}; check REVIEWMESH_OPENAI__API_KEY"
+        return Failure("UNAVAILABLE", message, False, unavailable=True)
+    said = _said(error, key)
+    if error.code == _OVER_QUOTA or error.type == _OVER_QUOTA or status == 402:
+        return Failure("UNAVAILABLE", f"the account's quota is used up: {said}", False, True)
+    if status == 404:
+        message = f"does not have the model or the path: {said}"
+        return Failure("UNAVAILABLE", message, False, unavailable=True)
+    if status in _TRANSIENT or status >= 500:
+        code = "RESOURCE_EXHAUSTED" if status == 429 else "UNAVAILABLE"
+        pause = retry_after_s(error.response.headers.get("retry-after", ""), now)
+        return Failure(code, said, True, pause_s=pause)
+    if (asked := _setting_refused(error)) is not None:
+        message = f"does not take {asked}, which every request has: {said}"
+        return Failure("UNAVAILABLE", message, False, unavailable=True)
+    return Failure("INVALID_ARGUMENT", said, retryable=False)
+
+
+def _setting_refused(error: openai.APIStatusError) -> str | None:
+    """The parameter that every request has and that the endpoint does not take."""
+    ours = ("response_format", "json_schema", "max_completion_tokens", "temperature")
+    told = f"{error.param or ''} {error.message}"
+    return next((name for name in ours if name in told), None)
+
+
+def retry_after_s(header: str, now: float) -> float | None:
+    """Seconds until the time that `Retry-After` gives, as seconds or as a date (RFC 9110)."""
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - now
+        except ValueError:
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _said(error: openai.APIStatusError, key: str) -> str:
+    words = " ".join(error.message.split())
+    if key:
+        words = words.replace(key, "…")
+    return f"status {error.status_code}, {words[:_MAX_MESSAGE]}"
