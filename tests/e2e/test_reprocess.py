@@ -14,7 +14,7 @@ from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
 from tests.broker import wait_until
 from tests.command_line import reviewmesh
-from tests.mesh import Mesh, review
+from tests.mesh import PARTITIONS, Mesh, review
 
 REVIEWS = 600
 EDITED = 40
@@ -126,9 +126,14 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     mesh.wait_for(is_full, SOON_S, "as many requests as the enricher takes are with the worker")
     campaign = campaigns.change(connection, campaign, campaigns.PAUSED)
     mesh.script()
-    mesh.wait_for(lambda: answered() >= ROOM, SOON_S, "what was with the worker is answered")
-    partitions = 6
-    assert answered() <= ROOM + partitions, "requests were taken up while it was paused"
+    mesh.wait_for(
+        lambda: (
+            answered() >= ROOM and enricher.metric("reviewmesh_in_flight_records") <= PARTITIONS
+        ),
+        SOON_S,
+        "what was with the worker is answered, and one request of each partition is held",
+    )
+    assert answered() < len(chosen), "requests were taken up while it was paused"
     assert all(process.is_ready() for process in mesh.processes.values())
 
     mesh.script(held=["version"])
