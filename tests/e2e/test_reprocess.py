@@ -125,6 +125,7 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     campaign = campaigns.begin(connection, "topic", "revision > 0", chosen)
     mesh.wait_for(is_full, SOON_S, "as many requests as the enricher takes are with the worker")
     campaign = campaigns.change(connection, campaign, campaigns.PAUSED)
+    mesh.wait_for(lambda: '"state": "PAUSED"' in enricher.log.read_text(), SOON_S, "it is told so")
     mesh.script()
     mesh.wait_for(
         lambda: (
@@ -140,6 +141,8 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     campaign = campaigns.change(connection, campaign, campaigns.RUNNING)
     mesh.wait_for(is_full, SOON_S, "it goes on")
     campaign = campaigns.change(connection, campaign, campaigns.CANCELLED)
+    told = '"state": "CANCELLED"'
+    mesh.wait_for(lambda: told in enricher.log.read_text(), SOON_S, "it is told so")
     assert campaigns.unfinished(connection, "topic") is None
     mesh.script()
     mesh.wait_for(

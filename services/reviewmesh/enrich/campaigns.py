@@ -73,3 +73,5 @@ class Campaigns:
             )
             return
         self._states[key] = content["state"]
+        if self._topic.is_current:
+            self._log.info("campaign", campaign=content["campaign"], state=content["state"])

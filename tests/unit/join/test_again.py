@@ -10,12 +10,34 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reviewmesh.join import newer as newer_module
 from reviewmesh.join.newer import Newer
-from reviewmesh.join.pipeline import Again, PartitionJoin
+from reviewmesh.join.pipeline import Again, Emission, PartitionJoin
+from reviewmesh.kafka.record import Record
 from reviewmesh.loop.ledger import CompletionLedger
 from reviewmesh_schemas.names import ACCEPTED, REPROCESSED, RESULT_OF, TASKS
-from tests.unit.join.test_join import Partition, accepted, result
+from tests.unit.join.test_join import JoinStage, Partition, accepted, result
 
 IDS = ("a", "b", "c")
+
+
+class AgainStage(JoinStage):
+    """Reads answers done again, too."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self._log = log
+
+    def receive(self, record: Record) -> None:
+        if record.topic != REPROCESSED:
+            super().receive(record)
+            return
+        again = self._log.topics[REPROCESSED][record.offset]
+        self._log.know_what_is_newer(again)
+        emission = self._log.join.again(again, self._log.now)
+        assert not (emission.enriched and self._log.is_pending(again.enriched["review_id"]))
+        self._log.uncommitted.append(emission)
+
+    def blocks(self, topic: str, partition: int) -> bool:
+        return topic != REPROCESSED and super().blocks(topic, partition)
 
 
 class Log(Partition):
@@ -27,37 +49,28 @@ class Log(Partition):
         self.commits[REPROCESSED] = CompletionLedger(0).commit()
         self.crash()
 
-    def step(self, topic: str) -> None:
-        if topic != REPROCESSED:
-            super().step(topic)
-            return
-        offset = self.read[topic]
-        self.read[topic] += 1
-        ledger = self.ledgers[topic]
-        if ledger.is_new(offset):
-            again = self.topics[topic][offset]
-            self.know_what_is_newer(again)
-            emission = self.join.again(again, self.now)
-            assert not (emission.enriched and self.is_pending(again.enriched["review_id"]))
-            self.uncommitted.append(emission)
-        ledger.deliver(offset)
+    def make_stage(self) -> JoinStage:
+        # What went to the outbox before this life never comes out any more.
+        self._first_of_life = len(self.emitted)
+        return AgainStage(self)
+
+    def unseen(self) -> list[Emission]:
+        """What this life has emitted and no reader of the topic can see."""
+        seen = {id(record) for record in self.out}
+        emitted = self.emitted[self._first_of_life :] + self.uncommitted
+        return [emission for emission in emitted if id(emission.enriched) not in seen]
 
     def is_pending(self, review_id: str) -> bool:
-        """Whether a version of the review was read and is not out."""
-        out = {place for emission in self.uncommitted for place in emission.finished}
+        """Whether a version of the review was read and did not come out of the join."""
+        done = {record["accepted_offset"] for record in self.out}
+        done |= {offset for emission in self.unseen() for _, offset in emission.finished[:1]}
         ledger = self.ledgers[ACCEPTED]
         return any(
             review["review_id"] == review_id
             and ledger.head <= offset < ledger.position
-            and offset not in self.finished
-            and (ACCEPTED, offset) not in out
+            and offset not in done
             for offset, review in enumerate(self.topics[ACCEPTED])
         )
-
-    @property
-    def finished(self) -> set[int]:
-        """Accepted offsets whose review is out."""
-        return {record["accepted_offset"] for record in self.out}
 
     def know_what_is_newer(self, again: Again) -> None:
         """As the joiner reads it back: what is uncommitted is in no topic."""
@@ -65,7 +78,7 @@ class Log(Partition):
         if known is not None and known.since <= again.enriched_since:
             return
         made = self.join.newer = Newer(again.enriched_since)
-        for emission in self.uncommitted:
+        for emission in self.unseen():
             if emission.enriched is not None:
                 made.add(emission.review_id, emission.enriched["revision"])
         found = Newer(again.enriched_since)

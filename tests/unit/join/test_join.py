@@ -109,7 +109,7 @@ class JoinStage:
     def waiting_for(self) -> str:
         return ""
 
-    def waits_for(self, partition: int) -> str:
+    def waits_for(self, topic: str, partition: int) -> str:
         return ""
 
     def idle(self) -> bool:
@@ -160,7 +160,7 @@ class Partition:
             # Nobody died of a record here: see the tests of Suspicion.
             suspicion = Suspicion(Notes(), False, commit.offset)
             self.inputs.add([Input(topic, 0, ledger, suspicion)])
-        stage, producer = JoinStage(self), cast(TransactionalProducer, self)
+        stage, producer = self.make_stage(), cast(TransactionalProducer, self)
         self.outbox = Outbox(stage.service, "", self.inputs, producer)
         log = structlog.get_logger()
         self.feed = Feed(stage, self.inputs, self.outbox, "", Readiness(), log)
@@ -181,6 +181,9 @@ class Partition:
         self.outcome = "committed"
         # The commit that names the process, before anything is read.
         self.outbox.commit(None)
+
+    def make_stage(self) -> JoinStage:
+        return JoinStage(self)
 
     def step(self, topic: str, records: int = 1) -> None:
         """Read records of an input, as one poll gives them."""
