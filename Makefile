@@ -89,9 +89,9 @@ reference: $(VENV)/dev.stamp
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra labelling pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
 	  -o requirements/mesh.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra labelling pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
 	  requirements/dev.in -c requirements/mesh.txt -o requirements/dev.txt
 	$(COMPILE) --extra mesh --extra cli pyproject.toml -c requirements/mesh.txt \
 	  -o requirements/service.txt

@@ -325,7 +325,11 @@ class Client:
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
         with self.cluster.lock:
             self.cluster.answer(self, "list_topics", timeout)
-            return SimpleNamespace(topics=dict.fromkeys(self.cluster.topics))
+            found = {
+                name: SimpleNamespace(partitions=dict(enumerate(known.logs)))
+                for name, known in self.cluster.topics.items()
+            }
+            return SimpleNamespace(topics=found)
 
 
 @dataclass

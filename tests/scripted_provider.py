@@ -129,7 +129,7 @@ def completed(content: str, finish: str = "stop", tokens: tuple[int, int] = (50,
 def sound(task: str, word: str = "positive") -> Said:
     """An answer in the form of the task."""
     if task == "sentiment":
-        return {"sentiment": word}
+        return {"label": word}
     if task == "topic":
         labels = load_tasks()["topic"].label_ids
         return {label: word if at == 0 else "none" for at, label in enumerate(labels)}

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.masking.made_up import KINDS, MadeUp, made_up
+from bench.masking.made_up import KINDS, LANGUAGES, MadeUp, made_up
 from bench.report import FOLDER, machine
 from reviewmesh import metrics
 from reviewmesh.enrich.items import WorkItem
@@ -44,6 +44,12 @@ def main() -> None:
     print(f"{'kind':<18}{'planted':>8}{'found':>8}{'recall':>8}")
     for kind in KINDS:
         print(f"{kind:<18}{planted[kind]:>8}{found[kind]:>8}{recall[kind]:>8.3f}")
+    for language in LANGUAGES:
+        own = [pair for pair in zip(reviews, masked, strict=True) if pair[0].language == language]
+        there, gone = counts([made for made, _ in own], [one for _, one in own])
+        print(
+            f"names, {language:<11}{there[NAME]:>8}{gone[NAME]:>8}{gone[NAME] / there[NAME]:>8.3f}"
+        )
     of_patterns = sum(found[kind] for kind in patterns) / sum(planted[kind] for kind in patterns)
     print(f"patterns together {of_patterns:.3f}; masked in vain: {in_vain}")
     FILE.parent.mkdir(parents=True, exist_ok=True)

@@ -59,11 +59,13 @@ def main() -> None:
 
 def _encoder(texts: Sequence[str], folder: Path, tell: Tell) -> dict[str, Any]:
     config = read_config(BUNDLED_MODEL)
-    encoder = load_encoder(BUNDLED_MODEL / TOKENIZER_FILE, config.labels)
+    encoder = load_encoder(BUNDLED_MODEL / TOKENIZER_FILE, config.labels, config.form)
 
     def prompts(some: Sequence[str]) -> Prompts:
         encoded = [encoder.encode(text) for text in some]
-        return [packed(encoded[window.text], window) for window in cut(encoded, config)]
+        return [
+            packed(encoded[window.text], window, config.form) for window in cut(encoded, config)
+        ]
 
     form = huggingface_form(Package.open(BUNDLED_MODEL))
     settings = VllmSettings()

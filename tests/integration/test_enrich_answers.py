@@ -19,7 +19,7 @@ from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.record import Output, Record, Unit
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh_protos.inference.v1 import inference_pb2
@@ -66,7 +66,11 @@ class Enricher:
         self.client.start()
         letters = DeadLetters(self.dead, time.time)
         self.stage = EnrichStage(
-            TASK, self.accepted, self.results, letters, self.client, time.time, ROOM
+            TASK,
+            EnrichContract(self.accepted, self.results, ROOM),
+            letters,
+            self.client,
+            time.time,
         )
         self.stage.load(0, {})
         self.stage.open(0, NoLedgers(), None)

@@ -17,8 +17,9 @@ from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.routes import FALLBACK, PRIMARY, Limits
 from reviewmesh.leaving.policy import Policy, parse_policy
 from reviewmesh_protos.inference.v1 import inference_pb2
-from tests.inference import TASK, Driver, ScriptedWorker, soon
+from tests.inference import TASK, Driver, ScriptedWorker, WorkerProcess, soon
 from tests.mesh import free_port
+from tests.scripted_openai import ScriptedOpenAI, status
 
 REGION = "eu"
 ALL = parse_policy("all:\n  regions: [eu]\n  mask: [patterns]\n")
@@ -264,3 +265,33 @@ def test_withdrawn_reviews_do_not_come_back(
     driver.submit(["Here"], token="here")
     soon(lambda: driver.finished() == 1, "what came later is answered")
     assert list(driver.answers) == [2]
+
+
+def test_a_provider_sees_masked_text_of_those_that_may_leave_and_its_outage_costs_no_review(
+    primary: ScriptedWorker, tmp_path: Path, drive: Drive
+) -> None:
+    with ScriptedOpenAI() as provider:
+        settings = {
+            "REVIEWMESH_WORKER__ENGINE": "openai",
+            "REVIEWMESH_OPENAI__MODEL": "m-1",
+            "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
+            "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
+        }
+        worker = WorkerProcess(tmp_path / "provider", settings)
+        try:
+            worker.start()
+            driver = drive(primary.address, worker.address, ACME_STAYS)
+            driver.submit(["Acme, write to anna@b.dk"], business_id="acme")
+            driver.submit(["Anna in Berlin, write to anna@b.dk"], business_id="globex")
+            soon(lambda: driver.finished() == 1, "the other business is answered")
+            provider.always = status(401, "no such key")
+            driver.submit(["Later, write to anna@b.dk"], business_id="globex")
+            soon(lambda: held_back("no_worker") == 1, "the worker is out, and the review came back")
+            primary.start()
+            routes = [answer.route for answer in driver.wait()]
+        finally:
+            worker.stop()
+    assert routes == [PRIMARY, FALLBACK, PRIMARY]
+    sent = json.dumps(provider.requests)
+    assert "Anna in Berlin, write to [EMAIL]" in sent
+    assert "Acme" not in sent and "anna@b.dk" not in sent

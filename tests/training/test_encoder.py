@@ -14,7 +14,7 @@ from reviewmesh_models.training.encoder.dataset import review_example, tag_examp
 from reviewmesh_models.training.encoder.loop import Trainer
 from reviewmesh_models.training.progress import Progress
 from reviewmesh_worker.bundled import BUNDLED_MODEL
-from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
+from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.engines.interface import SentimentOutput
@@ -58,9 +58,9 @@ class _StopsAfter(Progress):
 
 def _trainer(progress: Progress) -> Trainer:
     torch.manual_seed(5)
-    encoder = TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()))
+    encoder = TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()), MINILM)
     return Trainer(
-        ReviewNetwork(LABELS),
+        ReviewNetwork(LABELS, MINILM),
         [review_example(row, encoder, LABELS) for row in rows_of(SENTIMENT, 40, 1)],
         [tag_example(row, encoder, LABELS) for row in rows_of(NER, 40, 2)],
         EncoderConfig.model_validate(SETTINGS),
@@ -93,12 +93,12 @@ def test_the_command_makes_a_package_that_serves(tmp_path: Path) -> None:
     assert package.id == "small-encoder@3"
     assert package.manifest.base is not None
     assert (tmp_path / "package" / "loss.png").read_bytes().startswith(b"\x89PNG")
-    outcome = asyncio.run(_ask(tmp_path / "package", "Delivery was great."))
+    outcome = asyncio.run(ask(tmp_path / "package", "Delivery was great."))
     assert isinstance(outcome, SentimentOutput)
     assert set(outcome.scores) == set(LABELS.sentiments)
 
 
-async def _ask(folder: Path, text: str) -> object:
+async def ask(folder: Path, text: str) -> object:
     engine = OnnxEngine(Package.open(folder), load_tasks())
     await engine.start()
     try:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reviewmesh_models.training.encoder.loop import partial_label_loss, rate_at
+from reviewmesh_worker.engines.encoder.config import MINILM
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
@@ -21,7 +22,7 @@ def test_the_loss_is_of_all_allowed_tags_together() -> None:
 
 def test_padding_changes_nothing_that_the_network_says() -> None:
     torch.manual_seed(1)
-    network = ReviewNetwork(head_labels(load_tasks())).eval()
+    network = ReviewNetwork(head_labels(load_tasks()), MINILM).eval()
     ids = torch.randint(1000, 2000, (1, 7))
     wide = torch.cat((ids, torch.zeros(1, 5, dtype=torch.long)), 1)
     with torch.no_grad():

@@ -11,7 +11,6 @@ import torch
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import WEIGHTS_FILE, read_config
-from reviewmesh_worker.engines.encoder.encoding import CLS_ID, SEP_ID
 from reviewmesh_worker.engines.encoder.windows import cut, gather, judge
 from reviewmesh_worker.engines.interface import ItemFailure
 from reviewmesh_worker.engines.onnx.reader import OnnxReader
@@ -27,6 +26,7 @@ BUNDLED = Package.open(BUNDLED_MODEL)
 
 def test_every_head_says_what_the_network_says_in_plain_torch(encoder_worker: VllmWorker) -> None:
     config = read_config(BUNDLED_MODEL)
+    form = config.form
     network = network_of(BUNDLED_MODEL / WEIGHTS_FILE, config)
     reader = OnnxReader(BUNDLED_MODEL, threads=1)
     answers = {task: encoder_worker.ask(task, REVIEWS) for task in TASKS}
@@ -36,7 +36,7 @@ def test_every_head_says_what_the_network_says_in_plain_torch(encoder_worker: Vl
         said = []
         for window in windows:
             here = slice(window.begin, window.end)
-            ids = torch.tensor([[CLS_ID, *encoded.ids[here].tolist(), SEP_ID]])
+            ids = torch.tensor([[form.start, *encoded.ids[here].tolist(), form.end]])
             shapes = torch.tensor([[0, *encoded.shapes[here].tolist(), 0]])
             with torch.no_grad():
                 outputs = network(ids, shapes, torch.ones_like(ids))

@@ -1,6 +1,6 @@
 """`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages.
 
-Needs the extras `worker` and `cli`; `label` needs `labelling` as well, `train` needs `training`.
+Needs the extras `worker` and `cli`; `train` needs `training` as well.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,10 @@ Row = Mapping[str, Any]
 
 REVIEWS_FILE: Final = "reviews_dev.jsonl"
 ENTITIES_FILE: Final = "ner_dev.jsonl"
+TRANSLATED_FILE: Final = "reviews_multilingual_dev.jsonl.gz"
+"""Rows with the same `row` are translations of one sentence."""
+LANGUAGES_FILE: Final = "ner_multilingual_dev.jsonl.gz"
+"""Entities, each row with its `language`."""
 
 
 class RowsError(ValueError):
@@ -31,11 +36,26 @@ class DevRows:
     entities: Sequence[Row]
     digests: Mapping[str, str]
     """SHA-256 of each file that was read, by its name."""
+    translated: Sequence[Row] = ()
+    entities_by_language: Sequence[Row] = ()
+
+    def count(self, file: str) -> int:
+        """Rows of a file that was read."""
+        return len(
+            {
+                REVIEWS_FILE: self.reviews,
+                ENTITIES_FILE: self.entities,
+                TRANSLATED_FILE: self.translated,
+                LANGUAGES_FILE: self.entities_by_language,
+            }[file]
+        )
 
 
 def read_rows(file: Path) -> list[Row]:
     if not file.is_file():
         raise FileNotFoundError(f"expected labelled rows in {file}, found no such file")
+    if file.suffix == ".gz":
+        return parse_rows(gzip.decompress(file.read_bytes()).decode("utf-8"))
     return parse_rows(file.read_text(encoding="utf-8"))
 
 
@@ -47,6 +67,7 @@ def parse_rows(lines: str) -> list[Row]:
 def read_dev_rows(data: Path, tasks: Mapping[str, Task]) -> DevRows:
     """The dev rows of a folder that the tasks are scored on.
 
+    Those in other languages need not be there.
     Raises FileNotFoundError and RowsError.
     """
     files = [
@@ -54,11 +75,18 @@ def read_dev_rows(data: Path, tasks: Mapping[str, Task]) -> DevRows:
         for name, scored in ((REVIEWS_FILE, {SENTIMENT, TOPIC}), (ENTITIES_FILE, {NER}))
         if scored & tasks.keys()
     ]
+    files += [
+        name
+        for name, scored in ((TRANSLATED_FILE, {SENTIMENT, TOPIC}), (LANGUAGES_FILE, {NER}))
+        if scored & tasks.keys() and (data / name).is_file()
+    ]
     rows = {name: _read_checked(data / name, tasks) for name in files}
     return DevRows(
         reviews=rows.get(REVIEWS_FILE, []),
         entities=rows.get(ENTITIES_FILE, []),
         digests={name: _digest(data / name) for name in files},
+        translated=rows.get(TRANSLATED_FILE, []),
+        entities_by_language=rows.get(LANGUAGES_FILE, []),
     )
 
 
@@ -75,7 +103,7 @@ def _digest(file: Path) -> str:
 def _read_checked(file: Path, tasks: Mapping[str, Task]) -> list[Row]:
     try:
         rows = read_rows(file)
-    except ValueError as error:
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
         raise RowsError(f"{file}: expected JSON lines, {error}") from error
     if not rows:
         raise RowsError(f"{file}: expected labelled rows, found none")
@@ -88,14 +116,21 @@ def _read_checked(file: Path, tasks: Mapping[str, Task]) -> list[Row]:
 
 def _problem_of(row: Row, name: str, tasks: Mapping[str, Task]) -> str:
     needed = {"text"}
-    if name == ENTITIES_FILE:
+    if name in (ENTITIES_FILE, LANGUAGES_FILE):
         needed |= {"entities", "labels_annotated", "source"}
+        needed |= {"language"} if name == LANGUAGES_FILE else set()
+    elif name == TRANSLATED_FILE:
+        needed |= {"row", "language", "sentiment"}
     else:
         needed |= {"sentiment"} if SENTIMENT in tasks else set()
         needed |= {"topics"} if TOPIC in tasks else set()
     if missing := sorted(needed - row.keys()):
         return f"expected the fields {', '.join(sorted(needed))}, found no {', '.join(missing)}"
-    if "sentiment" in needed and row["sentiment"] not in tasks[SENTIMENT].label_ids:
+    if (
+        "sentiment" in needed
+        and SENTIMENT in tasks
+        and row["sentiment"] not in tasks[SENTIMENT].label_ids
+    ):
         return _unknown("sentiment", row["sentiment"], tasks[SENTIMENT])
     for topic in row["topics"] if "topics" in needed else ():
         if topic["topic"] not in tasks[TOPIC].label_ids:

@@ -14,6 +14,11 @@ import numpy as np
 from reviewmesh_models.evaluation.attack import FLIPPED_TASKS, attack, families_of, flips_of
 from reviewmesh_models.evaluation.bootstrap import difference_of, percentile_of, score_of
 from reviewmesh_models.evaluation.golden import golden_texts, judge_golden
+from reviewmesh_models.evaluation.languages import (
+    entity_measures,
+    of_all_languages,
+    translated_measures,
+)
 from reviewmesh_models.evaluation.measures import (
     Outcomes,
     baselines_of,
@@ -43,11 +48,11 @@ from reviewmesh_models.evaluation.report import (
     Speed,
     TaskMade,
 )
-from reviewmesh_models.evaluation.rows import ENTITIES_FILE, DevRows, Row, language_rows
+from reviewmesh_models.evaluation.rows import DevRows, Row, language_rows
 from reviewmesh_models.evaluation.scores import Measure, counts_of, hits, micro_f1, share
 from reviewmesh_models.evaluation.slices import slices_of
 from reviewmesh_worker.engines.interface import Engine
-from reviewmesh_worker.tasks import NER, SENTIMENT
+from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import Task
 
 _LATENCY_TEXTS: Final = 100
@@ -123,10 +128,13 @@ async def _evaluate(
         attacked = await attack(predictor, on_rows.texts, on_rows.predictions.outcomes, all_tasks)
         golden = {name: await _judge_golden(predictor, task) for name, task in tasks.items()}
         languages = await _score_languages(predictor) if SENTIMENT in tasks else {}
+        in_languages = await _predict_languages(predictor, rows, tasks)
         speed = await _time(predictor, on_rows, list(tasks))
     finally:
         await engine.close()
     measures = measures_of(rows, on_rows.outcomes, tasks)
+    for own, more in in_languages.values():
+        measures |= of_all_languages(more, own)
     for task in FLIPPED_TASKS:
         if task in tasks:
             measures[f"{task}.flip_rate"] = flips_of(attacked, task)
@@ -139,9 +147,7 @@ async def _evaluate(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         data={
-            file: DataFile(
-                digest=digest, rows=len(rows.entities if file == ENTITIES_FILE else rows.reviews)
-            )
+            file: DataFile(digest=digest, rows=rows.count(file))
             for file, digest in rows.digests.items()
         },
         scores={name: score_of(measure) for name, measure in measures.items()},
@@ -157,7 +163,7 @@ async def _evaluate(
             name: bins_of(stated_of(name, rows_of(name, rows), on_rows.outcomes[name]))
             for name in tasks
         },
-        slices=_slices(rows, on_rows.outcomes, tasks) | languages,
+        slices=_slices(rows, on_rows.outcomes, tasks) | languages | _by_language(in_languages),
         hostile=families_of(attacked),
         golden=golden,
         speed=speed,
@@ -200,6 +206,37 @@ async def _score_languages(predictor: Predictor) -> dict[str, dict[str, dict[str
             name: {"sentiment.accuracy": score_of(right.of_rows(chosen))}
             for name, chosen in languages.items()
         }
+    }
+
+
+async def _predict_languages(
+    predictor: Predictor, rows: DevRows, tasks: Mapping[str, Task]
+) -> dict[str, tuple[Sequence[Row], dict[str, Measure]]]:
+    """By what the rows are, the rows and their measures; without rows, nothing."""
+    found: dict[str, tuple[Sequence[Row], dict[str, Measure]]] = {}
+    reviewed = [name for name in (SENTIMENT, TOPIC) if name in tasks]
+    if rows.translated and reviewed:
+        texts = [row["text"] for row in rows.translated]
+        predictions = await predictor.predict("translated reviews", reviewed, texts)
+        measures = translated_measures(rows.translated, predictions.outcomes, tasks)
+        found["translated reviews"] = rows.translated, measures
+    if rows.entities_by_language:
+        texts = [row["text"] for row in rows.entities_by_language]
+        predictions = await predictor.predict("entities by language", [NER], texts)
+        measures = entity_measures(rows.entities_by_language, predictions.outcomes, tasks)
+        found["entity rows"] = rows.entities_by_language, measures
+    return found
+
+
+def _by_language(
+    found: Mapping[str, tuple[Sequence[Row], Mapping[str, Measure]]],
+) -> dict[str, dict[str, dict[str, Score]]]:
+    return {
+        f"language, {kind}": {
+            language: {name: score_of(measure.of_rows(chosen)) for name, measure in own.items()}
+            for language, chosen in slices_of(rows)["language"].items()
+        }
+        for kind, (rows, own) in found.items()
     }
 
 

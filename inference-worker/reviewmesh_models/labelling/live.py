@@ -35,6 +35,7 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
 """Whatever a provider asks for: the same command goes on another time."""
 _MAY_PASS: Final = frozenset({408, 409, 425, 429})
+_REFUSED_KEY: Final = frozenset({401, 403})
 _SPENT: Final = "insufficient_quota"
 
 Answered = Callable[[int], None]
@@ -190,8 +191,10 @@ class LiveTeacher:
         return None
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
-        # The words of an error, not its body, which may hold the text that was sent.
         said = f"HTTP {error.status_code}: {_short(error)}"
+        if error.status_code in _REFUSED_KEY:
+            # The provider's words may hold a part of the key.
+            said = f"HTTP {error.status_code}: the key is refused"
         may_pass = error.status_code in _MAY_PASS or error.status_code >= 500
         if may_pass and error.code != _SPENT:
             return _MayPass(said, _seconds(error.response.headers.get("retry-after")))

@@ -242,19 +242,13 @@ class Store:
         ).fetchone()
         return int(found)
 
-    def totals(self, state: str | None = None) -> Totals:
+    def totals(self) -> Totals:
         """What was spent or is reserved, of all teachers."""
         (requests, tokens, money) = self._db.execute(
             "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0), "
-            "coalesce(sum(money), 0.0) FROM calls WHERE ?1 IS NULL OR state=?1",
-            (state,),
+            "coalesce(sum(money), 0.0) FROM calls"
         ).fetchone()
         return Totals(requests, tokens, money)
-
-    def money_of_reviews(self) -> dict[str, float]:
-        """What was paid for each review, by its key, of all teachers and attempts."""
-        rows = self._db.execute("SELECT key, sum(money) FROM calls GROUP BY key")
-        return dict(rows.fetchall())
 
     # -- batches --------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,79}$")
 _Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
 _Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Rate = Annotated[float, Field(gt=0, lt=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
 
 
@@ -39,6 +40,8 @@ class DataLicenses(_Part):
 
     reviews: str | None = None
     entities: str | None = None
+    translated_reviews: str | None = None
+    translated_entities: str | None = None
 
 
 class _Training(_Part):
@@ -54,6 +57,45 @@ class _Training(_Part):
     """Optimizer steps between two checkpoints, which an interruption may lose."""
 
 
+class PackedFile(_Part):
+    """A file inside of a package from a registry, which is a zip archive."""
+
+    file: Path
+    """The package; relative to where one works."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """Of the package."""
+    member: _Words
+
+
+class E5Base(_Part):
+    """multilingual-e5-small, whose weights and tokenizer are in packages."""
+
+    weights: PackedFile
+    tokenizer: PackedFile
+    layers: list[Annotated[int, Field(ge=0, le=11)]] = Field(min_length=1)
+    """Of the twelve, those that are kept."""
+    first_pieces: Annotated[int, Field(ge=4)]
+    """So many are kept of the most frequent pieces, besides those that the rows use."""
+    name: _Words
+    source: _Words
+    license: _Words
+
+
+class Languages(_Part):
+    """Rows in other languages; see `training.languages`."""
+
+    teacher: Path
+    """The package whose answer to an English sentence teaches the topics of its translations."""
+    reviews_share: _Share
+    """Of the translated reviews, how many an epoch sees."""
+    entities_share: _Share
+    """Of the entity rows in other languages, how many an epoch sees."""
+    neutral_share: _Share
+    """Of the translated reviews without an opinion, how many are learned from."""
+    lowered_share: _Share
+    """Of all entity rows, how many are learned from in lower case as well."""
+
+
 class EncoderConfig(_Training):
     """The encoder with a head per task, which serves all tasks in one pass."""
 
@@ -64,6 +106,9 @@ class EncoderConfig(_Training):
     """Peak, of the pretrained encoder."""
     head_learning_rate: _Rate
     """Peak, of what is new."""
+    base: E5Base | None = None
+    """None for MiniLM-L6, from the package that is installed with the training."""
+    languages: Languages | None = None
 
 
 class BaseWeights(_Part):

@@ -49,12 +49,25 @@ class LabelledFile:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageData:
+    """Rows in other languages; see `training.languages`."""
+
+    reviews: Rows
+    originals: Mapping[str, str]
+    """By `row`, the sentence that its translations were made of."""
+    entities: Rows
+    reviews_file: LabelledFile
+    entities_file: LabelledFile
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledData:
     reviews: Rows
     entities: Rows
     reviews_file: LabelledFile | None
     """None where no task learns from reviews."""
     entities_file: LabelledFile | None
+    languages: LanguageData | None = None
 
     def of(self, task: str) -> Rows:
         return self.entities if _KIND_OF[task] == _ENTITIES else self.reviews
@@ -72,9 +85,13 @@ def split_held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     learn: list[Row] = []
     held: list[Row] = []
     for row in rows:
-        digest = hashlib.sha256(row["text"].encode("utf-8", "surrogatepass")).digest()
-        (held if digest[0] * 100 < HELD_OUT_PERCENT * 256 else learn).append(row)
+        (held if is_held_out(row["text"]) else learn).append(row)
     return learn, held
+
+
+def is_held_out(key: str) -> bool:
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return digest[0] * 100 < HELD_OUT_PERCENT * 256
 
 
 def normalised(text: str) -> str:
@@ -144,6 +161,11 @@ def _wrong_in(task: Task, row: Row) -> Any:
             (pair for pair in pairs if pair[0] not in task.label_ids or pair[1] not in POLARITIES),
             None,
         )
+    return misplaced_entity(task, row)
+
+
+def misplaced_entity(task: Task, row: Row) -> Mapping[str, Any] | None:
+    """An entity of another task, or that does not stand where it is said to."""
     return next((e for e in row["entities"] if _misplaced(task, row, e)), None)
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
-from reviewmesh_models.training.config import CausalConfig, TrainingConfig, as_plain
+from reviewmesh_models.training.config import (
+    CausalConfig,
+    EncoderConfig,
+    TrainingConfig,
+    as_plain,
+)
 from reviewmesh_models.training.curves import LOSS_FILE, Curves, plot_curves
+from reviewmesh_models.training.languages import read_languages
 from reviewmesh_models.training.progress import Progress
-from reviewmesh_models.training.rows import LabelledData, read_data
+from reviewmesh_models.training.rows import LabelledData, LabelledFile, read_data
 from reviewmesh_models.training.workplace import Workplace
 from reviewmesh_worker.packages.manifest import Base, DataSource, write_manifest
 from reviewmesh_worker.tasks.definition import Task
@@ -32,7 +39,7 @@ def train_package(
     run = _run_of(config)
     wanted = config.tasks if isinstance(config, CausalConfig) else tasks
     learned = {name: tasks[name] for name in wanted}
-    labelled = read_data(data, learned)
+    labelled = _labelled(config, data, learned)
     workplace = Workplace(output, _decisive(config, learned, labelled))
     with Progress(console) as progress:
         _tell_rows(labelled, progress)
@@ -49,8 +56,17 @@ def train_package(
         license=config.license,
         data=_data(config, labelled),
         training={"config": as_plain(config), "rows": _counts(labelled)},
+        languages=_languages(labelled),
     )
     workplace.finish()
+
+
+def _labelled(config: TrainingConfig, folder: Path, tasks: Mapping[str, Task]) -> LabelledData:
+    data = read_data(folder, tasks)
+    if not isinstance(config, EncoderConfig) or config.languages is None:
+        return data
+    languages = read_languages(folder, tasks, config.languages.neutral_share)
+    return replace(data, languages=languages)
 
 
 def _prepare_libraries() -> None:
@@ -75,7 +91,7 @@ def _run_of(config: TrainingConfig) -> Callable[..., Curves]:
 def _decisive(
     config: TrainingConfig, tasks: Mapping[str, Task], data: LabelledData
 ) -> dict[str, Any]:
-    files = [file for file in (data.reviews_file, data.entities_file) if file is not None]
+    files = [file for file, _ in _files(config, data)]
     return {
         "config": as_plain(config),
         "tasks": {name: task.digest for name, task in tasks.items()},
@@ -85,13 +101,22 @@ def _decisive(
 
 
 def _counts(data: LabelledData) -> dict[str, dict[str, int]]:
-    return {
-        name: {"learned": len(rows.learn), "held_out": len(rows.held_out), "in_dev": rows.in_dev}
+    kinds = [
+        (name, rows)
         for name, rows, file in (
             ("reviews", data.reviews, data.reviews_file),
             ("entities", data.entities, data.entities_file),
         )
         if file is not None
+    ]
+    if data.languages is not None:
+        kinds += [
+            ("translated reviews", data.languages.reviews),
+            ("translated entities", data.languages.entities),
+        ]
+    return {
+        name: {"learned": len(rows.learn), "held_out": len(rows.held_out), "in_dev": rows.in_dev}
+        for name, rows in kinds
     }
 
 
@@ -106,23 +131,41 @@ def _tell_rows(data: LabelledData, progress: Progress) -> None:
             )
 
 
+def _languages(data: LabelledData) -> list[str] | None:
+    """Those of the translated reviews; None where rows do not say their language."""
+    if data.languages is None:
+        return None
+    return sorted({row["language"] for row in data.languages.reviews.learn})
+
+
 def _base(config: TrainingConfig) -> Base | None:
     if not isinstance(config, CausalConfig):
         from reviewmesh_models.training.encoder.run import BASE
 
-        return BASE
+        if config.base is None:
+            return BASE
     if config.base is None:
         return None
     return Base(name=config.base.name, source=config.base.source, licence=config.base.license)
 
 
 def _data(config: TrainingConfig, data: LabelledData) -> list[DataSource]:
-    licences = config.data_licenses
     return [
         DataSource(name=file.name, sha256=file.sha256, rows=file.rows, licence=licence or _UNSTATED)
-        for file, licence in (
-            (data.reviews_file, licences.reviews),
-            (data.entities_file, licences.entities),
-        )
-        if file is not None
+        for file, licence in _files(config, data)
     ]
+
+
+def _files(config: TrainingConfig, data: LabelledData) -> list[tuple[LabelledFile, str | None]]:
+    """What was learned from, and its licence."""
+    licences = config.data_licenses
+    pairs = [
+        (data.reviews_file, licences.reviews),
+        (data.entities_file, licences.entities),
+    ]
+    if data.languages is not None:
+        pairs += [
+            (data.languages.reviews_file, licences.translated_reviews),
+            (data.languages.entities_file, licences.translated_entities),
+        ]
+    return [(file, licence) for file, licence in pairs if file is not None]

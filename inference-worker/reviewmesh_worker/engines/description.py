@@ -32,6 +32,7 @@ def describe(
             model_version=package.manifest.version,
             model_digest=package.digest,
             prompt_version=task.version,
+            languages=tuple(package.manifest.languages or ()),
         )
         for task in tasks.values()
     }

@@ -119,6 +119,8 @@ class TaskDescription:
     """Version of the task that the model was trained for; empty without a prompt."""
     provider: str = ""
     """Who runs the model; empty where the engine does so itself."""
+    languages: tuple[str, ...] = ()
+    """Those that the model was made for; empty where its package names none."""
 
 
 @dataclass(frozen=True, slots=True)

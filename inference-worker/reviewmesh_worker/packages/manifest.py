@@ -63,6 +63,7 @@ def _inside(path: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,79}$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -109,6 +110,8 @@ class Manifest(_Part):
     """None where a model was trained from nothing."""
     license: str
     data: list[DataSource]
+    languages: list[Language] | None = None
+    """Those that the model was made for, BCP 47 primary subtags; None where that is not known."""
     training: dict[str, Any]
     """The settings as trained."""
     scores: dict[str, Any] | None = None
@@ -139,7 +142,11 @@ class Package:
     @cached_property
     def digest(self) -> str:
         """Over all that decides an answer: the manifest without its scores and its date."""
-        decisive = self.manifest.model_dump(mode="json", exclude={"scores", "created_at"})
+        left_out = {"scores", "created_at"}
+        if self.manifest.languages is None:
+            # Packages made before manifests had them keep their digests.
+            left_out.add("languages")
+        decisive = self.manifest.model_dump(mode="json", exclude=left_out)
         canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, allow_nan=False)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
@@ -204,6 +211,7 @@ def write_manifest(
     license: str,
     data: Iterable[DataSource],
     training: Mapping[str, Any],
+    languages: Iterable[str] | None = None,
     scores: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Make a package of the files in the folder. Raises PackageError."""
@@ -219,6 +227,7 @@ def write_manifest(
             base=base,
             license=license,
             data=list(data),
+            languages=None if languages is None else list(languages),
             training=dict(training),
             scores=None if scores is None else dict(scores),
             files={path: _sha256(folder / path) for path in sorted(_files_in(folder))},

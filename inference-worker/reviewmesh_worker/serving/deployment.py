@@ -32,6 +32,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.packages.manifest import Package, PackageError
 from reviewmesh_worker.packages.registry import RegistryError
 from reviewmesh_worker.serving import metrics
+from reviewmesh_worker.serving.languages import language_of
 from reviewmesh_worker.serving.package_selection import PackageSelection
 from reviewmesh_worker.tasks.definition import Task
 
@@ -335,6 +336,9 @@ class Deployment:
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 await engine.start()
+                if package.manifest.languages:
+                    # The first detection loads its model, which takes a second or more.
+                    await asyncio.to_thread(language_of, "Warm words in a language")
         except EngineLoadError:
             raise
         except TimeoutError as error:

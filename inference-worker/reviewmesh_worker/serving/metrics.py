@@ -9,6 +9,11 @@ ITEMS = Counter(
     "Items that got an outcome, by outcome.",
     ["task", "model_version", "outcome"],
 )
+UNMEASURED_LANGUAGE = Counter(
+    "reviewmesh_worker_unmeasured_language_items_total",
+    "Items in a language that the model's package does not name.",
+    ["task", "model_version"],
+)
 CALL_ITEMS = Histogram(
     "reviewmesh_worker_call_items",
     "Items per call.",

@@ -25,7 +25,9 @@ def lineage_of(task: TaskDescription) -> inference_pb2.Lineage:
     )
 
 
-def to_usage(usage: Usage, so_far_ms: int) -> inference_pb2.Usage:
+def to_usage(
+    usage: Usage, so_far_ms: int, language: str = "", measured: bool | None = None
+) -> inference_pb2.Usage:
     """`so_far_ms`, the time of the call, is used where the engine measures none."""
     return inference_pb2.Usage(
         queue_ms=usage.queue_ms,
@@ -35,12 +37,22 @@ def to_usage(usage: Usage, so_far_ms: int) -> inference_pb2.Usage:
         completion_tokens=usage.completion_tokens,
         cost_micros=usage.cost_micros,
         provider_requests=usage.provider_requests,
+        language=language,
+        language_measured=measured,
     )
 
 
-def to_result(item_id: str, answer: Answer, so_far_ms: int) -> inference_pb2.Result:
+def to_result(
+    item_id: str,
+    answer: Answer,
+    so_far_ms: int,
+    language: str = "",
+    measured: bool | None = None,
+) -> inference_pb2.Result:
+    """`measured` is None where the model's package names no languages."""
     outcome = answer.outcome
-    result = inference_pb2.Result(id=item_id, usage=to_usage(answer.usage, so_far_ms))
+    usage = to_usage(answer.usage, so_far_ms, language=language, measured=measured)
+    result = inference_pb2.Result(id=item_id, usage=usage)
     if isinstance(outcome, ItemFailure):
         result.error.code = outcome.code
         result.error.message = outcome.message

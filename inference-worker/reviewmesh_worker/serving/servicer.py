@@ -24,6 +24,7 @@ from reviewmesh_worker.serving import metrics
 from reviewmesh_worker.serving.admission import Admission, Full
 from reviewmesh_worker.serving.as_completed import groups_as_completed
 from reviewmesh_worker.serving.deployment import Deployment, LoadedEngine, NotServing
+from reviewmesh_worker.serving.languages import language_of, measured_in
 from reviewmesh_worker.serving.results import lineage_of, to_result
 
 Request = inference_pb2.InferRequest | inference_pb2.InferStreamRequest
@@ -165,10 +166,27 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         metrics.ITEMS.labels(task, version, "failed").inc(failed)
         metrics.ITEMS.labels(task, version, "ok").inc(len(answered) - failed)
         return {
-            "results": [to_result(item.id, answer, so_far_ms) for item, answer in answered],
+            "results": [
+                self._result(item, answer, description, so_far_ms) for item, answer in answered
+            ],
             "lineage": lineage_of(description),
             "load": self._load(loaded),
         }
+
+    def _result(
+        self,
+        item: inference_pb2.Item,
+        answer: Answer,
+        description: TaskDescription,
+        so_far_ms: int,
+    ) -> inference_pb2.Result:
+        if not description.languages:
+            return to_result(item.id, answer, so_far_ms)
+        language = language_of(item.text, item.language)
+        measured = measured_in(language, description.languages)
+        if measured is False:
+            metrics.UNMEASURED_LANGUAGE.labels(description.task, description.model_version).inc()
+        return to_result(item.id, answer, so_far_ms, language=language, measured=measured)
 
     def _load(self, loaded: LoadedEngine) -> inference_pb2.Load:
         load = loaded.engine.load()

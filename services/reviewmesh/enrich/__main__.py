@@ -14,7 +14,7 @@ from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.routes import FALLBACK, Limits
-from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.leaving.policy import Policy, PolicyProblem, read_policy
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
@@ -85,15 +85,13 @@ def _check_names(settings: Settings, policy: Policy, task: str) -> None:
 def build(task: str, settings: Settings, contracts: Contracts) -> EnrichStage:
     client = InferenceClient(task, workers_of(settings, task), fallback=plan_of(settings, task))
     client.start()
-    return EnrichStage(
-        task=task,
-        accepted_codec=contracts.codec(ACCEPTED),
-        result_codec=contracts.codec(RESULT_OF[task]),
-        dead_letters=DeadLetters(contracts.codec(DEAD_LETTER), wall_clock),
-        client=client,
-        clock=wall_clock,
+    contract = EnrichContract(
+        accepted=contracts.codec(ACCEPTED),
+        result=contracts.codec(RESULT_OF[task]),
         max_result_bytes=contracts.max_bytes(RESULT_OF[task]),
     )
+    dead_letters = DeadLetters(contracts.codec(DEAD_LETTER), wall_clock)
+    return EnrichStage(task, contract, dead_letters, client=client, clock=wall_clock)
 
 
 def main() -> int:

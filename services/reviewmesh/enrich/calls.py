@@ -232,9 +232,9 @@ class Calls:
 def _nothing_but_failures(response: Response) -> str:
     """The last reason where a worker answers every item with an error that may pass: it is there,
     and what it works with is not."""
-    reasons = [
-        result.error.message
-        for result in response.results
-        if result.WhichOneof("outcome") == "error" and result.error.retryable
-    ]
-    return reasons[-1] if reasons and len(reasons) == len(response.results) else ""
+    reason = ""
+    for result in response.results:
+        if result.WhichOneof("outcome") != "error" or not result.error.retryable:
+            return ""
+        reason = result.error.message
+    return reason

@@ -66,6 +66,9 @@ class Region:
     calls: Calls
     jobs: Jobs
     answered_at: float = float("-inf")
+    """When it last answered a review, by the event loop's clock."""
+    told_at: float = float("-inf")
+    """When it was last logged that it fails."""
 
 
 class Fallback:
@@ -266,18 +269,20 @@ class Fallback:
 
     def _answered(self, item: WorkItem, answer: Answer) -> None:
         away = _away(item)
-        region = self._regions[away.region]
+        region, now = self._regions[away.region], self._loop.time()
         if away.withdrawn:
             return
         if answer.output is not None:
-            region.answered_at = self._loop.time()
+            region.answered_at = now
         # Where nobody is answered, it is not this item that is at fault: it waits as it would
         # without a fallback.
         elif answer.may_pass and region.answered_at < away.since:
-            self._log.warning(
-                "the fallback fails", region=away.region, reason=answer.error, again_in_s=REST_S
-            )
-            away.job.rests_until = self._loop.time() + REST_S
+            if now - region.told_at >= REST_S:
+                region.told_at = now
+                self._log.warning(
+                    "the fallback fails", region=away.region, reason=answer.error, again_in_s=REST_S
+                )
+            away.job.rests_until = now + REST_S
             self._back(away)
             return
         assert away.masked is not None

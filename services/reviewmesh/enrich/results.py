@@ -47,6 +47,12 @@ def lineage_of(
         "cost_micros": _number(usage, "cost_micros"),
         "provider": lineage.provider or None,
         "provider_requests": _number(usage, "provider_requests"),
+        "language": (usage.language or None) if usage is not None else None,
+        "language_measured": (
+            usage.language_measured
+            if usage is not None and usage.HasField("language_measured")
+            else None
+        ),
     }
 
 

@@ -50,6 +50,15 @@ class Work:
     started: float
 
 
+@dataclass(frozen=True, slots=True)
+class EnrichContract:
+    """The codecs of the topics that the enricher reads and writes, and its largest result."""
+
+    accepted: Codec
+    result: Codec
+    max_result_bytes: int
+
+
 class EnrichStage:
     """One task's enricher."""
 
@@ -63,22 +72,18 @@ class EnrichStage:
     def __init__(
         self,
         task: str,
-        accepted_codec: Codec,
-        result_codec: Codec,
+        contract: EnrichContract,
         dead_letters: DeadLetters,
         client: InferenceClient,
         clock: Clock,
-        max_result_bytes: int,
     ) -> None:
         self.service = f"enricher-{task}"
         self._task = task
         self._result_topic = RESULT_OF[task]
-        self._accepted_codec = accepted_codec
-        self._result_codec = result_codec
+        self._contract = contract
         self._dead_letters = dead_letters
         self._client = client
         self._clock = clock
-        self._max_result_bytes = max_result_bytes
         metrics.start_at_zero(self.service, f"enrich.{task}")
         self._lives: dict[int, int] = {}
         self._life = 0
@@ -94,7 +99,7 @@ class EnrichStage:
     def load(self, partition: int, starts: dict[str, Start]) -> None:
         """Registers the schemas now: a finished answer cannot wait for the registry."""
         try:
-            self._result_codec.prepare()
+            self._contract.result.prepare()
             self._dead_letters.prepare()
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
@@ -118,7 +123,7 @@ class EnrichStage:
 
     def receive(self, record: Record) -> None:
         try:
-            review = self._accepted_codec.decode_ours(record.value or b"")
+            review = self._contract.accepted.decode_ours(record.value or b"")
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
@@ -255,10 +260,9 @@ class EnrichStage:
             review["content_hash"],
             {"status": STATUS_OF[answer.route], "error": None, "lineage": lineage, **fields},
         )
-        if (size := _size(result)) > self._max_result_bytes:
-            raise Unusable(
-                f"expected a result of at most {self._max_result_bytes:,} bytes, got {size:,}"
-            )
+        size, at_most = _size(result), self._contract.max_result_bytes
+        if size > at_most:
+            raise Unusable(f"expected a result of at most {at_most:,} bytes, got {size:,}")
         return result
 
     def _failed(self, work: Work, answer: Answer, message: str) -> tuple[Output, ...]:
@@ -303,12 +307,12 @@ class EnrichStage:
             content_hash,
             {"status": "FAILED", "error": error, "lineage": lineage},
         )
-        return (result,) if _size(result) <= self._max_result_bytes else ()
+        return (result,) if _size(result) <= self._contract.max_result_bytes else ()
 
     def _result(
         self, record: Record, review_id: str, content_hash: str, fields: dict[str, Any]
     ) -> Output:
-        value = self._result_codec.encode(
+        value = self._contract.result.encode(
             {
                 "review_id": review_id,
                 "content_hash": content_hash,

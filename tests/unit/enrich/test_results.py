@@ -116,3 +116,14 @@ def test_a_score_that_is_no_number_makes_no_result(task: str, score: float) -> N
     }
     with pytest.raises(Unusable, match="expected the worker to give finite scores, got"):
         payload(task, outputs[task], TEXT)
+
+
+def test_a_language_that_the_model_was_not_made_for_is_said_in_the_lineage() -> None:
+    lineage = inference_pb2.Lineage(task="ner", engine="onnx", model="m")
+    outside = inference_pb2.Usage(language="eu", language_measured=False)
+    fields = lineage_of(lineage, outside, 1)
+    assert fields is not None
+    assert (fields["language"], fields["language_measured"]) == ("eu", False)
+    unknown = lineage_of(lineage, inference_pb2.Usage(), 1)
+    assert unknown is not None
+    assert (unknown["language"], unknown["language_measured"]) == (None, None)

@@ -9,7 +9,7 @@ import pytest
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.stage import EnrichStage
+from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.record import Unavailable
 from reviewmesh.loop.deadletter import DeadLetters
 
@@ -38,12 +38,14 @@ def test_a_partition_is_not_opened_before_results_can_be_encoded(client: Inferen
     registry = SchemaRegistry("http://127.0.0.1:1")
     stage = EnrichStage(
         "ner",
-        Codec(registry, "reviews.accepted-value", "accepted_review"),
-        Codec(registry, "reviews.ner-value", "ner_result"),
+        EnrichContract(
+            Codec(registry, "reviews.accepted-value", "accepted_review"),
+            Codec(registry, "reviews.ner-value", "ner_result"),
+            max_result_bytes=1_000,
+        ),
         DeadLetters(Codec(registry, "reviews.dead-letter-value", "dead_letter"), lambda: 0.0),
         client,
         lambda: 0.0,
-        1_000,
     )
     with pytest.raises(
         Unavailable, match=r"schema registry at http://127\.0\.0\.1:1 does not answer"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
+import structlog
+from confluent_kafka import Message, TopicPartition
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -13,8 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from reviewmesh.join.enriched import ACCEPTED_FIELDS
 from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Questions, Windows
 from reviewmesh.join.published import Published
-from reviewmesh.loop.ledger import CompletionLedger, restore
-from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
+from reviewmesh.kafka.record import Output, Record, Unit
+from reviewmesh.kafka.transactions import Aborted, OutcomeUnknown, TransactionalProducer
+from reviewmesh.loop.feed import Feed
+from reviewmesh.loop.inputs import Input, Inputs
+from reviewmesh.loop.ledger import Commit, CompletionLedger, Notes, restore
+from reviewmesh.loop.outbox import Outbox
+from reviewmesh.loop.readiness import Readiness
+from reviewmesh.loop.stage import Ledgers, Start
+from reviewmesh.loop.suspicion import Suspicion
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, RESULT_OF, TASKS
 
 HOUR = 3600.0
 ROOM = 500
@@ -49,8 +59,73 @@ def result(review: dict[str, Any], offset: int, status: str = "OK") -> dict[str,
     }
 
 
+class JoinStage:
+    """What the loop's parts ask of a stage, over one PartitionJoin."""
+
+    service = "joiner"
+    topics: tuple[str, ...] = (ACCEPTED, *RESULT_OF.values())
+    state_topics: tuple[str, ...] = ()
+    max_in_flight = max_window = 24_000
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+
+    def receive(self, record: Record) -> None:
+        partition = self._partition
+        content = partition.topics[record.topic][record.offset]
+        if record.topic == ACCEPTED:
+            at = content["accepted_at"] / 1000
+            emissions = partition.join.accepted(
+                record.offset, content, (), False, at, partition.now
+            )
+        else:
+            task = record.topic.removeprefix("reviews.")
+            emissions = partition.join.result(task, record.offset, content, partition.now)
+        partition.uncommitted += emissions
+
+    def poll(self) -> list[Unit]:
+        emissions, self._partition.uncommitted = self._partition.uncommitted, []
+        return [self._unit(emission) for emission in emissions]
+
+    def _unit(self, emission: Emission) -> Unit:
+        """Its output names the emission: what is encoded is no matter here."""
+        emitted = self._partition.emitted
+        emitted.append(emission)
+        output = Output(ENRICHED, 0, emission.review_id.encode(), str(len(emitted) - 1).encode())
+        return Unit(0, emission.finished, (output,))
+
+    def blocks(self, topic: str, partition: int) -> bool:
+        return self._partition.join.blocks(topic, self._partition.room)
+
+    def load(self, partition: int, starts: dict[str, Start]) -> None: ...
+
+    def open(self, partition: int, ledgers: Ledgers, loaded: object) -> None: ...
+
+    def close(self, partition: int) -> None: ...
+
+    def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
+        raise AssertionError(f"the join raised over {record}: {message}")
+
+    def waiting_for(self) -> str:
+        return ""
+
+    def waits_for(self, partition: int) -> str:
+        return ""
+
+    def idle(self) -> bool:
+        return True
+
+    def stop(self) -> None: ...
+
+
+Outcome = Literal["committed", "aborted", "unknown, committed", "unknown, not committed"]
+
+
 class Partition:
-    """A join with its ledgers, as the loop runs it; `crash` forgets all that is not committed."""
+    """A join with the loop's feed, outbox and ledgers; `crash` forgets all that is not committed.
+
+    The log and the transactions are lists.
+    """
 
     def __init__(self, windows: Windows = WINDOWS) -> None:
         self.windows = windows
@@ -59,48 +134,65 @@ class Partition:
         self.out: list[dict[str, Any]] = []
         self.partials: dict[str, dict[str, Any]] = {}
         self.now = 0.0
+        # How many reviews and early results may wait.
+        self.room = 10**9
         # Offsets of reviews.enriched that hold no record: transaction markers, aborted records.
         self.gaps = 0
         self.published: Published | None = None
         # Accepted offsets that an enricher is done with and whose results are gone.
         self.lost: dict[str, set[int]] = {task: set() for task in TASKS}
+        # Everything that went to the outbox, by the number that its output carries.
+        self.emitted: list[Emission] = []
+        # How the next transaction ends.
+        self.outcome: Outcome = "committed"
         self.crash()
 
+    @property
+    def ledgers(self) -> dict[str, CompletionLedger]:
+        return {item.topic: item.ledger for item in self.inputs}
+
     def crash(self) -> None:
-        self.ledgers = {
-            topic: CompletionLedger(
-                commit.offset, restore(commit.offset, commit.metadata).finished, 24_000, 24_000
-            )
-            for topic, commit in self.commits.items()
-        }
+        """Reopened from what is committed, by the next process or after a producer was replaced."""
+        self.inputs = Inputs()
+        for topic, commit in self.commits.items():
+            finished = restore(commit.offset, commit.metadata).finished
+            ledger = CompletionLedger(commit.offset, finished, 24_000, 24_000)
+            # Nobody died of a record here: see the tests of Suspicion.
+            suspicion = Suspicion(Notes(), False, commit.offset)
+            self.inputs.add([Input(topic, 0, ledger, suspicion)])
+        stage, producer = JoinStage(self), cast(TransactionalProducer, self)
+        self.outbox = Outbox(stage.service, "", self.inputs, producer)
+        log = structlog.get_logger()
+        self.feed = Feed(stage, self.inputs, self.outbox, "", Readiness(), log)
+        self.stage = stage
         self.read = {topic: commit.offset for topic, commit in self.commits.items()}
+        ledger = self.ledgers[ACCEPTED]
         self.join = PartitionJoin(
             0,
             self.windows,
-            lambda offset: self.ledgers[ACCEPTED].is_new(offset),
-            lambda: self.ledgers[ACCEPTED].position,
+            ledger.is_new,
+            lambda: ledger.position,
             len(self.out) + self.gaps,
             self.published,
         )
         for record in self.partials.values():
             self.join.keep_partial(Partial.of(record, (), self.windows.late_window_s))
         self.uncommitted: list[Emission] = []
+        self.outcome = "committed"
+        # The commit that names the process, before anything is read.
+        self.outbox.commit(None)
 
-    def step(self, topic: str) -> None:
-        """Read one record of an input."""
-        offset = self.read[topic]
-        record = self.topics[topic][offset]
-        self.read[topic] += 1
-        if not self.ledgers[topic].is_new(offset):
-            self.ledgers[topic].deliver(offset)
-            return
-        if topic == ACCEPTED:
-            at = record["accepted_at"] / 1000
-            self.uncommitted += self.join.accepted(offset, record, (), False, at, self.now)
-        else:
-            task = topic.removeprefix("reviews.")
-            self.uncommitted += self.join.result(task, offset, record, self.now)
-        self.ledgers[topic].deliver(offset)
+    def step(self, topic: str, records: int = 1) -> None:
+        """Read records of an input, as one poll gives them."""
+        for _ in range(records):
+            message: Any = Message(topic, 0, self.read[topic], timestamp=(1, 0))
+            self.feed.hold(message)
+            self.read[topic] += 1
+        self.feed.work_off()
+
+    def again(self, topic: str, records: int) -> None:
+        """The client gives records a second time, as after a seek that raced with a fetch."""
+        self.read[topic] = max(self.commits[topic].offset, self.read[topic] - records)
 
     def tick(self) -> Questions:
         emissions, questions = self.join.tick(self.now)
@@ -113,20 +205,42 @@ class Partition:
         finished = {*self.lost[task], *(result["accepted_offset"] for result in results)}
         self.join.finished_by_enricher(task, finished.__contains__, self.now)
 
-    def commit(self) -> None:
-        for emission in self.uncommitted:
-            for topic, offset in emission.finished:
-                self.ledgers[topic].finish(offset)
-            if emission.enriched is not None:
-                self.out.append(emission.enriched)
-            if emission.partial == "write":
-                assert emission.enriched is not None
-                self.partials[emission.review_id] = emission.enriched
-            elif emission.partial == "erase":
-                self.partials.pop(emission.review_id, None)
-        self.uncommitted = []
+    def commit(self, outputs: Any = None, offsets: Any = (), group_metadata: Any = None) -> None:
+        """Everything, by as many transactions as it takes; the outbox calls it for each of them."""
+        if outputs is not None:
+            self._transact(outputs, offsets)
+            return
+        self.outbox.add(self.stage.poll())
+        try:
+            self.outbox.commit(None)
+            while self.outbox:
+                self.outbox.commit(None)
+        except Aborted:
+            return
+        except OutcomeUnknown:
+            self.crash()
+
+    def _transact(self, outputs: list[Output], offsets: list[TopicPartition]) -> None:
+        outcome, self.outcome = self.outcome, "committed"
         self.gaps += 1
-        self.commits = {topic: ledger.commit() for topic, ledger in self.ledgers.items()}
+        if outcome in ("committed", "unknown, committed"):
+            for output in outputs:
+                self._appear(self.emitted[int(output.value or b"")])
+            for at in offsets:
+                self.commits[at.topic] = Commit(at.offset, at.metadata or "")
+        if outcome == "aborted":
+            raise Aborted("the group is rebalancing")
+        if outcome != "committed":
+            raise OutcomeUnknown("no answer")
+
+    def _appear(self, emission: Emission) -> None:
+        if emission.enriched is not None:
+            self.out.append(emission.enriched)
+        if emission.partial == "write":
+            assert emission.enriched is not None
+            self.partials[emission.review_id] = emission.enriched
+        elif emission.partial == "erase":
+            self.partials.pop(emission.review_id, None)
 
     def read_all(self) -> None:
         for topic in self.topics:
@@ -135,12 +249,13 @@ class Partition:
 
     def read_unblocked(self) -> None:
         """Read as the loop does, until nothing is left or every input is blocked."""
+        self.room = ROOM
         before = None
         while before != self.read:
             before = dict(self.read)
             for topic in self.topics:
                 left = len(self.topics[topic]) - self.read[topic]
-                while left and not self.join.blocks(topic, ROOM):
+                while left and not self.stage.blocks(topic, 0):
                     self.step(topic)
                     left -= 1
 
@@ -182,9 +297,25 @@ class JoinMachine(RuleBasedStateMachine):
         if self.partition.read[topic] < len(self.partition.topics[topic]):
             self.partition.step(topic)
 
+    @rule(topic=st.sampled_from([ACCEPTED, *RESULT_OF.values()]), records=st.integers(2, 9))
+    def read_some(self, topic: str, records: int) -> None:
+        partition = self.partition
+        partition.step(topic, min(records, len(partition.topics[topic]) - partition.read[topic]))
+
+    @rule(records=st.integers(1, 9))
+    def records_come_again(self, records: int) -> None:
+        for topic in self.partition.topics:
+            self.partition.again(topic, records)
+
     @rule()
     def commit(self) -> None:
         self.partition.commit()
+
+    @rule(outcome=st.sampled_from(get_args(Outcome)))
+    def a_transaction_ends(self, outcome: Outcome) -> None:
+        self.partition.outcome = outcome
+        self.partition.commit()
+        self.partition.outcome = "committed"
 
     @rule()
     def crash(self) -> None:

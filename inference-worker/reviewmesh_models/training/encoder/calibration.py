@@ -58,7 +58,8 @@ def read_held_out(reader: OnnxReader, rows: Sequence[Row]) -> HeldOut:
     return HeldOut(rows, encoded, reader.logits(encoded), reader.labels)
 
 
-def fit(reviews: HeldOut, entities: HeldOut) -> EncoderCalibration:
+def fit(reviews: HeldOut, judged: HeldOut, entities: HeldOut) -> EncoderCalibration:
+    """`judged` are all rows with a sentiment, in whatever language."""
     start = neutral_encoder_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
     scores = sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
@@ -67,7 +68,7 @@ def fit(reviews: HeldOut, entities: HeldOut) -> EncoderCalibration:
     thresholds = fit_thresholds(scores, gold)
     return replace(
         biased,
-        sentiment_temperature=_fit_temperature(reviews, biased),
+        sentiment_temperature=_fit_temperature(judged, biased),
         topic_thresholds=tuple(thresholds.tolist()),
         topic_floor=_fit_floor(scores, gold, thresholds),
         outside_bias=_fit_outside_bias(entities),

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reviewmesh_models.evaluation.rows import Row
-from reviewmesh_worker.engines.encoder.encoding import CLS_ID, SEP_ID, TextEncoder, word_starts
+from reviewmesh_models.training.languages import ENGLISH
+from reviewmesh_worker.engines.encoder.config import EncoderForm
+from reviewmesh_worker.engines.encoder.encoding import TextEncoder, word_starts
 from reviewmesh_worker.tasks.definition import OUTSIDE
 from reviewmesh_worker.tasks.labels import HeadLabels
 
@@ -27,9 +29,10 @@ class ReviewExample:
     shapes: NDArray[np.int64]
     sentiment: int
     topics: NDArray[np.float32]
-    """1 per topic that is present."""
+    """Per topic how likely it is present, 1 or 0 where the row is labelled."""
     polarities: NDArray[np.float32]
-    """Per topic a distribution over the polarities; all zero where the topic is absent."""
+    """Per topic a distribution over the polarities, times how likely the topic is present."""
+    translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,13 @@ class TagExample:
     allowed: NDArray[np.bool_]
     """Per token the tags that its annotation allows; a row without any is not learned from."""
     style: int
+    foreign: bool = False
+    """In another language."""
 
 
 def review_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> ReviewExample:
     encoded = encoder.encode(row["text"])
-    ids, shapes = with_specials(encoded.ids, encoded.shapes)
+    ids, shapes = with_specials(encoded.ids, encoded.shapes, encoder.form)
     polarities = np.zeros((len(labels.topics), len(labels.polarities)), dtype=np.float32)
     for topic in row["topics"]:
         about, polarity = topic["topic"], topic["polarity"]
@@ -58,16 +63,47 @@ def review_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> Review
     )
 
 
+def translated_example(
+    row: Row, taught: NDArray[np.float32], encoder: TextEncoder, labels: HeadLabels
+) -> ReviewExample:
+    """`taught`: per topic how likely the teacher finds it in the English sentence.
+
+    A review that judges everything alike judges its topics so.
+    """
+    encoded = encoder.encode(row["text"])
+    ids, shapes = with_specials(encoded.ids, encoded.shapes, encoder.form)
+    polarities = np.zeros((len(labels.topics), len(labels.polarities)), dtype=np.float32)
+    if row["sentiment"] in labels.polarities:
+        polarities[:, labels.polarities.index(row["sentiment"])] = taught
+    return ReviewExample(
+        ids=ids,
+        shapes=shapes,
+        sentiment=labels.sentiments.index(row["sentiment"]),
+        topics=taught,
+        polarities=polarities,
+        translated=True,
+    )
+
+
+def lowered(row: Row) -> Row | None:
+    """The row in lower case; None where that would move the entities."""
+    text = row["text"].lower()
+    if len(text) != len(row["text"]) or text == row["text"]:
+        return None
+    entities = [{**e, "text": text[e["start"] : e["end"]]} for e in row["entities"]]
+    return {**row, "text": text, "entities": entities}
+
+
 def tag_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> TagExample:
     """Tags at the first piece of each word; the other pieces have no loss."""
     text = row["text"]
     encoded = encoder.encode(text)
     allowed = np.zeros((len(encoded), len(labels.tags)), dtype=np.bool_)
     outside = _tags_of_outside(row["labels_annotated"], labels)
-    foreign = row["source"] == SECOND_STYLE_SOURCE
+    other_style = row["source"] == SECOND_STYLE_SOURCE
     for index in np.flatnonzero(word_starts(encoded.words)).tolist():
         start, end = int(encoded.starts[index]), int(encoded.ends[index])
-        if foreign and _names_an_account(text, start):
+        if other_style and _names_an_account(text, start):
             continue
         entity = _entity_at(row["entities"], start, end, labels)
         if entity is None:
@@ -75,10 +111,16 @@ def tag_example(row: Row, encoder: TextEncoder, labels: HeadLabels) -> TagExampl
         else:
             mark = "B" if start <= entity["start"] else "I"
             allowed[index, labels.tags.index(f"{mark}-{entity['label']}")] = True
-    ids, shapes = with_specials(encoded.ids, encoded.shapes)
+    ids, shapes = with_specials(encoded.ids, encoded.shapes, encoder.form)
     padded = np.zeros((len(ids), len(labels.tags)), dtype=np.bool_)
     padded[1:-1] = allowed[: len(ids) - 2]
-    return TagExample(ids=ids, shapes=shapes, allowed=padded, style=int(foreign))
+    return TagExample(
+        ids=ids,
+        shapes=shapes,
+        allowed=padded,
+        style=int(other_style),
+        foreign=row.get("language", ENGLISH) != ENGLISH,
+    )
 
 
 def _tags_of_outside(annotated: Sequence[str], labels: HeadLabels) -> NDArray[np.bool_]:
@@ -99,11 +141,11 @@ def _entity_at(entities: Iterable[Row], start: int, end: int, labels: HeadLabels
 
 
 def with_specials(
-    ids: NDArray[np.int64], shapes: NDArray[np.int64]
+    ids: NDArray[np.int64], shapes: NDArray[np.int64], form: EncoderForm
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     room = MAX_TOKENS - 2
     return (
-        np.concatenate(([CLS_ID], ids[:room], [SEP_ID])),
+        np.concatenate(([form.start], ids[:room], [form.end])),
         np.concatenate(([0], shapes[:room], [0])),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from reviewmesh_models.training.encoder.storage import store_as_int8
 from reviewmesh_worker.engines.encoder.config import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
+    EncoderForm,
     ModelConfig,
     neutral_encoder_calibration,
     write_config,
@@ -31,24 +32,37 @@ _OVERLAP: Final = 30
 _OUTPUTS: Final = ("sentiment", "topics", "polarities", "tags")
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOutRows:
+    """What was not trained on."""
+
+    reviews: list[Row]
+    translated: list[Row]
+    """With a sentiment and without topics."""
+    entities: list[Row]
+
+
 def export(
     network: ReviewNetwork,
     tokenizer_file: Path,
-    held_out: tuple[list[Row], list[Row]],
+    held_out: HeldOutRows,
     folder: Path,
     labels: HeadLabels,
+    form: EncoderForm,
 ) -> None:
-    """Write the model, then fit its settings on the int8 weights as they will serve.
-
-    `held_out` is reviews and entity rows that were not trained on.
-    """
+    """Write the model, then fit its settings on the int8 weights as they will serve."""
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
     _write_weights(network, folder / WEIGHTS_FILE)
     window = MAX_TOKENS - 2
-    unfitted = ModelConfig(window, window - _OVERLAP, labels, neutral_encoder_calibration(labels))
+    neutral = neutral_encoder_calibration(labels)
+    unfitted = ModelConfig(window, window - _OVERLAP, labels, neutral, form)
     write_config(folder, unfitted)
     reader = OnnxReader(folder, threads=torch.get_num_threads())
-    fitted = fit(*(read_held_out(reader, rows) for rows in held_out))
+    fitted = fit(
+        reviews=read_held_out(reader, held_out.reviews),
+        judged=read_held_out(reader, [*held_out.reviews, *held_out.translated]),
+        entities=read_held_out(reader, held_out.entities),
+    )
     write_config(folder, replace(unfitted, calibration=fitted))
 
 
@@ -63,7 +77,7 @@ def _write_weights(network: ReviewNetwork, file: Path) -> None:
 
 def _write_exact(network: ReviewNetwork, file: Path) -> None:
     network.eval()
-    ids = torch.randint(1000, 2000, (2, 9))
+    ids = torch.randint(4, network.encoder.words.num_embeddings, (2, 9))
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0
     inputs = ("ids", "shapes", "mask")

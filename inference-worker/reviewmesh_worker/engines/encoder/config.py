@@ -42,6 +42,27 @@ def neutral_encoder_calibration(labels: HeadLabels) -> EncoderCalibration:
 
 
 @dataclass(frozen=True, slots=True)
+class EncoderForm:
+    """What differs between the encoders that a model may be fine-tuned from."""
+
+    vocabulary: int
+    """Pieces, and so the rows of the word vectors."""
+    layers: int
+    padding: int
+    """Id of the padding; `start` and `end` are those of the special tokens around a window."""
+    start: int
+    end: int
+    pieces_are_words: bool
+    """Where a script has no blanks between words, each piece is tagged as a word of its own."""
+
+
+MINILM: Final = EncoderForm(
+    vocabulary=30522, layers=6, padding=0, start=101, end=102, pieces_are_words=False
+)
+"""Of every package whose settings name no form: once there was no other."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     window: int
     """Tokens of one window, without the two special tokens."""
@@ -49,6 +70,7 @@ class ModelConfig:
     """Tokens from the start of one window to the start of the next."""
     labels: HeadLabels
     calibration: EncoderCalibration
+    form: EncoderForm = MINILM
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
@@ -107,7 +129,27 @@ def _parse(content: Mapping[str, Any]) -> ModelConfig:
         stride=int(content["stride"]),
         labels=labels,
         calibration=calibration,
+        form=_form(content["form"]) if "form" in content else MINILM,
     )
+
+
+def _form(content: Mapping[str, Any]) -> EncoderForm:
+    form = EncoderForm(
+        vocabulary=int(content["vocabulary"]),
+        layers=int(content["layers"]),
+        padding=int(content["padding"]),
+        start=int(content["start"]),
+        end=int(content["end"]),
+        pieces_are_words=bool(content["pieces_are_words"]),
+    )
+    if form.layers < 1:
+        raise ValueError(f"expected a layer or more, found {form.layers}")
+    for special in (form.padding, form.start, form.end):
+        if not 0 <= special < form.vocabulary:
+            raise ValueError(
+                f"expected special ids below the vocabulary of {form.vocabulary}, found {special}"
+            )
+    return form
 
 
 def _names(values: Any) -> tuple[str, ...]:

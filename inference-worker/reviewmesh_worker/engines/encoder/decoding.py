@@ -23,6 +23,7 @@ from reviewmesh_worker.tasks.labels import HeadLabels
 Floats = NDArray[np.float32]
 
 _FORBIDDEN: Final = -1e4
+_EDGES: Final = frozenset(' \t\r\n\u00a0\u3000,;:"“”„«»「」『』、，；：。')
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +90,35 @@ def read_entities(
     spoken[:, 0] -= calibration.outside_bias
     probabilities = softmax(spoken)
     spans = _spans(best_tags(np.log(np.maximum(probabilities, 1e-9))))
-    return NerOutput(
-        tuple(
-            _entity(
-                text,
-                int(encoded.starts[first[begin]]),
-                end=int(encoded.ends[last[end - 1]]),
-                probabilities=probabilities[begin:end],
-                label=labels.entities[label],
-                index=label,
-            )
-            for begin, end, label in spans
+    entities = (
+        _entity(
+            text,
+            int(encoded.starts[first[begin]]),
+            end=int(encoded.ends[last[end - 1]]),
+            probabilities=probabilities[begin:end],
+            label=labels.entities[label],
+            index=label,
         )
+        for begin, end, label in spans
     )
+    return NerOutput(tuple(entity for entity in entities if entity.text))
 
 
 def _entity(
     text: str, start: int, end: int, probabilities: Floats, label: str, index: int
 ) -> Entity:
+    start, end = _without_edges(text, start, end)
     score = float((probabilities[:, 1 + 2 * index] + probabilities[:, 2 + 2 * index]).mean())
     return Entity(start=start, end=end, text=text[start:end], label=label, score=score)
+
+
+def _without_edges(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without white space, quotes and commas at its ends, which belong to no name."""
+    while start < end and text[end - 1] in _EDGES:
+        end -= 1
+    while start < end and text[start] in _EDGES:
+        start += 1
+    return start, end
 
 
 def best_tags(log_probabilities: Floats) -> list[int]:

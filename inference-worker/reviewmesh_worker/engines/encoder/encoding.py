@@ -1,6 +1,6 @@
-"""Tokenizes text for the encoder: WordPiece ids, word shapes, and the offsets of each token.
+"""Tokenizes text for the encoder: ids of pieces, word shapes, and the offsets of each token.
 
-The vocabulary is uncased, so the letter case of a word, which tells names from other words, is
+A vocabulary may be uncased, so the letter case of a word, which tells names from other words, is
 encoded beside the ids as a small "shape" number. Training and serving share this module, so that
 both see the same input.
 """
@@ -8,6 +8,7 @@ both see the same input.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,22 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from reviewmesh_worker.engines.encoder.config import EncoderForm
 from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.tasks.instructions import without_instructions
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 Int64Array = NDArray[np.int64]
 
-VOCABULARY: Final = 30522
-PAD_ID: Final = 0
-CLS_ID: Final = 101
-SEP_ID: Final = 102
-
 # Case classes; 0 is for padding and the special tokens.
 _LOWER, _TITLE, _UPPER, _INITIAL, _MIXED, _DIGIT, _ALNUM, _PUNCT, _OTHER = range(1, 10)
 SHAPE_COUNT: Final = 40
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_BLANK_PIECE: Final = "\u2581"
+"""What SentencePiece writes for a blank, alone where no piece begins with one."""
+# Thai, Lao, Myanmar, Khmer, kana and Han: written without blanks between words.
+_UNSPACED: Final = re.compile(
+    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f]"
+)
 # Terminal escapes, then control and format characters: the tokenizer drops these, and a word looks
 # the same without.
 _UNSEEN: Final = re.compile(
@@ -62,11 +66,20 @@ class EncodedText:
 class TextEncoder:
     """Tokenizes texts of any length, without truncation."""
 
-    def __init__(self, tokenizer_file: Path, labels: HeadLabels) -> None:
+    def __init__(self, tokenizer_file: Path, labels: HeadLabels, form: EncoderForm) -> None:
+        """Raises ValueError where the tokenizer has pieces that the form has no vectors for."""
         self._labels = labels
+        self._form = form
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        pieces = self._tokenizer.get_vocab_size()
+        if pieces > form.vocabulary:
+            raise ValueError(f"expected at most {form.vocabulary} pieces, found {pieces}")
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+
+    @property
+    def form(self) -> EncoderForm:
+        return self._form
 
     def encode(self, text: str) -> EncodedText:
         """Leaves out instructions to models and invisible characters; offsets are the text's."""
@@ -77,6 +90,8 @@ class TextEncoder:
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         words = np.array(encoding.word_ids, dtype=np.int64)
         starts, ends = offsets[:, 0], offsets[:, 1]
+        if self._form.pieces_are_words:
+            words = _words_of_pieces(whole, encoding.tokens, offsets, words)
         return EncodedText(
             ids=np.array(encoding.ids, dtype=np.int64),
             shapes=_token_shapes(whole, starts, ends, words),
@@ -95,13 +110,25 @@ def _seen(text: str) -> tuple[str, Int64Array | None]:
     return seen, np.delete(np.arange(len(text), dtype=np.int64), gone)
 
 
-def load_encoder(file: Path, labels: HeadLabels) -> TextEncoder:
+def load_encoder(file: Path, labels: HeadLabels, form: EncoderForm) -> TextEncoder:
     """Raises EngineLoadError."""
     try:
-        return TextEncoder(file, labels)
+        return TextEncoder(file, labels, form)
     # The tokenizers package raises plain Exception for a missing or broken file.
     except Exception as error:
         raise EngineLoadError(f"expected a tokenizer at {file}: {error}") from error
+
+
+def _words_of_pieces(
+    text: str, pieces: Sequence[str], offsets: Int64Array, words: Int64Array
+) -> Int64Array:
+    """Words where a piece of Thai, Chinese or Japanese is one; a lone blank goes with the next."""
+    if not len(words):
+        return words
+    alone = np.array([_UNSPACED.search(text, *span) is not None for span in offsets.tolist()])
+    blank = np.array([piece == _BLANK_PIECE for piece in pieces])
+    begins = (words[1:] != words[:-1]) | alone[1:] | alone[:-1]
+    return np.cumsum(np.concatenate(([False], begins & ~blank[:-1])), dtype=np.int64)
 
 
 def word_starts(words: Int64Array) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""The encoder and its heads: MiniLM-L6 with word shapes, three tasks in one forward pass.
+"""The encoder and its heads: MiniLM with word shapes, three tasks in one forward pass.
 
 Written in plain torch so that exactly what is trained is exported. Each topic attends to the tokens
 with a query of its own, so that its polarity comes from the tokens that mention it.
@@ -6,18 +6,18 @@ with a query of its own, so that its polarity comes from the tokens that mention
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reviewmesh_worker.engines.encoder.encoding import SHAPE_COUNT, VOCABULARY
+from reviewmesh_worker.engines.encoder.config import EncoderForm
+from reviewmesh_worker.engines.encoder.encoding import SHAPE_COUNT
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 HIDDEN: Final = 384
-LAYERS: Final = 6
 ATTENTION_HEADS: Final = 12
 INNER: Final = 1536
 POSITIONS: Final = 512
@@ -69,16 +69,16 @@ class _Layer(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, form: EncoderForm, dropout: float) -> None:
         super().__init__()
-        self.words = nn.Embedding(VOCABULARY, HIDDEN)
+        self.words = nn.Embedding(form.vocabulary, HIDDEN)
         self.positions = nn.Embedding(POSITIONS, HIDDEN)
         self.shapes = nn.Embedding(SHAPE_COUNT, HIDDEN)
         # Zero-initialised, so that training begins with the pretrained encoder's behaviour.
         nn.init.zeros_(self.shapes.weight)
         self.norm = nn.LayerNorm(HIDDEN, eps=NORM_EPSILON)
         self.dropout = _RowDropout(dropout)
-        self.layers = nn.ModuleList(_Layer(dropout) for _ in range(LAYERS))
+        self.layers = nn.ModuleList(_Layer(dropout) for _ in range(form.layers))
 
     def forward(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
         positions = self.positions.weight[: ids.shape[1]]
@@ -162,9 +162,9 @@ class ReviewHeads(nn.Module):
 class ReviewNetwork(ReviewHeads):
     """All tasks of one encoder."""
 
-    def __init__(self, labels: HeadLabels, dropout: float = 0.1) -> None:
+    def __init__(self, labels: HeadLabels, form: EncoderForm, dropout: float = 0.1) -> None:
         # Before the heads: the bundled model's random weights were drawn in this order.
-        encoder = _Encoder(dropout)
+        encoder = _Encoder(form, dropout)
         super().__init__(labels, dropout)
         self.encoder = encoder
 
@@ -178,8 +178,13 @@ class ReviewNetwork(ReviewHeads):
         return self.read(self.encode(ids, shapes, real), shapes, real)
 
 
-def load_pretrained(network: ReviewNetwork, weights: Mapping[str, Tensor]) -> None:
-    """Fill the encoder from a BERT checkpoint in the Hugging Face naming."""
+def load_pretrained(
+    network: ReviewNetwork, weights: Mapping[str, Tensor], layers: Sequence[int]
+) -> None:
+    """Fill the encoder from a BERT checkpoint in the Hugging Face naming.
+
+    `layers` are those of the checkpoint that are taken, one for each of the network's.
+    """
     encoder = network.encoder
     state = dict(encoder.state_dict())
     state["words.weight"] = weights["embeddings.word_embeddings.weight"]
@@ -190,10 +195,10 @@ def load_pretrained(network: ReviewNetwork, weights: Mapping[str, Tensor]) -> No
     )
     for kind in ("weight", "bias"):
         state[f"norm.{kind}"] = weights[f"embeddings.LayerNorm.{kind}"]
-        for number in range(LAYERS):
+        for number, taken in enumerate(layers):
             for ours, theirs in LAYER_NAMES.items():
                 state[f"layers.{number}.{ours}.{kind}"] = torch.cat(
-                    [weights[f"encoder.layer.{number}.{name}.{kind}"] for name in theirs]
+                    [weights[f"encoder.layer.{taken}.{name}.{kind}"] for name in theirs]
                 )
     encoder.load_state_dict(state)
 

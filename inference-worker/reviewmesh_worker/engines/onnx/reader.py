@@ -11,13 +11,7 @@ import onnxruntime as ort
 
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, WEIGHTS_FILE, read_config
 from reviewmesh_worker.engines.encoder.decoding import Floats, TextLogits
-from reviewmesh_worker.engines.encoder.encoding import (
-    CLS_ID,
-    PAD_ID,
-    SEP_ID,
-    EncodedText,
-    load_encoder,
-)
+from reviewmesh_worker.engines.encoder.encoding import EncodedText, load_encoder
 from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
 from reviewmesh_worker.engines.interface import EngineLoadError, EngineMemoryError
 from reviewmesh_worker.tasks.labels import HeadLabels
@@ -33,7 +27,9 @@ class OnnxReader:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._config = read_config(folder)
-        self._encoder = load_encoder(folder / TOKENIZER_FILE, self._config.labels)
+        self._encoder = load_encoder(
+            folder / TOKENIZER_FILE, self._config.labels, self._config.form
+        )
         self._session = _load_session(folder / WEIGHTS_FILE, threads)
 
     @property
@@ -62,13 +58,14 @@ class OnnxReader:
         return gather(encoded, windows, heads)
 
     def _run(self, batch: Sequence[tuple[EncodedText, Window]]) -> list[Floats]:
+        form = self._config.form
         width = 2 + max(len(window) for _, window in batch)
-        ids = np.full((len(batch), width), PAD_ID, dtype=np.int64)
+        ids = np.full((len(batch), width), form.padding, dtype=np.int64)
         shapes = np.zeros((len(batch), width), dtype=np.int64)
         mask = np.zeros((len(batch), width), dtype=np.int64)
         for row, (text, window) in enumerate(batch):
             size = len(window)
-            ids[row, 0], ids[row, size + 1] = CLS_ID, SEP_ID
+            ids[row, 0], ids[row, size + 1] = form.start, form.end
             ids[row, 1 : size + 1] = text.ids[window.begin : window.end]
             shapes[row, 1 : size + 1] = text.shapes[window.begin : window.end]
             mask[row, : size + 2] = 1

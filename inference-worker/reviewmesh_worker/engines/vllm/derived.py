@@ -30,13 +30,12 @@ from reviewmesh_worker.engines.encoder.config import (
     ModelConfig,
     read_config,
 )
-from reviewmesh_worker.engines.encoder.encoding import PAD_ID, SHAPE_COUNT, VOCABULARY
+from reviewmesh_worker.engines.encoder.encoding import SHAPE_COUNT
 from reviewmesh_worker.engines.encoder.network import (
     ATTENTION_HEADS,
     HIDDEN,
     INNER,
     LAYER_NAMES,
-    LAYERS,
     NORM_EPSILON,
     POSITIONS,
     ReviewNetwork,
@@ -45,7 +44,7 @@ from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.engines.vllm import ARCHITECTURE
 from reviewmesh_worker.packages.manifest import Package
 
-_FORM: Final = "1"
+_FORM: Final = "2"
 """Version of what this module writes, part of the cache key."""
 
 _PARTS: Final = ("encoder.", "sentiment.", "topics.", "tags.")
@@ -77,30 +76,32 @@ def huggingface_form(package: Package) -> Path:
 
 def write_form(network: ReviewNetwork, config: ModelConfig, folder: Path) -> None:
     """Write `config.json` and `model.safetensors`."""
+    form = config.form
     described = {
         "architectures": [ARCHITECTURE],
         "model_type": "bert",
-        # A token's id and its shape are one number to vLLM: id + VOCABULARY * shape.
-        "vocab_size": VOCABULARY * SHAPE_COUNT,
+        # A token's id and its shape are one number to vLLM: id + vocabulary * shape.
+        "vocab_size": form.vocabulary * SHAPE_COUNT,
+        "review_vocabulary": form.vocabulary,
         "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": form.layers,
         "num_attention_heads": ATTENTION_HEADS,
         "intermediate_size": INNER,
         "hidden_act": "gelu",
         "layer_norm_eps": NORM_EPSILON,
         "max_position_embeddings": POSITIONS,
         "type_vocab_size": 1,
-        "pad_token_id": PAD_ID,
+        "pad_token_id": form.padding,
         "torch_dtype": "float32",
         "review_labels": asdict(config.labels),
     }
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    save_file(_renamed(network.state_dict()), str(folder / "model.safetensors"))
+    save_file(_renamed(network.state_dict(), form.layers), str(folder / "model.safetensors"))
 
 
 def network_of(file: Path, config: ModelConfig) -> ReviewNetwork:
     """The network that an ONNX file of ours holds, in float32. Raises EngineLoadError."""
-    network = ReviewNetwork(config.labels)
+    network = ReviewNetwork(config.labels, config.form)
     try:
         graph = onnx.load(file).graph
         state = {name: torch.from_numpy(value) for name, value in _parameters(graph).items()}
@@ -151,7 +152,7 @@ def _floats(stored: Mapping[str, Array], name: str) -> Array:
     return (shifted * stored[f"{plain}_scale"]).astype(np.float32)
 
 
-def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _renamed(state: Mapping[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
     """The trunk in the naming of BERT, the heads under `heads`."""
     embeddings = "bert.embeddings"
     named = {
@@ -161,7 +162,7 @@ def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
     for kind in ("weight", "bias"):
         named[f"{embeddings}.LayerNorm.{kind}"] = state[f"encoder.norm.{kind}"]
-        for number in range(LAYERS):
+        for number in range(layers):
             for ours, theirs in LAYER_NAMES.items():
                 parts = state[f"encoder.layers.{number}.{ours}.{kind}"].chunk(len(theirs))
                 for name, part in zip(theirs, parts, strict=True):

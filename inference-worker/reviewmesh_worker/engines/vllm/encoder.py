@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, ModelConfig, read_config
+from reviewmesh_worker.engines.encoder.config import (
+    TOKENIZER_FILE,
+    EncoderForm,
+    ModelConfig,
+    read_config,
+)
 from reviewmesh_worker.engines.encoder.decoding import Floats, TextLogits
 from reviewmesh_worker.engines.encoder.encoding import (
-    CLS_ID,
-    SEP_ID,
-    VOCABULARY,
     EncodedText,
     TextEncoder,
     load_encoder,
@@ -67,7 +69,9 @@ class VllmEncoderEngine(VllmEngine):
 
     async def start(self) -> None:
         package = self._package
-        self._encoder = load_encoder(package.folder / TOKENIZER_FILE, self._config.labels)
+        self._encoder = load_encoder(
+            package.folder / TOKENIZER_FILE, self._config.labels, self._config.form
+        )
         form = await asyncio.to_thread(_form_of, package)
         await self._start_core(
             str(form), encoder=True, more={"max_model_len": self._config.window + 2}
@@ -123,7 +127,7 @@ class VllmEncoderEngine(VllmEngine):
 
         async def pool(window: Window) -> Floats | ItemFailure:
             async with room:
-                row = await core.pool(packed(encoded, window), _POOLING, lane)
+                row = await core.pool(packed(encoded, window, self._config.form), _POOLING, lane)
                 return row if isinstance(row, ItemFailure) else row.numpy()
 
         rows: list[Floats] = []
@@ -134,11 +138,11 @@ class VllmEncoderEngine(VllmEngine):
         return rows
 
 
-def packed(encoded: EncodedText, window: Window) -> list[int]:
+def packed(encoded: EncodedText, window: Window, form: EncoderForm) -> list[int]:
     """A window between its special tokens; a token's shape is part of its id."""
     here = slice(window.begin, window.end)
-    ids = encoded.ids[here] + VOCABULARY * encoded.shapes[here]
-    return [CLS_ID, *ids.tolist(), SEP_ID]
+    ids = encoded.ids[here] + form.vocabulary * encoded.shapes[here]
+    return [form.start, *ids.tolist(), form.end]
 
 
 def split(row: NDArray[np.float32], labels: HeadLabels) -> tuple[Floats, ...]:

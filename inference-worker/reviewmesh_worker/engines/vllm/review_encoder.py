@@ -21,19 +21,20 @@ from vllm.sequence import IntermediateTensors
 from vllm.tasks import PoolingTask
 from vllm.v1.pool.metadata import PoolingMetadata
 
-from reviewmesh_worker.engines.encoder.encoding import SHAPE_COUNT, VOCABULARY
+from reviewmesh_worker.engines.encoder.encoding import SHAPE_COUNT
 from reviewmesh_worker.engines.encoder.network import ReviewHeads
 from reviewmesh_worker.tasks.labels import HeadLabels
 
 
 class ShapedEmbedding(nn.Module):
-    """Word, position and shape; a packed id is `word + VOCABULARY * shape`."""
+    """Word, position and shape; a packed id is `word + vocabulary * shape`."""
 
     def __init__(self, config: object) -> None:
         super().__init__()
         width: int = config.hidden_size  # type: ignore[attr-defined]
         positions: int = config.max_position_embeddings  # type: ignore[attr-defined]
-        self.word_embeddings = VocabParallelEmbedding(VOCABULARY, width)
+        self._vocabulary: int = config.review_vocabulary  # type: ignore[attr-defined]
+        self.word_embeddings = VocabParallelEmbedding(self._vocabulary, width)
         self.position_embeddings = VocabParallelEmbedding(positions, width)
         self.shape_embeddings = VocabParallelEmbedding(SHAPE_COUNT, width)
         epsilon: float = config.layer_norm_eps  # type: ignore[attr-defined]
@@ -42,8 +43,8 @@ class ShapedEmbedding(nn.Module):
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        words = self.word_embeddings(input_ids % VOCABULARY)
-        shapes = self.shape_embeddings(input_ids // VOCABULARY)
+        words = self.word_embeddings(input_ids % self._vocabulary)
+        shapes = self.shape_embeddings(input_ids // self._vocabulary)
         normed: Tensor = self.LayerNorm(words + self.position_embeddings(position_ids) + shapes)
         return normed
 
@@ -54,10 +55,11 @@ class HeadsPooler(Pooler):
     Shape (labels + topics + topics * polarities + tokens * tags,).
     """
 
-    def __init__(self, heads: ReviewHeads, dtype: torch.dtype) -> None:
+    def __init__(self, heads: ReviewHeads, vocabulary: int, dtype: torch.dtype) -> None:
         super().__init__()
         # Not as a submodule: its parameters are loaded where the model holds it.
         self._heads = [heads]
+        self._vocabulary = vocabulary
         self._dtype = dtype
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
@@ -76,7 +78,7 @@ class HeadsPooler(Pooler):
         places = torch.arange(hidden.shape[1], device=hidden.device)
         mask = (places[None, :] < lengths[:, None]).to(self._dtype)
         (heads,) = self._heads
-        *whole, tags = heads.read(hidden, packed // VOCABULARY, mask)
+        *whole, tags = heads.read(hidden, packed // self._vocabulary, mask)
         together = torch.cat([part.flatten(1) for part in whole], 1)
         return [
             torch.cat((together[row], tags[row, :size].flatten())) for row, size in enumerate(sizes)
@@ -98,10 +100,11 @@ class ReviewEncoder(nn.Module):
             embedding_class=ShapedEmbedding,
         )
         self.heads = ReviewHeads(HeadLabels(**labels)).to(model.head_dtype)
-        self.pooler = HeadsPooler(self.heads, model.head_dtype)
+        self._vocabulary: int = model.hf_config.review_vocabulary
+        self.pooler = HeadsPooler(self.heads, self._vocabulary, model.head_dtype)
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
-        embedded: Tensor = self.bert.embed_input_ids(input_ids % VOCABULARY)
+        embedded: Tensor = self.bert.embed_input_ids(input_ids % self._vocabulary)
         return embedded
 
     def forward(

@@ -417,6 +417,8 @@ class Usage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     COST_MICROS_FIELD_NUMBER: _builtins.int
     PROVIDER_REQUESTS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_MEASURED_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.int
     inference_ms: _builtins.int
     prompt_tokens: _builtins.int
@@ -428,6 +430,12 @@ class Usage(_message.Message):
     """Requests that were sent to the provider, those that failed included; absent where the engine
     runs the model itself.
     """
+    language: _builtins.str
+    """Primary subtag of the item's language, as given or detected; empty where the model names no
+    languages, or where nobody can tell.
+    """
+    language_measured: _builtins.bool
+    """Whether the model names that language among those that it was made for."""
     def __init__(
         self,
         *,
@@ -438,10 +446,12 @@ class Usage(_message.Message):
         completion_tokens: _builtins.int | None = ...,
         cost_micros: _builtins.int | None = ...,
         provider_requests: _builtins.int | None = ...,
+        language: _builtins.str = ...,
+        language_measured: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_cost_micros", b"_cost_micros", "_inference_ms", b"_inference_ms", "_prompt_tokens", b"_prompt_tokens", "_provider_requests", b"_provider_requests", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "inference_ms", b"inference_ms", "prompt_tokens", b"prompt_tokens", "provider_requests", b"provider_requests", "queue_ms", b"queue_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_cost_micros", b"_cost_micros", "_inference_ms", b"_inference_ms", "_language_measured", b"_language_measured", "_prompt_tokens", b"_prompt_tokens", "_provider_requests", b"_provider_requests", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "inference_ms", b"inference_ms", "language_measured", b"language_measured", "prompt_tokens", b"prompt_tokens", "provider_requests", b"provider_requests", "queue_ms", b"queue_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_cost_micros", b"_cost_micros", "_inference_ms", b"_inference_ms", "_prompt_tokens", b"_prompt_tokens", "_provider_requests", b"_provider_requests", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "inference_ms", b"inference_ms", "prompt_tokens", b"prompt_tokens", "provider_requests", b"provider_requests", "queue_ms", b"queue_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens", "_completion_tokens", b"_completion_tokens", "_cost_micros", b"_cost_micros", "_inference_ms", b"_inference_ms", "_language_measured", b"_language_measured", "_prompt_tokens", b"_prompt_tokens", "_provider_requests", b"_provider_requests", "_queue_ms", b"_queue_ms", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "inference_ms", b"inference_ms", "language", b"language", "language_measured", b"language_measured", "prompt_tokens", b"prompt_tokens", "provider_requests", b"provider_requests", "queue_ms", b"queue_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cached_tokens: _TypeAlias = _typing.Literal["cached_tokens"]  # noqa: Y015
     _WhichOneofArgType__cached_tokens: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens"]  # noqa: Y015
@@ -451,6 +461,8 @@ class Usage(_message.Message):
     _WhichOneofArgType__cost_micros: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros"]  # noqa: Y015
     _WhichOneofReturnType__inference_ms: _TypeAlias = _typing.Literal["inference_ms"]  # noqa: Y015
     _WhichOneofArgType__inference_ms: _TypeAlias = _typing.Literal["_inference_ms", b"_inference_ms"]  # noqa: Y015
+    _WhichOneofReturnType__language_measured: _TypeAlias = _typing.Literal["language_measured"]  # noqa: Y015
+    _WhichOneofArgType__language_measured: _TypeAlias = _typing.Literal["_language_measured", b"_language_measured"]  # noqa: Y015
     _WhichOneofReturnType__prompt_tokens: _TypeAlias = _typing.Literal["prompt_tokens"]  # noqa: Y015
     _WhichOneofArgType__prompt_tokens: _TypeAlias = _typing.Literal["_prompt_tokens", b"_prompt_tokens"]  # noqa: Y015
     _WhichOneofReturnType__provider_requests: _TypeAlias = _typing.Literal["provider_requests"]  # noqa: Y015
@@ -465,6 +477,8 @@ class Usage(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_micros) -> _WhichOneofReturnType__cost_micros | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__inference_ms) -> _WhichOneofReturnType__inference_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__language_measured) -> _WhichOneofReturnType__language_measured | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_tokens) -> _WhichOneofReturnType__prompt_tokens | None: ...
     @_typing.overload

@@ -109,8 +109,8 @@ def test_another_prompt_or_model_is_asked_anew(folder: Path) -> None:
     ("failing", "code"),
     [
         (Failing(body=completed("positive")), "INVALID_ANSWER"),
-        (Failing(body=completed('{"sentiment": "glad"}')), "INVALID_ANSWER"),
-        (Failing(body=completed('{"sentiment": "pos', "length")), "TRUNCATED"),
+        (Failing(body=completed('{"label": "glad"}')), "INVALID_ANSWER"),
+        (Failing(body=completed('{"label": "pos', "length")), "TRUNCATED"),
         (Failing(body=completed("", "content_filter")), "REFUSED"),
         (Failing(400, {"error": {"code": "content_filter", "message": "no"}}), "REFUSED"),
         (Failing(body={"choices": []}), "INVALID_ANSWER"),
@@ -174,7 +174,7 @@ def test_a_teacher_that_does_not_answer_ends_after_some_attempts(folder: Path) -
 
 @pytest.mark.parametrize("batch", [False, True], ids=["live", "batches"])
 def test_counts_that_no_budget_can_hold_end_the_teacher(folder: Path, batch: bool) -> None:
-    wrong = Failing(body=completed('{"sentiment": "positive"}', tokens=(10**6, 5)))
+    wrong = Failing(body=completed('{"label": "positive"}', tokens=(10**6, 5)))
     with Provider(lambda model, task, text: wrong) as provider:
         result = label(write(folder, provider, 50, batch=batch))
         assert result.exit_code == 1 and "no budget holds" in result.stderr
@@ -182,7 +182,7 @@ def test_counts_that_no_budget_can_hold_end_the_teacher(folder: Path, batch: boo
 
 
 def test_an_answer_without_counts_is_kept_and_counts_in_full(folder: Path) -> None:
-    silent = {**completed('{"sentiment": "positive"}'), "usage": None}
+    silent = {**completed('{"label": "positive"}'), "usage": None}
     with Provider(lambda model, task, text: Failing(body=silent)) as provider:
         result = label(write(folder, provider))
         assert result.exit_code == 0, result.output
@@ -190,11 +190,12 @@ def test_an_answer_without_counts_is_kept_and_counts_in_full(folder: Path) -> No
     assert int(tokens.replace(",", "")) > 12 * 500
 
 
-def test_a_refused_key_ends_at_once_and_says_what_was_said(folder: Path) -> None:
-    refusal = Failing(401, {"error": {"message": "no such key"}})
+def test_a_refused_key_ends_at_once_and_is_not_told(folder: Path) -> None:
+    refusal = Failing(401, {"error": {"message": "no such key: s3cret"}})
     with Provider(lambda model, task, text: refusal) as provider:
         result = label(write(folder, provider))
-        assert result.exit_code == 1 and "401: no such key" in result.stderr
+        assert result.exit_code == 1 and "401: the key is refused" in result.stderr
+        assert "s3cret" not in result.output
         assert provider.asked <= 2 * CONCURRENCY
 
 

@@ -37,6 +37,7 @@ def test_one_schema_reads_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {name: type(config) for name, config in read.items()} == {
         "encoder.yaml": EncoderConfig,
         "gemma-2-9b-lora.yaml": CausalConfig,
+        "multilingual.yaml": EncoderConfig,
         "tiny-gemma-2.yaml": CausalConfig,
     }
     for name, config in read.items():

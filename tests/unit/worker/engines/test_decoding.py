@@ -156,3 +156,14 @@ def test_windows_of_similar_size_go_together_and_none_is_lost() -> None:
     for chunk in chunks:
         own = [sizes[at] for at in chunk]
         assert max(own) <= 1.25 * min(own) + 4
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Anna; was", "Anna"), ('"Anna", was', "Anna"), ("Yahoo! was", "Yahoo!"), (";; was", None)],
+)
+def test_a_name_ends_before_commas_and_quotes(text: str, name: str | None) -> None:
+    logits = _tagged("B-person", "O", "O")
+    output = read_entities(text, _words(text), logits, LABELS, NEUTRAL)
+    assert [entity.text for entity in output.entities] == ([name] if name else [])
+    assert all(text[one.start : one.end] == one.text for one in output.entities)

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
-from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE
-from reviewmesh_worker.engines.encoder.encoding import TextEncoder, case_class, word_starts
+from reviewmesh_worker.engines.encoder.config import (
+    MINILM,
+    TOKENIZER_FILE,
+    EncoderForm,
+    read_config,
+    write_config,
+)
+from reviewmesh_worker.engines.encoder.encoding import (
+    EncodedText,
+    TextEncoder,
+    case_class,
+    load_encoder,
+    word_starts,
+)
+from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()))
+    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()), MINILM)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +105,82 @@ def test_what_is_meant_for_a_model_is_not_read(encoder: TextEncoder) -> None:
     encoded = encoder.encode(order + "Lisbon rocks")
     assert encoded.ids.tolist() == encoder.encode("Lisbon rocks").ids.tolist()
     assert encoded.starts[0] == len(order)
+
+
+FORM = EncoderForm(vocabulary=64, layers=2, padding=1, start=0, end=2, pieces_are_words=True)
+
+
+@pytest.fixture
+def pieces_file(tmp_path: Path) -> Path:
+    """A tokenizer of pieces with blanks in them, as multilingual bases have."""
+    words = ("\u2581Anna", "\u2581from", "\u2581", "京", "都", "の", "田中", "さん", ",", "na")
+    pieces = [*((special, 0.0) for special in ("<s>", "<pad>", "</s>", "<unk>"))]
+    pieces += [(word, -2.0) for word in words]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    file = tmp_path / TOKENIZER_FILE
+    tokenizer.save(str(file))
+    return file
+
+
+def _words(encoded: EncodedText, text: str) -> list[str]:
+    first = np.flatnonzero(word_starts(encoded.words))
+    last = np.append(first[1:], len(encoded)) - 1
+    spans = zip(encoded.starts[first], encoded.ends[last], strict=True)
+    return [text[start:end] for start, end in spans]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Anna, from Anna", ["Anna", ",", "from", "Anna"]),
+        ("Annana from", ["Annana", "from"]),
+        ("京都の田中さん", ["京", "都", "の", "田中", "さん"]),
+        ("from 京都", ["from", "京", "都"]),
+        ("Anna京", ["Anna", "京"]),
+    ],
+)
+def test_a_script_without_blanks_is_tagged_by_pieces(
+    pieces_file: Path, text: str, words: list[str]
+) -> None:
+    encoder = load_encoder(pieces_file, head_labels(load_tasks()), FORM)
+    assert _words(encoder.encode(text), text) == words
+
+
+def test_a_text_without_words_has_no_pieces(pieces_file: Path) -> None:
+    encoder = load_encoder(pieces_file, head_labels(load_tasks()), FORM)
+    assert len(encoder.encode(" \u200b")) == 0
+
+
+def test_a_tokenizer_with_more_pieces_than_there_are_vectors_is_refused(pieces_file: Path) -> None:
+    with pytest.raises(EngineLoadError, match="expected at most 5 pieces, found 14"):
+        load_encoder(pieces_file, head_labels(load_tasks()), replace(FORM, vocabulary=5))
+
+
+def test_a_package_without_a_form_is_of_minilm() -> None:
+    assert read_config(BUNDLED_MODEL).form == MINILM
+
+
+def test_a_form_is_written_and_read(tmp_path: Path) -> None:
+    config = replace(read_config(BUNDLED_MODEL), form=FORM)
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (replace(FORM, end=64), "special ids below the vocabulary of 64"),
+        (replace(FORM, layers=0), "a layer or more"),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused(tmp_path: Path, form: EncoderForm, message: str) -> None:
+    write_config(tmp_path, replace(read_config(BUNDLED_MODEL), form=form))
+    with pytest.raises(EngineLoadError, match=message):
+        read_config(tmp_path)

@@ -79,8 +79,17 @@ def test_a_digest_is_of_what_decides_an_answer(tmp_path: Path) -> None:
         small_package(tmp_path / "files", files=FILES | {"weights.safetensors": b"others"}),
         small_package(tmp_path / "tasks", tasks={"ner": DEFINED["ner"]}),
         small_package(tmp_path / "kind", kind="causal"),
+        small_package(tmp_path / "languages", languages=["de", "en"]),
     ]
     assert len({package.digest for package in [first, *others]}) == 1 + len(others)
+
+
+def test_a_package_that_names_no_languages_keeps_its_digest(tmp_path: Path) -> None:
+    package = small_package(tmp_path)
+    content = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    del content["languages"]
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(content))
+    assert Package.open(tmp_path).digest == package.digest
 
 
 def test_what_an_evaluation_writes_is_no_part_of_a_package(tmp_path: Path) -> None:
