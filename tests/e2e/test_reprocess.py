@@ -179,5 +179,6 @@ def test_the_command_line(mesh: Mesh) -> None:
         return str(json.loads(run("status", campaign, "--json").stdout)["state"])
 
     wait_until(lambda: state() == "done", SOON_S, "the campaign is over")
-    assert f"{campaign}  done" in run("status").stdout
+    listed = [line.split() for line in run("status").stdout.splitlines()]
+    assert [campaign, "done", "1", "1", "1", "1", "0"] in listed
     assert run("pause", "nobody-knows").returncode == 1
