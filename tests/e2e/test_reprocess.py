@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from reviewmesh.enrich.reprocess import ROOM
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import TASKS
 from tests.broker import wait_until
 from tests.command_line import reviewmesh
 from tests.mesh import PARTITIONS, Mesh, review
@@ -182,3 +183,26 @@ def test_the_command_line(mesh: Mesh) -> None:
     listed = [line.split() for line in run("status").stdout.splitlines()]
     assert [campaign, "done", "1", "1", "1", "1", "0"] in listed
     assert run("pause", "nobody-knows").returncode == 1
+
+
+def test_what_all_of_it_cost(mesh: Mesh) -> None:
+    environment = mesh.processes["intake"].environment
+
+    def run(*words: str) -> list[dict[str, Any]]:
+        done = reviewmesh(environment, mesh.folder, "cost", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert "skipped" not in done.stderr and "not kept" not in done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    again = Counter(answer["task"] for answer in mesh.read("reviews.reprocessed"))
+    assert again["topic"] > REVIEWS and again["ner"] == 1
+    written = {task: len(mesh.read(f"reviews.{task}")) + again[task] for task in TASKS}
+    rows = run("--by", "task")
+    assert {row["task"]: row["answers"] for row in rows} == written
+    # The scripted engine tells no price: that is not nothing.
+    assert all(row["unknown"]["cost_micros"] == row["answers"] for row in rows)
+    assert all(row["attempts"] >= row["answers"] for row in rows)
+    [business] = run("--by", "business", "--since", "1d ago")
+    assert business["answers"] == sum(written.values())
+    versions = {row["model"] for row in run("--by", "model,day")}
+    assert versions == {"scripted 1", "scripted 2"}
