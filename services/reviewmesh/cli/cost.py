@@ -42,7 +42,7 @@ def cost(
     found = costs(connect(), chosen, start, end)
     if as_lines:
         for key, total in found.ordered():
-            print(json_text(_as_json(found.by, key, total)))
+            print(json_text(row_of(found.by, key, total)))
     else:
         out.print(table_of(found) if found.totals else "no answers")
     for note in _notes(found):
@@ -115,12 +115,15 @@ def dollars(micros: int) -> str:
     return f"{micros // MICROS:,}.{micros % MICROS:06d}"
 
 
-def _as_json(by: tuple[str, ...], key: Key, total: Total) -> dict[str, object]:
+def row_of(by: tuple[str, ...], key: Key, total: Total) -> dict[str, object]:
     return {
         **dict(zip(by, key, strict=True)),
         "answers": total.answers,
         "failed": total.failed,
-        **{name: total.sums[name] for name in MEASURES},
+        **{
+            name: None if total.unknown[name] == total.answers else total.sums[name]
+            for name in MEASURES
+        },
         "unknown": {name: total.unknown[name] for name in MEASURES},
     }
 

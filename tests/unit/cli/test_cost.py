@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from reviewmesh.cli.app import app
-from reviewmesh.cli.cost import dollars, short, table_of
+from reviewmesh.cli.cost import dollars, row_of, short, table_of
 from reviewmesh.cli.terminal import PlainConsole
 from reviewmesh.query.cost import DIMENSIONS, MEASURES, Costs, Total
 from tests.unit.cli.test_terminal import NASTY, steers
@@ -59,6 +59,15 @@ def test_what_is_unknown_is_no_zero() -> None:
     assert ner.split()[-2:] == ["0.000005+", "1"]
     assert topic.split() == ["topic", "2", "0", "-", "-", "-", "-", "-", "-", "2"]
     assert everything.split()[-2:] == ["0.000005+", "3"]
+
+
+def test_in_json_what_no_answer_tells_is_null() -> None:
+    told = {name: Counter(dict.fromkeys(MEASURES, 1)) for name in ("sums", "unknown")}
+    some = row_of(("task",), ("ner",), Total(2, 0, **told))
+    none = row_of(("task",), (None,), Total(1, 0, Counter(), told["unknown"]))
+    for name in MEASURES:
+        assert (some[name], none[name]) == (1, None)
+    assert none["task"] is None
 
 
 @pytest.mark.parametrize(
