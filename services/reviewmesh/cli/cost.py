@@ -116,6 +116,7 @@ def dollars(micros: int) -> str:
 
 
 def row_of(by: tuple[str, ...], key: Key, total: Total) -> dict[str, object]:
+    """A sum that no answer tells is None; `unknown` counts the answers that do not tell one."""
     return {
         **dict(zip(by, key, strict=True)),
         "answers": total.answers,
