@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from reviewmesh.enrich.reprocess import ROOM
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import TASKS
 from tests.broker import wait_until
 from tests.command_line import reviewmesh
 from tests.mesh import PARTITIONS, Mesh, review
@@ -182,3 +183,24 @@ def test_the_command_line(mesh: Mesh) -> None:
     listed = [line.split() for line in run("status").stdout.splitlines()]
     assert [campaign, "done", "1", "1", "1", "1", "0"] in listed
     assert run("pause", "nobody-knows").returncode == 1
+
+
+def test_what_all_of_it_cost(mesh: Mesh) -> None:
+    again = Counter(answer["task"] for answer in mesh.read("reviews.reprocessed"))
+    assert again["topic"] > REVIEWS and again["ner"] == 1
+    written = {task: len(mesh.read(f"reviews.{task}")) + again[task] for task in TASKS}
+    environment = mesh.processes["intake"].environment
+    words = ("cost", "--by", "task,model,business", "--since", "1d ago", "--json")
+    done = reviewmesh(environment, mesh.folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert "skipped" not in done.stderr and "not kept" not in done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["model"] for row in rows} == {"scripted 1", "scripted 2"}
+    counted: Counter[str] = Counter()
+    for row in rows:
+        counted[row["task"]] += row["answers"]
+        assert row["attempts"] >= row["answers"]
+        # The scripted engine tells no price: that is not nothing.
+        assert row["cost_micros"] is None
+        assert row["unknown"]["cost_micros"] == row["answers"]
+    assert counted == written

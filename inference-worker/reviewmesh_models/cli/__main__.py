@@ -1,4 +1,5 @@
-"""`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages.
+"""`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages; own
+GPUs against a provider.
 
 Needs the extras `worker` and `cli`; `train` needs `training` as well.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from reviewmesh_models.cli import crossover_command
 from reviewmesh_models.cli import evaluation_commands as evaluation
 from reviewmesh_models.cli import labelling_commands as labelling
 from reviewmesh_models.cli import registry_commands as registry
@@ -26,6 +28,7 @@ app.command()(registry.show)
 app.command()(registry.add)
 app.command()(registry.promote)
 app.command()(registry.rollback)
+app.command()(crossover_command.crossover)
 
 
 if __name__ == "__main__":

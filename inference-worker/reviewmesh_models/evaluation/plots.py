@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
@@ -97,6 +97,52 @@ def calibration(bins: Sequence[Bin]) -> str:
             f"{one.right:.2f}</title></circle>"
         )
     return _svg(size, size, "calibration", "".join(parts))
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Sequence[tuple[float, float, str]],
+    across: str,
+    up: str,
+) -> str:
+    """Up to two lines with their names, and marked points; `across` and `up` name the axes.
+
+    The axes begin at 0 and end with the largest numbers.
+    """
+    width, height, left = 3 * _SIDE, _SIDE, 2 * _MARGIN
+    points = [point for line in series.values() for point in line]
+    furthest = max(point[0] for point in points) or 1
+    highest = max(point[1] for point in points) or 1
+
+    def x(number: float) -> float:
+        return left + number / furthest * width
+
+    def y(number: float) -> float:
+        return _MARGIN + (1 - number / highest) * height
+
+    parts = [
+        f'<rect x="{left}" y="{_MARGIN}" width="{width}" height="{height}" class="frame"/>',
+        _text(x(furthest / 2), height + 2 * _MARGIN - 8, across, "middle"),
+        _text(left, _MARGIN - 10, up),
+    ]
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(_text(x(share * furthest), y(0) + 16, f"{share * furthest:,.0f}", "middle"))
+        parts.append(_text(left - 6, y(share * highest) + 4, f"{share * highest:,.0f}", "end"))
+    for number, (name, line) in enumerate(series.items()):
+        drawn = " ".join(f"{x(across_):.1f},{y(up_):.1f}" for across_, up_ in line)
+        parts.append(f'<polyline points="{drawn}" class="line-{number}"/>')
+        legend = _MARGIN + 16 + 18 * number
+        parts.append(
+            f'<line x1="{left + 12}" x2="{left + 36}" y1="{legend}" y2="{legend}" '
+            f'class="line-{number}"/>'
+        )
+        parts.append(_text(left + 42, legend + 4, name))
+    for across_, up_, said in marks:
+        parts.append(
+            f'<circle cx="{x(across_):.1f}" cy="{y(up_):.1f}" r="4" class="bin">'
+            f"<title>{escape(said)}</title></circle>"
+        )
+    return _svg(left + width + _MARGIN, height + 2 * _MARGIN, f"{up} by {across}", "".join(parts))
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", shade: str = "") -> str:

@@ -124,10 +124,7 @@ def _text(field: Field, written: Written) -> str:
 
 def _time(field: Field, written: Written, now_ms: int) -> Span:
     text = written.source if written.text is None else written.text
-    try:
-        span = _span(text, now_ms)
-    except ValueError:
-        span = None
+    span = span_of(text, now_ms)
     if span is None:
         written.refuse(
             f"{field.name} is a time: expected one such as 2026-11-30, 2026-11-30T08:00:00Z or "
@@ -136,6 +133,14 @@ def _time(field: Field, written: Written, now_ms: int) -> Span:
     if not plausible_ms(span.start_ms):
         written.refuse(f"{field.name} is a time: expected one from 1970 to 9999")
     return span
+
+
+def span_of(text: str, now_ms: int) -> Span | None:
+    """The day or the millisecond that a text names; None where it is no time."""
+    try:
+        return _span(text, now_ms)
+    except ValueError:
+        return None
 
 
 def _span(text: str, now_ms: int) -> Span | None:

@@ -1,0 +1,142 @@
+"""`reviewmesh cost`: what the answers cost, by task, model, route, provider, business and day."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
+from reviewmesh.query.connection import connect
+from reviewmesh.query.cost import DIMENSIONS, MEASURES, Costs, Key, Total, costs
+from reviewmesh.query.values import iso
+from reviewmesh.query.where.literals import span_of
+from reviewmesh_kit.printable import plain
+
+FULL_BELOW = 100_000
+SIZES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+MICROS = 1_000_000
+TIMES = "2026-11-30, 2026-11-30T08:00:00Z or '7d ago'"
+
+
+def cost(
+    by: Annotated[
+        str, typer.Option(help=f"Sum by these, with commas: {','.join(DIMENSIONS)}.")
+    ] = "task,model,route",
+    since: Annotated[
+        str | None, typer.Option(help=f"Only answers from then on: {TIMES}.", show_default=False)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only answers up to then, a day whole.", show_default=False)
+    ] = None,
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a row.")] = False,
+) -> None:
+    """Sum answers, tokens and money, as far as results tell them; see docs/cost.md."""
+    chosen = _dimensions(by)
+    start = None if since is None else _span("--since", since)[0]
+    end = None if until is None else _span("--until", until)[1]
+    if start is not None and end is not None and start >= end:
+        raise typer.BadParameter("expected --since before --until")
+    found = costs(connect(), chosen, start, end)
+    if as_lines:
+        for key, total in found.ordered():
+            print(json_text(row_of(found.by, key, total)))
+    else:
+        out.print(table_of(found) if found.totals else "no answers")
+    for note in _notes(found):
+        err.print(note)
+
+
+def _dimensions(by: str) -> list[str]:
+    names = [name.strip() for name in by.split(",")]
+    if len(set(names)) != len(names) or not set(names) <= set(DIMENSIONS):
+        raise typer.BadParameter(
+            f"expected some of {', '.join(DIMENSIONS)}, each once, got {by!r:.80}",
+            param_hint="--by",
+        )
+    return names
+
+
+def _span(option: str, text: str) -> tuple[int, int]:
+    span = span_of(text, milliseconds(wall_clock()))
+    if span is None or not plausible_ms(span.start_ms):
+        raise typer.BadParameter(
+            f"expected a time such as {TIMES}, got {text!r:.80}", param_hint=option
+        )
+    return span.start_ms, span.end_ms
+
+
+def table_of(found: Costs) -> Table:
+    """Counts are shortened; money is exact. `+`: some answers do not tell it, `-`: none does."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in found.by:
+        table.add_column(name, overflow="fold")
+    for name in ("answers", "failed", "calls", "requests", "prompt", "cached", "output"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("US dollars", justify="right", no_wrap=True)
+    table.add_column("unpriced", justify="right", no_wrap=True)
+    for key, total in found.ordered():
+        table.add_row(*(plain(part) if part else "-" for part in key), *_cells(total))
+    if len(found.totals) > 1:
+        table.add_row(*("all", *[""] * (len(found.by) - 1)), *_cells(found.total()))
+    return table
+
+
+def _cells(total: Total) -> list[str]:
+    return [
+        short(total.answers),
+        short(total.failed),
+        *(_at_least(total, name, short(total.sums[name])) for name in MEASURES[:-1]),
+        _at_least(total, "cost_micros", dollars(total.sums["cost_micros"])),
+        short(total.unknown["cost_micros"]),
+    ]
+
+
+def _at_least(total: Total, name: str, shown: str) -> str:
+    if total.unknown[name] == total.answers:
+        return "-"
+    return f"{shown}+" if total.unknown[name] else shown
+
+
+def short(number: int) -> str:
+    """At most six characters; from 100,000 on three digits, cut off."""
+    if number < FULL_BELOW:
+        return f"{number:,}"
+    size, letter = next(item for item in SIZES if number >= item[0])
+    decimals = max(0, 3 - len(str(number // size)))
+    whole, rest = divmod(number * 10**decimals // size, 10**decimals)
+    return f"{whole}.{rest:0{decimals}d}{letter}" if decimals else f"{whole}{letter}"
+
+
+def dollars(micros: int) -> str:
+    """Exact to the millionth."""
+    return f"{micros // MICROS:,}.{micros % MICROS:06d}"
+
+
+def row_of(by: tuple[str, ...], key: Key, total: Total) -> dict[str, object]:
+    """A sum that no answer tells is None; `unknown` counts the answers that do not tell one."""
+    return {
+        **dict(zip(by, key, strict=True)),
+        "answers": total.answers,
+        "failed": total.failed,
+        **{
+            name: None if total.unknown[name] == total.answers else total.sums[name]
+            for name in MEASURES
+        },
+        "unknown": {name: total.unknown[name] for name in MEASURES},
+    }
+
+
+def _notes(found: Costs) -> list[str]:
+    notes = []
+    if found.oldest_ms is not None:
+        notes.append(f"the oldest answer that was counted was written {iso(found.oldest_ms)}")
+    if found.without_review:
+        notes.append(
+            f"{found.without_review:,} answers: their accepted review is not kept any more"
+        )
+    if found.skipped:
+        notes.append(f"{found.skipped:,} records skipped that no enricher writes")
+    return notes

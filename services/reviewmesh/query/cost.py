@@ -1,0 +1,281 @@
+"""What the answers of a mesh cost, summed from the topics of results.
+
+A committed record of a result topic, or of answers done again, is one answer that was asked for and
+paid. Its topic, partition and offset identify it, and committed records are read once: nothing is
+counted twice. Where a group was reset, a review was answered a second time: that answer stands
+beside the first with the same coordinates, was paid as well, and is counted as well.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING
+
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.partitions import MeshPartition
+from reviewmesh.kafka.record import Record
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.reading import offsets, partitions_of, read_until
+from reviewmesh.query.values import iso
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, TASK_OF
+
+DIMENSIONS: Final = ("task", "model", "route", "provider", "business", "day")
+MEASURES: Final = (
+    "attempts",
+    "provider_requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "cost_micros",
+)
+"""Fields of the lineage that are summed; `cost_micros` is in millionths of a US dollar."""
+
+Key = tuple[str | None, ...]
+"""A value for each dimension that was asked for; None where an answer has none."""
+
+
+@dataclass
+class Total:
+    """Sums over answers, and for each measure how many answers do not tell it."""
+
+    answers: int = 0
+    failed: int = 0
+    sums: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def add(self, status: str | None, told: Mapping[str, int | None]) -> None:
+        self.answers += 1
+        self.failed += status == "FAILED"
+        for name in MEASURES:
+            value = told[name]
+            if value is None:
+                self.unknown[name] += 1
+            else:
+                self.sums[name] += value
+
+    def __add__(self, other: Total) -> Total:
+        return Total(
+            self.answers + other.answers,
+            self.failed + other.failed,
+            self.sums + other.sums,
+            self.unknown + other.unknown,
+        )
+
+
+@dataclass
+class Costs:
+    """What was counted, by key."""
+
+    by: tuple[str, ...]
+    totals: dict[Key, Total] = field(default_factory=dict)
+    skipped: int = 0
+    """Records that no enricher writes: they are in no total."""
+    without_review: int = 0
+    """Answers whose accepted review is gone: their business is not known."""
+    oldest_ms: int | None = None
+    """When the oldest answer that was counted was written."""
+
+    def ordered(self) -> list[tuple[Key, Total]]:
+        """By their keys; what has no value comes first."""
+        return sorted(
+            self.totals.items(), key=lambda item: [(part is not None, part) for part in item[0]]
+        )
+
+    def total(self) -> Total:
+        return sum(self.totals.values(), Total())
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer, as its record tells."""
+
+    task: str
+    review_id: str
+    accepted_offset: int
+    status: str | None
+    lineage: Mapping[str, Any]
+    business: str | None = None
+    """Of an answer done again; others tell only where their review is."""
+
+
+class NoAnswer(ValueError):
+    """A record that no enricher writes."""
+
+
+class Businesses:
+    """The business of each accepted review of one partition.
+
+    8 bytes for each offset that the broker keeps, and each name once.
+    """
+
+    def __init__(self, start: int, end: int) -> None:
+        self._start = start
+        # The place in `_names`, plus one.
+        self._name_at = array("I", bytes(4 * max(0, end - start)))
+        # A topic that was made anew has other reviews at the same offsets.
+        self._review_at = array("I", bytes(4 * max(0, end - start)))
+        self._numbers: dict[str | None, int] = {}
+        self._names: list[str | None] = []
+
+    def add(self, offset: int, review_id: str, business: str | None) -> None:
+        number = self._numbers.setdefault(business, len(self._names) + 1)
+        if number > len(self._names):
+            self._names.append(business)
+        self._name_at[offset - self._start] = number
+        self._review_at[offset - self._start] = _digest(review_id)
+
+    def find(self, offset: int, review_id: str) -> str | None:
+        """Raises KeyError where the review is not kept."""
+        at = offset - self._start
+        if not 0 <= at < len(self._name_at) or not self._name_at[at]:
+            raise KeyError(offset)
+        if self._review_at[at] != _digest(review_id):
+            raise KeyError(offset)
+        return self._names[self._name_at[at] - 1]
+
+
+def costs(
+    connection: Connection,
+    by: Sequence[str],
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+) -> Costs:
+    """Sum the answers written from `since_ms` until before `until_ms`, by DIMENSIONS.
+
+    One partition after the other, so that the reviews of one are held at a time. Times are the
+    broker's. Raises CannotReach, KafkaException and RegistryUnavailable.
+    """
+    wanted = partitions_of(connection, *TASK_OF, REPROCESSED)
+    # Before the accepted reviews are read: then every answer's review is among them.
+    ends = offsets(connection, wanted)
+    found = offsets(connection, wanted, OFFSET_BEGINNING if since_ms is None else since_ms)
+    # Without a record that young there is nothing to read.
+    starts = {place: at if at >= 0 else ends[place] for place, at in found.items()}
+    summing = Summing(connection, by, since_ms, until_ms)
+    for number in sorted({place.partition for place in wanted}):
+        here = {place: at for place, at in starts.items() if place.partition == number}
+        if any(at < ends[place] for place, at in here.items()):
+            businesses = _businesses(connection, number) if "business" in by else None
+            for record in read_until(connection, here, ends):
+                summing.add(record, businesses)
+    return summing.costs
+
+
+class Summing:
+    """Adds records of answers to their totals."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        by: Sequence[str],
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> None:
+        self._codecs = {
+            topic: connection.codec(topic) for topic in (*TASK_OF, REPROCESSED, ENRICHED)
+        }
+        self._since_ms = since_ms
+        self._until_ms = until_ms
+        self.costs = Costs(tuple(by))
+
+    def add(self, record: Record, businesses: Businesses | None) -> None:
+        """`businesses`: those of the record's partition, where they were asked for."""
+        at = record.timestamp_ms
+        if self._since_ms is not None and at < self._since_ms:
+            return
+        if self._until_ms is not None and at >= self._until_ms:
+            return
+        try:
+            answered = self._answered(record, businesses is not None)
+        except (DecodeError, NoAnswer):
+            self.costs.skipped += 1
+            return
+        business = answered.business
+        if businesses is not None and record.topic != REPROCESSED:
+            try:
+                business = businesses.find(answered.accepted_offset, answered.review_id)
+            except KeyError:
+                self.costs.without_review += 1
+        key = tuple(_value(name, answered, business, at) for name in self.costs.by)
+        self.costs.totals.setdefault(key, Total()).add(answered.status, measured(answered.lineage))
+        oldest = self.costs.oldest_ms
+        self.costs.oldest_ms = at if oldest is None else min(at, oldest)
+
+    def _answered(self, record: Record, with_business: bool) -> Answered:
+        """Raises NoAnswer and DecodeError."""
+        business = None
+        if record.topic == REPROCESSED:
+            answer = self._codecs[REPROCESSED].decode_ours(record.value or b"")
+            task = answer["task"]
+            if task not in RESULT_OF:
+                raise NoAnswer(f"expected one of the tasks {', '.join(RESULT_OF)}")
+            value = answer["result"] or b""
+            if with_business:
+                # The answer carries its review, which may be gone from the accepted ones.
+                enriched = self._codecs[ENRICHED].decode_ours(answer["enriched"] or b"")
+                business = enriched["business_id"]
+        else:
+            task, value = TASK_OF[record.topic], record.value or b""
+        result = self._codecs[RESULT_OF[task]].decode_ours(value)
+        review_id = result["review_id"]
+        if result["accepted_partition"] != record.partition or record.key != review_id.encode():
+            raise NoAnswer("expected the result in its review's partition, under its review_id")
+        return Answered(
+            task,
+            review_id,
+            result["accepted_offset"],
+            result["status"],
+            result["lineage"] or {},
+            business,
+        )
+
+
+def measured(lineage: Mapping[str, Any]) -> dict[str, int | None]:
+    """The measures that a lineage tells, None where it does not."""
+    told = {name: lineage.get(name) for name in MEASURES}
+    if lineage and lineage.get("provider") is None:
+        told["provider_requests"] = 0
+    elif told["provider_requests"] == 0:
+        # Out of the worker's memory, or not sent: there is nothing to pay.
+        nothing = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_micros")
+        told |= dict.fromkeys(nothing, 0)
+    return told
+
+
+def _value(name: str, answered: Answered, business: str | None, at_ms: int) -> str | None:
+    if name == "task":
+        return answered.task
+    if name == "business":
+        return business
+    if name == "day":
+        return iso(at_ms)[:10]
+    if name == "model":
+        words = (answered.lineage.get("model"), answered.lineage.get("model_version"))
+        # A provider's model is often named and versioned alike.
+        return " ".join(dict.fromkeys(word for word in words if word)) or None
+    return answered.lineage.get(name)
+
+
+def _businesses(connection: Connection, partition: int) -> Businesses:
+    place = MeshPartition(ACCEPTED, partition)
+    [start] = offsets(connection, [place], OFFSET_BEGINNING).values()
+    [end] = offsets(connection, [place]).values()
+    codec = connection.codec(ACCEPTED)
+    found = Businesses(start, end)
+    for record in read_until(connection, {place: start}, {place: end}):
+        try:
+            review = codec.decode_ours(record.value or b"")
+        except DecodeError:
+            continue
+        found.add(record.offset, review["review_id"], review["business_id"])
+    return found
+
+
+def _digest(review_id: str) -> int:
+    return zlib.crc32(review_id.encode())
