@@ -23,6 +23,7 @@ LAST = (ENRICHED, DEAD_LETTER)
 """Topics that end a review's way."""
 
 UNDECODABLE = "undecodable"
+WAITS_FOR_INTAKE = "waits for intake"
 # As intake writes it; producers may write anything. No offset has more than 19 digits.
 ORIGIN = re.compile(r"([^/]{1,249})/([0-9]{1,9})/([0-9]{1,19})")
 
@@ -143,4 +144,4 @@ def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, st
     progress = progress_of(connection, INTAKE_GROUP, [partition])[partition]
     if progress.covers(record.offset):
         return "no outcome: a duplicate that was dropped, or passed over by a reset"
-    return "waits for intake"
+    return WAITS_FOR_INTAKE
