@@ -72,8 +72,8 @@ def _table(connection: Connection, found: list[Held]) -> Table:
 def _notes(found: list[Held]) -> list[str]:
     topics = {item.occurrence.record.topic for item in found}
     notes = [
-        "retention runs only while the brokers do; Kafka can delete nothing of this earlier "
-        "without everything before it in its partition"
+        "these times hold while the brokers run; Kafka can delete a record earlier only together "
+        "with everything before it in its partition"
     ]
     if PARTIAL in topics:
         notes.append(

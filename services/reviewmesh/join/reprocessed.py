@@ -41,6 +41,11 @@ class AnswerCodecs:
         result = self.results[task].decode_ours(content["result"] or b"")
         if not content["review_id"] == enriched["review_id"] == result["review_id"]:
             raise NoAnswer("expected the enriched review and the result of the same review_id")
+        if enriched["accepted_partition"] != record.partition:
+            raise NoAnswer(
+                f"expected an enriched review of partition {record.partition}, got one of "
+                f"{enriched['accepted_partition']}"
+            )
         if missing := [name for name in TASKS if name not in enriched["tasks"]]:
             raise NoAnswer(f"expected an enriched review with every task, got none of {missing}")
         if enriched["timings"] is None:

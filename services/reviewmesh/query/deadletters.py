@@ -16,7 +16,15 @@ from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import flush, make_producer, send
-from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, RAW, REPLAYED, RESULT_OF
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    DEAD_LETTER,
+    RAW,
+    REPLAYED,
+    REPROCESS,
+    REPROCESSED,
+    RESULT_OF,
+)
 
 REPLAYABLE = (RAW, ACCEPTED, *RESULT_OF.values())
 """The topics that the mesh reads: a dead letter of another topic cannot be replayed."""
@@ -51,6 +59,8 @@ class DeadLetter:
     @property
     def problem(self) -> str:
         """Why it cannot be replayed; empty when it can."""
+        if self.content["topic"] in (REPROCESS, REPROCESSED):
+            return "it belongs to a campaign; `reviewmesh reprocess` chooses the review again"
         if self.content["topic"] not in REPLAYABLE:
             return f"it was read from {self.content['topic']!r:.60}, which the mesh does not read"
         if not 0 <= self.content["partition"] < 2**31:

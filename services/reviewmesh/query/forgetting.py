@@ -23,7 +23,7 @@ SOURCE = "forget"
 ELSEWHERE = (
     (
         "the system that publishes the review",
-        "delete it there first: published again, its text comes back as a newer version",
+        "delete it there first; published again, its text comes back as a newer version",
     ),
     (
         "stores, indexes and exports of consumers of reviews.enriched",
@@ -31,11 +31,11 @@ ELSEWHERE = (
     ),
     (
         "folders of `reviewmesh-models label`, and data that models are trained on",
-        "labels.sqlite and the .jsonl files hold texts without ids: look for the text",
+        "labels.sqlite and the .jsonl files hold texts without ids; look for the text",
     ),
     (
         "providers that the text was sent to: engine `openai`, a fallback, teachers",
-        "ask the provider; the lineage in reviews.enriched names engine, model and route",
+        "ask them to delete it; the lineage in reviews.enriched names engine, model and route",
     ),
     (
         "memory of inference workers",

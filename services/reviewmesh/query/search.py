@@ -15,7 +15,16 @@ from reviewmesh.query.connection import Connection
 from reviewmesh.query.progress import progress_of
 from reviewmesh.query.reading import partitions_of, read_all
 from reviewmesh.query.values import failed_tasks
-from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, PARTIAL, RAW
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    DEAD_LETTER,
+    ENRICHED,
+    INTAKE_GROUP,
+    PARTIAL,
+    RAW,
+    REPROCESS,
+    REPROCESSED,
+)
 
 ANYWHERE = (RAW, DEAD_LETTER)
 """Topics where a review may be on any partition, because producers choose it."""
@@ -127,6 +136,10 @@ def _outcome(
         return f"revision {decoded['revision']}, {words or 'incomplete'}"
     if record.topic == PARTIAL:
         return f"open: waits for answers on accepted offset {decoded['accepted_offset']}"
+    if record.topic == REPROCESS:
+        return f"{decoded['task']} is to be answered again, campaign {decoded['campaign']}"
+    if record.topic == REPROCESSED:
+        return f"{decoded['task']} was answered again, campaign {decoded['campaign']}"
     if "status" in decoded:
         return str(decoded["status"]) + (f": {decoded['error']}" if decoded["error"] else "")
     return "is here"
