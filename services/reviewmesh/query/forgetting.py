@@ -12,7 +12,7 @@ from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 from reviewmesh.query.retention import kept_by_topic
-from reviewmesh.query.search import WAITS_FOR_INTAKE, Occurrence, occurrences_of
+from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence, occurrences_of
 from reviewmesh.query.sending import flush, make_producer, send
 from reviewmesh_schemas.names import DEAD_LETTER, RAW
 
@@ -79,7 +79,8 @@ def can_replace(found: list[Held]) -> bool:
         item.occurrence.record.value is not None
         and (
             item.occurrence.record.topic not in (RAW, DEAD_LETTER)
-            or item.occurrence.outcome == WAITS_FOR_INTAKE
+            # A duplicate is of a version that was accepted, even if that one is deleted by now.
+            or item.occurrence.outcome in (WAITS_FOR_INTAKE, NO_OUTCOME)
         )
         for item in found
     )

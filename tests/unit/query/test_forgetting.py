@@ -6,7 +6,7 @@ import pytest
 
 from reviewmesh.kafka.record import Record
 from reviewmesh.query.forgetting import Held, can_replace
-from reviewmesh.query.search import WAITS_FOR_INTAKE, Occurrence
+from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence
 
 
 def held(topic: str, outcome: str = "is here", value: bytes | None = b"v") -> Held:
@@ -18,8 +18,9 @@ def test_what_was_accepted_is_replaced(topic: str) -> None:
     assert can_replace([held("reviews.raw", "accepted at 0/0"), held(f"reviews.{topic}")])
 
 
-def test_what_is_not_read_yet_is_replaced() -> None:
-    assert can_replace([held("reviews.raw", WAITS_FOR_INTAKE)])
+@pytest.mark.parametrize("outcome", [WAITS_FOR_INTAKE, NO_OUTCOME])
+def test_what_is_or_may_be_accepted_is_replaced(outcome: str) -> None:
+    assert can_replace([held("reviews.raw", outcome)])
 
 
 def test_what_consumers_never_had_is_not_replaced() -> None:
