@@ -309,10 +309,10 @@ def _exit_codes_page() -> str:
                 ("0", "Done."),
                 (
                     str(exit_codes.FAILED),
-                    "Failed, or the answer is no: `ps` when a process is not ready, `find` when "
-                    "there is no such review, `topics list` when a topic is missing, `tail` when "
-                    "fewer records came than `--max`, `publish` and `dlq replay` when a record "
-                    "was not sent.",
+                    "Failed, or the answer is no: `ps` when a process is not ready, `find` and "
+                    "`forget` when there is no such review, `topics list` when a topic is "
+                    "missing, `tail` when fewer records came than `--max`, `publish` and "
+                    "`dlq replay` when a record was not sent.",
                 ),
                 (str(exit_codes.USAGE), "Wrong usage or a wrong setting."),
                 (

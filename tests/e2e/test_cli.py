@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def test_a_review_through_every_command(mesh: Mesh, run: Run) -> None:
 
     mesh.wait_for(lambda: _unfinished(run) == 0, 20, "no lag")
     _replays_the_poisoned(mesh, run)
+    _forgets_an_open_one(mesh, run)
 
 
 def _unfinished(run: Run) -> int:
@@ -93,6 +95,34 @@ def _replays_the_poisoned(mesh: Mesh, run: Run) -> None:
     of_replayed = [item for item in mesh.wait_enriched(4) if item["review_id"] == "c-2"]
     assert [item["complete"] for item in of_replayed] == [False, True]
     assert of_replayed[0]["revision"] < of_replayed[1]["revision"]
+
+
+def _forgets_an_open_one(mesh: Mesh, run: Run) -> None:
+    mesh.script(poison=["SECRET"])
+    assert run("publish", "-", stdin='{"review_id": "c-3", "text": "SECRET"}').returncode == 0
+    mesh.wait_enriched(5)
+    mesh.script()
+    listed = json.loads(run("forget", "c-3", "--json").stdout)
+    assert listed["replaceable"] and listed["replaced_at"] is None
+    records = {item["topic"].removeprefix(mesh.prefix): item for item in listed["records"]}
+    held = ("raw", "accepted", "ner", "topic", "sentiment", "enriched", "partial", "dead-letter")
+    assert set(records) == {f"reviews.{name}" for name in held}
+    assert [name for name, item in records.items() if item["no_time"]] == ["reviews.partial"]
+    letter = records["reviews.dead-letter"]
+    written, gone = (datetime.fromisoformat(letter[name]) for name in ("time", "deleted_by"))
+    # 14 days, 6 hours of an open segment, and the broker's own minutes.
+    assert timedelta(days=14, hours=6) < gone - written < timedelta(days=14, hours=7)
+
+    done = run("forget", "c-3", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert 'replaced by "(erased)"' in done.stdout
+    [*_, last] = [item for item in mesh.wait_enriched(6) if item["review_id"] == "c-3"]
+    assert (last["text"], last["complete"]) == ("(erased)", True)
+    # The joiner erases its open partial record itself.
+    after = json.loads(run("forget", "c-3", "--json").stdout)["records"]
+    [*_, partial] = [item for item in after if item["topic"].endswith("reviews.partial")]
+    assert partial["outcome"] == "tombstone"
+    assert run("forget", "nobody").returncode == 1
 
 
 def test_exit_codes_say_what_went_wrong(run: Run, tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ class Dispute:
 
 
 def disputes_of(found: Labelled) -> list[Dispute]:
-    """Every disputed unit, of each task those with most doubt first, tasks in turns.
+    """Every disputed unit: by task in turn, those with the highest entropy first.
 
-    The order comes from what the teachers said alone, so it is the same for every judge.
+    The order depends on the teachers' answers alone, so it is the same for every judge.
     """
     queues = [_disputes(found, of_task.task, of_task.consensus) for of_task in found.tasks.values()]
     longest = max((len(queue) for queue in queues), default=0)
@@ -44,7 +44,7 @@ def disputes_of(found: Labelled) -> list[Dispute]:
 
 
 class Session:
-    """Where one judge stands; `press` takes a key at a time, at a time in seconds."""
+    """The progress of one judge; `press` takes one key and the time in seconds."""
 
     def __init__(self, disputes: Sequence[Dispute], journal: Journal, now_s: float) -> None:
         self._journal = journal
@@ -94,7 +94,7 @@ class Session:
         last = self._journal.take_back()
         if last is None:
             return "ignored"
-        # A dispute that is none any more, because a teacher was asked anew, is not shown.
+        # What is no longer disputed, because a teacher was asked again, is not shown.
         if last.unit in self._by_unit:
             self._waiting.insert(0, self._by_unit[last.unit])
         self._show(now_s)
@@ -106,7 +106,7 @@ class Session:
 
 
 def screen(session: Session) -> str:
-    """What is shown of the dispute at hand; the review's lines begin with a bar of their own."""
+    """What is shown of the current dispute; lines of the review begin with a bar."""
     dispute = session.dispute
     if dispute is None:
         return "Nothing is left to decide: q ends, u takes the last decision back."
@@ -140,7 +140,7 @@ def _marked(dispute: Dispute) -> str:
 
 def _disputes(found: Labelled, task: Task, consensus: Consensus) -> list[Dispute]:
     disputes = []
-    # From the teachers alone: what one judge decided must not move what another one sees.
+    # From the teachers alone: one judge's decisions must not change what another one sees.
     for at in to_decide(found, consensus):
         review, what = consensus.units.keys[at]
         unit = Unit(task.name, task.digest, found.reviews[review].key, what)

@@ -1,8 +1,8 @@
-"""Krippendorff's alpha for labels without an order, as a measure that can be drawn anew.
+"""Krippendorff's alpha for nominal labels, with bootstrap intervals.
 
 Klaus Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011. 1 is full agreement, 0 what
 chance would give. Own code, because the library `krippendorff` is under the GPL, and because the
-sums are kept per review: the units of a review are drawn together, they do not stand alone.
+sums are kept per review: the units of a review depend on each other and are resampled together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reviewmesh_models.evaluation.scores import Floats, Measure
 Integers = NDArray[np.int64]
 
 NOT_SAID = -1
-"""In place of a label where a teacher gave none."""
+"""Instead of a label where a teacher gave none."""
 
 
 def alpha(said: Integers, review: Integers, reviews: int, labels: int) -> Measure:
@@ -33,7 +33,7 @@ def alpha(said: Integers, review: Integers, reviews: int, labels: int) -> Measur
 
 
 def interval_of(measure: Measure) -> Score | None:
-    """With a 95 % interval over reviews drawn anew; None where all say one label."""
+    """With a 95 % bootstrap interval over reviews; None if all say one label."""
     sums = measure.parts.sum(0)[1:]
     if np.count_nonzero(sums) < 2:
         return None
@@ -52,7 +52,7 @@ def _alpha(sums: Floats) -> Floats:
     values = counts.sum(-1)
     disagreeing = values - agreeing
     by_chance = values**2 - (counts**2).sum(-1)
-    # A draw in which all say one label shows no disagreement.
+    # A resample in which all say one label shows no disagreement.
     varied = by_chance > 0
     out: Floats = np.where(
         varied, 1 - (values - 1) * disagreeing / np.where(varied, by_chance, 1), 1.0

@@ -62,7 +62,7 @@ def labels_of(output: TaskOutput) -> Labels:
 
 
 def output_of(task: str, labels: Labels) -> TaskOutput:
-    """As an engine would have said it, each answer with probability 1."""
+    """As an engine would return it, each answer with probability 1."""
     if task == SENTIMENT:
         return SentimentOutput(labels["sentiment"], {labels["sentiment"]: 1.0})
     if task == TOPIC:

@@ -64,7 +64,7 @@ async def _ask_endpoint(
                 if teacher.batch:
                     await batches.label(task, reviews, answered)
                 else:
-                    # Of a run in which it was asked so: what is paid is not asked again.
+                    # From an earlier run with the same settings: what is paid is not asked again.
                     await batches.finish(task, reviews, lambda _: None)
                     await live.label(task, reviews, answered)
         except (TeacherFailed, BudgetSpent) as error:

@@ -24,7 +24,7 @@ from reviewmesh_worker.tasks.prompt import prefix_of
 REFUSED: Final = "REFUSED"
 
 _PER_CALL: Final = 64
-"""Tokens that an endpoint may add around what it is sent: roles, turns."""
+"""Tokens that an endpoint may add to what it is sent: its chat template."""
 _PER_WORD: Final = 32
 """Tokens of one label with its name and the JSON around it, at most."""
 _SPAN_TOKENS: Final = 1024

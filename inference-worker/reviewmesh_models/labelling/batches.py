@@ -1,7 +1,7 @@
 """Asks an endpoint in the provider's batches: a file of requests, answered within a day.
 
 A batch passes through four states, each written down before the next: open (reserved), uploaded,
-submitted, collected. A kill between the submission and its note is found again by the batch's
+submitted, collected. After a kill between a submission and its record, the batch is found by its
 mark in the provider's list, so no batch is submitted twice.
 """
 
@@ -34,14 +34,14 @@ ENDPOINT: Final = "/v1/chat/completions"
 MARK: Final = "reviewmesh"
 _MOST_REQUESTS: Final = 10_000
 _MOST_BYTES: Final = 100 * 1024 * 1024
-"""Below what OpenAI takes: 50,000 requests and 200 MB."""
+"""Below OpenAI's limits: 50,000 requests and 200 MB."""
 _WINDOW: Final = "24h"
 _LONGEST_S: Final = 25 * 3600
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _RETRIES: Final = 5
-"""Of looking; nothing that costs is sent twice."""
+"""Attempts to read the state of batches; nothing that costs is sent twice."""
 _LISTED: Final = 1000
 
 Collected = tuple[Labels | Failure | None, Spent]

@@ -2,7 +2,7 @@
 
 Reliability is estimated from the answers alone (see `dawid_skene`), first over all units of a task,
 then, where a task has many labels of its own (topics), for each of them: with the estimate over all
-as a prior, so that a rare topic does not stand on a handful of answers.
+as a prior, so that a rare topic does not depend on a handful of answers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WHOLE: Final = ""
 """The group of all units of a task."""
 
 _ASSUMED: Final = 0.8
-"""How reliable a teacher is taken to be before it has said anything."""
+"""The prior reliability of a teacher."""
 _ASSUMED_UNITS: Final = 4.0
-"""As many units of each label as that is worth."""
+"""The weight of that prior, in units of each label."""
 _SHARED_UNITS: Final = 20.0
-"""As many units of each topic as the estimate over all topics is worth."""
+"""The weight of the estimate over all topics, in units of each topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Consensus:
 
     @property
     def doubt(self) -> Floats:
-        """(units): entropy in bits, what a decision on a unit would tell."""
+        """(units): entropy in bits, the information of a decision on the unit."""
         shares = np.maximum(self.posterior, 1e-12)
         doubt: Floats = -(shares * np.log2(shares)).sum(1)
         return doubt
@@ -113,7 +113,7 @@ def _assumed(counts: Floats) -> Prior:
 
 
 def _one_name_each(units: Units, posterior: Floats) -> Floats:
-    """Of names that overlap the surest stays; the others become no name."""
+    """Of overlapping names the one with the highest probability stays; others become none."""
     kept: dict[int, list[Span]] = {}
     resolved = posterior.copy()
     no_name = len(units.labels) - 1
@@ -122,7 +122,7 @@ def _one_name_each(units: Units, posterior: Floats) -> Floats:
         review, span = units.keys[unit]
         assert isinstance(span, tuple)
         if any(_overlap(span, other) for other in kept.get(review, [])):
-            # It is a name as far as the surer one is none.
+            # It is a name only if the more probable one is none.
             resolved[unit] = posterior[unit] * (1 - float(posterior[unit].max()))
             resolved[unit, no_name] = 1 - resolved[unit, :no_name].sum()
         else:

@@ -2,7 +2,7 @@
 
 Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm",
 Applied Statistics 28(1), 1979. Each teacher has a matrix of error rates: how often it says label l
-of a unit whose label is j. Labels of units and error rates are estimated in turns.
+of a unit whose label is j. Labels of units and error rates are estimated alternately.
 
 Own code, because the one maintained library (crowd-kit) brings pandas and scikit-learn for it, and
 takes neither prior counts nor several answers of one teacher.
@@ -19,9 +19,9 @@ from reviewmesh_models.evaluation.scores import Floats
 
 _MOST_TURNS: Final = 500
 _SETTLED: Final = 1e-7
-"""No probability moves by more than this in a turn: the estimate stands."""
+"""Converged: no probability changes by more than this in an iteration."""
 _LEAST: Final = 1e-12
-"""Stands for zero where a logarithm is taken."""
+"""Instead of zero in logarithms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def posterior_of(counts: Floats, marginals: Floats, errors: Floats) -> Floats:
 
 
 def _shares(counts: Floats) -> Floats:
-    """Along the last axis; where all is zero, each as likely as the other."""
+    """Normalised along the last axis; uniform where all are zero."""
     sums = counts.sum(-1, keepdims=True)
     shares: Floats = np.where(sums > 0, counts / np.where(sums > 0, sums, 1), 1 / counts.shape[-1])
     return shares

@@ -37,7 +37,7 @@ class Gold(BaseModel):
     consensus: Score
     best: str
     difference: Difference
-    """The consensus less the best teacher, which nobody knows without gold."""
+    """The consensus minus the best teacher, which is known only from gold."""
 
 
 def gold_of(found: Labelled) -> dict[str, Gold]:

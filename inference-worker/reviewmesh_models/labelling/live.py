@@ -33,7 +33,7 @@ ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.5
 """Up to twice as long after each attempt."""
 _LONGEST_PAUSE_S: Final = 60.0
-"""Whatever a provider asks for: the same command goes on another time."""
+"""The longest wait that a provider may ask for; the same command continues later."""
 _MAY_PASS: Final = frozenset({408, 409, 425, 429})
 _REFUSED_KEY: Final = frozenset({401, 403})
 _SPENT: Final = "insufficient_quota"
@@ -42,7 +42,7 @@ Answered = Callable[[int], None]
 
 
 class TeacherFailed(RuntimeError):
-    """An endpoint does not answer, or not us; the message says what it said."""
+    """An endpoint does not answer or refuses; the message has its own words."""
 
 
 class BudgetSpent(RuntimeError):
@@ -50,7 +50,7 @@ class BudgetSpent(RuntimeError):
 
 
 class _MayPass(RuntimeError):
-    """The attempt failed and another one may not."""
+    """The attempt failed; another one may succeed."""
 
     def __init__(self, said: str, after_s: float | None = None) -> None:
         super().__init__(said)
@@ -85,7 +85,7 @@ class LiveTeacher:
         self._store = store
         self._budget = budget
         self._quiet_until = 0.0
-        """The provider asked for quiet until then, on the clock of `time.monotonic`."""
+        """Until when the provider asked for a pause, on the clock of `time.monotonic`."""
         self._settled = settled
 
     async def label(self, task: Task, reviews: list[Review], answered: Answered) -> None:
@@ -174,7 +174,7 @@ class LiveTeacher:
 
     async def _call(self, task: Task, text: str) -> tuple[Labels | Failure, Spent | None]:
         body = request_of(self._teacher, task, text)
-        # The client's own timeout begins anew with every byte.
+        # The client's own timeout starts again with every byte.
         async with asyncio.timeout(self._teacher.timeout_s):
             raw = await self._client.chat.completions.with_raw_response.create(**body)
         try:
@@ -222,7 +222,7 @@ def _short(error: openai.APIStatusError) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Of `Retry-After` in seconds; a date is as good as none."""
+    """Seconds of `Retry-After`; a date is ignored."""
     try:
         seconds = float(header or "")
     except ValueError:

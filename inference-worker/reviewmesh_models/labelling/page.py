@@ -1,4 +1,4 @@
-"""The agreement as a page of its own: no script, nothing loaded, texts of strangers made plain."""
+"""The agreement as one HTML page: no script, nothing loaded, untrusted texts escaped."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What came of a labelling: the consensus of every task, and the files that it is written to.
 
 `reviews_train.jsonl` and `ner_train.jsonl` have the form that `reviewmesh-models train` reads.
-`disagreements.jsonl` has every review on which teachers differ, the one with most doubt first.
+`disagreements.jsonl` has the reviews on which teachers differ, those of the highest entropy first.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _entity_rows(found: Labelled, ner: TaskLabels) -> Iterator[Mapping[str, Any]
 
 
 def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """In the place of what was there, as a whole."""
+    """Replaces the file atomically."""
     beside = file.with_name(f"{file.name}.new")
     written = 0
     with beside.open("w", encoding="utf-8") as out:

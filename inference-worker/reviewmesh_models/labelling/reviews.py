@@ -2,7 +2,7 @@
 
 A line is a labelled or unlabelled row (`{"text": …}`) or a record of the enriched topic as
 `reviewmesh tail --topic enriched --json` prints it: both have `text`, and only that is read. Rows
-of gold have the labels as well: they are asked like any other, and tell how good the teachers are.
+of gold have labels too: they are asked like any other, and measure how good the teachers are.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _text(row: Mapping[str, Any], where: str) -> str:
 
 
 def _wrong_in(task: Task, text: str, row: Mapping[str, Any]) -> str:
-    """What is off in the labels of one task; empty when they are sound."""
+    """What is invalid in the labels of one task; empty if nothing is."""
     try:
         return _WRONG[task.name](task, text, row[FIELD[task.name]])
     except (KeyError, TypeError, AttributeError) as error:

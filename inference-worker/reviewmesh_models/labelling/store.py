@@ -1,7 +1,7 @@
 """What was asked, answered and spent, in one SQLite file that survives a kill at any moment.
 
-Money first: a call is reserved, with the most that it can cost, before it is sent; its answer and
-what it did cost are written together. What was reserved by a process that died counts in full for
+A call is reserved, with the most that it can cost, before it is sent; its answer and its real cost
+are written in one transaction. What was reserved by a process that died counts in full for
 ever, because nobody knows whether the provider worked. So what was spent never passes the budget,
 and whoever goes on asks again at most what was under way.
 """
@@ -57,7 +57,7 @@ CREATE TABLE tasks (name TEXT PRIMARY KEY, digest TEXT NOT NULL);
 
 
 class StoreError(RuntimeError):
-    """The folder cannot be worked in; the message says what to do."""
+    """The folder cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Call:
 class Batch:
     id: int
     mark: str
-    """Ours, sent along: finds a batch whose number was not written down in time."""
+    """Sent along: finds a batch whose number was not recorded before a kill."""
     task: str
     state: str
     file: str | None
@@ -118,7 +118,7 @@ class Store:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={_VERSION}")
-            # Whoever reserved them has died: the lock is ours.
+            # The process that reserved them has died: this one holds the lock.
             self._db.execute(
                 "UPDATE calls SET state=? WHERE state=? AND batch IS NULL", (ORPHANED, RESERVED)
             )
@@ -391,5 +391,5 @@ def _locked(file: Path) -> int:
 
 
 def _dumped(value: object) -> str:
-    # In ASCII: SQLite takes no half of a surrogate pair.
+    # In ASCII: SQLite refuses half of a surrogate pair.
     return json.dumps(value)

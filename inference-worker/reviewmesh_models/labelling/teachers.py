@@ -36,7 +36,7 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$")
 
 
 class TeachersError(ValueError):
-    """The file is not one; the message names the line, what was expected and what came."""
+    """The file is invalid; the message names the line, what was expected and what came."""
 
 
 class _Part(BaseModel):
@@ -73,7 +73,7 @@ class Teacher(_Part):
 
     @property
     def identity(self) -> str:
-        """Over what decides an answer: another model under the same name is another teacher."""
+        """A digest of what decides an answer: another model of the same name is another teacher."""
         decisive = self.model_dump(
             mode="json", include={"base_url", "model", "package", "temperature", "answer_tokens"}
         )
@@ -181,7 +181,7 @@ def _place(path: Sequence[int | str]) -> str:
 
 
 def _line(node: yaml.Node | None, path: Sequence[int | str]) -> int:
-    """Where in the file the thing that a path leads to stands, or what should hold it."""
+    """The line of the path's node, or of the one that should hold it."""
     line = 1
     for part in path:
         if isinstance(node, yaml.MappingNode):

@@ -63,7 +63,7 @@ def units_of(task: Task, answers: Sequence[Answers]) -> Units:
 
 
 def labels_of_units(task: Task) -> tuple[str, ...]:
-    """The last one is what is said by saying nothing, where a task has that."""
+    """The last one means that nothing was said, if the task has such a label."""
     if task.answer == "label":
         return task.label_ids
     if task.answer == "polarity_per_label":

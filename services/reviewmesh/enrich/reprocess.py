@@ -21,6 +21,7 @@ from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.results import Unusable, lineage_of, payload
 from reviewmesh.kafka.record import (
     CAMPAIGN,
+    LONGEST_KEPT_HEADER,
     ORIGIN_TIMESTAMP,
     TRACEPARENT,
     Output,
@@ -35,8 +36,8 @@ ROOM = 256
 # A campaign's record is written before its requests, and read by another thread.
 UNKNOWN_FOR_S = 60.0
 MAX_ERROR = 2_000
+LONGEST_LINEAGE_FIELD = 1_000
 KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
-LONGEST_KEPT_HEADER = 256
 
 
 class NoRequest(ValueError):
@@ -246,20 +247,20 @@ class Reprocessing:
         try:
             if answer.output is None:
                 raise Unusable(answer.error or "the worker gave no reason")
-            output = self._answer(again, answer, self._fields(again, answer))
+            output = self._answer(again, self._fields(again, answer))
         except Exception as error:  # noqa: BLE001 - whatever a worker answers costs this request
-            output = self._answer(again, answer, _failed(error))
+            output = self._answer(again, _failed(answer, error))
         self._finish(again.record, (output,), partial(self._count, "answered"))
 
     def _fields(self, again: Again, answer: Answer) -> dict[str, Any]:
         """Raises Unusable."""
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts)
+        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
         if lineage is None:
             raise Unusable("expected the worker to say which model answered, got no lineage")
         fields = payload(self._task, answer.output, again.enriched["text"] or "")
         return {"status": "OK", "error": None, "lineage": lineage, **fields}
 
-    def _answer(self, again: Again, answer: Answer, fields: dict[str, Any]) -> Output:
+    def _answer(self, again: Again, fields: dict[str, Any]) -> Output:
         """Raises Unusable where it is too large, which a failure never is."""
         request, enriched, record = again.request, again.enriched, again.record
         now = milliseconds(self._clock())
@@ -315,10 +316,16 @@ CARRIED = (
 )
 
 
-def _failed(error: Exception) -> dict[str, Any]:
+def _failed(answer: Answer, error: Exception) -> dict[str, Any]:
+    """What it cost is kept, unless the worker's words are too long for anybody to read."""
+    lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+    if lineage is not None and any(
+        isinstance(value, str) and len(value) > LONGEST_LINEAGE_FIELD for value in lineage.values()
+    ):
+        lineage = None
     words = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
     message = words[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
-    return {"status": "FAILED", "error": message, "lineage": None}
+    return {"status": "FAILED", "error": message, "lineage": lineage}
 
 
 def _kept(record: Record) -> tuple[tuple[str, bytes | None], ...]:

@@ -57,7 +57,7 @@ class Service:
         return ""
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Stop in order; what hangs is cut off when the grace time is over."""
+        """Stop cleanly; what hangs is cancelled when the grace time is over."""
         self._startup.request_stop()
         self._end_within_grace(FAILED)
         if self._loop is not None:
@@ -71,7 +71,7 @@ class Service:
         self._startup.wait()
         try:
             asyncio.run(self._serve())
-        # Faust's tasks may hang on after a failure; nothing of it needs an orderly end.
+        # Faust's tasks may hang after a failure; none of them needs a clean end.
         except StandsStill:
             self._end_within_grace(STANDS_STILL)
             raise
@@ -113,7 +113,7 @@ def _failed(starting: asyncio.Future[None]) -> bool:
 
 
 def check(settings: Settings) -> None:
-    """Both clients must be able to follow the options. Raises BadOption."""
+    """Both clients must support the options. Raises BadOption."""
     check_options(settings)
     credentials(settings.kafka)
 

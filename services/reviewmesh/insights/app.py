@@ -1,4 +1,4 @@
-"""The Faust application: two agents, what feeds them, and the timers beside them.
+"""The Faust application: two agents, their inputs, and timers.
 
     our reader → batches → agent `fold` → turns → agent `publish` → Kafka
     timer `close_windows` → batches
@@ -6,7 +6,7 @@
 `fold` owns the state, `publish` everything that is written: it sends the messages of a turn, awaits
 them all, and only then commits the batch. What is committed has been written. While `publish` waits
 for the broker, `fold` is a batch ahead; each channel holds one item. An agent that fails ends the
-application (`CrashingSupervisor`): restarted alone, it would go on behind a turn that was lost.
+application (`CrashingSupervisor`): restarted alone, it would continue after a lost turn.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BROKER_TIMEOUT_S = 5.0
 JOIN_S = 60.0
 WRITE_S = 60.0
 CLOSE_WINDOWS = object()
-"""In place of a batch: time has passed, and windows may be final."""
+"""Sent instead of a batch: time has passed, and windows may be final."""
 
 
 class Boot(BootStrategy):
@@ -107,7 +107,7 @@ class Insights:
         app.timer(interval=WATCH_EVERY_S)(self._watch)
 
     def state(self) -> str:
-        """What it waits for, empty when nothing."""
+        """What it waits for; empty if nothing."""
         if problem := self._windows.registry_problem:
             return problem
         state_of = self._state_of
@@ -119,7 +119,7 @@ class Insights:
         return ""
 
     async def stop(self) -> None:
-        """After the writes that have begun; no others begin."""
+        """Finish the writes that have begun, and begin no others."""
         await self._reader.let_go()
         await self.app.stop()
         await self._reader.stop()
@@ -163,7 +163,7 @@ class Insights:
 
     async def _publish(self, turns: AsyncIterable[Turn]) -> None:
         async for turn in turns:
-            # A turn whose assignment is over is left. Its state is left too: the next batch is of
+            # A turn whose assignment is over is dropped, and its state: the next batch is of
             # another assignment, for which `fold` reads the state back.
             async with self._reader.holding(turn.batch) as held:
                 if held:
@@ -187,7 +187,7 @@ class Insights:
         metrics.INSIGHTS_PUBLISHED.inc(published)
 
     async def _read_state(self, assignment: Assignment) -> None:
-        """The state of those partitions anew: between two assignments others may have had them."""
+        """Read the state again: other members may have owned the partitions in between."""
         self._state_of = None
         contributions: dict[str, Any] = {}
         totals: dict[Any, Any] = {}
@@ -217,7 +217,7 @@ class Insights:
 
 
 async def send(topic: Any, message: Message) -> Awaitable[object]:
-    """Hand a message over; what it gives is done when the broker has taken it."""
+    """Send a message; the result is done once the broker has acknowledged it."""
     delivery: Awaitable[object] = await topic.send(
         key=message.key, value=message.value, partition=message.partition
     )

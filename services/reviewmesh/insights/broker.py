@@ -1,4 +1,4 @@
-"""How aiokafka, Faust's client, reaches the broker: the settings are librdkafka's, translated here.
+"""Connection options of aiokafka, Faust's client, translated from librdkafka's.
 
 The rest of the mesh, and the startup of this service too, use librdkafka itself.
 """
@@ -32,7 +32,7 @@ MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 class UnusableOption(BadOption):
-    """A setting that librdkafka follows and this service cannot."""
+    """An option of librdkafka that this service does not support."""
 
 
 def bootstrap_servers(settings: KafkaSettings) -> list[str]:
@@ -40,7 +40,7 @@ def bootstrap_servers(settings: KafkaSettings) -> list[str]:
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """Where the broker is and who asks, as arguments of aiokafka's clients."""
+    """The broker's address and the credentials, as arguments of aiokafka's clients."""
     auth = driver.credentials_to_aiokafka_auth(credentials(settings))
     return {"bootstrap_servers": bootstrap_servers(settings), **auth}
 
@@ -53,7 +53,7 @@ def credentials(settings: KafkaSettings) -> faust.auth.Credentials | None:
     options = settings.as_librdkafka()
     for name in options:
         if name.startswith(SECURITY) and name not in TRANSLATED:
-            raise UnusableOption(f"{_variable(name)}: this service cannot follow {name}")
+            raise UnusableOption(f"{_variable(name)}: this service does not support {name}")
     protocol = _one_of(options, "security.protocol", "PLAINTEXT", PROTOCOLS)
     context = _ssl_context(options) if protocol.endswith("SSL") else None
     if protocol.startswith("SASL"):
@@ -74,7 +74,7 @@ def _ssl_context(options: dict[str, str]) -> ssl.SSLContext:
             context.load_cert_chain(
                 options["ssl.certificate.location"],
                 options.get("ssl.key.location"),
-                # An empty one, so that a key that needs a password is an error, not a prompt.
+                # Empty, so that a key that needs a password is an error, not a prompt.
                 options.get("ssl.key.password", ""),
             )
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads a table's changelog back: all of some partitions, from their beginning to their end now."""
+"""Reads partitions of a table's changelog, from their beginning to their current end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def read_back(
 ) -> bool:
     """Give each record's topic, key and value to `keep`, per partition in their order.
 
-    False when it was not wanted any more before the end. Raises TimeoutError when nothing came for
+    False if it was no longer wanted before the end. Raises TimeoutError when nothing came for
     NO_PROGRESS_S, and what the client raises.
     """
     if not partitions:
@@ -40,7 +40,7 @@ async def read_back(
                     limit.reschedule(clock() + NO_PROGRESS_S)
                     for record in records:
                         keep(record.topic, json.loads(record.key), json.loads(record.value))
-                # Not by the records: the last one may have been compacted or deleted meanwhile.
+                # Records do not tell: the last one may have been compacted or deleted meanwhile.
                 unread = {
                     partition: end
                     for partition, end in unread.items()

@@ -24,7 +24,7 @@ class Bucket(NamedTuple):
     end_ms: int
 
     def is_closed(self, now_ms: int, retention_ms: int) -> bool:
-        """Whether the bucket is final: it changes no more and its state is forgotten."""
+        """Whether the bucket is final: it no longer changes, and its state is dropped."""
         return self.end_ms + retention_ms <= now_ms
 
 
@@ -57,7 +57,7 @@ def counts_of(record: Mapping[str, Any]) -> Counts:
 
 
 def add(counts: Counts, more: Mapping[Path, int], sign: int = 1) -> None:
-    """Add (or, with sign -1, take away) counters in place; what comes to zero is gone."""
+    """Add counters in place (subtract with sign -1); counters at zero are removed."""
     for path, number in more.items():
         total = counts.get(path, 0) + sign * number
         if total:

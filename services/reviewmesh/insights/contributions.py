@@ -1,8 +1,8 @@
 """First step, per partition of reviews: what each review contributes at its latest revision. Pure.
 
 The contributions are the only state, one entry per review, each marked with the offset that it
-came from. The counts are a sum over them, kept in memory and made anew after every recovery: no
-second thing is written that could disagree with the first.
+came from. The counts are a sum over them, kept in memory and computed again after every recovery:
+no second state is written that could disagree with the first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from reviewmesh.insights.contribution import Bucket, Counts, add, from_json, to_json
 
 Entry = dict[str, Any]
-"""As it stands in the changelog: partition, offset, bucket, counts, and `left`: the other open
+"""As in the changelog: partition, offset, bucket, counts, and `left`: the other open
 buckets that the review was counted in before."""
 
 
@@ -22,7 +22,7 @@ buckets that the review was counted in before."""
 class Partial:
     """A bucket's counts over one partition of reviews, as of that partition's offset `version`.
 
-    Absolute, never a difference: applying it twice, or late, does no harm.
+    Absolute, never a difference: it may be applied twice, or late.
     """
 
     partition: int
@@ -40,7 +40,7 @@ class Contributions:
         self._versions: dict[int, int] = {}
 
     def recovered(self) -> None:
-        """The entries were read back: make the sums anew."""
+        """The entries were read back: compute the sums again."""
         self._sums.clear()
         self._versions.clear()
         for entry in self._entries.values():
@@ -51,9 +51,9 @@ class Contributions:
     def apply(
         self, review_id: str, partition: int, offset: int, bucket: Bucket, counts: Counts
     ) -> tuple[Entry | None, set[Bucket]]:
-        """Let the record replace what its review contributed before.
+        """Replace what the review contributed before with this record's counts.
 
-        Gives the entry to be written (None when a later record was applied already) and the
+        Returns the entry to be written (None when a later record was applied already) and the
         buckets whose partials must be sent. A record that is read again asks for every bucket that
         its review was ever counted in, because the process may have died before they were sent.
         """
@@ -80,7 +80,7 @@ class Contributions:
         return Partial(partition, self._versions[partition], bucket, dict(counts))
 
     def forget(self, now_ms: int, retention_ms: int) -> int:
-        """Drop what belongs to closed buckets; gives how many reviews are still held."""
+        """Drop what belongs to closed buckets; returns how many reviews are still held."""
         if not any(bucket.is_closed(now_ms, retention_ms) for _, bucket in self._sums):
             return len(self._entries)
         for review_id, entry in list(self._entries.items()):

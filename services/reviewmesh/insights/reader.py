@@ -23,9 +23,9 @@ from reviewmesh.settings import Settings
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_000
 REBALANCE_TIMEOUT_MS = 15_000
-"""A member that died while it joined is waited for this long."""
+"""How long the group waits for a member that died while it joined."""
 IDLE_MS = 3_600_000
-"""It reads nothing while it waits for the registry, and is not to leave the group for it."""
+"""It reads nothing while it waits for the registry, and must stay in the group meanwhile."""
 
 Assignment = frozenset[Any]
 """The client's own set of partitions (topic and number), a new object for each assignment."""
@@ -33,7 +33,7 @@ Assignment = frozenset[Any]
 
 @dataclass(slots=True)
 class Batch:
-    """Records in a row from where the group's offsets stood, of one assignment."""
+    """Consecutive records from the group's committed offsets on, of one assignment."""
 
     assignment: Assignment
     records: list[Any] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Reader(ConsumerRebalanceListener):
         await self._consumer.start()
 
     async def let_go(self) -> None:
-        """Hold nothing any more, once the writes that have begun are done."""
+        """Give up the partitions once the writes that have begun are done."""
         async with self.writing:
             self._held = None
 
@@ -75,7 +75,7 @@ class Reader(ConsumerRebalanceListener):
         await self._consumer.stop()
 
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
-        """Holds the rebalance up until the writes that have begun are done."""
+        """Delay the rebalance until the writes that have begun are done."""
         self._held = None
         self._is_held.clear()
         self.begin_waiting()
@@ -117,7 +117,7 @@ class Reader(ConsumerRebalanceListener):
 
     @asynccontextmanager
     async def holding(self, batch: Batch) -> AsyncIterator[bool]:
-        """Gives whether the batch's assignment is still ours; it stays so until the block ends."""
+        """Yields whether the batch's assignment is still ours; it stays so until the block ends."""
         await self._is_held.wait()
         async with self.writing:
             yield self.holds(batch.assignment)
@@ -128,6 +128,6 @@ class Reader(ConsumerRebalanceListener):
             TopicPartition(record.topic, record.partition): record.offset + 1
             for record in batch.records
         }
-        # The group did not wait for us: the batch is read and written again.
+        # The group did not wait for this member: the batch is read and written again.
         with suppress(CommitFailedError):
             await self._consumer.commit(offsets)

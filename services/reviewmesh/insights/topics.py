@@ -39,7 +39,7 @@ class Names(NamedTuple):
 
 
 class Topics:
-    """Makes sure of them at the start, once those of the contract are there."""
+    """Creates the missing ones at the start, once those of the contract exist."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -48,7 +48,7 @@ class Topics:
         """Of each topic; 0 until `problem` was asked and found none."""
 
     def problem(self, admin: AdminClient) -> str:
-        """Create what is missing; gives what keeps the service from starting, or nothing.
+        """Create what is missing; returns what prevents the start, or nothing.
 
         All topics need one number of partitions: a review's contribution has the partition number
         of its enriched record, and a total that of its insight. Raises KafkaException.

@@ -22,7 +22,7 @@ class Totals:
         self._partitions: dict[Bucket, set[int]] = {}
 
     def recovered(self) -> None:
-        """The entries were read back: find them by bucket again."""
+        """The entries were read back: index them by bucket again."""
         self._partitions.clear()
         for business_id, start_ms, end_ms, partition in self._entries:
             bucket = Bucket(business_id, start_ms, end_ms)
@@ -46,7 +46,7 @@ class Totals:
         return total
 
     def forget(self, now_ms: int, retention_ms: int) -> int:
-        """Drop closed buckets; gives how many are still held."""
+        """Drop closed buckets; returns how many are still held."""
         for bucket in [item for item in self._partitions if item.is_closed(now_ms, retention_ms)]:
             for partition in self._partitions.pop(bucket):
                 del self._entries[*bucket, partition]

@@ -1,6 +1,6 @@
-"""Folds batches of records into the windows of both steps, and gives what has to be written.
+"""Applies batches of records to the windows of both steps, and returns what must be written.
 
-A bucket that many records of a batch changed is published once, as it stands at the batch's end.
+A bucket that many records of a batch changed is published once, as it is at the end of the batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Message(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A batch with all that it asks for: written whole, and only then is the batch committed."""
+    """A batch and its messages: all are written before the batch is committed."""
 
     batch: Batch
     messages: list[Message]
@@ -79,14 +79,14 @@ class Windows:
         self.registry_problem = ""
 
     async def recover(self, contributions: dict[str, Any], totals: dict[Any, Any]) -> None:
-        """Begin anew with the entries that were read back."""
+        """Start from the entries that were read back."""
         self._contributions, self._totals = Contributions(contributions), Totals(totals)
-        # Beside the loop, which has heartbeats to send.
+        # In a thread: the event loop has heartbeats to send.
         await asyncio.to_thread(self._contributions.recovered)
         await asyncio.to_thread(self._totals.recovered)
 
     async def fold(self, batch: Batch) -> Turn:
-        """Let the batch change the state. Waits for as long as the registry does not answer."""
+        """Apply the batch to the state. Waits for as long as the registry does not answer."""
         turn = Turn(batch, [], Counter())
         partials: dict[tuple[int, Bucket], None] = {}
         insights: dict[tuple[int, Bucket], None] = {}
@@ -102,7 +102,7 @@ class Windows:
         return turn
 
     async def close(self) -> None:
-        """Forget the windows that are final by now."""
+        """Drop the windows that are final by now."""
         now = self._now_ms()
         forget = asyncio.to_thread(self._contributions.forget, now, self._retention_ms)
         metrics.INSIGHTS_REVIEWS.set(await forget)
@@ -111,7 +111,7 @@ class Windows:
     # -- first step: enriched reviews, by partition of review_id -------------------------------
 
     async def _count(self, record: Any, turn: Turn) -> set[Bucket]:
-        """Gives the buckets whose partials must be sent."""
+        """Returns the buckets whose partials must be sent."""
         review = await self._decode(record)
         if review is None:
             turn.outcomes["undecodable"] += 1
@@ -167,7 +167,7 @@ class Windows:
     # -- second step: partials, by partition of business_id ------------------------------------
 
     def _total(self, partition: int, partial: Partial, turn: Turn) -> Bucket | None:
-        """Gives the bucket whose insight must be published."""
+        """Returns the bucket whose insight must be published."""
         if partial.bucket.is_closed(self._now_ms(), self._retention_ms + SECOND_STEP_MS):
             return None
         if written := self._totals.apply(partial):

@@ -1,7 +1,7 @@
-"""A text without its personal data, and the way back from its code points to the original's.
+"""A text without its personal data, and the mapping of its code points to the original's.
 
-Each piece of personal data becomes a placeholder that names its kind, such as `[EMAIL]`, so that
-the text still reads well.
+Each piece of personal data is replaced by a placeholder that names its kind, such as `[EMAIL]`, so
+that a model can still read the text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from reviewmesh.leaving.patterns import Found, find_patterns, merged
 
-# A shorter word is too often another word.
+# A shorter part of a name is too often another word.
 SHORTEST_NAME = 3
 
 
@@ -27,10 +27,10 @@ class Masked:
     """Where each placeholder starts in `text`."""
 
     def span(self, start: int, end: int) -> tuple[int, int] | None:
-        """The original's span for one of `text`.
+        """The span in the original of a span in `text`.
 
-        A span that reaches into a placeholder takes all that was masked there; one that holds
-        nothing but placeholders is about nothing that the model saw: None.
+        A span that overlaps a placeholder covers everything that was masked there. None if it holds
+        placeholders only: the model did not see what was there.
         """
         if not 0 <= start < end <= len(self.text) or self._only_placeholders(start, end):
             return None
@@ -74,7 +74,7 @@ class Masked:
 
 
 def mask(text: str, language: str, names: Iterable[tuple[int, int]] = ()) -> Masked:
-    """Masks what has a pattern, and the names at these spans wherever else the text has them."""
+    """Mask patterns, and names: at these spans and wherever else they occur in the text."""
     found = [*find_patterns(text, language), *_names(text, names)]
     return replaced(text, merged(found))
 
@@ -97,7 +97,7 @@ def _placeholder(found: Found) -> str:
 
 
 def _names(text: str, spans: Iterable[tuple[int, int]]) -> list[Found]:
-    """A name that stands there in full is elsewhere often a part of it."""
+    """Also parts of names: a text often repeats only a part of a full name."""
     spans = list(spans)
     words: set[str] = set()
     for start, end in spans:

@@ -1,7 +1,7 @@
-"""Finds personal data that has a pattern: addresses of the net, numbers of persons and accounts.
+"""Finds personal data by patterns: e-mail and web addresses, numbers of persons and accounts.
 
-What matters is that nothing is missed: a price that is taken for a number of a person costs the
-model little. So check digits tell what a number is, and never that it may stay.
+Recall matters most: a price that is masked by mistake costs the model little. So check digits
+decide the kind of a number, never whether it may stay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import phonenumbers
 import validators
 from linkify_it import LinkifyIt
 
-# What a text may say instead; each names what stood there.
+# The placeholders, each named after what it replaces.
 KINDS = (
     "EMAIL",
     "PHONE",
@@ -46,10 +46,10 @@ COUNTRIES = {
     "pt": ("PT", "BR"),
     "sv": ("SE",),
 }
-# Candidates in one text that turn out to be none: all that has as many digits is masked anyway.
+# False candidates in one text before the search ends: so many digits are masked anyway.
 PHONE_TRIES = 500
 LINKS = LinkifyIt(options={"fuzzy_link": True, "fuzzy_email": True, "fuzzy_ip": False})
-# Beside those that LinkifyIt knows by their top-level domain.
+# Also addresses whose top-level domain LinkifyIt does not know.
 EMAIL = re.compile(r"[\w.+%'-]{1,64}@[\w-]+(?:\.[\w-]+)+")
 IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])",
@@ -68,7 +68,7 @@ CODE = re.compile(
     re.IGNORECASE,
 )
 INSURANCE_NUMBER = re.compile(r"\b[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b", re.IGNORECASE)
-# Digits that are about no person: a day, a span of years, an amount.
+# Digits that identify no person: a date, a range of years, an amount.
 NO_PERSON = re.compile(
     r"\d{1,2}([./-])\d{1,2}\1(\d{4}|\d{2})|\d{4}([./-])\d{1,2}\3\d{1,2}"
     r"|(19|20)\d\d[-/](19|20)\d\d|[1-9]\d?\.\d{3}\.\d{3}"
@@ -90,7 +90,7 @@ def find_patterns(text: str, language: str) -> list[Found]:
 
 
 def merged(found: list[Found]) -> list[Found]:
-    """What overlaps becomes one; the longest of them names it, and a mere number only itself."""
+    """Overlapping ones become one of the longest one's kind; NUMBER yields to every other kind."""
     whole: list[Found] = []
     best = (False, 0)
     for each in sorted(found):
@@ -111,7 +111,7 @@ def _links(text: str) -> Iterator[Found]:
         address = text[match.index : match.last_index]
         if match.schema == "mailto:":
             yield Found(match.index, match.last_index, "EMAIL")
-        # A bare host names a firm; what comes behind it may name a person.
+        # A host alone names a company; what follows it may name a person.
         elif _has_more_than_a_host(address):
             yield Found(match.index, match.last_index, "URL")
     yield from _matches(EMAIL, text, "EMAIL")
@@ -158,7 +158,7 @@ def _numbers(text: str, language: str) -> Iterator[Found]:
 
 
 def _length_of_iban(candidate: str) -> int:
-    """The longest beginning whose check digits hold; all of it where none does."""
+    """The longest prefix with valid check digits; the whole length if there is none."""
     for length in range(len(candidate), 14, -1):
         if validators.iban(re.sub(r"[ -]", "", candidate[:length]).upper()) is True:
             return length

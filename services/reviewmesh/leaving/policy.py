@@ -44,13 +44,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """None stands for: nothing leaves."""
+    """None means that nothing leaves."""
 
     for_all: Rule | None = None
     by_business: Mapping[str, Rule | None] = field(default_factory=dict)
 
     def rule_of(self, business_id: str | None) -> Rule | None:
-        """Of the business, or of all where none is made for it."""
+        """The rule of the business, or the one for all if it has none."""
         if business_id is not None and business_id in self.by_business:
             return self.by_business[business_id]
         return self.for_all
@@ -132,7 +132,7 @@ def _rule(rule: _Rule | str, line: int) -> Rule | None:
 
 
 def _told(error: ValidationError, root: yaml.Node) -> str:
-    """A line for each place that is wrong, in the order of the file."""
+    """One line per invalid place, in the order of the file."""
     told: dict[tuple[int, str], str] = {}
     for problem in error.errors(include_input=False, include_url=False):
         # Pydantic names the members of a union, and keys, as if they were part of the path.
@@ -156,7 +156,7 @@ def _line(root: yaml.Node, path: Sequence[int | str]) -> int:
 
 
 def _find(root: yaml.Node, path: Sequence[int | str]) -> tuple[yaml.Node, yaml.Node]:
-    """Where the deepest thing that the path leads to stands in the file, and its value."""
+    """The deepest node on the path that the file has, and its value."""
     at, value = root, root
     for part in path:
         if isinstance(value, yaml.MappingNode):
@@ -172,7 +172,7 @@ def _find(root: yaml.Node, path: Sequence[int | str]) -> tuple[yaml.Node, yaml.N
 
 
 def _repeated(node: yaml.Node) -> Iterator[tuple[str, int]]:
-    """YAML takes the last of two entries with one name, without a word."""
+    """Of two entries with the same name, YAML silently takes the last."""
     if isinstance(node, yaml.SequenceNode):
         for inner in node.value:
             yield from _repeated(inner)

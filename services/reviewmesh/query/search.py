@@ -32,6 +32,8 @@ LAST = (ENRICHED, DEAD_LETTER)
 """Topics that end a review's way."""
 
 UNDECODABLE = "undecodable"
+WAITS_FOR_INTAKE = "waits for intake"
+NO_OUTCOME = "no outcome: a duplicate that was dropped, or passed over by a reset"
 # As intake writes it; producers may write anything. No offset has more than 19 digits.
 ORIGIN = re.compile(r"([^/]{1,249})/([0-9]{1,9})/([0-9]{1,19})")
 
@@ -155,5 +157,5 @@ def _raw_outcome(connection: Connection, record: Record, judged: dict[Source, st
     partition = MeshPartition(record.topic, record.partition)
     progress = progress_of(connection, INTAKE_GROUP, [partition])[partition]
     if progress.covers(record.offset):
-        return "no outcome: a duplicate that was dropped, or passed over by a reset"
-    return "waits for intake"
+        return NO_OUTCOME
+    return WAITS_FOR_INTAKE

@@ -1,0 +1,126 @@
+"""`reviewmesh forget`: says where a review is still held, and replaces its content."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.query.connection import Connection, connect
+from reviewmesh.query.forgetting import ELSEWHERE, REPLACEMENT, Held, can_replace, held, replace
+from reviewmesh.query.values import iso
+from reviewmesh_schemas.names import DEAD_LETTER, PARTIAL
+
+
+def forget(
+    review_id: Annotated[str, typer.Argument(help="The id of the review.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Publish the replacement; without it nothing is changed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as one line of JSON.")] = False,
+) -> None:
+    """Say where a review is held, and until when; with --yes replace its content.
+
+    Kafka deletes no single record of a topic. The replacement is a newer version of the review
+    with the text "(erased)", for consumers to keep instead. The records go with their retention.
+    """
+    connection = connect()
+    found = held(connection, review_id)
+    if not found:
+        err.print(f"{review_id!r} is in no topic of this mesh")
+        if not as_json:
+            _print_elsewhere()
+        raise typer.Exit(1)
+    replaceable = can_replace(found)
+    place = _replaced(connection, review_id) if yes and replaceable else None
+    if as_json:
+        print(json_text(_as_json(connection, review_id, found, replaceable, place)))
+        return
+    out.print(_table(connection, found))
+    for line in _notes(found):
+        out.print(line)
+    _print_elsewhere()
+    out.print(_done(replaceable, place))
+
+
+def _replaced(connection: Connection, review_id: str) -> tuple[int, int]:
+    try:
+        return replace(connection, review_id)
+    except ValueError:
+        raise CommandFailed(
+            f"expected an id in Unicode, got {review_id!r}: no review of that id can be published"
+        ) from None
+
+
+def _table(connection: Connection, found: list[Held]) -> Table:
+    table = Table("topic", "partition", "offset", "time", "deleted at the latest", box=None)
+    for item in found:
+        record = item.occurrence.record
+        table.add_row(
+            connection.topic(record.topic),
+            str(record.partition),
+            str(record.offset),
+            iso(record.timestamp_ms),
+            item.no_time if item.deleted_by is None else iso(item.deleted_by),
+        )
+    return table
+
+
+def _notes(found: list[Held]) -> list[str]:
+    topics = {item.occurrence.record.topic for item in found}
+    notes = [
+        "these times hold while the brokers run; Kafka can delete a record earlier only together "
+        "with everything before it in its partition"
+    ]
+    if PARTIAL in topics:
+        notes.append(
+            f"{PARTIAL} belongs to the joiner, which erases the review there once a newer version "
+            "is complete or its late window is over; nothing is written there from outside"
+        )
+    if DEAD_LETTER in topics:
+        notes.append("do not replay its dead letters: the old text would come out once more")
+    return notes
+
+
+def _print_elsewhere() -> None:
+    out.print("not in the topics of the mesh, and not looked at:")
+    for where, what in ELSEWHERE:
+        out.print(f"  {where}: {what}")
+
+
+def _done(replaceable: bool, place: tuple[int, int] | None) -> str:
+    if place is not None:
+        return f'replaced by "{REPLACEMENT}", published at {place[0]}/{place[1]} of the raw topic'
+    if replaceable:
+        return f'nothing was changed; --yes publishes "{REPLACEMENT}" as a newer version'
+    return "nothing to replace: no version of it was accepted"
+
+
+def _as_json(
+    connection: Connection,
+    review_id: str,
+    found: list[Held],
+    replaceable: bool,
+    place: tuple[int, int] | None,
+) -> dict[str, Any]:
+    return {
+        "review_id": review_id,
+        "records": [
+            {
+                "topic": connection.topic(item.occurrence.record.topic),
+                "partition": item.occurrence.record.partition,
+                "offset": item.occurrence.record.offset,
+                "time": iso(item.occurrence.record.timestamp_ms),
+                "outcome": item.occurrence.outcome,
+                "deleted_by": None if item.deleted_by is None else iso(item.deleted_by),
+                "no_time": item.no_time or None,
+            }
+            for item in found
+        ],
+        "elsewhere": [{"where": where, "what": what} for where, what in ELSEWHERE],
+        "replaceable": replaceable,
+        "replaced_at": None if place is None else f"{place[0]}/{place[1]}",
+    }

@@ -1,0 +1,123 @@
+"""Where a review is still held, until when, and what can be done about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import TRACEPARENT
+from reviewmesh.kafka.tracing import new_traceparent
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.errors import CannotReach
+from reviewmesh.query.retention import kept_by_topic
+from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence, occurrences_of
+from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh_schemas.names import DEAD_LETTER, RAW
+
+REPLACEMENT = "(erased)"
+"""The text that replaces the review's; intake refuses an empty one."""
+SOURCE = "forget"
+
+ELSEWHERE = (
+    (
+        "the system that publishes the review",
+        "delete it there first; published again, its text comes back as a newer version",
+    ),
+    (
+        "stores, indexes and exports of consumers of reviews.enriched",
+        "those that keep the highest revision take the replacement; delete it from others",
+    ),
+    (
+        "folders of `reviewmesh-models label`, and data that models are trained on",
+        "labels.sqlite and the .jsonl files hold texts without ids; look for the text",
+    ),
+    (
+        "providers that the text was sent to: engine `openai`, a fallback, teachers",
+        "ask them to delete it; the lineage in reviews.enriched names engine, model and route",
+    ),
+    (
+        "memory of inference workers",
+        "answers by a digest of the text, until newer ones take their room or the worker restarts",
+    ),
+    ("backups and mirrors of the topics", "they have a retention of their own"),
+)
+"""Places outside the mesh's topics, and what to do there."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A record of the review that the broker still has."""
+
+    occurrence: Occurrence
+    deleted_by: int | None
+    """When retention has deleted it at the latest, in milliseconds since 1970."""
+    no_time: str
+    """Why there is no such time; empty when there is."""
+
+
+def held(connection: Connection, review_id: str) -> list[Held]:
+    """In the order of the topics, and of offsets. Raises CannotReach."""
+    found = occurrences_of(connection, review_id)
+    if not found:
+        return []
+    kept = kept_by_topic(connection, sorted({item.record.topic for item in found}))
+    return [
+        Held(
+            item,
+            kept[item.record.topic].deleted_by(item.record.timestamp_ms),
+            kept[item.record.topic].no_time,
+        )
+        for item in found
+    ]
+
+
+def can_replace(found: list[Held]) -> bool:
+    """Whether consumers have this review, or will have it: otherwise they need no replacement."""
+    return any(
+        item.occurrence.record.value is not None
+        and (
+            item.occurrence.record.topic not in (RAW, DEAD_LETTER)
+            # A duplicate is of a version that was accepted, even if that one is deleted by now.
+            or item.occurrence.outcome in (WAITS_FOR_INTAKE, NO_OUTCOME)
+        )
+        for item in found
+    )
+
+
+def replace(connection: Connection, review_id: str) -> tuple[int, int]:
+    """Publish a version of the review without its content; returns its partition and offset.
+
+    Raises ValueError for an id that is no text, and CannotReach.
+    """
+    key = review_id.encode()
+    review = {
+        "review_id": review_id,
+        "text": REPLACEMENT,
+        "source": SOURCE,
+        "created_at": int(time.time() * 1000),
+    }
+    places, failures = [], []
+
+    def delivered(error: Any, message: Any) -> None:
+        if error is not None:
+            failures.append(error.str())
+        else:
+            places.append((message.partition(), message.offset()))
+
+    producer = make_producer(connection)
+    send(
+        producer,
+        connection.topic(RAW),
+        partition=partition_of(key, connection.partitions(RAW)),
+        key=key,
+        value=connection.codec(RAW).encode(review),
+        headers=[(TRACEPARENT, new_traceparent())],
+        on_delivery=delivered,
+    )
+    flush(producer)
+    if failures:
+        raise CannotReach(f"the replacement was not taken: {failures[0]}; run the command again")
+    [place] = places
+    return place
