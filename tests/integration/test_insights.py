@@ -154,7 +154,7 @@ def _counted(process: Process) -> float:
 
 
 def wait_counted(process: Process, records: int) -> None:
-    wait_until(lambda: _counted(process) >= records, 60, f"{records} records counted")
+    wait_until(lambda: _counted(process) >= records, 150, f"{records} records counted")
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_ctrl_c_again_and_again_while_it_starts_leaves_nothing_running(
 
     starting.send_signal(signal.SIGINT)
     # Its processes are being ended: now as good a moment for another as any.
-    wait_until(lambda: len(marked_processes(info.stack_id)) < 5, 30, "most of it ended")
+    wait_until(lambda: len(marked_processes(info.stack_id)) < 5, 60, "most of it ended")
     starting.send_signal(signal.SIGINT)
 
     assert "nothing is left running" in starting.communicate(timeout=60)[1]

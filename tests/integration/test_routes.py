@@ -98,6 +98,8 @@ def test_the_fallback_answers_while_all_workers_of_a_task_are_gone(
     worker.start()
     mesh.wait_for(worker.is_ready, 60, "the worker")
     back_at = time.time()
+    serving = f'reviewmesh_workers_serving{{task="{TASK}"}}'
+    mesh.wait_for(lambda: enricher.metric(serving) == 1, 20, "the enricher to see the worker")
     after = reviews("after")
     published += after
     mesh.publish(after)
