@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
-from reviewmesh.avro.registry import SchemaRegistry
+from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import headers_of
 from reviewmesh.local.ports import find_free
@@ -31,6 +31,7 @@ from tests.broker import TestStack, wait_until
 ENRICHERS = tuple(f"enricher-{task}" for task in TASKS)
 SERVICES = ("intake", *ENRICHERS, "joiner")
 PARTITIONS = 6
+APPLIED_WITHIN_S = 60
 SCHEMAS = {topic.name: topic.schema for topic in topics.load_topics().topics}
 
 
@@ -137,7 +138,15 @@ class Mesh:
     # -- processes ---------------------------------------------------------------------------
 
     def apply_topics(self) -> None:
-        topics.apply(self.kafka, self.registry, self.prefix, 24 * 3600)
+        """As an operator does: run again where the registry was too slow to answer."""
+        deadline = time.monotonic() + APPLIED_WITHIN_S
+        while True:
+            try:
+                topics.apply(self.kafka, self.registry, self.prefix, 24 * 3600)
+                return
+            except RegistryUnavailable:
+                if time.monotonic() > deadline:
+                    raise
 
     def start(self, ready_within_s: float = 180) -> None:
         self.apply_topics()
