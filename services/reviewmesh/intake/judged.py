@@ -249,7 +249,8 @@ class IntakeResets:
             reading = self._begin(partition, first, until)
         judged, readback = self._readings[partition] = reading
         readback.go_on()
-        del self._readings[partition]
+        # A load that was left behind, as when the group was joined again, reads the same to its end.
+        self._readings.pop(partition, None)
         starts[RAW] = replace(start, redo_until=max(until, judged.until))
         judged.until = max(until, judged.until)
         return judged
