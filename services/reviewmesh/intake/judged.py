@@ -249,7 +249,7 @@ class IntakeResets:
             reading = self._begin(partition, first, until)
         judged, readback = self._readings[partition] = reading
         readback.go_on()
-        # A load that was left behind, as when the group was joined again, reads the same to its end.
+        # A load that was left behind, as by joining the group again, reads the same to its end.
         self._readings.pop(partition, None)
         starts[RAW] = replace(start, redo_until=max(until, judged.until))
         judged.until = max(until, judged.until)

@@ -67,7 +67,7 @@ class JoinerResets:
             reading = self._begin(partition, max(low, first), until, since_ms)
         self._readings[partition] = reading
         reading.readback.go_on()
-        # A load that was left behind, as when the group was joined again, reads the same to its end.
+        # A load that was left behind, as by joining the group again, reads the same to its end.
         self._readings.pop(partition, None)
         starts[ACCEPTED] = replace(accepted, redo_until=reading.published.until)
         return reading.published
