@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.enrich.reprocess import ROOM
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
@@ -125,7 +126,7 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     mesh.script(held=["version"])
     campaign = campaigns.begin(connection, "topic", "revision > 0", chosen)
     mesh.wait_for(is_full, SOON_S, "as many requests as the enricher takes are with the worker")
-    campaign = campaigns.change(connection, campaign, campaigns.PAUSED)
+    campaign = campaigns.change(connection, campaign, PAUSED)
     mesh.wait_for(lambda: '"state": "PAUSED"' in enricher.log.read_text(), SOON_S, "it is told so")
     mesh.script()
     mesh.wait_for(
@@ -139,9 +140,9 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     assert all(process.is_ready() for process in mesh.processes.values())
 
     mesh.script(held=["version"])
-    campaign = campaigns.change(connection, campaign, campaigns.RUNNING)
+    campaign = campaigns.change(connection, campaign, RUNNING)
     mesh.wait_for(is_full, SOON_S, "it goes on")
-    campaign = campaigns.change(connection, campaign, campaigns.CANCELLED)
+    campaign = campaigns.change(connection, campaign, CANCELLED)
     told = '"state": "CANCELLED"'
     mesh.wait_for(lambda: told in enricher.log.read_text(), SOON_S, "it is told so")
     assert campaigns.unfinished(connection, "topic") is None

@@ -10,10 +10,8 @@ from rich.table import Table
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, wall_clock
+from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.query.campaigns import (
-    CANCELLED,
-    PAUSED,
-    RUNNING,
     Campaign,
     Chosen,
     Status,
@@ -23,7 +21,7 @@ from reviewmesh.query.campaigns import (
     change,
     choose,
     send_missing,
-    status,
+    statuses,
     unfinished,
 )
 from reviewmesh.query.connection import Connection, connect
@@ -84,7 +82,7 @@ def status_(
     """How far a campaign came; without a name, each that is remembered."""
     connection = connect()
     chosen = [campaign_named(connection, name)] if name else campaigns(connection)
-    found = [status(connection, campaign) for campaign in chosen]
+    found = statuses(connection, chosen)
     if as_lines:
         for item in found:
             print(json_text(_as_json(item)))

@@ -106,7 +106,6 @@ def build(
     campaigns = Campaigns(
         settings, contracts.codec(CAMPAIGNS), contracts.partitions(CAMPAIGNS), log
     )
-    campaigns.start()
     codecs = Codecs(
         request=contracts.codec(REPROCESS),
         enriched=contracts.codec(ENRICHED),

@@ -31,10 +31,14 @@ class Campaigns:
         self._codec = codec
         self._log = log
         self._states: dict[bytes, str] = {}
+        self._follows = False
         self._topic = FollowedTopic(settings, CAMPAIGNS, partitions, self._take, log)
 
-    def start(self) -> None:
-        self._topic.start()
+    def follow(self) -> None:
+        """From the first request on: most meshes never have a campaign."""
+        if not self._follows:
+            self._follows = True
+            self._topic.start()
 
     def stop(self) -> None:
         self._topic.stop()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from reviewmesh.enrich.routes import PRIMARY
+from reviewmesh.kafka.record import TRACEPARENT, Record
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
@@ -23,6 +26,21 @@ class WorkItem:
     business_id: str | None
     accepted_s: float
     """When the review was accepted, by the wall clock."""
+
+    @classmethod
+    def of(cls, token: object, record: Record, review: Mapping[str, Any]) -> WorkItem:
+        """The text of an accepted or an enriched review; `record` is what asks for the answer."""
+        trace = record.header(TRACEPARENT)
+        return cls(
+            token=token,
+            partition=record.partition,
+            offset=record.offset,
+            text=review["text"] or "",
+            language=review["language"] or "",
+            traceparent=trace.decode("ascii", "replace") if trace else None,
+            business_id=review["business_id"],
+            accepted_s=record.timestamp_ms / 1000,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ joiner puts the two together without looking anything up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,16 +18,14 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.results import Unusable, lineage_of, payload
+from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of
 from reviewmesh.kafka.record import (
     CAMPAIGN,
-    LONGEST_KEPT_HEADER,
-    ORIGIN_TIMESTAMP,
-    TRACEPARENT,
     Output,
     Record,
     Unavailable,
     Unit,
+    kept_headers,
 )
 from reviewmesh_schemas.names import REPROCESS, REPROCESSED, TASKS
 
@@ -35,9 +33,15 @@ from reviewmesh_schemas.names import REPROCESS, REPROCESSED, TASKS
 ROOM = 256
 # A campaign's record is written before its requests, and read by another thread.
 UNKNOWN_FOR_S = 60.0
-MAX_ERROR = 2_000
-LONGEST_LINEAGE_FIELD = 1_000
-KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
+# What an answer takes over from its request.
+CARRIED = (
+    "review_id",
+    "campaign",
+    "task",
+    "enriched_offset",
+    "enriched",
+    "enriched_since",
+)
 
 
 class NoRequest(ValueError):
@@ -61,6 +65,8 @@ class Again:
 @dataclass(slots=True)
 class Partition:
     life: int
+    # Offsets in hand, in order: the first is the oldest.
+    open: dict[int, None] = field(default_factory=dict)
     # The request that waits for its campaign to go on, or for live reviews; the input is blocked.
     held: Again | None = None
     held_since: float = 0.0
@@ -96,14 +102,12 @@ class Reprocessing:
         self._codecs = codecs
         self._campaigns = campaigns
         self._make_client = make_client
-        self.live_late_s = live_late_s
+        self._live_late_s = live_late_s
         self._clock = clock
         self._max_answer_bytes = max_answer_bytes
         # Most meshes never have a campaign: no connections are kept for one.
         self._client: InferenceClient | None = None
         self._partitions: dict[int, Partition] = {}
-        # Offsets in hand, by partition; they come in order, so the first is the oldest.
-        self._open: dict[int, dict[int, None]] = {}
         self._units: list[Unit] = []
         self._live_is_late = ""
         for outcome in ("cancelled", "answered"):
@@ -118,13 +122,11 @@ class Reprocessing:
 
     def open(self, partition: int, life: int) -> None:
         self._partitions[partition] = Partition(life)
-        self._open[partition] = {}
 
     def close(self, partition: int) -> None:
         closed = self._partitions.pop(partition, None)
         if closed is None:
             return
-        del self._open[partition]
         if self._client is not None:
             life = closed.life
             self._client.cancel(lambda token: isinstance(token, Again) and token.life == life)
@@ -147,14 +149,15 @@ class Reprocessing:
         if enriched["review_id"] != request["review_id"]:
             raise NoRequest("INVALID", "expected the enriched review of the same review_id")
         partition = self._partitions[record.partition]
-        self._open[record.partition][record.offset] = None
+        partition.open[record.offset] = None
+        self._campaigns.follow()
         partition.held = Again(record, request, enriched, partition.life)
         partition.held_since = self._clock()
         self._go_on(partition)
 
-    def poll(self, live_is_late: str) -> list[Unit]:
-        """`live_is_late`: why live reviews come first now; empty when they do not."""
-        self._live_is_late = live_is_late
+    def poll(self, oldest_live_ms: int | None) -> list[Unit]:
+        """`oldest_live_ms`: when the oldest live review in hand was accepted; None without one."""
+        self._live_is_late = self._why_late(oldest_live_ms)
         for partition in self._partitions.values():
             if partition.held is not None:
                 self._go_on(partition)
@@ -177,7 +180,7 @@ class Reprocessing:
         of = self._partitions.get(partition)
         if of is None:
             return ""
-        oldest = next(iter(self._open[partition]), None)
+        oldest = next(iter(of.open), None)
         if of.held is not None and oldest == of.held.record.offset:
             return self._why_held(of.held)
         if oldest is None or self._client is None:
@@ -191,8 +194,15 @@ class Reprocessing:
 
     # -- work --------------------------------------------------------------------------------
 
+    def _why_late(self, oldest_live_ms: int | None) -> str:
+        """Why live reviews come first now; empty when they do not."""
+        age_s = 0.0 if oldest_live_ms is None else self._clock() - oldest_live_ms / 1000
+        if age_s <= self._live_late_s:
+            return ""
+        return f"live reviews come first: the oldest has waited for {age_s:.0f} s"
+
     def _in_hand(self) -> int:
-        return sum(map(len, self._open.values()))
+        return sum(len(partition.open) for partition in self._partitions.values())
 
     def _completed(self) -> Iterator[tuple[WorkItem, Answer]]:
         return iter(() if self._client is None else self._client.completed())
@@ -227,38 +237,21 @@ class Reprocessing:
         if self._client is None:
             self._client = self._make_client()
             self._client.start()
-        trace = again.record.header(TRACEPARENT)
-        self._client.submit(
-            [
-                WorkItem(
-                    token=again,
-                    partition=again.record.partition,
-                    offset=again.record.offset,
-                    text=again.enriched["text"] or "",
-                    language=again.enriched["language"] or "",
-                    traceparent=trace.decode("ascii", "replace") if trace else None,
-                    business_id=again.enriched["business_id"],
-                    accepted_s=again.record.timestamp_ms / 1000,
-                )
-            ]
-        )
+        self._client.submit([WorkItem.of(again, again.record, again.enriched)])
 
     def _answered(self, again: Again, answer: Answer) -> None:
         try:
             if answer.output is None:
                 raise Unusable(answer.error or "the worker gave no reason")
-            output = self._answer(again, self._fields(again, answer))
+            text = again.enriched["text"] or ""
+            output = self._answer(again, answered(self._task, text, answer))
         except Exception as error:  # noqa: BLE001 - whatever a worker answers costs this request
-            output = self._answer(again, _failed(answer, error))
+            words = (
+                str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
+            )
+            lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+            output = self._answer(again, failed(words, lineage))
         self._finish(again.record, (output,), partial(self._count, "answered"))
-
-    def _fields(self, again: Again, answer: Answer) -> dict[str, Any]:
-        """Raises Unusable."""
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
-        if lineage is None:
-            raise Unusable("expected the worker to say which model answered, got no lineage")
-        fields = payload(self._task, answer.output, again.enriched["text"] or "")
-        return {"status": "OK", "error": None, "lineage": lineage, **fields}
 
     def _answer(self, again: Again, fields: dict[str, Any]) -> Output:
         """Raises Unusable where it is too large, which a failure never is."""
@@ -284,7 +277,7 @@ class Reprocessing:
             record.partition,
             request["review_id"].encode(),
             value,
-            (*_kept(record), (CAMPAIGN, request["campaign"].encode())),
+            (*kept_headers(record.headers), (CAMPAIGN, request["campaign"].encode())),
         )
         if (size := output.size()) > self._max_answer_bytes:
             raise Unusable(
@@ -298,39 +291,9 @@ class Reprocessing:
         outputs: tuple[Output, ...] = (),
         committed: Callable[[], None] | None = None,
     ) -> None:
-        self._open[record.partition].pop(record.offset, None)
+        self._partitions[record.partition].open.pop(record.offset, None)
         finished = ((REPROCESS, record.offset),)
         self._units.append(Unit(record.partition, finished, outputs, committed))
 
     def _count(self, outcome: str) -> None:
         metrics.REPROCESS_REQUESTS.labels(self._task, outcome).inc()
-
-
-CARRIED = (
-    "review_id",
-    "campaign",
-    "task",
-    "enriched_offset",
-    "enriched",
-    "enriched_since",
-)
-
-
-def _failed(answer: Answer, error: Exception) -> dict[str, Any]:
-    """What it cost is kept, unless the worker's words are too long for anybody to read."""
-    lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
-    if lineage is not None and any(
-        isinstance(value, str) and len(value) > LONGEST_LINEAGE_FIELD for value in lineage.values()
-    ):
-        lineage = None
-    words = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
-    message = words[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
-    return {"status": "FAILED", "error": message, "lineage": lineage}
-
-
-def _kept(record: Record) -> tuple[tuple[str, bytes | None], ...]:
-    return tuple(
-        (name, value)
-        for name, value in record.headers
-        if name in KEPT_HEADERS and len(value or b"") <= LONGEST_KEPT_HEADER
-    )

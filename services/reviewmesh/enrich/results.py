@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from reviewmesh.avro.bounds import LARGEST
-from reviewmesh.enrich.routes import PRIMARY
+from reviewmesh.enrich.items import Answer
+from reviewmesh.enrich.routes import FALLBACK, PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {
@@ -15,6 +16,11 @@ OUTPUTS: dict[str, type] = {
     "topic": inference_pb2.TopicOutput,
     "sentiment": inference_pb2.SentimentOutput,
 }
+
+
+STATUS_OF = {PRIMARY: "OK", FALLBACK: "FALLBACK"}
+MAX_ERROR = 2_000
+MAX_LINEAGE_FIELD = 1_000
 
 
 class Unusable(ValueError):
@@ -54,6 +60,26 @@ def lineage_of(
             else None
         ),
     }
+
+
+def answered(task: str, text: str, answer: Answer) -> dict[str, Any]:
+    """The fields of a result that an answer gives. Raises Unusable."""
+    lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+    if lineage is None:
+        raise Unusable("expected the worker to say which model answered, got no lineage")
+    fields = payload(task, answer.output, text)
+    return {"status": STATUS_OF[answer.route], "error": None, "lineage": lineage, **fields}
+
+
+def failed(message: str, lineage: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields of a FAILED result; a lineage that a worker made too long is left out."""
+    # The message may quote text that UTF-8 cannot encode.
+    error = message[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
+    if lineage is not None and any(
+        isinstance(value, str) and len(value) > MAX_LINEAGE_FIELD for value in lineage.values()
+    ):
+        lineage = None
+    return {"status": "FAILED", "error": error, "lineage": lineage}
 
 
 def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:

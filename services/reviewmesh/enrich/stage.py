@@ -18,26 +18,20 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
-from reviewmesh.enrich.results import Unusable, lineage_of, payload
-from reviewmesh.enrich.routes import FALLBACK, PRIMARY
+from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of
 from reviewmesh.kafka.record import (
-    LONGEST_KEPT_HEADER,
-    ORIGIN_TIMESTAMP,
-    TRACEPARENT,
     Output,
     Record,
     Unavailable,
     Unit,
     headers_size,
+    kept_headers,
 )
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh_schemas.names import ACCEPTED, REPROCESS, RESULT_OF, TASKS
 
-STATUS_OF = {PRIMARY: "OK", FALLBACK: "FALLBACK"}
 ROOM_WHILE_STARVED = 2_000
-MAX_ERROR = 2_000
-MAX_LINEAGE_FIELD = 1_000
 HEADERS_KEPT = 16
 
 
@@ -197,17 +191,8 @@ class EnrichStage:
             self._client.submit(self._to_submit)
             self._to_submit = []
         units, self._units = self._units, []
-        return units + self._reprocessing.poll(self._live_is_late())
-
-    def _live_is_late(self) -> str:
-        """Why answers done again have to wait; empty when they need not."""
-        oldest_ms = min((next(iter(o.values())) for o in self._open.values() if o), default=None)
-        if oldest_ms is None:
-            return ""
-        age_s = self._clock() - oldest_ms / 1000
-        if age_s <= self._reprocessing.live_late_s:
-            return ""
-        return f"live reviews come first: the oldest has waited for {age_s:.0f} s"
+        oldest = [next(iter(opened.values())) for opened in self._open.values() if opened]
+        return units + self._reprocessing.poll(min(oldest, default=None))
 
     def blocks(self, topic: str, partition: int) -> bool:
         """Without a worker, reading further ahead is of no use."""
@@ -236,19 +221,7 @@ class EnrichStage:
     # -- work --------------------------------------------------------------------------------
 
     def _submit(self, work: Work) -> None:
-        trace = work.record.header(TRACEPARENT)
-        self._to_submit.append(
-            WorkItem(
-                token=work,
-                partition=work.record.partition,
-                offset=work.record.offset,
-                text=work.review["text"] or "",
-                language=work.review["language"] or "",
-                traceparent=trace.decode("ascii", "replace") if trace else None,
-                business_id=work.review["business_id"],
-                accepted_s=work.record.timestamp_ms / 1000,
-            )
-        )
+        self._to_submit.append(WorkItem.of(work, work.record, work.review))
 
     def _answered(self, work: Work, answer: Answer) -> None:
         metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
@@ -286,16 +259,12 @@ class EnrichStage:
 
     def _answer(self, work: Work, answer: Answer) -> Output:
         """Raises Unusable."""
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
-        if lineage is None:
-            raise Unusable("expected the worker to say which model answered, got no lineage")
-        fields = payload(self._task, answer.output, work.review["text"] or "")
         review = work.review
         result = self._result(
             work.record,
             review["review_id"],
             review["content_hash"],
-            {"status": STATUS_OF[answer.route], "error": None, "lineage": lineage, **fields},
+            answered(self._task, review["text"] or "", answer),
         )
         size, at_most = _size(result), self._contract.max_result_bytes
         if size > at_most:
@@ -332,18 +301,7 @@ class EnrichStage:
         lineage: dict[str, Any] | None,
     ) -> tuple[Output, ...]:
         """Empty where even that is too large, which no review accepted by intake is."""
-        # The message may quote text that UTF-8 cannot encode.
-        error = message[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
-        if lineage is not None and any(
-            isinstance(value, str) and len(value) > MAX_LINEAGE_FIELD for value in lineage.values()
-        ):
-            lineage = None
-        result = self._result(
-            record,
-            review_id,
-            content_hash,
-            {"status": "FAILED", "error": error, "lineage": lineage},
-        )
+        result = self._result(record, review_id, content_hash, failed(message, lineage))
         return (result,) if _size(result) <= self._contract.max_result_bytes else ()
 
     def _result(
@@ -359,18 +317,12 @@ class EnrichStage:
                 **fields,
             }
         )
-        headers = tuple(
-            (name, content)
-            for name, content in record.headers
-            if name in (TRACEPARENT, ORIGIN_TIMESTAMP)
-            and len(content or b"") <= LONGEST_KEPT_HEADER
-        )
         return Output(
             topic=self._result_topic,
             partition=record.partition,
             key=review_id.encode(),
             value=value,
-            headers=headers[:HEADERS_KEPT],
+            headers=kept_headers(record.headers)[:HEADERS_KEPT],
         )
 
 

@@ -24,15 +24,12 @@ from reviewmesh.join.resets import JoinerResets
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
-    LONGEST_KEPT_HEADER,
-    ORIGIN_TIMESTAMP,
     REPLAY,
-    TRACEPARENT,
-    Headers,
     Output,
     Record,
     Unavailable,
     Unit,
+    kept_headers,
 )
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
@@ -52,7 +49,6 @@ from reviewmesh_schemas.names import (
 TICK_S = 0.5
 # Reviews that wait in a process, however many partitions: some 10 KB each with their results.
 ROOM_IN_ALL = 4_000
-KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +149,7 @@ class JoinStage:
             published_until = self._reader.bounds(ENRICHED, partition)[1]
             late_window_s = self._windows.late_window_s
             opened = [
-                Partial.of(enriched, kept(headers), late_window_s)
+                Partial.of(enriched, kept_headers(headers), late_window_s)
                 for enriched, headers in partials.records()
             ]
             return Loaded(opened, published_until, published, replays)
@@ -201,13 +197,13 @@ class JoinStage:
                 emissions = join.accepted(
                     offset=record.offset,
                     accepted=self._accepted(record),
-                    headers=kept(record.headers),
+                    headers=kept_headers(record.headers),
                     replayed=record.header(REPLAY) is not None,
                     appended_at=record.timestamp_ms / 1000,
                     now=now,
                 )
             elif record.topic == REPROCESSED:
-                again = self._answers.decode(record, kept(record.headers, CAMPAIGN))
+                again = self._answers.decode(record, kept_headers(record.headers, CAMPAIGN))
                 emissions = self._reprocessed[record.partition].take(again, now)
             else:
                 task = TASK_OF[record.topic]
@@ -406,11 +402,3 @@ def _count(
         metrics.NOT_REPEATED.labels("joiner", not_repeated).inc()
     if again is not None:
         metrics.REPROCESSED.labels(*again).inc()
-
-
-def kept(headers: Headers, *others: str) -> Headers:
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if name in (*KEPT_HEADERS, *others) and len(value or b"") <= LONGEST_KEPT_HEADER
-    )

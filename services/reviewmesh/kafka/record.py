@@ -81,6 +81,16 @@ class Unavailable(RuntimeError):
     """A dependency is unavailable: the record is kept and retried."""
 
 
+def kept_headers(headers: Headers, *others: str) -> Headers:
+    """Those that travel on with a review, and `others`; what is too long the mesh did not write."""
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name in (TRACEPARENT, ORIGIN_TIMESTAMP, *others)
+        and len(value or b"") <= LONGEST_KEPT_HEADER
+    )
+
+
 def headers_size(headers: Headers) -> int:
     return sum(len(name.encode()) + len(value or b"") + OVERHEAD for name, value in headers)
 

@@ -16,14 +16,16 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.topics import load_topics
+from reviewmesh.enrich.campaigns import CANCELLED, RUNNING
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.partitions import MeshPartition
-from reviewmesh.kafka.record import CAMPAIGN, ORIGIN_TIMESTAMP, TRACEPARENT, Record
+from reviewmesh.kafka.record import CAMPAIGN, Record, kept_headers
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.errors import CannotReach, NotFound
+from reviewmesh.query.errors import NotFound
 from reviewmesh.query.progress import progress_of
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import (
     CAMPAIGNS,
     ENRICHED,
@@ -33,8 +35,7 @@ from reviewmesh_schemas.names import (
     REPROCESSED,
 )
 
-RUNNING, PAUSED, CANCELLED = "RUNNING", "PAUSED", "CANCELLED"
-KEPT_HEADERS = (TRACEPARENT, ORIGIN_TIMESTAMP)
+HOUR_MS = 3_600_000
 
 Matches = Callable[[Mapping[str, Any]], bool]
 
@@ -43,9 +44,8 @@ Matches = Callable[[Mapping[str, Any]], bool]
 class Chosen:
     """The latest enriched records that match, by review, and what is known of them."""
 
-    found: dict[bytes, MeshPartition]
-    """(topic, partition) is the partition's; the offset is in `offsets`."""
-    offsets: dict[bytes, int]
+    places: dict[bytes, tuple[MeshPartition, int]]
+    """Partition and offset."""
     enriched_since: dict[int, int]
     read: int
     """Reviews that were looked at."""
@@ -57,7 +57,7 @@ class Chosen:
     """What they cost; None where none of them says."""
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ class Campaign:
     requests: int
     enriched_since: dict[int, int]
     created_ms: int
+
+    def has_expired(self) -> bool:
+        """Whether its requests are no longer kept: what was not sent or answered never will be."""
+        [kept] = [
+            topic.retention_hours for topic in load_topics().topics if topic.name == REPROCESS
+        ]
+        return time.time() * 1000 - self.created_ms > kept * HOUR_MS
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Status:
     @property
     def is_over(self) -> bool:
         """Whether nothing of it is still to come."""
+        if self.campaign.has_expired():
+            return True
         if self.campaign.state == CANCELLED:
             return self.published + self.dropped >= self.answered
         return self.published + self.dropped >= self.campaign.requests
@@ -104,8 +113,7 @@ def _choose(
     ends: Mapping[MeshPartition, int],
 ) -> Chosen:
     codec = connection.codec(ENRICHED)
-    found: dict[bytes, MeshPartition] = {}
-    chosen: dict[bytes, int] = {}
+    chosen: dict[bytes, tuple[MeshPartition, int]] = {}
     weights: dict[bytes, tuple[float, int | None]] = {}
     seen: set[bytes] = set()
     oldest_ms: int | None = None
@@ -120,13 +128,12 @@ def _choose(
             # The latest one decides.
             chosen.pop(key, None)
             continue
-        found[key], chosen[key] = place_of(record), record.offset
+        chosen[key] = (place_of(record), record.offset)
         lineage = (enriched["tasks"].get(task) or {}).get("lineage") or {}
         weights[key] = (lineage.get("inference_ms") or 0.0, lineage.get("cost_micros"))
     costs = [weights[key][1] for key in chosen]
     known = [cost for cost in costs if cost is not None]
     return Chosen(
-        {key: found[key] for key in chosen},
         chosen,
         {partition: at for (_, partition), at in ends.items()},
         len(seen),
@@ -179,7 +186,7 @@ def send_missing(connection: Connection, campaign: Campaign, matches: Matches) -
     chosen = _choose(connection, campaign.task, matches, starts, ends)
     sent = frozenset(record.key or b"" for record in _requests(connection, campaign))
     _send(connection, campaign, chosen, sent)
-    return len(chosen.offsets.keys() - sent)
+    return len(chosen.places.keys() - sent)
 
 
 def campaigns(connection: Connection) -> list[Campaign]:
@@ -213,47 +220,80 @@ def campaign_named(connection: Connection, name: str) -> Campaign:
     raise NotFound(f"no campaign is called {name!r:.80}; see `reviewmesh reprocess status`")
 
 
+def statuses(connection: Connection, of: list[Campaign]) -> list[Status]:
+    """Each topic is read once, however many campaigns there are. Raises CannotReach."""
+    names = {campaign.id.encode(): campaign for campaign in of}
+    sent: Counter[bytes] = Counter()
+    answered: Counter[bytes] = Counter()
+    joined: Counter[bytes] = Counter()
+    published: Counter[bytes] = Counter()
+    progress = progress_of(connection, JOINER_GROUP, partitions_of(connection, REPROCESSED))
+    for name, record in _headed(connection, names, REPROCESS, REPROCESSED, ENRICHED):
+        if record.topic == REPROCESS:
+            sent[name] += 1
+        elif record.topic == ENRICHED:
+            published[name] += 1
+        else:
+            answered[name] += 1
+            joined[name] += progress[place_of(record)].covers(record.offset)
+    return [
+        Status(
+            campaign,
+            sent[name],
+            answered[name],
+            published[name],
+            max(0, joined[name] - published[name]),
+        )
+        for name, campaign in names.items()
+    ]
+
+
 def status(connection: Connection, campaign: Campaign) -> Status:
     """Raises CannotReach."""
-    sent = sum(1 for _ in _requests(connection, campaign))
-    answers = list(_headed(connection, campaign, REPROCESSED))
-    progress = progress_of(connection, JOINER_GROUP, partitions_of(connection, REPROCESSED))
-    joined = sum(progress[place_of(record)].covers(record.offset) for record in answers)
-    published = sum(1 for _ in _headed(connection, campaign, ENRICHED))
-    return Status(campaign, sent, len(answers), published, max(0, joined - published))
+    [found] = statuses(connection, [campaign])
+    return found
 
 
 def unfinished(connection: Connection, task: str) -> Campaign | None:
-    """One of the task that still goes on, or is paused. Raises CannotReach."""
-    groups = ENRICHER_GROUPS[task]
-    for campaign in reversed(campaigns(connection)):
-        if campaign.task != task or campaign.state == CANCELLED:
-            continue
-        progress = progress_of(connection, groups, partitions_of(connection, REPROCESS))
-        requests = list(_requests(connection, campaign))
-        open_ = [r for r in requests if not progress[place_of(r)].covers(r.offset)]
-        if open_ or len(requests) < campaign.requests:
-            return campaign
-    return None
+    """The latest of the task that still goes on, or is paused. Raises CannotReach."""
+    open_ = {
+        campaign.id.encode(): campaign
+        for campaign in campaigns(connection)
+        if campaign.task == task and campaign.state != CANCELLED and not campaign.has_expired()
+    }
+    if not open_:
+        return None
+    finished: Counter[bytes] = Counter()
+    group, wanted = ENRICHER_GROUPS[task], partitions_of(connection, REPROCESS)
+    progress = progress_of(connection, group, wanted)
+    for name, record in _headed(connection, open_, REPROCESS):
+        finished[name] += progress[place_of(record)].covers(record.offset)
+    left = [one for name, one in open_.items() if finished[name] < one.requests]
+    return left[-1] if left else None
 
 
 def _requests(connection: Connection, campaign: Campaign) -> Iterator[Record]:
-    return _headed(connection, campaign, REPROCESS)
+    name = campaign.id.encode()
+    return (record for _, record in _headed(connection, {name: campaign}, REPROCESS))
 
 
-def _headed(connection: Connection, campaign: Campaign, topic: str) -> Iterator[Record]:
-    """The records of a topic that belong to the campaign."""
-    wanted = partitions_of(connection, topic)
+def _headed(
+    connection: Connection, of: Mapping[bytes, Campaign], *topics: str
+) -> Iterator[tuple[bytes, Record]]:
+    """The records of these topics that belong to one of the campaigns, with its name."""
+    if not of:
+        return
+    wanted = partitions_of(connection, *topics)
     ends = offsets(connection, wanted)
     starts = offsets(connection, wanted, OFFSET_BEGINNING)
-    if topic == ENRICHED:
-        starts = {
-            place: max(at, campaign.enriched_since.get(place[1], 0)) for place, at in starts.items()
-        }
-    name = campaign.id.encode()
+    for place in wanted:
+        if place.topic == ENRICHED:
+            since = min(one.enriched_since.get(place.partition, 0) for one in of.values())
+            starts[place] = max(starts[place], since)
     for record in read_until(connection, starts, ends):
-        if record.header(CAMPAIGN) == name:
-            yield record
+        name = record.header(CAMPAIGN)
+        if name is not None and name in of:
+            yield name, record
 
 
 def _write(connection: Connection, campaign: Campaign) -> None:
@@ -272,7 +312,7 @@ def _write(connection: Connection, campaign: Campaign) -> None:
     key = campaign.id.encode()
     number = partition_of(key, connection.partitions(CAMPAIGNS))
     sender = Sender(connection)
-    sender.send(CAMPAIGNS, number, key, value, [])
+    sender.send(CAMPAIGNS, number, key, value, ())
     sender.close()
 
 
@@ -280,7 +320,7 @@ def _send(
     connection: Connection, campaign: Campaign, chosen: Chosen, but: frozenset[bytes]
 ) -> None:
     """A second reading: what was chosen is kept as offsets only."""
-    wanted = {(place, chosen.offsets[key]) for key, place in chosen.found.items() if key not in but}
+    wanted = {at for key, at in chosen.places.items() if key not in but}
     if not wanted:
         return
     starts: dict[MeshPartition, int] = {}
@@ -305,45 +345,10 @@ def _send(
                 "requested_at": now_ms,
             }
         )
-        headers = [(name, value_) for name, value_ in record.headers if name in KEPT_HEADERS]
-        headers.append((CAMPAIGN, campaign.id.encode()))
+        headers = (*kept_headers(record.headers), (CAMPAIGN, campaign.id.encode()))
         sender.send(REPROCESS, record.partition, record.key, value, headers)
     sender.close()
 
 
 def place_of(record: Record) -> MeshPartition:
     return MeshPartition(record.topic, record.partition)
-
-
-class Sender:
-    """Sends, and tells at the end what the broker refused."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._producer = make_producer(connection)
-        self._refused: Counter[str] = Counter()
-
-    def send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes,
-        headers: list[tuple[str, bytes | None]],
-    ) -> None:
-        name = self._connection.topic(topic)
-        send(self._producer, name, partition, key, value, headers, self._delivered)
-
-    def close(self) -> None:
-        """Raises CannotReach."""
-        flush(self._producer)
-        if self._refused:
-            reason, count = self._refused.most_common(1)[0]
-            raise CannotReach(
-                f"the broker refused {sum(self._refused.values())} records, {count} of them: "
-                f"{reason}"
-            )
-
-    def _delivered(self, error: Any, _message: Any) -> None:
-        if error is not None:
-            self._refused[error.str()] += 1

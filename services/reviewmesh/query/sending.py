@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Producer
 
+from reviewmesh.kafka.record import Headers
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 
@@ -70,3 +72,37 @@ def flush(producer: Producer) -> None:
             f"{left} records were not acknowledged within {FLUSH_TIMEOUT_S:g} s; "
             "see `reviewmesh ps`"
         )
+
+
+class Sender:
+    """Sends, and tells at the end what the broker refused."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._producer = make_producer(connection)
+        self._refused: Counter[str] = Counter()
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes,
+        headers: Headers,
+    ) -> None:
+        name = self._connection.topic(topic)
+        send(self._producer, name, partition, key, value, list(headers), self._delivered)
+
+    def close(self) -> None:
+        """Raises CannotReach."""
+        flush(self._producer)
+        if self._refused:
+            reason, count = self._refused.most_common(1)[0]
+            raise CannotReach(
+                f"the broker refused {sum(self._refused.values())} records, {count} of them: "
+                f"{reason}"
+            )
+
+    def _delivered(self, error: Any, _message: Any) -> None:
+        if error is not None:
+            self._refused[error.str()] += 1
