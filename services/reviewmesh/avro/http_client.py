@@ -6,6 +6,7 @@ httpx bounds each read only: with a server that writes a byte a second it would 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -59,3 +60,7 @@ class HttpClient:
                 return response.status_code, bytes(read)
         except TimeoutError as error:
             raise httpx.ReadTimeout(f"no whole answer within {self._within_s:g} s") from error
+        except ssl.SSLError as error:
+            # With TLS 1.3 a server refuses a client's certificate after the handshake, in the
+            # answer; httpx passes that error on as it is.
+            raise httpx.ReadError(str(error)) from error
