@@ -13,11 +13,7 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 
-from reviewmesh_worker.engines.interface import (
-    Answer,
-    EngineLoad,
-    TaskDescription,
-)
+from reviewmesh_worker.engines.interface import UNBOUND, Answer, Bounds, EngineLoad, TaskDescription
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.serving.settings import Settings
 from tests.scripted_engine import MOODS, TASKS, answer
@@ -59,7 +55,7 @@ class TimedEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[Answer]:
         if not self._slow:
             return [Answer(answer(task, text)) for text in texts]

@@ -12,7 +12,9 @@ from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import Reading
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
     Answer,
+    Bounds,
     EngineDead,
     EngineLoad,
     ItemFailure,
@@ -58,7 +60,7 @@ class OnnxEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")

@@ -19,7 +19,9 @@ from typing import Any, Final
 
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
     Answer,
+    Bounds,
     EngineLoadError,
     Entity,
     ItemFailure,
@@ -97,7 +99,7 @@ class VllmChatEngine(VllmEngine):
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")

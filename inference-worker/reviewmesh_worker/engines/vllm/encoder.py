@@ -27,7 +27,9 @@ from reviewmesh_worker.engines.encoder.encoding import (
 from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
     Answer,
+    Bounds,
     EngineLoadError,
     ItemFailure,
     Usage,
@@ -86,7 +88,7 @@ class VllmEncoderEngine(VllmEngine):
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[Answer]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
