@@ -21,6 +21,10 @@ REPROCESS: Final = "reviews.reprocess"
 REPROCESSED: Final = "reviews.reprocessed"
 """The answers to those requests."""
 CAMPAIGNS: Final = "reviews.campaigns"
+SPEND: Final = "reviews.spend"
+"""What the fallback has spent of its budgets."""
+DEPARTURES: Final = "reviews.departures"
+"""What left for the fallback."""
 RESULT_OF: Final = {task: f"reviews.{task}" for task in TASKS}
 """A task's results are in a topic of its own."""
 TASK_OF: Final = {topic: task for task, topic in RESULT_OF.items()}

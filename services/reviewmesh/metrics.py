@@ -112,12 +112,25 @@ CALLS = Counter(
     "find the names to mask.",
     ["task", "route"],
 )
+BUDGET_USED = Gauge(
+    "reviewmesh_budget_used",
+    "What the fallback has used of its budget in the running day or month: reserved, settled and "
+    "orphaned, of the partitions that this process has. business is empty for the budget of all; "
+    "unit is requests, tokens or usd.",
+    ["task", "business", "period", "unit"],
+)
+BUDGET_LIMIT = Gauge(
+    "reviewmesh_budget_limit",
+    "The part of the budget that these partitions have; no series where nothing limits that unit.",
+    ["task", "business", "period", "unit"],
+)
 HELD_BACK = Gauge(
     "reviewmesh_reviews_held_back",
     "Reviews that wait although the fallback would be taken for them. forbidden: the policy lets "
     "nothing of their business leave; no_worker: no fallback worker serves in a region that is "
-    "allowed; no_names: names are to be masked, and no worker finds them; failed: the fallback "
-    "failed on them and is tried again later.",
+    "allowed; no_names: names are to be masked, and no worker finds them; no_budget: no budget is "
+    "given for the task; spent: a budget is spent; over_bound: they might take more than one call "
+    "may; failed: the fallback failed on them and is tried again later.",
     ["task", "reason"],
 )
 RETRIES = Counter(

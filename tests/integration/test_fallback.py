@@ -15,6 +15,8 @@ from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.routes import FALLBACK, PRIMARY, Limits
+from reviewmesh.enrich.spending import Spending
+from reviewmesh.leaving.budgets import parse_budgets
 from reviewmesh.leaving.policy import Policy, parse_policy
 from reviewmesh_protos.inference.v1 import inference_pb2
 from tests.inference import TASK, Driver, ScriptedWorker, WorkerProcess, soon
@@ -28,6 +30,8 @@ ACME_STAYS = parse_policy(
     "all:\n  regions: [eu]\n  mask: [patterns]\nbusinesses:\n  acme: nothing\n"
 )
 AFTER_S = 0.5
+UNLIMITED = "all: unlimited\n"
+NO_BUDGET = ""
 SOON = Limits(AFTER_S, 600)
 NEVER = Limits(600, 600)
 
@@ -88,17 +92,22 @@ def drive() -> Iterator[Drive]:
         policy: Policy = ALL,
         limits: Limits = SOON,
         names: str = "",
+        budgets: str = UNLIMITED,
         **options: float,
     ) -> Driver:
         def pool(address: str, route: str) -> PoolOf:
             serving = metrics.FALLBACK_WORKERS_SERVING.labels(TASK, REGION)
             return PoolOf(TASK, (address,), "", serving, metrics.CALLS.labels(TASK, route))
 
+        spending = Spending(parse_budgets(budgets or UNLIMITED, partitions=2), time.time)
+        for partition in range(2):
+            spending.open(partition, {})
         plan = FallbackPlan(
             {REGION: pool(outside, FALLBACK)},
             pool(names, "names") if names else None,
             policy,
             limits,
+            spending if budgets else None,
         )
         made.append(Driver([primary], fallback=plan, **options))
         return made[-1]

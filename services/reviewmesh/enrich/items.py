@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reviewmesh.enrich.routes import PRIMARY
+from reviewmesh.enrich.routes import PRIMARY, Held
 from reviewmesh.kafka.record import TRACEPARENT, Record
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -26,6 +26,7 @@ class WorkItem:
     business_id: str | None
     accepted_s: float
     """When the review was accepted, by the wall clock."""
+    review_id: str
 
     @classmethod
     def of(cls, token: object, record: Record, review: Mapping[str, Any]) -> WorkItem:
@@ -40,6 +41,7 @@ class WorkItem:
             traceparent=trace.decode("ascii", "replace") if trace else None,
             business_id=review["business_id"],
             accepted_s=record.timestamp_ms / 1000,
+            review_id=review["review_id"],
         )
 
 
@@ -52,6 +54,8 @@ class Answer:
     attempts: int
     lineage: inference_pb2.Lineage | None
     usage: inference_pb2.Usage | None
+    code: str = ""
+    """Of the worker's error about the item; empty without one."""
     may_pass: bool = False
     """The error is one that the item's next try may not meet."""
     route: str = PRIMARY
@@ -77,8 +81,12 @@ class Job:
     """When it was sent, by the event loop's clock."""
     again_at: float = 0.0
     """When it is retried, by the same clock."""
+    departures: int = 0
+    """How often the fallback failed on it."""
     rests_until: float = 0.0
     """Until then the fallback is not asked again, by the same clock."""
+    rests_as: Held = Held.FAILED
+    """Why not."""
     size: int = field(init=False)
     """Upper bound of its bytes in a request."""
 

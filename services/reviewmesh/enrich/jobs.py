@@ -115,10 +115,13 @@ class Jobs:
         reason: str,
         lineage: inference_pb2.Lineage | None = None,
         usage: inference_pb2.Usage | None = None,
+        code: str = "",
         may_pass: bool = False,
     ) -> None:
         """Finish the item with an error; `may_pass`: one that another try may not meet."""
-        self._finish(job, None, error=reason, lineage=lineage, usage=usage, may_pass=may_pass)
+        self._finish(
+            job, None, error=reason, lineage=lineage, usage=usage, code=code, may_pass=may_pass
+        )
 
     def _finish(
         self,
@@ -127,6 +130,7 @@ class Jobs:
         error: str | None,
         lineage: inference_pb2.Lineage | None,
         usage: inference_pb2.Usage | None,
+        code: str = "",
         may_pass: bool = False,
     ) -> None:
         if not self.holds(job):
@@ -139,6 +143,7 @@ class Jobs:
             attempts=attempts,
             lineage=lineage,
             usage=usage,
+            code=code,
             may_pass=may_pass,
         )
         self._on_finished(job.item, answer)
