@@ -25,6 +25,7 @@ SECTIONS = frozenset(
         "LOG",
         "OPENAI",
         "REGISTRY",
+        "REPROCESS",
         "VLLM",
         "WORKER",
         "WORKERS",
@@ -33,6 +34,7 @@ SECTIONS = frozenset(
 NAMES = frozenset(
     {
         "BENCH_REVIEWS",
+        "BUDGETS",
         "CACHE_DIR",
         "FAULT_SEEDS",
         "FUZZ_RECORDS",
