@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reviewmesh_kit.settings import problems
 from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
 from reviewmesh_models.evaluation.compare import compare_engines
-from reviewmesh_models.evaluation.gate import check, read_gate
+from reviewmesh_models.evaluation.gate import check_gate, read_gate
 from reviewmesh_models.evaluation.page import write_page
-from reviewmesh_models.evaluation.predictions import Answered, Step
+from reviewmesh_models.evaluation.predictions import OnAnswered, Step
 from reviewmesh_models.evaluation.promotion import made_for
 from reviewmesh_models.evaluation.report import read_report, write_report
 from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows
@@ -160,7 +160,7 @@ def gate(
         for task, rival in here.rivals(asked, against).items():
             contested.setdefault(None if rival is None else rival.digest, []).append(task)
         results = {
-            serving: check(
+            serving: check_gate(
                 report, asked.digest, tasks=made_for(asked, tasks), gate=rules, serving=serving
             )
             for serving, tasks in contested.items()
@@ -233,7 +233,7 @@ def progress() -> Iterator[Step]:
         console=Console(stderr=True),
     )
 
-    def step(what: str, texts: int) -> Answered:
+    def step(what: str, texts: int) -> OnAnswered:
         bar = bars.add_task(what, total=texts)
         return lambda answered: bars.advance(bar, answered)
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from reviewmesh_kit.settings import problems
 from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, complain, ended
 from reviewmesh_models.cli.evaluation_commands import LocalPackages, progress
-from reviewmesh_models.labelling.adjudication import Session, disputes_of, screen
+from reviewmesh_models.labelling.adjudication import JudgeSession, disputes_of, screen
 from reviewmesh_models.labelling.agreement import agreement_of, write_agreement
 from reviewmesh_models.labelling.decisions import Journal, agreed, read_judges
 from reviewmesh_models.labelling.gold import gold_of
@@ -99,7 +99,7 @@ def adjudicate(
         with _labelled(folder) as store:
             disputes = disputes_of(labelled(store, _asked(store, definitions), {}))
         with closing(Journal(folder, judge)) as journal:
-            session = Session(disputes, journal, time.monotonic())
+            session = JudgeSession(disputes, journal, time.monotonic())
             _decide(session)
         with _labelled(folder) as store:
             _write(store, _asked(store, definitions), folder)
@@ -127,7 +127,7 @@ def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> Non
         console.print(f"written to {file}")
 
 
-def _decide(session: Session) -> None:
+def _decide(session: JudgeSession) -> None:
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     with _keys() as keys:
         console.clear()

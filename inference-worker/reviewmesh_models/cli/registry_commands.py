@@ -23,8 +23,8 @@ from reviewmesh_models.cli.command_line import (
 from reviewmesh_models.evaluation.promotion import gate_of
 from reviewmesh_worker.packages.manifest import PackageError
 from reviewmesh_worker.packages.registry import (
+    AliasEntry,
     Aliases,
-    Entry,
     NotPassed,
     Registry,
     RegistryError,
@@ -157,7 +157,7 @@ def _standing(registry: Registry) -> dict[str, list[str]]:
     return standing
 
 
-def _entries(aliases: Aliases) -> Iterator[tuple[str, Entry]]:
+def _entries(aliases: Aliases) -> Iterator[tuple[str, AliasEntry]]:
     for name in Aliases.model_fields:
         entry = getattr(aliases, name)
         if entry is not None:

@@ -10,7 +10,14 @@ from rich.table import Table
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.query.connection import Connection, connect
-from reviewmesh.query.forgetting import ELSEWHERE, REPLACEMENT, Held, can_replace, held, replace
+from reviewmesh.query.forgetting import (
+    ELSEWHERE,
+    REPLACEMENT,
+    HeldRecord,
+    can_replace,
+    held,
+    replace,
+)
 from reviewmesh.query.values import iso
 from reviewmesh_schemas.names import DEAD_LETTER, PARTIAL
 
@@ -55,7 +62,7 @@ def _replaced(connection: Connection, review_id: str) -> tuple[int, int]:
         ) from None
 
 
-def _table(connection: Connection, found: list[Held]) -> Table:
+def _table(connection: Connection, found: list[HeldRecord]) -> Table:
     table = Table("topic", "partition", "offset", "time", "deleted at the latest", box=None)
     for item in found:
         record = item.occurrence.record
@@ -69,7 +76,7 @@ def _table(connection: Connection, found: list[Held]) -> Table:
     return table
 
 
-def _notes(found: list[Held]) -> list[str]:
+def _notes(found: list[HeldRecord]) -> list[str]:
     topics = {item.occurrence.record.topic for item in found}
     notes = [
         "these times hold while the brokers run; Kafka can delete a record earlier only together "
@@ -102,7 +109,7 @@ def _done(replaceable: bool, place: tuple[int, int] | None) -> str:
 def _as_json(
     connection: Connection,
     review_id: str,
-    found: list[Held],
+    found: list[HeldRecord],
     replaceable: bool,
     place: tuple[int, int] | None,
 ) -> dict[str, Any]:

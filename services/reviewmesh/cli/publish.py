@@ -24,7 +24,7 @@ from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection, connect
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import flush, idempotent_producer, send
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import RAW
 
@@ -47,7 +47,7 @@ class NoReview(ValueError):
 
 
 @dataclass
-class Outcome:
+class PublishOutcome:
     """The outcome of all lines; `places`: acknowledged partitions and offsets."""
 
     places: list[tuple[int, int]] = field(default_factory=list)
@@ -62,7 +62,7 @@ def publish(
     ] = None,
 ) -> None:
     """Publish reviews; a generated id is printed. A line that is no review is reported."""
-    outcome = Outcome()
+    outcome = PublishOutcome()
     with _lines(file) as lines:
         connection = connect()
         try:
@@ -84,7 +84,7 @@ def publish_lines(
     lines: Iterable[bytes],
     rate: float | None,
     on_generated: Callable[[str], None],
-    outcome: Outcome,
+    outcome: PublishOutcome,
 ) -> None:
     """Publish the lines' reviews and wait until the broker has acknowledged them."""
     publisher = _Publisher(connection, outcome)
@@ -106,13 +106,13 @@ def publish_lines(
 class _Publisher:
     """Publishes lines to the raw topic and records acknowledgements in `outcome`."""
 
-    def __init__(self, connection: Connection, outcome: Outcome) -> None:
+    def __init__(self, connection: Connection, outcome: PublishOutcome) -> None:
         self._outcome = outcome
         self._topic = connection.topic(RAW)
         self._codec = connection.codec(RAW)
         self._partitions = connection.partitions(RAW)
         self._max_bytes = connection.contracts.max_bytes(RAW)
-        self.producer = make_producer(connection)
+        self.producer = idempotent_producer(connection)
 
     def publish(self, number: int, line: bytes) -> str | None:
         """Returns the id if it generated one. Raises NoReview or KafkaException."""

@@ -28,7 +28,7 @@ from reviewmesh_schemas.names import ENRICHED, INSIGHTS
 BEAT_S = 0.2
 
 
-class Service:
+class InsightsService:
     """Insights as a process: first the startup that every service has, then Faust's event loop."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
@@ -119,4 +119,4 @@ def check(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_process("insights", Service, check))
+    sys.exit(run_process("insights", InsightsService, check))

@@ -19,7 +19,7 @@ buckets that the review was counted in before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class BucketCounts:
     """A bucket's counts over one partition of reviews, as of that partition's offset `version`.
 
     Absolute, never a difference: it may be applied twice, or late.
@@ -75,9 +75,9 @@ class Contributions:
         self._versions[partition] = max(self._versions.get(partition, -1), offset)
         return entry, _buckets(entry)
 
-    def partial(self, partition: int, bucket: Bucket) -> Partial:
+    def partial(self, partition: int, bucket: Bucket) -> BucketCounts:
         counts = self._sums.get((partition, bucket), {})
-        return Partial(partition, self._versions[partition], bucket, dict(counts))
+        return BucketCounts(partition, self._versions[partition], bucket, dict(counts))
 
     def forget(self, now_ms: int, retention_ms: int) -> int:
         """Drop what belongs to closed buckets; returns how many reviews are still held."""

@@ -34,7 +34,7 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class JoinWindows:
     max_wait_s: float
     straggler_s: float
     late_window_s: float
@@ -61,7 +61,7 @@ class Emission:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class AnswerAgain:
     """An answer done again, with the enriched review that a campaign made it from."""
 
     offset: int
@@ -137,7 +137,7 @@ class PartitionJoin:
     def __init__(
         self,
         partition: int,
-        windows: Windows,
+        windows: JoinWindows,
         is_ahead: Callable[[int], bool],
         position: Callable[[], int],
         published_until: int = 0,
@@ -214,7 +214,9 @@ class PartitionJoin:
         emissions: list[Emission] = []
         for (task, *_), (offset, result) in self._pop_early(pending.offset).items():
             if is_of(result, pending.accepted):
-                emissions += choose(pending.results, task, task=task, offset=offset, result=result)
+                emissions += better_result(
+                    pending.results, task, task=task, offset=offset, result=result
+                )
             else:
                 emissions.append(finished_without_use(task, offset, result, "foreign"))
         return emissions
@@ -227,13 +229,13 @@ class PartitionJoin:
         if pending is not None:
             if not is_of(result, pending.accepted):
                 return [finished_without_use(task, offset, result, "foreign")]
-            doubled = choose(pending.results, task, task=task, offset=offset, result=result)
+            doubled = better_result(pending.results, task, task=task, offset=offset, result=result)
             return doubled + self._emit_complete(result["review_id"], now)
         if self._is_ahead(accepted_offset):
             early = self._early.setdefault(accepted_offset, {})
             key = (task, result["review_id"], result["content_hash"])
             self._early_of[task] += key not in early
-            return choose(early, key, task=task, offset=offset, result=result)
+            return better_result(early, key, task=task, offset=offset, result=result)
         return [self._late(task, offset, result, now)]
 
     # -- results whose review does not come --------------------------------------------------
@@ -411,7 +413,7 @@ class PartitionJoin:
 
     # -- answers done again ------------------------------------------------------------------
 
-    def again(self, again: Again, now: float) -> Emission:
+    def again(self, again: AnswerAgain, now: float) -> Emission:
         """The enriched review with this answer in it, unless anything newer of it is known.
 
         `newer` must cover what came since the campaign chose. A version that is still pending is
@@ -512,7 +514,7 @@ def finished_without_use(task: str, offset: int, result: Result, outcome: str) -
     return Emission(result["review_id"], ((RESULT_OF[task], offset),), late=(task, outcome))
 
 
-def choose(
+def better_result(
     results: dict[Key, tuple[int, Result]], key: Key, task: str, offset: int, result: Result
 ) -> list[Emission]:
     """Keep one result per review and task: the first, unless only the second is an answer.

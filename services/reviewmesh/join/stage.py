@@ -17,7 +17,7 @@ from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
-from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
+from reviewmesh.join.pipeline import Emission, JoinWindows, Partial, PartitionJoin
 from reviewmesh.join.published import Published
 from reviewmesh.join.reprocessed import AnswerCodecs, NoAnswer, Reprocessed
 from reviewmesh.join.resets import JoinerResets
@@ -104,7 +104,7 @@ class JoinStage:
         contract: JoinContract,
         queries: Queries,
         dead_letters: DeadLetters,
-        windows: Windows,
+        windows: JoinWindows,
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
     ) -> None:

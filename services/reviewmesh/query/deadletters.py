@@ -15,7 +15,7 @@ from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import flush, idempotent_producer, send
 from reviewmesh_schemas.names import (
     ACCEPTED,
     DEAD_LETTER,
@@ -123,7 +123,7 @@ def replayed_marks(connection: Connection) -> Marks:
 
 def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
     """Send the original records, marked as replays; returns the failures."""
-    producer, failures = make_producer(connection), []
+    producer, failures = idempotent_producer(connection), []
 
     for item in letters:
 

@@ -13,7 +13,7 @@ from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 from reviewmesh.query.retention import kept_by_topic
 from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence, occurrences_of
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import flush, idempotent_producer, send
 from reviewmesh_schemas.names import DEAD_LETTER, RAW
 
 REPLACEMENT = "(erased)"
@@ -47,7 +47,7 @@ ELSEWHERE = (
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRecord:
     """A record of the review that the broker still has."""
 
     occurrence: Occurrence
@@ -57,14 +57,14 @@ class Held:
     """Why there is no such time; empty when there is."""
 
 
-def held(connection: Connection, review_id: str) -> list[Held]:
+def held(connection: Connection, review_id: str) -> list[HeldRecord]:
     """In the order of the topics, and of offsets. Raises CannotReach."""
     found = occurrences_of(connection, review_id)
     if not found:
         return []
     kept = kept_by_topic(connection, sorted({item.record.topic for item in found}))
     return [
-        Held(
+        HeldRecord(
             item,
             kept[item.record.topic].deleted_by(item.record.timestamp_ms),
             kept[item.record.topic].no_time,
@@ -73,7 +73,7 @@ def held(connection: Connection, review_id: str) -> list[Held]:
     ]
 
 
-def can_replace(found: list[Held]) -> bool:
+def can_replace(found: list[HeldRecord]) -> bool:
     """Whether consumers have this review, or will have it: otherwise they need no replacement."""
     return any(
         item.occurrence.record.value is not None
@@ -106,7 +106,7 @@ def replace(connection: Connection, review_id: str) -> tuple[int, int]:
         else:
             places.append((message.partition(), message.offset()))
 
-    producer = make_producer(connection)
+    producer = idempotent_producer(connection)
     send(
         producer,
         connection.topic(RAW),

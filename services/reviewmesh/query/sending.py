@@ -17,7 +17,7 @@ FLUSH_TIMEOUT_S = 30.0
 QUEUE_FULL_TIMEOUT_S = 30.0
 
 
-def make_producer(connection: Connection) -> Producer:
+def idempotent_producer(connection: Connection) -> Producer:
     """Idempotent, so that a retry of its own writes nothing twice or out of order."""
     return Producer(
         {
@@ -79,7 +79,7 @@ class Sender:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._producer = make_producer(connection)
+        self._producer = idempotent_producer(connection)
         self._refused: Counter[str] = Counter()
 
     def send(

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from reviewmesh.insights.contribution import Bucket, Counts, add
-from reviewmesh.insights.contributions import Contributions, Partial
+from reviewmesh.insights.contributions import BucketCounts, Contributions
 from reviewmesh.insights.totals import Totals
 
 PARTITIONS = 2
@@ -52,7 +52,7 @@ class Step:
 class Pipeline:
     def __init__(self) -> None:
         self.enriched: list[list[Any]] = [[] for _ in range(PARTITIONS)]
-        self.partials: list[list[Partial]] = [[] for _ in range(PARTITIONS)]
+        self.partials: list[list[BucketCounts]] = [[] for _ in range(PARTITIONS)]
         self.insights: dict[Bucket, Counts] = {}
         self.first = Step(self.enriched)
         self.second = Step(self.partials)

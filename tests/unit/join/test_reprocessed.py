@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.join.pipeline import Emission, PartitionJoin, Windows
+from reviewmesh.join.pipeline import Emission, JoinWindows, PartitionJoin
 from reviewmesh.join.reprocessed import FORGOTTEN_AFTER_S, AnswerCodecs, NoAnswer, Reprocessed
 from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh_schemas.names import ENRICHED, REPROCESSED, TASKS
@@ -123,7 +123,7 @@ class Joiner:
     def __init__(self) -> None:
         self.log = Log()
         self.now = time.time()
-        windows = Windows(max_wait_s=3600, straggler_s=60, late_window_s=3600)
+        windows = JoinWindows(max_wait_s=3600, straggler_s=60, late_window_s=3600)
         self.join = PartitionJoin(PARTITION, windows, lambda offset: False, lambda: 0, 100)
         reader: Any = self.log
         self.reprocessed = Reprocessed(reader, ENRICHED_CODEC, PARTITION, self.join)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from reviewmesh.join.pipeline import Windows
+from reviewmesh.join.pipeline import JoinWindows
 from reviewmesh.join.published import Published
 from reviewmesh.loop.ledger import CompletionLedger
 from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
@@ -52,7 +52,7 @@ class ResetMachine(DeadlineMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.partition: Resettable = Resettable(Windows(HOUR, 60, 24 * HOUR))
+        self.partition: Resettable = Resettable(JoinWindows(HOUR, 60, 24 * HOUR))
 
     @rule()
     def everything_so_far_comes_out(self) -> None:

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
-    Answer,
     EngineLoadError,
     Entity,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     TaskOutput,
@@ -52,7 +52,7 @@ class _Prompted:
 
     prompts: ChatPrompts
     sampling: Any
-    shared: Shared[Answer]
+    shared: Shared[ItemResult]
 
 
 class VllmChatEngine(VllmEngine):
@@ -98,14 +98,16 @@ class VllmChatEngine(VllmEngine):
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         if task not in self._tasks:
             raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
         prompted = self._prompted.get(task)
         if prompted is None:
             return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(prompted.shared.infer(text, lane) for text in texts))
-        return [one if isinstance(one, Answer) else Answer(one, one.usage) for one in outcomes]
+        return [
+            one if isinstance(one, ItemResult) else ItemResult(one, one.usage) for one in outcomes
+        ]
 
     def _prompt(self, task: Task, tokenizer: Any, context: int) -> _Prompted:
         try:
@@ -115,12 +117,14 @@ class VllmChatEngine(VllmEngine):
         except ChatError as error:
             raise EngineLoadError(f"{self._package.folder}: {error}") from error
 
-        async def run(text: str, lane: Lane) -> Answer | ItemFailure:
+        async def run(text: str, lane: Lane) -> ItemResult | ItemFailure:
             return await self._generate(self._prompted[task.name], text, lane)
 
         return _Prompted(prompts, sampling_of(prompts), Shared(run))
 
-    async def _generate(self, prompted: _Prompted, text: str, lane: Lane) -> Answer | ItemFailure:
+    async def _generate(
+        self, prompted: _Prompted, text: str, lane: Lane
+    ) -> ItemResult | ItemFailure:
         assert self._core is not None
         if len(text) < _LONG:
             (ids,) = prompted.prompts.prompts([text])
@@ -134,7 +138,7 @@ class VllmChatEngine(VllmEngine):
         outcome = self._read(prompted.prompts, text, output.outputs[0])
         if isinstance(outcome, ItemFailure):
             return replace(outcome, usage=usage)
-        return Answer(outcome, usage)
+        return ItemResult(outcome, usage)
 
     def _read(self, prompts: ChatPrompts, text: str, completion: Any) -> TaskOutput | ItemFailure:
         task, calibration = prompts.task, self._calibration
