@@ -126,7 +126,7 @@ def crossover(
             )
         ),
     ]
-    crossing = comparison.crossover(owning, buying)
+    crossing = comparison.crossover_volume(owning, buying)
     try:
         write_page(output, inputs, owning, buying, crossing)
     except OSError as error:

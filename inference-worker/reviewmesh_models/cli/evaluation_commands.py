@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from reviewmesh_kit.settings import problems
-from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
+from reviewmesh_models.cli.command_line import (
+    FAILED,
+    RegistryFolder,
+    exits_on_errors,
+)
 from reviewmesh_models.evaluation.compare import compare_engines
 from reviewmesh_models.evaluation.gate import check_gate, read_gate
 from reviewmesh_models.evaluation.page import write_page
@@ -27,7 +29,7 @@ from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_
 from reviewmesh_models.evaluation.run import evaluate_engine
 from reviewmesh_models.evaluation.table import print_comparison, print_gate, print_report
 from reviewmesh_worker.engines.factory import open_engine
-from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadError
+from reviewmesh_worker.engines.interface import Engine
 from reviewmesh_worker.engines.settings import EngineChoice
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry, RegistryError
@@ -117,7 +119,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
-    with _refusing(), progress() as step:
+    with exits_on_errors(), progress() as step:
         here = LocalPackages.of(registry)
         asked = here.package(package)
         rivals = {
@@ -149,7 +151,7 @@ def gate(
     against: AgainstOption = None,
 ) -> None:
     """Hold a package's report against the gate; exits with 1 when it may not serve."""
-    with _refusing():
+    with exits_on_errors():
         here = LocalPackages.of(registry)
         asked = here.package(package)
         file = gate_file
@@ -184,7 +186,7 @@ def compare(
     ] = None,
 ) -> None:
     """Ask two packages, or one on two engines, about the same reviews: where do they differ?"""
-    with _refusing(), progress() as step:
+    with exits_on_errors(), progress() as step:
         here = LocalPackages.of(registry)
         texts = [row["text"] for row in read_rows(data / REVIEWS_FILE)]
         comparison = compare_engines(
@@ -204,22 +206,6 @@ def _command() -> str:
     """The command as given, without paths of this machine."""
     words = (Path(word).name if Path(word).exists() else word for word in sys.argv)
     return shlex.join(words)
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Exits with a message instead of a traceback."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
-    except (ValueError, EngineLoadError, FileNotFoundError) as error:
-        # These errors have messages that say what to do.
-        raise ended(WRONG_USAGE, str(error)) from error
-    except OSError as error:
-        raise ended(FAILED, str(error)) from error
-    except EngineDead as error:
-        raise ended(FAILED, f"the engine died: {error}") from error
 
 
 @contextmanager

@@ -56,8 +56,8 @@ def rows(owning: Owning, buying: Buying, crossing: Crossover | None) -> list[lis
         [
             reviews(volume),
             f"{owning.gpus(volume):,}",
-            dollars(owning.cost(volume)),
-            dollars(buying.cost(volume)),
+            in_dollars(owning.cost(volume)),
+            in_dollars(buying.cost(volume)),
         ]
         for volume in volumes(owning, crossing)
     ]
@@ -90,7 +90,7 @@ def reviews(volume: Fraction) -> str:
     return f"{round(volume):,}"
 
 
-def dollars(amount: Fraction) -> str:
+def in_dollars(amount: Fraction) -> str:
     return f"{float(amount):,.2f}"
 
 

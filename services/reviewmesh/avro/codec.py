@@ -230,7 +230,7 @@ class Codec:
         name = str(schema.get("name"))
         if name.rpartition(".")[2] != self._name:
             raise UnusableWriter(f"expected a record {self._name}, got a record {printable(name)}")
-        writers.check(schema)
+        writers.check_bounded(schema)
         essential = writers.essential(schema)
         if essential == self._essential:
             return Resolution(self._parsed, None, ())

@@ -150,7 +150,7 @@ class _Judge:
         return least, nodes
 
 
-def check(schema: Any) -> None:
+def check_bounded(schema: Any) -> None:
     """Raises UnusableWriter where the cost of reading with it is unbounded."""
     _Judge().measure(schema)
 

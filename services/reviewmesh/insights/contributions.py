@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from reviewmesh.insights.contribution import Bucket, Counts, add, from_json, to_json
+from reviewmesh.insights.contribution import Bucket, Counts, add_counts, from_json, to_json
 
 Entry = dict[str, Any]
 """As in the changelog: partition, offset, bucket, counts, and `left`: the other open
@@ -97,7 +97,7 @@ class Contributions:
     def _count(self, entry: Entry, sign: int) -> None:
         key = (entry["partition"], Bucket(*entry["bucket"]))
         sums = self._sums.setdefault(key, {})
-        add(sums, from_json(entry["counts"]), sign)
+        add_counts(sums, from_json(entry["counts"]), sign)
         if not sums:
             del self._sums[key]
 

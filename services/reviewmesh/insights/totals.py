@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from reviewmesh.insights.contribution import Bucket, Counts, add, from_json, to_json
+from reviewmesh.insights.contribution import Bucket, Counts, add_counts, from_json, to_json
 from reviewmesh.insights.contributions import BucketCounts
 
 TotalKey = tuple[str, int, int, int]
@@ -42,7 +42,7 @@ class Totals:
     def total(self, bucket: Bucket) -> Counts:
         total: Counts = {}
         for partition in self._partitions.get(bucket, ()):
-            add(total, from_json(self._entries[*bucket, partition]["counts"]))
+            add_counts(total, from_json(self._entries[*bucket, partition]["counts"]))
         return total
 
     def forget(self, now_ms: int, retention_ms: int) -> int:

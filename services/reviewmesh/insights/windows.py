@@ -20,10 +20,10 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.insights.contribution import (
     Bucket,
     bucket_of,
-    counts_of,
     from_json,
     insight,
-    key_of,
+    insight_key,
+    review_counts,
     to_json,
 )
 from reviewmesh.insights.contributions import BucketCounts, Contributions
@@ -125,7 +125,7 @@ class InsightWindows:
             record.partition,
             offset=record.offset,
             bucket=bucket,
-            counts=counts_of(review),
+            counts=review_counts(review),
         )
         turn.outcomes["counted" if entry else "repeated"] += 1
         if entry is not None:
@@ -178,7 +178,7 @@ class InsightWindows:
     async def _insight_message(self, partition: int, bucket: Bucket) -> Message:
         record = insight(bucket, self._totals.total(bucket), self._now_ms())
         value = await self._from_registry(lambda: self._insight_codec.encode(record))
-        return Message(self._names.insights, partition, key_of(bucket), value)
+        return Message(self._names.insights, partition, insight_key(bucket), value)
 
     # -- both ----------------------------------------------------------------------------------
 

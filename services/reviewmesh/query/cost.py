@@ -104,7 +104,7 @@ class CountedAnswer:
     """Of an answer done again; others tell only where their review is."""
 
 
-class ForeignRecord(ValueError):
+class UncountedRecord(ValueError):
     """A record that no enricher writes."""
 
 
@@ -193,7 +193,7 @@ class Summing:
             return
         try:
             answered = self._answered(record, businesses is not None)
-        except (DecodeError, ForeignRecord):
+        except (DecodeError, UncountedRecord):
             self.costs.skipped += 1
             return
         business = answered.business
@@ -204,7 +204,7 @@ class Summing:
                 self.costs.without_review += 1
         key = tuple(_value(name, answered, business, at) for name in self.costs.by)
         self.costs.totals.setdefault(key, Total()).add(
-            answered.status, measures_of(answered.lineage)
+            answered.status, cost_measures(answered.lineage)
         )
         oldest = self.costs.oldest_ms
         self.costs.oldest_ms = at if oldest is None else min(at, oldest)
@@ -216,7 +216,7 @@ class Summing:
             answer = self._codecs[REPROCESSED].decode_ours(record.value or b"")
             task = answer["task"]
             if task not in RESULT_OF:
-                raise ForeignRecord(f"expected one of the tasks {', '.join(RESULT_OF)}")
+                raise UncountedRecord(f"expected one of the tasks {', '.join(RESULT_OF)}")
             value = answer["result"] or b""
             if with_business:
                 # The answer carries its review, which may be gone from the accepted ones.
@@ -227,7 +227,7 @@ class Summing:
         result = self._codecs[RESULT_OF[task]].decode_ours(value)
         review_id = result["review_id"]
         if result["accepted_partition"] != record.partition or record.key != review_id.encode():
-            raise ForeignRecord(
+            raise UncountedRecord(
                 "expected the result in its review's partition, under its review_id"
             )
         return CountedAnswer(
@@ -240,7 +240,7 @@ class Summing:
         )
 
 
-def measures_of(lineage: Mapping[str, Any]) -> dict[str, int | None]:
+def cost_measures(lineage: Mapping[str, Any]) -> dict[str, int | None]:
     """The measures that a lineage tells, None where it does not."""
     told = {name: lineage.get(name) for name in MEASURES}
     if lineage and lineage.get("provider") is None:

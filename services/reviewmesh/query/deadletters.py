@@ -15,7 +15,7 @@ from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
-from reviewmesh.query.sending import flush, idempotent_producer, send
+from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import (
     ACCEPTED,
     DEAD_LETTER,
@@ -123,7 +123,7 @@ def replayed_marks(connection: Connection) -> Marks:
 
 def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
     """Send the original records, marked as replays; returns the failures."""
-    producer, failures = idempotent_producer(connection), []
+    sender, failures = Sender(connection), []
 
     for item in letters:
 
@@ -141,9 +141,8 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
         # dead letter, and drops a second replay of it.
         marks = [(REPLAY, b"all"), (REPLAY_OF, item.letter.name.encode())]
         try:
-            send(
-                producer,
-                connection.topic(content["topic"]),
+            sender.send(
+                content["topic"],
                 partition=content["partition"],
                 key=content["key"],
                 value=content["value"],
@@ -152,5 +151,5 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             )
         except KafkaException as error:
             failures.append(f"{item.place} ({error.args[0].str()})")
-    flush(producer)
+    sender.close()
     return failures

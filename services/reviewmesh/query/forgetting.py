@@ -13,7 +13,7 @@ from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 from reviewmesh.query.retention import kept_by_topic
 from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence, occurrences_of
-from reviewmesh.query.sending import flush, idempotent_producer, send
+from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import DEAD_LETTER, RAW
 
 REPLACEMENT = "(erased)"
@@ -106,17 +106,16 @@ def replace(connection: Connection, review_id: str) -> tuple[int, int]:
         else:
             places.append((message.partition(), message.offset()))
 
-    producer = idempotent_producer(connection)
-    send(
-        producer,
-        connection.topic(RAW),
+    sender = Sender(connection)
+    sender.send(
+        RAW,
         partition=partition_of(key, connection.partitions(RAW)),
         key=key,
         value=connection.codec(RAW).encode(review),
         headers=[(TRACEPARENT, new_traceparent())],
         on_delivery=delivered,
     )
-    flush(producer)
+    sender.close()
     if failures:
         raise CannotReach(f"the replacement was not taken: {failures[0]}; run the command again")
     [place] = places

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from reviewmesh.insights.contribution import Bucket, Counts, add
+from reviewmesh.insights.contribution import Bucket, Counts, add_counts
 from reviewmesh.insights.contributions import BucketCounts, Contributions
 from reviewmesh.insights.totals import Totals
 
@@ -131,7 +131,7 @@ class Pipeline:
         latest = {record[0]: record for partition in self.enriched for record in partition}
         recounted: dict[Bucket, Counts] = {}
         for _, bucket, counts in latest.values():
-            add(recounted.setdefault(bucket, {}), counts)
+            add_counts(recounted.setdefault(bucket, {}), counts)
         return recounted
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from reviewmesh_worker.engines.batching import HANGS_AFTER_S, Batcher
-from reviewmesh_worker.engines.description import describe
+from reviewmesh_worker.engines.description import check_task, describe
 from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import TaskOutputs
 from reviewmesh_worker.engines.interface import (
@@ -60,8 +60,7 @@ class OnnxEngine:
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
     ) -> Sequence[ItemResult]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        check_task(task, self._tasks)
         if self._batcher is None:
             return [NOT_STARTED] * len(texts)
         readings = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))

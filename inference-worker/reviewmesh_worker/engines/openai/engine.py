@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from openai.types.shared_params import ResponseFormatJSONSchema
 
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     EngineLoad,
@@ -111,8 +112,7 @@ class OpenAIEngine:
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
     ) -> Sequence[ItemResult]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        check_task(task, self._tasks)
         if self._endpoint is None:
             return [NOT_STARTED] * len(texts)
         if reason := self._endpoint.unavailable():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     EngineLoadError,
@@ -99,8 +100,7 @@ class VllmChatEngine(VllmEngine):
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
     ) -> Sequence[ItemResult]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        check_task(task, self._tasks)
         prompted = self._prompted.get(task)
         if prompted is None:
             return [NOT_STARTED] * len(texts)
@@ -149,7 +149,7 @@ class VllmChatEngine(VllmEngine):
         if task.answer == "label":
             scores = calibration.sentiment_scores(steps[0])
             return SentimentOutput(max(scores, key=lambda label: scores[label]), scores)
-        return read_topics(task, steps, calibration)
+        return topics_by_score(task, steps, calibration)
 
 
 def chat_arguments(tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise EngineLoadError(f"expected a tokenizer in {folder}: {error}") from error
 
 
-def read_topics(
+def topics_by_score(
     task: Task, steps: Sequence[Mapping[str, float]], calibration: ChatCalibration
 ) -> TopicOutput:
     """Topics by falling score, from the log-probabilities of the words at each topic's place.

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.encoder.config import (
     TOKENIZER_FILE,
     EncoderForm,
@@ -88,8 +89,7 @@ class VllmEncoderEngine(VllmEngine):
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
     ) -> Sequence[ItemResult]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+        check_task(task, self._tasks)
         if self._core is None:
             return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(self._shared.infer(text, lane) for text in texts))

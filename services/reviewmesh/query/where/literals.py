@@ -12,8 +12,9 @@ from typing import NoReturn
 from packaging.version import Version
 
 from reviewmesh.clock import plausible_ms
+from reviewmesh.query.values import EPOCH
 from reviewmesh.query.where.errors import BadCondition, quoted
-from reviewmesh.query.where.expression import DAY, EPOCH, TimeSpan, Value
+from reviewmesh.query.where.expression import DAY, TimeSpan, Value
 from reviewmesh.query.where.fields import Field, FieldKind
 
 STATUSES = ("OK", "TIMEOUT", "FAILED", "FALLBACK")
