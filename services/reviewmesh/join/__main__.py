@@ -10,8 +10,8 @@ from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enrichers import EnricherLedgers
-from reviewmesh.join.pipeline import JoinWindows
 from reviewmesh.join.stage import JoinContract, JoinStage, Queries
+from reviewmesh.join.state import JoinWindows
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run

@@ -10,7 +10,8 @@ from queue import Empty, SimpleQueue
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.join.newer import Newer
-from reviewmesh.join.pipeline import AnswerAgain, Emission, PartitionJoin
+from reviewmesh.join.pipeline import PartitionJoin
+from reviewmesh.join.state import AnswerAgain, Emission
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Headers, Record, Unavailable

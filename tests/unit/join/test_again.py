@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reviewmesh.join import newer as newer_module
 from reviewmesh.join.newer import Newer
-from reviewmesh.join.pipeline import AnswerAgain, Emission, PartitionJoin
+from reviewmesh.join.pipeline import PartitionJoin
+from reviewmesh.join.state import AnswerAgain, Emission
 from reviewmesh.kafka.record import Record
 from reviewmesh.loop.ledger import CompletionLedger
 from reviewmesh_schemas.names import ACCEPTED, REPROCESSED, RESULT_OF, TASKS

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from reviewmesh.join.enriched import ACCEPTED_FIELDS
-from reviewmesh.join.pipeline import Emission, JoinWindows, Partial, PartitionJoin, Questions
+from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.published import Published
+from reviewmesh.join.state import Emission, JoinWindows, Partial, Questions
 from reviewmesh.kafka.record import Output, Record, Unit
 from reviewmesh.kafka.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 from reviewmesh.loop.feed import Feed

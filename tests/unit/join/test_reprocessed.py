@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.join.pipeline import Emission, JoinWindows, PartitionJoin
+from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.reprocessed import FORGOTTEN_AFTER_S, AnswerCodecs, NoAnswer, Reprocessed
+from reviewmesh.join.state import Emission, JoinWindows
 from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh_schemas.names import ENRICHED, REPROCESSED, TASKS
 from tests.broker import wait_until

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from reviewmesh.join.pipeline import JoinWindows
 from reviewmesh.join.published import Published
+from reviewmesh.join.state import JoinWindows
 from reviewmesh.loop.ledger import CompletionLedger
 from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
 from tests.unit.join.test_join import HOUR, MANY, WINDOWS, DeadlineMachine, Partition, accepted

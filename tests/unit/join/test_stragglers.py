@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from reviewmesh.join.pipeline import JoinWindows, Questions
+from reviewmesh.join.state import JoinWindows, Questions
 from reviewmesh_schemas.names import TASKS
 from tests.unit.join.test_join import HOUR, MANY, JoinMachine, Partition, statuses
 
