@@ -36,6 +36,10 @@ MEASURES: Final = (
 )
 """Fields of the lineage that are summed; `cost_micros` is in millionths of a US dollar."""
 
+ANSWERS: Final = (*TASK_OF, REPROCESSED)
+"""The topics of answers: each record is one, paid for once. Another topic of answers is added here,
+and `Summing._answered` says how its records are read."""
+
 CostKey = tuple[str | None, ...]
 """A value for each dimension that was asked for; None where an answer has none."""
 
@@ -151,7 +155,7 @@ def costs(
     One partition after the other, so that the reviews of one are held at a time. Times are the
     broker's. Raises CannotReach, KafkaException and RegistryUnavailable.
     """
-    wanted = partitions_of(connection, *TASK_OF, REPROCESSED)
+    wanted = partitions_of(connection, *ANSWERS)
     # Before the accepted reviews are read: then every answer's review is among them.
     ends = offsets(connection, wanted)
     found = offsets(connection, wanted, OFFSET_BEGINNING if since_ms is None else since_ms)
@@ -177,9 +181,7 @@ class Summing:
         since_ms: int | None = None,
         until_ms: int | None = None,
     ) -> None:
-        self._codecs = {
-            topic: connection.codec(topic) for topic in (*TASK_OF, REPROCESSED, ENRICHED)
-        }
+        self._codecs = {topic: connection.codec(topic) for topic in (*ANSWERS, ENRICHED)}
         self._since_ms = since_ms
         self._until_ms = until_ms
         self.costs = Costs(tuple(by))
