@@ -64,7 +64,9 @@ class KafkaSettings(BaseModel):
         taken = sorted(SET_BY_THE_MESH & self.__pydantic_extra__.keys())
         if taken:
             names = ", ".join(variable("kafka", name) for name in taken)
-            raise ValueError(f"the mesh sets these itself, exactly-once rests on them: {names}")
+            raise ValueError(
+                f"the mesh sets these itself, because exactly-once needs them: {names}"
+            )
         return self
 
     def as_librdkafka(self) -> dict[str, str]:

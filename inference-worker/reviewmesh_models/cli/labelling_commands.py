@@ -86,7 +86,7 @@ def label(
     for why in unfinished:
         complain(why)
     if unfinished:
-        complain("what was answered is kept: run the same command again to go on")
+        complain("answers so far are kept: run the same command again to continue")
         raise typer.Exit(FAILED)
 
 
@@ -149,7 +149,9 @@ def _keys() -> Iterator[Iterator[str]]:
     """
     terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
     if terminal is None:
-        raise StoreError("expected a terminal to decide at, found none; run it without a pipe")
+        raise StoreError(
+            "expected a terminal to ask for decisions, found none; run it without a pipe"
+        )
     before = termios.tcgetattr(terminal)
     try:
         tty.setcbreak(terminal, termios.TCSADRAIN)
@@ -162,7 +164,7 @@ def _keys() -> Iterator[Iterator[str]]:
 
 def _labelled(folder: Path) -> Store:
     if not (folder / FILE).is_file():
-        raise StoreError(f"expected a labelling in {folder}, found none; `label` makes one")
+        raise StoreError(f"expected the folder of a labelling at {folder}; `label` makes one")
     return Store(folder)
 
 

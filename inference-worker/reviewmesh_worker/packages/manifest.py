@@ -170,7 +170,7 @@ class Package:
         shared = [task for name, task in tasks.items() if name in made_for]
         if not shared:
             raise PackageError(
-                f"{self.id} serves {_listed(made_for)}, and what is wanted is {_listed(tasks)}; "
+                f"{self.id} serves {_listed(made_for)}, expected one for {_listed(tasks)}; "
                 "name another package"
             )
         for task in shared:

@@ -141,7 +141,7 @@ class InsightWindows:
             )
         except DecodeError as error:
             self._log.error(
-                "a record that is no enriched review is left out",
+                "skipped a record that is not an enriched review",
                 partition=record.partition,
                 offset=record.offset,
                 error=str(error),

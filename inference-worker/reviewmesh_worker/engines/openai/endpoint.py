@@ -212,7 +212,7 @@ class Endpoint:
         try:
             key = read_key(self._settings)
         except EngineLoadError as error:
-            _LOG.warning("the key is kept: %s", error)
+            _LOG.warning("the old key stays in use: %s", error)
             return
         if key != self._key:
             self._key = key
