@@ -189,7 +189,7 @@ class WorkersSettings(Section):
 
 
 class WrongSetting(ValueError):
-    """What only the service that uses a setting can tell; names the setting."""
+    """An error in a setting that only the service that uses it can find; names the setting."""
 
 
 ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")

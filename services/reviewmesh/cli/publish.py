@@ -230,7 +230,8 @@ def _unicode(value: str | None, name: str) -> str | None:
             value.encode()
     except UnicodeEncodeError as error:
         raise NoReview(
-            f"{name}: expected Unicode text, got half of a surrogate pair at character {error.start + 1}"
+            f"{name}: expected Unicode text, got half of a surrogate pair at character "
+            f"{error.start + 1}"
         ) from error
     return value
 

@@ -1,4 +1,4 @@
-"""What tokens cost: a file of one's own, then the dated table of genai-prices.
+"""Prices of tokens: a file of your own, then the dated table of genai-prices.
 
 The file is a YAML list. An entry holds from its date on, until a later one of the same model:
 
