@@ -152,7 +152,7 @@ def reference(
 
     A worker that serves the package compares its answers with it. `evaluate` adds it by itself.
     """
-    with _refusing(), progress() as step:
+    with exits_on_errors(), progress() as step:
         here = LocalPackages.of(registry)
         asked = here.package(package)
         report = read_report(asked.folder)
