@@ -26,7 +26,7 @@ from reviewmesh_models.evaluation.predictions import OnAnswered, Step
 from reviewmesh_models.evaluation.promotion import made_for
 from reviewmesh_models.evaluation.report import read_report, write_report
 from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows
-from reviewmesh_models.evaluation.run import evaluate_engine
+from reviewmesh_models.evaluation.run import evaluate_engine, reference_of
 from reviewmesh_models.evaluation.table import print_comparison, print_gate, print_report
 from reviewmesh_worker.engines.factory import open_engine
 from reviewmesh_worker.engines.interface import Engine
@@ -140,6 +140,31 @@ def evaluate(
     print_report(report, console)
     for file in written:
         console.print(f"written to {file}", soft_wrap=True)
+
+
+def reference(
+    package: PackageArgument,
+    data: DataArgument,
+    registry: RegistryFolder = None,
+    engine: EngineOption = None,
+) -> None:
+    """Add what a package answers on the gate's set to a report that was made without it.
+
+    A worker that serves the package compares its answers with it. `evaluate` adds it by itself.
+    """
+    with exits_on_errors(), progress() as step:
+        here = LocalPackages.of(registry)
+        asked = here.package(package)
+        report = read_report(asked.folder)
+        if report.package.digest != asked.digest:
+            raise ValueError(
+                f"expected a report of {asked.digest} in {asked.folder}, found one of "
+                f"{report.package.digest}; run `reviewmesh-models evaluate`"
+            )
+        rows = read_dev_rows(data, asked.fitting(here.tasks))
+        found = reference_of(here.engine(asked, engine), rows, step)
+        written = write_report(report.model_copy(update={"distributions": found}), asked.folder)
+    Console().print(f"written to {written}", soft_wrap=True)
 
 
 def gate(

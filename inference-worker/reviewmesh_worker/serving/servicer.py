@@ -150,8 +150,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> dict[str, Any]:
         so_far_ms = int((time.monotonic() - started) * 1000)
         failed = 0
+        values = loaded.values[task]
         for item, answer in answered:
             outcome = answer.outcome
+            values.count(outcome, item.text, item.language)
             if isinstance(outcome, ItemFailure):
                 failed += 1
                 self._log.warning(
