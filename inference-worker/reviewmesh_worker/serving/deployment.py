@@ -183,7 +183,7 @@ class Deployment:
     async def _start_with(
         self, select: Callable[[str], Package], tasks: Iterable[str]
     ) -> list[tuple[Exception, list[str]]]:
-        """Serve what is selected; returns the tasks that failed and why. Raises OSError."""
+        """Serve the selected packages; returns the tasks that failed and why. Raises OSError."""
         failed: list[tuple[Exception, list[str]]] = []
         wanted: list[tuple[Package, str]] = []
         for task in tasks:
