@@ -166,7 +166,7 @@ def _keys() -> Iterator[Iterator[str]]:
 
 def _labelled(folder: Path) -> Store:
     if not (folder / FILE).is_file():
-        raise StoreError(f"expected the folder of a labelling at {folder}; `label` makes one")
+        raise StoreError(f"expected a labelling at {folder}, found none; `label` makes one")
     return Store(folder)
 
 
