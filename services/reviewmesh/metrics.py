@@ -82,7 +82,7 @@ DEAD_LETTER_CAUSES = {
     "EMPTY": "The review has no visible text.",
     "OVERSIZE": "The text, the attributes, the headers or the whole record is larger than allowed, "
     "or its batch takes too much memory when it is decompressed.",
-    "TOMBSTONE": "The record has no value. The mesh deletes nothing because of it.",
+    "TOMBSTONE": "The record has no value, and its key is not the id of a review.",
     "FAILED": "The inference worker gave a final error for the review, or an answer that is not "
     "valid. The review comes out without the answer of this task.",
     "UNREADABLE": "The client cannot read the batch that holds the record, or the record makes the "
@@ -165,6 +165,15 @@ ENRICHERS_ASKED = Counter(
 REPLAYS_DROPPED = Counter(
     "reviewmesh_replays_dropped_total",
     "Replays dropped because another replay of the same dead letter had taken effect.",
+    ["service"],
+)
+ERASED = Counter(
+    "reviewmesh_erased_reviews_total",
+    "Tombstones that were accepted: the review comes out once more, without its content.",
+)
+ERASED_REPLAYS_DROPPED = Counter(
+    "reviewmesh_erased_replays_dropped_total",
+    "Replays of dead letters dropped because their review was erased since.",
     ["service"],
 )
 NOT_REPEATED = Counter(

@@ -134,7 +134,7 @@ def test_a_hanging_candidate_delays_nothing_in_shadow(
 
     def shown() -> bool:
         found = driver.status()
-        return found["answered"] == BATCH and found["compared"] == 0
+        return bool(found["answered"] == BATCH and found["compared"] == 0)
 
     wait_until(shown, SOON_S, "the share that was compared is said")
     said = driver.run("rollout", "status", "--task", TASK).stdout

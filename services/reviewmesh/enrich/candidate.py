@@ -15,7 +15,7 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
-from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.items import Answer, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.results import answered
@@ -65,6 +65,8 @@ class Failed:
     token: object
     rollout: str
     error: str
+    answer: Answer | None = None
+    """What it failed with; None where it was not asked, or not done."""
 
 
 class Candidate:
@@ -134,7 +136,14 @@ class Candidate:
         if failed is None or failed.token is not item.token:
             return answer
         del self._failed[_place(item)]
-        return replace(answer, rollout=failed.rollout, candidate_error=failed.error)
+        marked = replace(answer, rollout=failed.rollout, candidate_error=failed.error)
+        if failed.answer is None:
+            return marked
+        return replace(
+            marked,
+            attempts=answer.attempts + failed.answer.attempts,
+            usage=used_in_all(failed.answer.usage, answer.usage),
+        )
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
         """Let go of the items whose token is named; copies are nobody's."""
@@ -181,7 +190,7 @@ class Candidate:
             return
         error = self._why_unusable(asked.item, answer)
         if error:
-            self._fail(asked, error)
+            self._fail(asked, error, answer)
             return
         del self._asked[_place(item)]
         metrics.CANARIES.labels(self._task, "answered").inc()
@@ -197,11 +206,11 @@ class Candidate:
             return str(error) or type(error).__name__
         return ""
 
-    def _fail(self, asked: Asked, error: str) -> None:
+    def _fail(self, asked: Asked, error: str, answer: Answer | None = None) -> None:
         metrics.CANARIES.labels(self._task, "failed").inc()
         words = error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
         place = _place(asked.item)
-        self._failed[place] = Failed(asked.item.token, asked.rollout, words)
+        self._failed[place] = Failed(asked.item.token, asked.rollout, words, answer)
         del self._asked[place]
         self._to_primary([asked.item])
 

@@ -17,7 +17,7 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
-from reviewmesh.enrich.items import Answer, Job, Output, WorkItem
+from reviewmesh.enrich.items import Answer, Job, Output, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.names import Names, Span
 from reviewmesh.enrich.pool import PoolOf
@@ -283,6 +283,7 @@ class Fallback:
                     "the fallback fails", region=away.region, reason=answer.error, again_in_s=REST_S
                 )
             away.job.rests_until = now + REST_S
+            away.job.told(answer.lineage, answer.usage)
             self._back(away)
             return
         assert away.masked is not None
@@ -294,6 +295,7 @@ class Fallback:
                 answer,
                 output=unmasked(answer.output, away.masked, before.item.text),
                 attempts=answer.attempts + before.attempts + before.broken,
+                usage=used_in_all(before.used, answer.usage),
                 route=FALLBACK,
             ),
         )

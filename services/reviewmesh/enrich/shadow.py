@@ -43,6 +43,7 @@ class ShadowTopic:
                 "log_level": "0",
                 **RECONNECT,
                 **settings.kafka.as_librdkafka(),
+                "enable.idempotence": "true",
             }
         )
 

@@ -19,6 +19,8 @@ TRACEPARENT = "traceparent"
 ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
 REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
+# When the record first became a dead letter, in milliseconds: also of a replay that failed again.
+REPLAY_SINCE = "reviewmesh-replay-since"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
 CAMPAIGN = "reviewmesh-campaign"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"

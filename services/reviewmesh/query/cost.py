@@ -23,7 +23,7 @@ from reviewmesh.kafka.record import Record
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.reading import offsets, partitions_of, read_until
 from reviewmesh.query.values import iso
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, TASK_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF, TASK_OF
 
 DIMENSIONS: Final = ("task", "model", "route", "provider", "business", "day")
 MEASURES: Final = (
@@ -35,6 +35,11 @@ MEASURES: Final = (
     "cost_micros",
 )
 """Fields of the lineage that are summed; `cost_micros` is in millionths of a US dollar."""
+
+ANSWERED_FOR: Final = TASK_OF | {topic: task for task, topic in SHADOW_OF.items()}
+ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
+"""The topics of answers: each record is one, paid for once. Another topic of answers is added here,
+and `Summing._answered` says how its records are read."""
 
 Key = tuple[str | None, ...]
 """A value for each dimension that was asked for; None where an answer has none."""
@@ -151,7 +156,7 @@ def costs(
     One partition after the other, so that the reviews of one are held at a time. Times are the
     broker's. Raises CannotReach, KafkaException and RegistryUnavailable.
     """
-    wanted = partitions_of(connection, *TASK_OF, REPROCESSED)
+    wanted = partitions_of(connection, *ANSWERS)
     # Before the accepted reviews are read: then every answer's review is among them.
     ends = offsets(connection, wanted)
     found = offsets(connection, wanted, OFFSET_BEGINNING if since_ms is None else since_ms)
@@ -177,9 +182,7 @@ class Summing:
         since_ms: int | None = None,
         until_ms: int | None = None,
     ) -> None:
-        self._codecs = {
-            topic: connection.codec(topic) for topic in (*TASK_OF, REPROCESSED, ENRICHED)
-        }
+        self._codecs = {topic: connection.codec(topic) for topic in (*ANSWERS, ENRICHED)}
         self._since_ms = since_ms
         self._until_ms = until_ms
         self.costs = Costs(tuple(by))
@@ -221,7 +224,7 @@ class Summing:
                 enriched = self._codecs[ENRICHED].decode_ours(answer["enriched"] or b"")
                 business = enriched["business_id"]
         else:
-            task, value = TASK_OF[record.topic], record.value or b""
+            task, value = ANSWERED_FOR[record.topic], record.value or b""
         result = self._codecs[RESULT_OF[task]].decode_ours(value)
         review_id = result["review_id"]
         if result["accepted_partition"] != record.partition or record.key != review_id.encode():

@@ -39,6 +39,7 @@ def accepted(review_id: str, content: str, at: float = 0.0) -> dict[str, Any]:
         text=content,
         attributes={},
         acceptance=1,
+        erased_at=None,
         accepted_at=int(at * 1000),
     )
     return fields
