@@ -70,6 +70,7 @@ class Rollouts:
         self._prepare = prepare
         self._log = log
         self._latest: Rollout | None = None
+        self._was_read = False
         self._topic = followed(settings, CONTROL, partitions, codec, self._take, log)
 
     def start(self) -> None:
@@ -80,7 +81,10 @@ class Rollouts:
 
     def now(self) -> Rollout | None:
         """The one that goes on. While the broker is away, the one that is known stays."""
-        latest = self._latest
+        if not self._was_read:
+            # What a compacted topic holds of the past is not in force.
+            self._was_read = self._topic.is_current
+        latest = self._latest if self._was_read else None
         return latest if latest is not None and latest.state in GOING_ON else None
 
     def _take(self, record: Record, content: dict[str, Any] | None) -> None:

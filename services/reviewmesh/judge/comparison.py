@@ -22,6 +22,8 @@ SLICES = 8
 """Languages that are judged by themselves: the first that come."""
 REMEMBERED = 20_000
 UNUSED = 1_000
+OWN = (PRIMARY, "")
+"""Routes of the task's own workers; a failure without a lineage names none."""
 
 
 def alpha_of(alpha: float, of_slice: str) -> float:
@@ -66,8 +68,10 @@ class Comparison:
     # -- shadow ------------------------------------------------------------------------------
 
     def own_answer(self, answer: Seen) -> None:
-        """Of the task's own workers, in shadow."""
+        """Of the task's own workers, in shadow; what the fallback answered is not compared."""
         self.answered += 1
+        if answer.route not in OWN:
+            return
         copy = self._copies.pop(answer.place, None)
         if copy is not None:
             self._compare(answer, copy)
@@ -113,7 +117,7 @@ class Comparison:
             side = CANDIDATE
             if answer.route == CANDIDATE:
                 self._is_of(answer)
-        elif answer.rollout is None and answer.route in (PRIMARY, ""):
+        elif answer.rollout is None and answer.route in OWN:
             side = PRIMARY
         else:
             return
