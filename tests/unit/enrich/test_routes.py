@@ -31,17 +31,17 @@ CANDIDATE = {
 
 # The first row that fits is what happens; * fits everything.
 TABLE = """
-*             *      *          *     *          *       canary     candidate
-serving       young  *          *     *          *      *          stays
-just_missing  young  *          *     *          *      *          stays
-*             *      forbidden  *     *          *      *          forbidden
-*             *      elsewhere  *     *          *      *          no_worker
-*             *      *          none  *          *      *          no_worker
-*             *      names      *     no_finder  *      *          no_names
-*             *      *          *     *          failed *          failed
-*             *      *          eu    *          *      *          eu
-*             *      *          us    *          *      *          us
-*             *      *          both  *          *      *          eu
+*             *      *          *     *          *       canary  candidate
+serving       young  *          *     *          *       *       stays
+just_missing  young  *          *     *          *       *       stays
+*             *      forbidden  *     *          *       *       forbidden
+*             *      elsewhere  *     *          *       *       no_worker
+*             *      *          none  *          *       *       no_worker
+*             *      names      *     no_finder  *       *       no_names
+*             *      *          *     *          failed  *       failed
+*             *      *          eu    *          *       *       eu
+*             *      *          us    *          *       *       us
+*             *      *          both  *          *       *       eu
 """
 ROWS = [tuple(row.split()) for row in TABLE.strip().splitlines()]
 COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, FAILED, CANDIDATE))
