@@ -11,7 +11,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 from statistics import NormalDist, median
+from typing import Any
 
 from bench.report import FOLDER, machine
 from bench.rollouts.simulated import Models, pairs_until_found, rolled_out
@@ -27,16 +30,15 @@ AT_MOST = 6
 
 def main() -> None:
     bounds = Bounds()
-    ended = Counter(
-        decision.metric
-        for seed in range(ROLLOUTS)
-        if (decision := rolled_out(Models(), bounds, seed)) is not None
-    )
+    with ProcessPoolExecutor() as processes:
+        ended = Counter(filter(None, processes.map(no_worse, range(ROLLOUTS), chunksize=10)))
+        found = [search(models, bounds.alpha, processes) for models in PLANTED]
     false = ended.total()
     upper = upper_bound(false, ROLLOUTS)
     print(f"{ROLLOUTS:,} rollouts of a candidate that is no worse, alpha {bounds.alpha:g}")
     print(f"  rolled back: {false} {dict(ended)}, 95 % upper bound of the share {upper:.4f}")
-    found = [search(models, bounds.alpha) for models in PLANTED]
+    for one in found:
+        print(*one.pop("words"), sep="\n")
     content = {
         "machine": machine(),
         "rollouts": ROLLOUTS,
@@ -49,23 +51,32 @@ def main() -> None:
     FILE.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def search(models: Models, alpha: float) -> dict[str, object]:
+def no_worse(seed: int) -> str:
+    """What a candidate that is as good was rolled back over; empty where it was not."""
+    decision = rolled_out(Models(), Bounds(), seed)
+    return "" if decision is None else decision.metric
+
+
+def search(models: Models, alpha: float, processes: Executor) -> dict[str, Any]:
     at_most = AT_MOST * fixed_sample(models, alpha, POWERS[0])
-    needed = [pairs_until_found(models, alpha, seed, at_most) for seed in range(SEARCHES)]
+    looking = partial(pairs_until_found, models, alpha, at_most=at_most)
+    needed = list(processes.map(looking, range(SEARCHES), chunksize=10))
     power = sum(pairs is not None for pairs in needed) / SEARCHES
     middle = median(at_most if pairs is None else pairs for pairs in needed)
-    print(f"{models.worse:.0%} worse, one of both right about {models.differ:.0%} of the texts")
-    print(f"  median of pairs {middle:,.0f}, found within {at_most:,}: {power:.1%}")
-    told: dict[str, object] = {"worse": models.worse, "median": middle, "found": power}
+    words = [
+        f"{models.worse:.0%} worse, one of both right about {models.differ:.0%} of the texts",
+        f"  median of pairs {middle:,.0f}, found within {at_most:,}: {power:.1%}",
+    ]
+    told: dict[str, Any] = {"worse": models.worse, "median": middle, "found": power}
     for wanted in POWERS:
         fixed, own = fixed_sample(models, alpha, wanted), quantile(needed, wanted, at_most)
-        print(
+        words.append(
             f"  power {wanted:.0%}: a fixed sample needs {fixed:,}; the judge has found it by "
             f"{own:,}; median / fixed {middle / fixed:.2f}"
         )
         told[f"fixed_{wanted:g}"] = fixed
         told[f"judge_{wanted:g}"] = own
-    return told
+    return told | {"words": words}
 
 
 def quantile(needed: Sequence[int | None], share: float, at_most: int) -> int:

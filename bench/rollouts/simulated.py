@@ -15,10 +15,10 @@ from reviewmesh.judge.decision import Action, Decision, Standing, decide
 
 ROLLOUT = "simulated"
 LANGUAGES = ("en", "en", "en", "de", "da")
-LABELLED = 2_000
+LABELLED = 1_000
 """Rows of the labelled file."""
-LOOK_EVERY = 25
-LATER = 2_000
+LOOK_EVERY = 50
+LATER = 1_000
 """Canaries that are still judged once it is ready."""
 GIVES_UP_AFTER = 20_000
 

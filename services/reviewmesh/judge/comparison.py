@@ -161,6 +161,11 @@ class Comparison:
         elif answer.model not in (self.model, None):
             self.other_model = answer.model
 
+    def shows_within(self, metric: str, bound: float, alpha: float) -> bool:
+        """Whether the confidence sequence over all reviews lies below the bound as a whole."""
+        found = self.found.get((metric, ALL))
+        return found is not None and found.shows_below(bound, alpha_of(alpha, ALL) / 2)
+
     def _observe(self, metric: str, of_slice: str, value: float, low: float = 0.0) -> None:
         found = self.found.get((metric, of_slice))
         if found is None:

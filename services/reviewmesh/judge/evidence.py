@@ -52,10 +52,15 @@ class Observations:
 
     def shows_above(self, bound: float, alpha: float) -> bool:
         """Whether the mean is larger; wrong with probability alpha at most, at all looks."""
+        if self.mean <= bound:
+            # By the concavity of the logarithm no bet has gained.
+            return False
         return log_capital(self.counts, bound, self.low) >= -math.log(alpha)
 
     def shows_below(self, bound: float, alpha: float) -> bool:
         """As `shows_above`."""
+        if self.mean >= bound:
+            return False
         return log_capital(_mirrored(self.counts), -bound, -self.high) >= -math.log(alpha)
 
     def interval(self, alpha: float) -> Interval:
@@ -74,10 +79,11 @@ def log_capital(counts: Counter[float], bound: float, low: float) -> float:
     if at_stake <= 0:
         # The mean is at least that: nobody takes the bet.
         return 0.0
-    gains = [
-        sum(count * math.log1p(bet * (value - bound) / at_stake) for value, count in counts.items())
-        for bet in BETS
-    ]
+    gains = [0.0] * len(BETS)
+    for value, count in counts.items():
+        won = (value - bound) / at_stake
+        for number, bet in enumerate(BETS):
+            gains[number] += count * math.log1p(bet * won)
     best = max(gains)
     return best + math.log(sum(math.exp(gain - best) for gain in gains) / len(BETS))
 
