@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reviewmesh import metrics
+from reviewmesh.enrich import candidate as module
 from reviewmesh.enrich.candidate import COPIES_AT_ONCE, NOT_SERVING, CandidatePlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.pool import PoolOf
@@ -67,13 +68,12 @@ class Rolled(Driver):
 
         plan = CandidatePlan(pool("canary"), pool("shadow"), self.rollouts, self.sent, PATIENCE_S)
         super().__init__([primary], candidate=plan)
-        self.lanes = {
-            lane: metrics.CANDIDATE_WORKERS_SERVING.labels(TASK, lane)
-            for lane in ("canary", "shadow")
-        }
+        assert self.client._candidate is not None
+        self.candidate = self.client._candidate
 
     def is_known(self) -> bool:
-        return all(gauge._value.get() == 1 for gauge in self.lanes.values())
+        pools = (self.candidate._canary.pool, self.candidate._shadow.pool)
+        return all(pool.any_serving() for pool in pools)
 
 
 @pytest.fixture(scope="module")
@@ -181,16 +181,20 @@ def test_a_candidate_that_hangs_delays_a_canary_for_as_long_as_is_allowed(
     assert time.monotonic() - began > PATIENCE_S
     assert {answer.route for answer in answers} == {PRIMARY}
     assert all(answer.candidate_error for answer in answers)
-    assert not driver.client._candidate.has_some()  # type: ignore[union-attr]
+    assert not driver.candidate.has_some()
 
 
-def test_a_candidate_that_is_not_there_is_a_failure_of_the_candidate(drive: Drive) -> None:
+def test_a_candidate_that_is_not_there_fails_once_it_would_have_been_found(
+    candidate: ScriptedWorker, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     driver = drive(candidate=f"127.0.0.1:{free_port()}")
     driver.rollouts.begin(CANARY)
-    soon(lambda: not driver.client._candidate._canary.pool.any_serving(), "seen")  # type: ignore[union-attr]
     driver.submit(["One"])
-    [answer] = driver.wait()
-    assert (answer.route, answer.candidate_error) == (PRIMARY, NOT_SERVING)
+    soon(lambda: driver.finished() == 1, "it is answered")
+    monkeypatch.setattr(module, "SETTLED_AFTER_S", 0.0)
+    driver.submit(["Two"])
+    errors = [answer.candidate_error for answer in driver.wait()]
+    assert errors == [None, NOT_SERVING]
 
 
 def test_what_the_candidate_has_is_taken_back_when_the_rollout_ends(
@@ -229,7 +233,7 @@ def test_a_candidate_that_hangs_in_shadow_delays_nothing_and_is_given_a_few_copi
     driver.rollouts.begin(SHADOW)
     driver.submit(texts(500))
     driver.wait()
-    assert len(driver.client._candidate._copies) == COPIES_AT_ONCE  # type: ignore[union-attr]
+    assert len(driver.candidate._copies) == COPIES_AT_ONCE
     assert driver.sent.answers == {}
     candidate.script()
     soon(lambda: len(driver.sent.answers) == COPIES_AT_ONCE, "those that it had are answered")

@@ -26,6 +26,8 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 
 LOOK_EVERY_S = 0.25
 COPIES_AT_ONCE = 64
+# Until then it is no failure of the candidate that none of its workers was found to serve.
+SETTLED_AFTER_S = 10.0
 COPY_PATIENCE_S = 60.0
 BATCH_ITEMS = 32
 BATCH_BYTES = 1024 * 1024
@@ -100,6 +102,7 @@ class Candidate:
             metrics.SHADOWED.labels(self._task, outcome)
         for outcome in ("answered", "failed", "taken_back"):
             metrics.CANARIES.labels(self._task, outcome)
+        self._began = self._loop.time()
         self._looking = self._loop.create_task(self._look_for_ever())
 
     async def close(self) -> None:
@@ -125,8 +128,7 @@ class Candidate:
                 self._asked[_place(item)] = asked
                 self._canary.submit([replace(item, token=asked)])
             else:
-                self._failed[_place(item)] = Failed(item.token, rollout.id, NOT_SERVING)
-                metrics.CANARIES.labels(self._task, "failed").inc()
+                self._not_asked(item, rollout)
                 rest.append(item)
         return rest
 
@@ -170,6 +172,11 @@ class Candidate:
         return f"the candidate has had it for {self._loop.time() - asked.since:.0f} s"
 
     # -- canaries ----------------------------------------------------------------------------
+
+    def _not_asked(self, item: WorkItem, rollout: Rollout) -> None:
+        if self._loop.time() - self._began > SETTLED_AFTER_S:
+            self._failed[_place(item)] = Failed(item.token, rollout.id, NOT_SERVING)
+            metrics.CANARIES.labels(self._task, "failed").inc()
 
     def _known(self) -> Known:
         """Of a review that has just come: whether the fallback is for it is seen later."""
