@@ -21,11 +21,11 @@ from pathlib import Path
 
 from reviewmesh_worker.engines.batching import Batcher
 from reviewmesh_worker.engines.interface import (
-    Answer,
     EngineDead,
     EngineLoad,
     Entity,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     TaskDescription,
@@ -90,7 +90,7 @@ class ScriptedEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         assert self._batcher is not None
         self.check()
         script = self._script()
@@ -98,13 +98,15 @@ class ScriptedEngine:
             with open(str(heard), "a") as file:  # noqa: ASYNC230 - it is short, and whole lines
                 file.writelines(json.dumps(text) + "\n" for text in texts)
         if script.get("failing"):
-            return [Answer(ItemFailure("UNAVAILABLE", "as scripted", retryable=True))] * len(texts)
+            return [ItemResult(ItemFailure("UNAVAILABLE", "as scripted", retryable=True))] * len(
+                texts
+            )
         while _named(self._script(), "held", texts):  # noqa: ASYNC110 - a file wakes nobody
             await asyncio.sleep(0.01)
         label = str(script.get("label", "organization"))
         read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
-            Answer(
+            ItemResult(
                 text
                 if isinstance(text, ItemFailure)
                 else answer(task, text, label, self._topic_score)

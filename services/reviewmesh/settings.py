@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from reviewmesh_kit.settings import Names, ProcessSettings, Section, variable
+from reviewmesh_kit.settings import CommaSeparated, ProcessSettings, Section, variable
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 
@@ -196,13 +196,15 @@ ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")
 class FallbacksSettings(Section):
     """Workers that answer while a task's own do not, each as REGION@HOST:PORT."""
 
-    ner: Names = Field(
+    ner: CommaSeparated = Field(
         default=(),
         description="Fallback workers of the task ner: REGION@HOST:PORT, where REGION is where the "
         "texts go in the end, as in the policy.",
     )
-    topic: Names = Field(default=(), description="Fallback workers of the task topic.")
-    sentiment: Names = Field(default=(), description="Fallback workers of the task sentiment.")
+    topic: CommaSeparated = Field(default=(), description="Fallback workers of the task topic.")
+    sentiment: CommaSeparated = Field(
+        default=(), description="Fallback workers of the task sentiment."
+    )
     after_s: float = Field(
         default=30,
         gt=0,
@@ -239,15 +241,15 @@ class FallbacksSettings(Section):
 class CandidatesSettings(Section):
     """Workers with the candidate of a rollout, per task: host:port."""
 
-    ner: Names = Field(
+    ner: CommaSeparated = Field(
         default=(),
         description="Workers with the candidate of the task ner: host:port, several separated by "
         "commas. They are asked during a rollout only.",
     )
-    topic: Names = Field(
+    topic: CommaSeparated = Field(
         default=(), description="Workers with the candidate of the task topic: host:port."
     )
-    sentiment: Names = Field(
+    sentiment: CommaSeparated = Field(
         default=(), description="Workers with the candidate of the task sentiment: host:port."
     )
     patience_s: float = Field(
@@ -272,7 +274,7 @@ class IntakeSettings(Section):
         description="Review ids that each partition remembers to find duplicates; the oldest are "
         "forgotten first.",
     )
-    drop_attributes: Names = Field(
+    drop_attributes: CommaSeparated = Field(
         default=("email", "phone", "ip_address", "user_id"),
         description="Attributes that are removed from every review.",
     )
@@ -321,7 +323,7 @@ class ReprocessSettings(Section):
 class LagSettings(Section):
     """Groups watched in addition to the mesh's own, on the mesh's topics."""
 
-    groups: Names = Field(
+    groups: CommaSeparated = Field(
         default=(), description="Consumer groups to watch in addition to those of the mesh."
     )
 

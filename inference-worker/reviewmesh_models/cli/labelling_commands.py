@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
-from reviewmesh_kit.settings import problems
-from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, complain, ended
+from reviewmesh_models.cli.command_line import (
+    FAILED,
+    RegistryFolder,
+    complain,
+    exits_on_errors,
+)
 from reviewmesh_models.cli.evaluation_commands import LocalPackages, progress
-from reviewmesh_models.labelling.adjudication import Session, disputes_of, screen
+from reviewmesh_models.labelling.adjudication import JudgeSession, disputes_of, screen
 from reviewmesh_models.labelling.agreement import agreement_of, write_agreement
 from reviewmesh_models.labelling.decisions import Journal, agreed, read_judges
 from reviewmesh_models.labelling.gold import gold_of
@@ -30,7 +33,6 @@ from reviewmesh_models.labelling.results import labelled, write_results
 from reviewmesh_models.labelling.reviews import Review, read_gold, read_reviews
 from reviewmesh_models.labelling.store import FILE, Store, StoreError
 from reviewmesh_models.labelling.teachers import Teachers, read_teachers
-from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.tasks import BUNDLED_TASKS, TASKS
 from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
@@ -58,7 +60,7 @@ def label(
     # Loads the provider's client, which takes a second that no other command need wait for.
     from reviewmesh_models.labelling.asked import ask_all
 
-    with _refusing():
+    with exits_on_errors():
         asked = read_teachers(teachers)
         chosen = _chosen(load_tasks(tasks), task)
         packages = _packages(asked, chosen, registry)
@@ -94,12 +96,12 @@ def adjudicate(
     tasks: TasksOption = BUNDLED_TASKS,
 ) -> None:
     """Decide what the teachers dispute, at the terminal; goes on where the judge left off."""
-    with _refusing():
+    with exits_on_errors():
         definitions = load_tasks(tasks)
         with _labelled(folder) as store:
             disputes = disputes_of(labelled(store, _asked(store, definitions), {}))
         with closing(Journal(folder, judge)) as journal:
-            session = Session(disputes, journal, time.monotonic())
+            session = JudgeSession(disputes, journal, time.monotonic())
             _decide(session)
         with _labelled(folder) as store:
             _write(store, _asked(store, definitions), folder)
@@ -107,7 +109,7 @@ def adjudicate(
 
 def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> None:
     """How far teachers and judges agree; writes agreement.json and agreement.html."""
-    with _refusing():
+    with exits_on_errors():
         with _labelled(folder) as store:
             judges = read_judges(folder)
             found = labelled(store, _asked(store, load_tasks(tasks)), agreed(judges))
@@ -127,7 +129,7 @@ def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> Non
         console.print(f"written to {file}")
 
 
-def _decide(session: Session) -> None:
+def _decide(session: JudgeSession) -> None:
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     with _keys() as keys:
         console.clear()
@@ -223,17 +225,3 @@ def _read(reviews: str) -> list[Review]:
         return list(read_reviews(sys.stdin, "standard input"))
     with Path(reviews).open(encoding="utf-8") as lines:
         return list(read_reviews(lines, Path(reviews).name))
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Exits with what was expected and what to do, in place of a traceback."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
-    except (ValueError, EngineLoadError, FileNotFoundError) as error:
-        # What is wrong with teachers, tasks, rows, decisions or a package says so itself.
-        raise ended(WRONG_USAGE, str(error)) from error
-    except (StoreError, OSError) as error:
-        raise ended(FAILED, str(error)) from error

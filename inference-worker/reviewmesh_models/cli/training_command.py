@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from reviewmesh_models.cli.command_line import WRONG_USAGE, ended
-from reviewmesh_models.training.config import ConfigError, read_config
+from reviewmesh_models.training.config import ConfigError, read_training_config
 from reviewmesh_models.training.rows import DataError
 from reviewmesh_models.training.train import train_package
 from reviewmesh_models.training.workplace import OutputError
@@ -39,7 +39,11 @@ def train(
     console = Console()
     try:
         train_package(
-            read_config(config), load_tasks(tasks), data=data, output=output, console=console
+            read_training_config(config),
+            load_tasks(tasks),
+            data=data,
+            output=output,
+            console=console,
         )
     except ModuleNotFoundError as error:
         raise ended(

@@ -105,7 +105,7 @@ class Crossover:
     """Above it owning is never dearer. Between the two each further GPU may turn it once more."""
 
 
-def crossover(owning: Owning, buying: Buying) -> Crossover | None:
+def crossover_volume(owning: Owning, buying: Buying) -> Crossover | None:
     """None where owning is cheaper at no volume.
 
     Owning n GPUs costs n·g + s and answers n·c reviews, for which a provider takes n·c·p. The line

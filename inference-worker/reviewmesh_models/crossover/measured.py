@@ -14,7 +14,7 @@ RATE: Final = "worker_reviews_per_s"
 LISTED: Final = 20
 
 
-class ReportError(ValueError):
+class FiguresError(ValueError):
     """A report without the figures that are needed; says which it has."""
 
 
@@ -36,14 +36,14 @@ def read_rate(file: Path, figures: list[str]) -> Measured:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ReportError(f"{file}: expected JSON ({error})") from error
+        raise FiguresError(f"{file}: expected JSON ({error})") from error
     there = _rates("", report)
     tasks = [path for path in there if path.startswith("tasks.") and path.endswith(f".{RATE}")]
     wanted = figures or tasks
     if missing := [path for path in wanted if path not in there]:
-        raise ReportError(f"{file}: expected a rate above 0 at {missing[0]}{_has(there)}")
+        raise FiguresError(f"{file}: expected a rate above 0 at {missing[0]}{_has(there)}")
     if not wanted:
-        raise ReportError(f"{file}: expected rates at tasks.*.{RATE}; name --figure{_has(there)}")
+        raise FiguresError(f"{file}: expected rates at tasks.*.{RATE}; name --figure{_has(there)}")
     seconds = sum((1 / there[path] for path in wanted), Fraction())
     device = report.get("device")
     return Measured(1 / seconds, tuple(wanted), device if isinstance(device, str) else None)

@@ -19,7 +19,7 @@ from reviewmesh_models.evaluation.scores import Measure, micro_f1
 from reviewmesh_models.labelling.alpha import NOT_SAID, Integers, alpha, interval_of
 from reviewmesh_models.labelling.answers import Labels
 from reviewmesh_models.labelling.consensus import WHOLE
-from reviewmesh_models.labelling.decisions import Decision, Unit
+from reviewmesh_models.labelling.decisions import DecidedUnit, Decision
 from reviewmesh_models.labelling.gold import Gold, gold_of
 from reviewmesh_models.labelling.results import Labelled, TaskLabels, disagreements, to_decide
 from reviewmesh_models.labelling.units import NO_NAME, Units, labels_of_units
@@ -52,7 +52,7 @@ class Pair(_Part):
     """F1 of the names of the one against those of the other; empty but for `ner`."""
 
 
-class Costs(_Part):
+class DisagreementCosts(_Part):
     """What it costs that teachers differ, in reviews, money, mistakes and a person's time."""
 
     reviews: int
@@ -93,7 +93,7 @@ class TaskAgreement(_Part):
     """By teacher and label: how often it says a label of what is one, as estimated."""
     pairs: list[Pair]
     gold: Gold | None
-    costs: Costs
+    costs: DisagreementCosts
     judges: list[Judges]
 
 
@@ -312,7 +312,7 @@ def _costs(
     of_task: TaskLabels,
     money: float,
     judges: Mapping[str, Sequence[Decision]],
-) -> Costs:
+) -> DisagreementCosts:
     consensus = of_task.consensus
     disputed = set(consensus.disputed)
     reviews = {consensus.units.keys[unit][0] for unit in disputed}
@@ -329,7 +329,7 @@ def _costs(
         for decision in decisions
         if decision.unit.task == of_task.task.name
     ]
-    return Costs(
+    return DisagreementCosts(
         reviews=len(counted),
         disputed=sum(at in reviews for at in counted),
         left_out=len(counted) - kept,
@@ -378,7 +378,7 @@ def _share(wrong: Sequence[bool]) -> float | None:
 
 def _judges(of_task: TaskLabels, judges: Mapping[str, Sequence[Decision]]) -> list[Judges]:
     labels = of_task.consensus.units.labels
-    decided: dict[str, dict[Unit, str]] = {
+    decided: dict[str, dict[DecidedUnit, str]] = {
         judge: {
             one.unit: one.label
             for one in decisions

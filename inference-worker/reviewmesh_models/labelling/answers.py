@@ -28,7 +28,7 @@ FIELD: Final[Mapping[str, str]] = {SENTIMENT: "sentiment", TOPIC: "topics", NER:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class TeacherFailure:
     """A text that a teacher gave no labels for, and that would not change when asked again."""
 
     code: str

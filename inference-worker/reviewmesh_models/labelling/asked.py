@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from reviewmesh_models.evaluation.predictions import Predictor
-from reviewmesh_models.labelling.answers import Failure, labels_of
+from reviewmesh_models.evaluation.predictions import Predictor, Step
+from reviewmesh_models.labelling.answers import TeacherFailure, labels_of
 from reviewmesh_models.labelling.batches import BatchTeacher
 from reviewmesh_models.labelling.live import (
-    Answered,
     BudgetSpent,
     LiveTeacher,
     TeacherFailed,
@@ -22,7 +21,6 @@ from reviewmesh_models.labelling.teachers import Budget, Teacher, Teachers
 from reviewmesh_worker.engines.interface import EngineDead, EngineLoadError, ItemFailure
 from reviewmesh_worker.tasks.definition import Task
 
-Step = Callable[[str, int], Answered]
 _AT_ONCE = 256
 """Texts of a package between two writes."""
 
@@ -115,7 +113,7 @@ async def _predict(
             (
                 (
                     review.key,
-                    Failure(outcome.code, outcome.message)
+                    TeacherFailure(outcome.code, outcome.message)
                     if isinstance(outcome, ItemFailure)
                     else labels_of(outcome),
                 )

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from reviewmesh_models.evaluation.scores import Floats
-from reviewmesh_models.labelling.alpha import NOT_SAID, counts_of
+from reviewmesh_models.labelling.alpha import NOT_SAID, label_counts
 from reviewmesh_models.labelling.dawid_skene import Estimate, Prior, dawid_skene
 from reviewmesh_models.labelling.units import Span, Units
 from reviewmesh_worker.tasks.definition import Task
@@ -74,7 +74,7 @@ def consensus_of(
     task: Task, units: Units, decided: Mapping[int, int | None] | None = None
 ) -> Consensus:
     """`decided` has the labels' numbers that people gave to units; None where they differ."""
-    counts = counts_of(units.said, len(units.labels))
+    counts = label_counts(units.said, len(units.labels))
     whole = dawid_skene(counts, _assumed(counts))
     reliability = {WHOLE: whole}
     posterior = whole.posterior.copy()

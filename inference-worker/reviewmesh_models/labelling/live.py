@@ -11,21 +11,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import openai
 from openai import AsyncOpenAI
 
-from reviewmesh_models.labelling.answers import Failure, Labels, Spent
+from reviewmesh_models.evaluation.predictions import OnAnswered
+from reviewmesh_models.labelling.answers import Labels, Spent, TeacherFailure
 from reviewmesh_models.labelling.asking import (
     REFUSED,
     bound_of,
-    read_completion,
+    read_teacher_completion,
     request_of,
 )
-from reviewmesh_models.labelling.reviews import Review, key_of
-from reviewmesh_models.labelling.store import Asked, Call, Store
+from reviewmesh_models.labelling.reviews import Review, request_key
+from reviewmesh_models.labelling.store import Asked, RecordedCall, Store
 from reviewmesh_models.labelling.teachers import Budget, Teacher
 from reviewmesh_worker.tasks.definition import Task
 
@@ -37,8 +38,6 @@ _LONGEST_PAUSE_S: Final = 60.0
 _MAY_PASS: Final = frozenset({408, 409, 425, 429})
 _REFUSED_KEY: Final = frozenset({401, 403})
 _SPENT: Final = "insufficient_quota"
-
-Answered = Callable[[int], None]
 
 
 class TeacherFailed(RuntimeError):
@@ -88,7 +87,7 @@ class LiveTeacher:
         """Until when the provider asked for a pause, on the clock of `time.monotonic`."""
         self._settled = settled
 
-    async def label(self, task: Task, reviews: list[Review], answered: Answered) -> None:
+    async def label(self, task: Task, reviews: list[Review], answered: OnAnswered) -> None:
         """Every review that has no answer yet. Raises TeacherFailed, BudgetSpent."""
         asked = Asked(self._teacher.identity, task.name, task.digest)
         there = self._store.answers(asked)
@@ -104,7 +103,7 @@ class LiveTeacher:
             raise _first(group_error) from None
 
     async def _lane(
-        self, asked: Asked, task: Task, texts: Iterator[str], answered: Answered
+        self, asked: Asked, task: Task, texts: Iterator[str], answered: OnAnswered
     ) -> None:
         for text in texts:
             await self._label(asked, task, text)
@@ -158,10 +157,10 @@ class LiveTeacher:
         finally:
             self._settled.set()
 
-    async def _reserve(self, asked: Asked, text: str, bound: Spent) -> Call:
+    async def _reserve(self, asked: Asked, text: str, bound: Spent) -> RecordedCall:
         while True:
             self._settled.clear()
-            call = self._store.reserve(asked, key_of(text), bound, self._budget)
+            call = self._store.reserve(asked, request_key(text), bound, self._budget)
             if call is not None:
                 return call
             if not self._store.in_flight():
@@ -172,7 +171,7 @@ class LiveTeacher:
             # A call under way will cost less than its bound.
             await self._settled.wait()
 
-    async def _call(self, task: Task, text: str) -> tuple[Labels | Failure, Spent | None]:
+    async def _call(self, task: Task, text: str) -> tuple[Labels | TeacherFailure, Spent | None]:
         body = request_of(self._teacher, task, text)
         # The client's own timeout starts again with every byte.
         async with asyncio.timeout(self._teacher.timeout_s):
@@ -183,11 +182,11 @@ class LiveTeacher:
             raise openai.APIResponseValidationError(raw.http_response, body=None) from error
         if not isinstance(said, Mapping):
             raise openai.APIResponseValidationError(raw.http_response, body=said)
-        return read_completion(self._teacher, task, text, said)
+        return read_teacher_completion(self._teacher, task, text, said)
 
-    def _refusal(self, error: openai.APIStatusError) -> Failure | None:
+    def _refusal(self, error: openai.APIStatusError) -> TeacherFailure | None:
         if error.status_code == 400 and error.code == "content_filter":
-            return Failure(REFUSED, "the provider's filter refused the text")
+            return TeacherFailure(REFUSED, "the provider's filter refused the text")
         return None
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from reviewmesh_models.labelling.alpha import NOT_SAID
-from reviewmesh_models.labelling.answers import FIELD, Failure, Labels
+from reviewmesh_models.labelling.answers import FIELD, Labels, TeacherFailure
 from reviewmesh_models.labelling.consensus import (
     LEAST_SURE,
     Consensus,
     consensus_of,
     decided_units,
 )
-from reviewmesh_models.labelling.decisions import Unit
+from reviewmesh_models.labelling.decisions import DecidedUnit
 from reviewmesh_models.labelling.reviews import Review
 from reviewmesh_models.labelling.store import Asked, Store
 from reviewmesh_models.labelling.units import labels_from, units_of
@@ -62,7 +62,7 @@ class Labelled:
 
 
 def labelled(
-    store: Store, tasks: Mapping[str, Task], decided: Mapping[Unit, str | None]
+    store: Store, tasks: Mapping[str, Task], decided: Mapping[DecidedUnit, str | None]
 ) -> Labelled:
     """What the store's teachers said of the tasks that they were asked for.
 
@@ -139,12 +139,13 @@ def _task_labels(
     task: Task,
     reviews: Sequence[Review],
     identities: Sequence[str],
-    decided: Mapping[Unit, str | None],
+    decided: Mapping[DecidedUnit, str | None],
 ) -> TaskLabels:
     kept = [store.answers(Asked(identity, task.name, task.digest)) for identity in identities]
     said = [[of_teacher.get(review.key) for review in reviews] for of_teacher in kept]
     answers = [
-        [None if isinstance(one, Failure) else one for one in of_teacher] for of_teacher in said
+        [None if isinstance(one, TeacherFailure) else one for one in of_teacher]
+        for of_teacher in said
     ]
     answered = [
         sum(one is not None for one in of_review) >= LEAST_TEACHERS
@@ -154,7 +155,7 @@ def _task_labels(
     numbers = {label: number for number, label in enumerate(units.labels)}
     by_people = {}
     for at, (review, what) in enumerate(units.keys):
-        unit = Unit(task.name, task.digest, reviews[review].key, what)
+        unit = DecidedUnit(task.name, task.digest, reviews[review].key, what)
         if unit in decided:
             label = decided[unit]
             by_people[at] = None if label is None else numbers[label]
@@ -166,7 +167,9 @@ def _task_labels(
     return TaskLabels(
         task=task,
         answers=answers,
-        failures=[sum(isinstance(one, Failure) for one in of_teacher) for of_teacher in said],
+        failures=[
+            sum(isinstance(one, TeacherFailure) for one in of_teacher) for of_teacher in said
+        ],
         answered=answered,
         consensus=consensus,
         labels=[

@@ -31,10 +31,10 @@ class Review:
     @property
     def key(self) -> str:
         """SHA-256 of the text: the same text is asked once."""
-        return key_of(self.text)
+        return request_key(self.text)
 
 
-def key_of(text: str) -> str:
+def request_key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

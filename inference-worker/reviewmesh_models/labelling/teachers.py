@@ -43,7 +43,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Price(_Part):
+class TeacherPrice(_Part):
     """Of a million tokens, in the currency of the budget."""
 
     input: float = Field(ge=0)
@@ -58,7 +58,7 @@ class Teacher(_Part):
     model: str | None = Field(default=None, min_length=1)
     key_env: str | None = Field(default=None, min_length=1)
     key_file: Path | None = None
-    price: Price | None = None
+    price: TeacherPrice | None = None
     batch: bool = False
     """Ask in the provider's batches: cheaper, and within a day."""
     concurrency: int = Field(default=8, ge=1, le=256)

@@ -195,7 +195,7 @@ _SCHEMA: Final[TypeAdapter[TrainingConfig]] = TypeAdapter(
 )
 
 
-def read_config(file: Path) -> TrainingConfig:
+def read_training_config(file: Path) -> TrainingConfig:
     """Raises ConfigError."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -100,7 +100,7 @@ class ItemFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ItemResult:
     outcome: TaskOutput | ItemFailure
     usage: Usage = Usage()
 
@@ -148,7 +148,7 @@ class EngineDead(RuntimeError):
     """An engine cannot answer any more: its process must be restarted."""
 
 
-NOT_STARTED = Answer(ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True))
+NOT_STARTED = ItemResult(ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True))
 """The answer to every text until the engine has started."""
 
 
@@ -168,7 +168,7 @@ class Engine(Protocol):
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         """One answer per text, in order; cancelling the call cancels its texts.
 
         Queued texts of interactive calls go before those of a backfill, see `lanes`. For each text

@@ -35,7 +35,7 @@ EVALUATION_PAGE: Final = "evaluation.html"
 CARD_FILE: Final = "MODEL_CARD.md"
 NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE, CARD_FILE})
 
-Kind = Literal["encoder", "causal"]
+ModelKind = Literal["encoder", "causal"]
 
 # Formats that contain data only: no pickles, no code.
 HARMLESS: Final = frozenset(
@@ -103,7 +103,7 @@ class Manifest(_Part):
     format: Literal[1] = FORMAT
     name: Name
     version: Version
-    kind: Kind
+    kind: ModelKind
     """What the weights are; with the machine it decides which engine serves them."""
     tasks: dict[Name, TaskVersion] = Field(min_length=1)
     base: Base | None
@@ -205,7 +205,7 @@ def write_manifest(
     *,
     name: str,
     version: str,
-    kind: Kind,
+    kind: ModelKind,
     tasks: Mapping[str, Task],
     base: Base | None,
     license: str,

@@ -34,7 +34,7 @@ from reviewmesh_worker.tasks.definition import Task
 LOCK_TIMEOUT_S: Final = 30.0
 
 GateOutcome = Literal["passed", "forced"]
-Check = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
+PackageCheck = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
 """(candidate, what serves, tasks) → why the candidate may not serve them; nothing when it may."""
 
 
@@ -46,7 +46,7 @@ class NotPassed(RegistryError):
     """A package may not serve: it did not pass its gate."""
 
 
-class Entry(BaseModel):
+class AliasEntry(BaseModel):
     """A package under an alias, as it was when it was put there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,9 +63,9 @@ class Aliases(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    serving: Entry | None = None
-    candidate: Entry | None = None
-    previous: Entry | None = None
+    serving: AliasEntry | None = None
+    candidate: AliasEntry | None = None
+    previous: AliasEntry | None = None
 
 
 class Change(BaseModel):
@@ -91,7 +91,7 @@ class Served:
     """The package that an alias names, its manifest read and its digest that of the alias."""
 
     package: Package
-    entry: Entry
+    entry: AliasEntry
 
 
 class Registry:
@@ -219,7 +219,7 @@ class Registry:
         self,
         id: str,
         tasks: Mapping[str, Task],
-        check: Check,
+        check: PackageCheck,
         only: Collection[str] = (),
         forced_because: str = "",
     ) -> list[str]:
@@ -238,7 +238,7 @@ class Registry:
             if failures and not forced_because:
                 raise NotPassed(f"{id} may not serve: {'; '.join(failures)}")
             gate: GateOutcome = "forced" if failures else "passed"
-            entry = Entry(package=id, digest=package.digest, gate=gate, at=_now())
+            entry = AliasEntry(package=id, digest=package.digest, gate=gate, at=_now())
             self._record(
                 "promote", now, entry=entry, forced_because=forced_because, failures=failures
             )
@@ -268,7 +268,7 @@ class Registry:
                     f"{id} serves {', '.join(serving) or 'no task'}"
                     + (f", not {', '.join(sorted(set(only) - serving.keys()))}" if only else "")
                 )
-            again: dict[str, Entry] = {}
+            again: dict[str, AliasEntry] = {}
             for task, was in wanted.items():
                 if was.previous is None:
                     raise RegistryError(
@@ -297,7 +297,7 @@ class Registry:
                 f"another process changes {self.folder}, {error}; try again when it is done"
             ) from error
 
-    def _served(self, task: str, entry: Entry) -> Served:
+    def _served(self, task: str, entry: AliasEntry) -> Served:
         package = self.package(entry.package)
         if package.digest != entry.digest:
             raise RegistryError(
@@ -315,7 +315,9 @@ class Registry:
             )
         return sorted(only or own)
 
-    def _failures(self, package: Package, tasks: Mapping[str, Aliases], check: Check) -> list[str]:
+    def _failures(
+        self, package: Package, tasks: Mapping[str, Aliases], check: PackageCheck
+    ) -> list[str]:
         """The failures of the gate, against each package that serves some of the tasks."""
         rivals: dict[str | None, list[str]] = {}
         for task, was in tasks.items():
@@ -332,7 +334,7 @@ class Registry:
         return failures
 
     def _put_candidate(self, package: Package) -> None:
-        entry = Entry(package=package.id, digest=package.digest, gate=None, at=_now())
+        entry = AliasEntry(package=package.id, digest=package.digest, gate=None, at=_now())
         for task in package.manifest.tasks:
             self._write(task, self.aliases(task).model_copy(update={"candidate": entry}))
 
@@ -340,7 +342,7 @@ class Registry:
         self,
         action: Literal["promote", "rollback"],
         tasks: Mapping[str, Aliases],
-        entry: Entry,
+        entry: AliasEntry,
         forced_because: str = "",
         failures: Sequence[str] = (),
     ) -> None:
@@ -370,7 +372,7 @@ class Registry:
         return self.folder / "aliases" / f"{task}.json"
 
 
-def _is(entry: Entry | None, package: Package) -> bool:
+def _is(entry: AliasEntry | None, package: Package) -> bool:
     return entry is not None and (entry.package, entry.digest) == (package.id, package.digest)
 
 

@@ -30,10 +30,12 @@ from reviewmesh_worker.engines.interface import (
     TaskDescription,
 )
 from reviewmesh_worker.packages.manifest import Package, PackageError
+from reviewmesh_worker.packages.reference import ReferenceError, read_reference
 from reviewmesh_worker.packages.registry import RegistryError
 from reviewmesh_worker.serving import metrics
 from reviewmesh_worker.serving.languages import language_of
 from reviewmesh_worker.serving.package_selection import PackageSelection
+from reviewmesh_worker.serving.values import AnswerValues
 from reviewmesh_worker.tasks.definition import Task
 
 POLL_S: Final = 1.0
@@ -60,6 +62,8 @@ class LoadedEngine:
 
     package: Package
     engine: Engine
+    values: Mapping[str, AnswerValues]
+    """What it answers, by task."""
     calls: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -330,7 +334,18 @@ class Deployment:
         seconds = time.monotonic() - began
         metrics.LOAD_SECONDS.observe(seconds)
         self._log.info("loaded", package=package.id, seconds=round(seconds, 2))
-        return LoadedEngine(package, engine)
+        return LoadedEngine(package, engine, await self._values(engine, package))
+
+    async def _values(self, engine: Engine, package: Package) -> dict[str, AnswerValues]:
+        try:
+            reference = await asyncio.to_thread(read_reference, package)
+        except ReferenceError as error:
+            self._log.warning("its answers are compared with nothing", reason=str(error))
+            reference = {}
+        return {
+            task: AnswerValues(about, reference.get(task, {}))
+            for task, about in engine.tasks.items()
+        }
 
     async def _start(self, engine: Engine, package: Package) -> None:
         try:
@@ -377,8 +392,10 @@ class Deployment:
                 labels = (task, about.engine, about.model, about.model_version, about.model_digest)
                 if value:
                     metrics.MODEL.labels(*labels).set(1)
+                    one.values[task].show()
                 else:
                     metrics.MODEL.remove(*labels)
+                    one.values[task].hide()
         self._serving[task] = loaded
 
     async def _retire(self, loaded: LoadedEngine, timeout_s: float) -> None:

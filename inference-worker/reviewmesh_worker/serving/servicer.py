@@ -13,10 +13,10 @@ import structlog
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
 from reviewmesh_worker.engines.interface import (
-    Answer,
     EngineDead,
     EngineUnavailable,
     ItemFailure,
+    ItemResult,
     TaskDescription,
 )
 from reviewmesh_worker.engines.lanes import Lane
@@ -146,12 +146,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         task: str,
         loaded: LoadedEngine,
         started: float,
-        answered: Sequence[tuple[inference_pb2.Item, Answer]],
+        answered: Sequence[tuple[inference_pb2.Item, ItemResult]],
     ) -> dict[str, Any]:
         so_far_ms = int((time.monotonic() - started) * 1000)
         failed = 0
+        values = loaded.values[task]
         for item, answer in answered:
             outcome = answer.outcome
+            values.count(outcome, item.text, item.language)
             if isinstance(outcome, ItemFailure):
                 failed += 1
                 self._log.warning(
@@ -176,7 +178,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     def _result(
         self,
         item: inference_pb2.Item,
-        answer: Answer,
+        answer: ItemResult,
         description: TaskDescription,
         so_far_ms: int,
     ) -> inference_pb2.Result:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reviewmesh_kit.settings import Names, ProcessSettings, Section
+from reviewmesh_kit.settings import CommaSeparated, ProcessSettings, Section
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.settings import (
     EngineChoice,
@@ -42,7 +42,7 @@ class WorkerSettings(Section):
         description="Which alias of the registry is followed: serving, or candidate for the "
         "workers that a rollout asks beside them.",
     )
-    tasks: Names = Field(default=(), description="Tasks to serve; without it, all.")
+    tasks: CommaSeparated = Field(default=(), description="Tasks to serve; without it, all.")
     task_definitions: Path = Field(
         default=BUNDLED_TASKS,
         description="Folder of task definitions; without it, the bundled ones.",

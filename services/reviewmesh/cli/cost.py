@@ -10,7 +10,7 @@ from rich.table import Table
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
 from reviewmesh.query.connection import connect
-from reviewmesh.query.cost import DIMENSIONS, MEASURES, Costs, Key, Total, costs
+from reviewmesh.query.cost import DIMENSIONS, MEASURES, CostKey, Costs, Total, costs
 from reviewmesh.query.values import iso
 from reviewmesh.query.where.literals import span_of
 from reviewmesh_kit.printable import plain
@@ -115,7 +115,7 @@ def dollars(micros: int) -> str:
     return f"{micros // MICROS:,}.{micros % MICROS:06d}"
 
 
-def row_of(by: tuple[str, ...], key: Key, total: Total) -> dict[str, object]:
+def row_of(by: tuple[str, ...], key: CostKey, total: Total) -> dict[str, object]:
     """A sum that no answer tells is None; `unknown` counts the answers that do not tell one."""
     return {
         **dict(zip(by, key, strict=True)),

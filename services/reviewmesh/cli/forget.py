@@ -11,7 +11,7 @@ from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.intake.erasure import REPLACEMENT
 from reviewmesh.query.connection import Connection, connect
-from reviewmesh.query.forgetting import ELSEWHERE, Held, can_erase, erase, held
+from reviewmesh.query.forgetting import ELSEWHERE, HeldRecord, can_erase, erase, held
 from reviewmesh.query.values import iso
 from reviewmesh_schemas.names import DEAD_LETTER, PARTIAL
 
@@ -57,7 +57,7 @@ def _erased(connection: Connection, review_id: str) -> tuple[int, int]:
         ) from None
 
 
-def _table(connection: Connection, found: list[Held]) -> Table:
+def _table(connection: Connection, found: list[HeldRecord]) -> Table:
     table = Table("topic", "partition", "offset", "time", "deleted at the latest", box=None)
     for item in found:
         record = item.occurrence.record
@@ -71,7 +71,7 @@ def _table(connection: Connection, found: list[Held]) -> Table:
     return table
 
 
-def _notes(found: list[Held]) -> list[str]:
+def _notes(found: list[HeldRecord]) -> list[str]:
     topics = {item.occurrence.record.topic for item in found}
     notes = [
         "these times hold while the brokers run; Kafka can delete a record earlier only together "
@@ -107,7 +107,7 @@ def _done(erasable: bool, place: tuple[int, int] | None) -> str:
 def _as_json(
     connection: Connection,
     review_id: str,
-    found: list[Held],
+    found: list[HeldRecord],
     erasable: bool,
     place: tuple[int, int] | None,
 ) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection, connect
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import Sender
+from reviewmesh.query.values import EPOCH
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import RAW
 
@@ -33,7 +34,6 @@ BYTE_ORDER_MARK = "\ufeff"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # JSON may encode each byte of the largest review as an escape of six characters.
 MAX_LINE_BYTES = 8 * 1024 * 1024
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Today in another unit is out of this range: 1973 in milliseconds is the year 5138 in seconds.
 LEAST_MS, LEAST_US, LEAST_NS = 10**11, 10**14, 10**17
 SHOWN = 60
@@ -47,7 +47,7 @@ class NoReview(ValueError):
 
 
 @dataclass
-class Outcome:
+class PublishOutcome:
     """The outcome of all lines; `places`: acknowledged partitions and offsets."""
 
     places: list[tuple[int, int]] = field(default_factory=list)
@@ -62,7 +62,7 @@ def publish(
     ] = None,
 ) -> None:
     """Publish reviews; a generated id is printed. A line that is no review is reported."""
-    outcome = Outcome()
+    outcome = PublishOutcome()
     with _lines(file) as lines:
         connection = connect()
         try:
@@ -84,7 +84,7 @@ def publish_lines(
     lines: Iterable[bytes],
     rate: float | None,
     on_generated: Callable[[str], None],
-    outcome: Outcome,
+    outcome: PublishOutcome,
 ) -> None:
     """Publish the lines' reviews and wait until the broker has acknowledged them."""
     publisher = _Publisher(connection, outcome)
@@ -100,19 +100,18 @@ def publish_lines(
             if generated is not None:
                 on_generated(generated)
     finally:
-        flush(publisher.producer)
+        publisher.sender.close()
 
 
 class _Publisher:
     """Publishes lines to the raw topic and records acknowledgements in `outcome`."""
 
-    def __init__(self, connection: Connection, outcome: Outcome) -> None:
+    def __init__(self, connection: Connection, outcome: PublishOutcome) -> None:
         self._outcome = outcome
-        self._topic = connection.topic(RAW)
         self._codec = connection.codec(RAW)
         self._partitions = connection.partitions(RAW)
         self._max_bytes = connection.contracts.max_bytes(RAW)
-        self.producer = make_producer(connection)
+        self.sender = Sender(connection)
 
     def publish(self, number: int, line: bytes) -> str | None:
         """Returns the id if it generated one. Raises NoReview or KafkaException."""
@@ -133,9 +132,8 @@ class _Publisher:
             else:
                 self._outcome.places.append((message.partition(), message.offset()))
 
-        send(
-            self.producer,
-            self._topic,
+        self.sender.send(
+            RAW,
             partition=partition_of(key, self._partitions),
             key=key,
             value=value,

@@ -10,7 +10,8 @@ from queue import Empty, SimpleQueue
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.join.newer import Newer
-from reviewmesh.join.pipeline import Again, Emission, PartitionJoin
+from reviewmesh.join.pipeline import PartitionJoin
+from reviewmesh.join.state import AnswerAgain, Emission
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Headers, Record, Unavailable
@@ -31,7 +32,7 @@ class AnswerCodecs:
     enriched: Codec
     results: dict[str, Codec]
 
-    def decode(self, record: Record, headers: Headers) -> Again:
+    def decode(self, record: Record, headers: Headers) -> AnswerAgain:
         """Raises DecodeError, NoAnswer and RegistryUnavailable."""
         content = self.answer.decode_ours(record.value or b"")
         task = content["task"]
@@ -50,7 +51,7 @@ class AnswerCodecs:
             raise NoAnswer(f"expected an enriched review with every task, got none of {missing}")
         if enriched["timings"] is None:
             raise NoAnswer("expected an enriched review with timings")
-        return Again(
+        return AnswerAgain(
             record.offset,
             task,
             enriched,
@@ -116,7 +117,7 @@ class Reprocessed:
         self._codec = codec
         self._partition = partition
         self._join = join
-        self._waiting: deque[Again] = deque()
+        self._waiting: deque[AnswerAgain] = deque()
         self._reading: ReadingBack | None = None
         # Revisions published from here and not committed yet: what is read back may lack them.
         self._uncommitted: deque[tuple[str, int]] = deque()
@@ -134,7 +135,7 @@ class Reprocessed:
         while self._uncommitted and self._uncommitted[0][1] <= revision:
             self._uncommitted.popleft()
 
-    def take(self, again: Again, now: float) -> list[Emission]:
+    def take(self, again: AnswerAgain, now: float) -> list[Emission]:
         self._last_at = now
         self._waiting.append(again)
         return self.go_on(now)
@@ -158,7 +159,7 @@ class Reprocessed:
             self._join.newer = None
         return emissions
 
-    def _begin(self, again: Again) -> None:
+    def _begin(self, again: AnswerAgain) -> None:
         # From here on the join adds what it publishes.
         newer = self._join.newer = Newer(again.enriched_since)
         for review_id, revision in self._uncommitted:

@@ -17,10 +17,11 @@ from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
-from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
+from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.published import Published
 from reviewmesh.join.reprocessed import AnswerCodecs, NoAnswer, Reprocessed
 from reviewmesh.join.resets import JoinerResets
+from reviewmesh.join.state import Emission, JoinWindows, Partial
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
@@ -106,7 +107,7 @@ class JoinStage:
         contract: JoinContract,
         queries: Queries,
         dead_letters: DeadLetters,
-        windows: Windows,
+        windows: JoinWindows,
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
     ) -> None:

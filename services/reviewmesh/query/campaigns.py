@@ -41,7 +41,7 @@ Matches = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenReviews:
     """The latest enriched records that match, by review, and what is known of them."""
 
     places: dict[bytes, tuple[MeshPartition, int]]
@@ -97,7 +97,7 @@ class Status:
         return self.published + self.dropped >= self.campaign.requests
 
 
-def choose(connection: Connection, task: str, matches: Matches) -> Chosen:
+def choose_reviews(connection: Connection, task: str, matches: Matches) -> ChosenReviews:
     """The reviews whose latest enriched record matches. Raises CannotReach."""
     wanted = partitions_of(connection, ENRICHED)
     ends = offsets(connection, wanted)
@@ -111,7 +111,7 @@ def _choose(
     matches: Matches,
     starts: Mapping[MeshPartition, int],
     ends: Mapping[MeshPartition, int],
-) -> Chosen:
+) -> ChosenReviews:
     codec = connection.codec(ENRICHED)
     chosen: dict[bytes, tuple[MeshPartition, int]] = {}
     weights: dict[bytes, tuple[float, int | None]] = {}
@@ -133,7 +133,7 @@ def _choose(
         weights[key] = (lineage.get("inference_ms") or 0.0, lineage.get("cost_micros"))
     costs = [weights[key][1] for key in chosen]
     known = [cost for cost in costs if cost is not None]
-    return Chosen(
+    return ChosenReviews(
         chosen,
         {partition: at for (_, partition), at in ends.items()},
         len(seen),
@@ -153,7 +153,7 @@ def _enriched(codec: Any, record: Record) -> dict[str, Any] | None:
     return enriched if is_ours else None
 
 
-def begin(connection: Connection, task: str, where: str, chosen: Chosen) -> Campaign:
+def begin(connection: Connection, task: str, where: str, chosen: ChosenReviews) -> Campaign:
     """Write the campaign, then its requests. Raises CannotReach; `resume` sends what is missing."""
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
@@ -317,7 +317,7 @@ def _write(connection: Connection, campaign: Campaign) -> None:
 
 
 def _send(
-    connection: Connection, campaign: Campaign, chosen: Chosen, but: frozenset[bytes]
+    connection: Connection, campaign: Campaign, chosen: ChosenReviews, but: frozenset[bytes]
 ) -> None:
     """A second reading: what was chosen is kept as offsets only."""
     wanted = {at for key, at in chosen.places.items() if key not in but}

@@ -41,7 +41,7 @@ ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
 """The topics of answers: each record is one, paid for once. Another topic of answers is added here,
 and `Summing._answered` says how its records are read."""
 
-Key = tuple[str | None, ...]
+CostKey = tuple[str | None, ...]
 """A value for each dimension that was asked for; None where an answer has none."""
 
 
@@ -78,7 +78,7 @@ class Costs:
     """What was counted, by key."""
 
     by: tuple[str, ...]
-    totals: dict[Key, Total] = field(default_factory=dict)
+    totals: dict[CostKey, Total] = field(default_factory=dict)
     skipped: int = 0
     """Records that no enricher writes: they are in no total."""
     without_review: int = 0
@@ -86,7 +86,7 @@ class Costs:
     oldest_ms: int | None = None
     """When the oldest answer that was counted was written."""
 
-    def ordered(self) -> list[tuple[Key, Total]]:
+    def ordered(self) -> list[tuple[CostKey, Total]]:
         """By their keys; what has no value comes first."""
         return sorted(
             self.totals.items(), key=lambda item: [(part is not None, part) for part in item[0]]
@@ -97,7 +97,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Answered:
+class CountedAnswer:
     """One answer, as its record tells."""
 
     task: str
@@ -109,7 +109,7 @@ class Answered:
     """Of an answer done again; others tell only where their review is."""
 
 
-class NoAnswer(ValueError):
+class UncountedRecord(ValueError):
     """A record that no enricher writes."""
 
 
@@ -196,7 +196,7 @@ class Summing:
             return
         try:
             answered = self._answered(record, businesses is not None)
-        except (DecodeError, NoAnswer):
+        except (DecodeError, UncountedRecord):
             self.costs.skipped += 1
             return
         business = answered.business
@@ -206,18 +206,20 @@ class Summing:
             except KeyError:
                 self.costs.without_review += 1
         key = tuple(_value(name, answered, business, at) for name in self.costs.by)
-        self.costs.totals.setdefault(key, Total()).add(answered.status, measured(answered.lineage))
+        self.costs.totals.setdefault(key, Total()).add(
+            answered.status, cost_measures(answered.lineage)
+        )
         oldest = self.costs.oldest_ms
         self.costs.oldest_ms = at if oldest is None else min(at, oldest)
 
-    def _answered(self, record: Record, with_business: bool) -> Answered:
-        """Raises NoAnswer and DecodeError."""
+    def _answered(self, record: Record, with_business: bool) -> CountedAnswer:
+        """Raises ForeignRecord and DecodeError."""
         business = None
         if record.topic == REPROCESSED:
             answer = self._codecs[REPROCESSED].decode_ours(record.value or b"")
             task = answer["task"]
             if task not in RESULT_OF:
-                raise NoAnswer(f"expected one of the tasks {', '.join(RESULT_OF)}")
+                raise UncountedRecord(f"expected one of the tasks {', '.join(RESULT_OF)}")
             value = answer["result"] or b""
             if with_business:
                 # The answer carries its review, which may be gone from the accepted ones.
@@ -228,8 +230,10 @@ class Summing:
         result = self._codecs[RESULT_OF[task]].decode_ours(value)
         review_id = result["review_id"]
         if result["accepted_partition"] != record.partition or record.key != review_id.encode():
-            raise NoAnswer("expected the result in its review's partition, under its review_id")
-        return Answered(
+            raise UncountedRecord(
+                "expected the result in its review's partition, under its review_id"
+            )
+        return CountedAnswer(
             task,
             review_id,
             result["accepted_offset"],
@@ -239,7 +243,7 @@ class Summing:
         )
 
 
-def measured(lineage: Mapping[str, Any]) -> dict[str, int | None]:
+def cost_measures(lineage: Mapping[str, Any]) -> dict[str, int | None]:
     """The measures that a lineage tells, None where it does not."""
     told = {name: lineage.get(name) for name in MEASURES}
     if lineage and lineage.get("provider") is None:
@@ -251,7 +255,7 @@ def measured(lineage: Mapping[str, Any]) -> dict[str, int | None]:
     return told
 
 
-def _value(name: str, answered: Answered, business: str | None, at_ms: int) -> str | None:
+def _value(name: str, answered: CountedAnswer, business: str | None, at_ms: int) -> str | None:
     if name == "task":
         return answered.task
     if name == "business":

@@ -16,7 +16,7 @@ from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import (
     ACCEPTED,
     DEAD_LETTER,
@@ -157,7 +157,7 @@ def is_erased(connection: Connection, item: DeadLetter, erased: Erasures) -> boo
 
 def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
     """Send the original records, marked as replays; returns the failures."""
-    producer, failures = make_producer(connection), []
+    sender, failures = Sender(connection), []
 
     for item in letters:
 
@@ -179,9 +179,8 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             (REPLAY_SINCE, str(max(0, item.since_ms)).encode()),
         ]
         try:
-            send(
-                producer,
-                connection.topic(content["topic"]),
+            sender.send(
+                content["topic"],
                 partition=content["partition"],
                 key=content["key"],
                 value=content["value"],
@@ -190,5 +189,5 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             )
         except KafkaException as error:
             failures.append(f"{item.place} ({error.args[0].str()})")
-    flush(producer)
+    sender.close()
     return failures

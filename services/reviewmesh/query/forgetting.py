@@ -12,7 +12,7 @@ from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 from reviewmesh.query.retention import kept_by_topic
 from reviewmesh.query.search import Occurrence, occurrences_of
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import RAW
 
 ELSEWHERE = (
@@ -46,7 +46,7 @@ ELSEWHERE = (
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRecord:
     """A record of the review that the broker still has."""
 
     occurrence: Occurrence
@@ -56,14 +56,14 @@ class Held:
     """Why there is no such time; empty when there is."""
 
 
-def held(connection: Connection, review_id: str) -> list[Held]:
+def held(connection: Connection, review_id: str) -> list[HeldRecord]:
     """In the order of the topics, and of offsets. Raises CannotReach."""
     found = occurrences_of(connection, review_id)
     if not found:
         return []
     kept = kept_by_topic(connection, sorted({item.record.topic for item in found}))
     return [
-        Held(
+        HeldRecord(
             item,
             kept[item.record.topic].deleted_by(item.record.timestamp_ms),
             kept[item.record.topic].no_time,
@@ -72,7 +72,7 @@ def held(connection: Connection, review_id: str) -> list[Held]:
     ]
 
 
-def can_erase(found: list[Held]) -> bool:
+def can_erase(found: list[HeldRecord]) -> bool:
     """Whether a version is held that consumers have, will have, or would get by a replay."""
     return any(item.occurrence.record.value is not None for item in found)
 
@@ -91,17 +91,16 @@ def erase(connection: Connection, review_id: str) -> tuple[int, int]:
         else:
             places.append((message.partition(), message.offset()))
 
-    producer = make_producer(connection)
-    send(
-        producer,
-        connection.topic(RAW),
+    sender = Sender(connection)
+    sender.send(
+        RAW,
         partition=partition_of(key, connection.partitions(RAW)),
         key=key,
         value=None,
         headers=[(TRACEPARENT, new_traceparent())],
         on_delivery=delivered,
     )
-    flush(producer)
+    sender.close()
     if failures:
         raise CannotReach(f"the tombstone was not taken: {failures[0]}; run the command again")
     [place] = places

@@ -230,7 +230,7 @@ def test_a_service_is_healthy_when_it_is_ready(waiting_for: str) -> None:
     server = health.serve(
         HttpSettings(),
         lambda: float("inf"),
-        lambda: health.State(waiting_for),
+        lambda: health.ReadyzState(waiting_for),
     )
     try:
         code = run_health_check(services()["intake"]["healthcheck"]["test"], server.server_port)
@@ -244,7 +244,7 @@ def test_a_service_that_others_hold_up_is_healthy() -> None:
     server = health.serve(
         HttpSettings(),
         lambda: float("inf"),
-        lambda: health.State("", held_up_by="no worker for task ner"),
+        lambda: health.ReadyzState("", held_up_by="no worker for task ner"),
     )
     try:
         code = run_health_check(services()["intake"]["healthcheck"]["test"], server.server_port)

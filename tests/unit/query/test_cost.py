@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from reviewmesh.avro.codec import Codec, load_schema
 from reviewmesh.avro.topics import load_topics
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.cost import DIMENSIONS, MEASURES, Businesses, Costs, Total, costs, measured
+from reviewmesh.query.cost import (
+    DIMENSIONS,
+    MEASURES,
+    Businesses,
+    Costs,
+    Total,
+    cost_measures,
+    costs,
+)
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF
 from tests.scripted_kafka import Cluster
@@ -202,7 +210,7 @@ def test_a_failed_answer_without_lineage_is_unknown_and_not_free(world: World) -
 
 def test_a_worker_that_knew_the_answer_is_paid_nothing() -> None:
     remembered = BOUGHT | {"provider_requests": 0, "cost_micros": None, "prompt_tokens": 0}
-    told = measured(remembered)
+    told = cost_measures(remembered)
     assert told["attempts"] == 2
     assert [told[name] for name in MEASURES[1:]] == [0, 0, 0, 0, 0]
 
@@ -251,13 +259,15 @@ def test_parts_add_up_to_the_whole_without_rounding(answers: list[tuple[int, Any
     by_key: dict[int, Total] = {}
     alone = Total()
     for key, lineage in answers:
-        by_key.setdefault(key, Total()).add("OK", measured(lineage))
-        alone.add("OK", measured(lineage))
+        by_key.setdefault(key, Total()).add("OK", cost_measures(lineage))
+        alone.add("OK", cost_measures(lineage))
     assert sum(by_key.values(), Total()) == dataclasses.replace(
         alone, sums=+alone.sums, unknown=+alone.unknown
     )
     for name in MEASURES:
-        known = [told for _, lineage in answers if (told := measured(lineage)[name]) is not None]
+        known = [
+            told for _, lineage in answers if (told := cost_measures(lineage)[name]) is not None
+        ]
         assert alone.sums[name] == sum(known)
         assert alone.unknown[name] == len(answers) - len(known)
 

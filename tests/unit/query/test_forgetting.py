@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from reviewmesh.kafka.record import Record
-from reviewmesh.query.forgetting import Held, can_erase
+from reviewmesh.query.forgetting import HeldRecord, can_erase
 from reviewmesh.query.search import Occurrence
 
 
-def held(topic: str, outcome: str = "is here", value: bytes | None = b"v") -> Held:
-    return Held(Occurrence(Record(topic, 0, 0, b"k", value), outcome), 0, "")
+def held(topic: str, outcome: str = "is here", value: bytes | None = b"v") -> HeldRecord:
+    return HeldRecord(Occurrence(Record(topic, 0, 0, b"k", value), outcome), 0, "")
 
 
 @pytest.mark.parametrize("topic", ["raw", "accepted", "enriched", "partial", "dead-letter"])

@@ -15,7 +15,7 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 
 from reviewmesh_worker.engines.interface import EngineLoadError, EngineUnavailable
 from reviewmesh_worker.engines.lanes import Lane
-from reviewmesh_worker.engines.openai.failures import Failure, failure_of
+from reviewmesh_worker.engines.openai.failures import ProviderFailure, failure_of
 from reviewmesh_worker.engines.openai.limits import Places, Rate
 from reviewmesh_worker.engines.settings import OpenAISettings
 
@@ -35,7 +35,7 @@ FAILED_IN_A_ROW: Final = 5
 class Reply:
     """A chat completion as it came, unchecked, or why there is none."""
 
-    completion: Any | Failure
+    completion: Any | ProviderFailure
     requests: int
     queue_s: float
     """All but the last request."""
@@ -116,7 +116,7 @@ class Endpoint:
             async with asyncio.timeout(self._settings.give_up_s):
                 outcome = await self._ask(prompt, form, lane, tries)
         except TimeoutError:
-            last = tries.last or Failure("RESOURCE_EXHAUSTED", "no request was sent", True)
+            last = tries.last or ProviderFailure("RESOURCE_EXHAUSTED", "no request was sent", True)
             message = f"gave up after {self._settings.give_up_s:g} s: {last.message}"
             outcome = replace(last, message=message, retryable=True)
         self._judge(outcome)
@@ -124,21 +124,21 @@ class Endpoint:
 
     async def _ask(
         self, prompt: str, form: ResponseFormatJSONSchema, lane: Lane, tries: _Tries
-    ) -> Any | Failure:
+    ) -> Any | ProviderFailure:
         while True:
             async with self._places.place(lane):
                 if (pause_s := self._rate.pause_s) > self._settings.give_up_s:
                     message = f"the endpoint wants no requests for {pause_s:.0f} s"
-                    return Failure("RESOURCE_EXHAUSTED", message, retryable=True)
+                    return ProviderFailure("RESOURCE_EXHAUSTED", message, retryable=True)
                 await self._rate.turn(len(prompt.encode()))
                 outcome = await self._send(prompt, form, tries)
-            if not isinstance(outcome, Failure) or not outcome.retryable or tries.over:
+            if not isinstance(outcome, ProviderFailure) or not outcome.retryable or tries.over:
                 return outcome
             await asyncio.sleep(_backoff_s(tries.made, _LONGEST_BACKOFF_S))
 
     async def _send(
         self, prompt: str, form: ResponseFormatJSONSchema, tries: _Tries
-    ) -> Any | Failure:
+    ) -> Any | ProviderFailure:
         settings = self._settings
         began = time.monotonic()
         tries.made += 1
@@ -165,7 +165,7 @@ class Endpoint:
             self._at_endpoint -= 1
             tries.seconds = time.monotonic() - began
 
-    def _wait_if_asked(self, failure: Failure) -> None:
+    def _wait_if_asked(self, failure: ProviderFailure) -> None:
         """All reviews wait after a 429, not only the one that got it."""
         pause_s = failure.pause_s
         if failure.code == "RESOURCE_EXHAUSTED":
@@ -177,9 +177,9 @@ class Endpoint:
 
     # -- the endpoint --------------------------------------------------------------------------
 
-    def _judge(self, outcome: Any | Failure) -> None:
+    def _judge(self, outcome: Any | ProviderFailure) -> None:
         """What a review's outcome says of the endpoint. Raises EngineUnavailable."""
-        if not isinstance(outcome, Failure) or outcome.code == "INVALID_ARGUMENT":
+        if not isinstance(outcome, ProviderFailure) or outcome.code == "INVALID_ARGUMENT":
             self._answers()
         elif outcome.unavailable:
             self._out(outcome.message)
@@ -238,7 +238,7 @@ class _Tries:
     made: int = 0
     seconds: float = 0.0
     """That the last one took."""
-    last: Failure | None = None
+    last: ProviderFailure | None = None
 
     @property
     def over(self) -> bool:

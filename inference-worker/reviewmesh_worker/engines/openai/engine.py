@@ -17,13 +17,14 @@ from typing import Any, Final
 
 from openai.types.shared_params import ResponseFormatJSONSchema
 
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
-    Answer,
     EngineLoad,
     EngineUnavailable,
     Entity,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     TaskDescription,
@@ -35,7 +36,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.openai import ENGINE_NAME
 from reviewmesh_worker.engines.openai.endpoint import Endpoint, read_key
-from reviewmesh_worker.engines.openai.failures import Failure
+from reviewmesh_worker.engines.openai.failures import ProviderFailure
 from reviewmesh_worker.engines.openai.prices import Prices, read_prices
 from reviewmesh_worker.engines.settings import EngineSettings, OpenAISettings
 from reviewmesh_worker.engines.sharing import Shared
@@ -93,7 +94,7 @@ class OpenAIEngine:
         }
         self._endpoint: Endpoint | None = None
         # By task and requests allowed: a call that allows one shares none that sends more.
-        self._shared: dict[tuple[str, int], Shared[Answer]] = {}
+        self._shared: dict[tuple[str, int], Shared[ItemResult]] = {}
         self._told: set[str] = set()
 
     @property
@@ -110,9 +111,8 @@ class OpenAIEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
-    ) -> Sequence[Answer]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+    ) -> Sequence[ItemResult]:
+        check_task(task, self._tasks)
         if self._endpoint is None:
             return [NOT_STARTED] * len(texts)
         if reason := self._endpoint.unavailable():
@@ -122,7 +122,9 @@ class OpenAIEngine:
             allowed = min(allowed, max_provider_requests)
         shared = self._shared_of(task, allowed)
         outcomes = await asyncio.gather(*(shared.infer(text, lane) for text in texts))
-        return [one if isinstance(one, Answer) else Answer(one, one.usage) for one in outcomes]
+        return [
+            one if isinstance(one, ItemResult) else ItemResult(one, one.usage) for one in outcomes
+        ]
 
     def unavailable(self) -> str:
         return "" if self._endpoint is None else self._endpoint.unavailable()
@@ -139,8 +141,8 @@ class OpenAIEngine:
         if self._endpoint is not None:
             await self._endpoint.close()
 
-    def _shared_of(self, task: str, allowed: int) -> Shared[Answer]:
-        async def run(text: str, lane: Lane) -> Answer | ItemFailure:
+    def _shared_of(self, task: str, allowed: int) -> Shared[ItemResult]:
+        async def run(text: str, lane: Lane) -> ItemResult | ItemFailure:
             return await self._ask(self._asked[task], text, lane, allowed)
 
         if (task, allowed) not in self._shared:
@@ -149,9 +151,9 @@ class OpenAIEngine:
 
     async def _ask(
         self, asked: _Asked, text: str, lane: Lane, allowed: int
-    ) -> Answer | ItemFailure:
+    ) -> ItemResult | ItemFailure:
         assert self._endpoint is not None
-        prompt = asked.prefix + shown(text, self._settings.max_text)
+        prompt = asked.prefix + text_for_prompt(text, self._settings.max_text)
         at, began = datetime.now(UTC), time.monotonic()
         reply = await self._endpoint.ask(prompt, asked.form, lane, allowed)
         usage = Usage(
@@ -159,7 +161,7 @@ class OpenAIEngine:
             inference_ms=int((time.monotonic() - began - reply.queue_s) * 1000),
             provider_requests=reply.requests,
         )
-        if isinstance(reply.completion, Failure):
+        if isinstance(reply.completion, ProviderFailure):
             failure = reply.completion
             return ItemFailure(failure.code, failure.message, failure.retryable, usage)
         usage = self._counted(reply.completion, usage, at)
@@ -167,7 +169,7 @@ class OpenAIEngine:
         if isinstance(outcome, ItemFailure):
             return replace(outcome, usage=usage)
         self._notice_model(reply.completion)
-        return Answer(outcome, usage)
+        return ItemResult(outcome, usage)
 
     def _counted(self, completion: Any, usage: Usage, at: datetime) -> Usage:
         """With the tokens that the provider counted and their price, where both can be believed."""
@@ -217,7 +219,7 @@ def _asked(task: Task) -> _Asked:
     )
 
 
-def shown(text: str, most: int) -> str:
+def text_for_prompt(text: str, most: int) -> str:
     """The review as it is sent: without marks of turns, the middle of a long one left out."""
     text = without_turn_marks(text).encode("utf-8", "replace").decode()
     if len(text) <= most:

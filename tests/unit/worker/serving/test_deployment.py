@@ -16,11 +16,11 @@ from prometheus_client import REGISTRY
 
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.interface import (
-    Answer,
     EngineDead,
     EngineLoad,
     EngineLoadError,
     EngineMemoryError,
+    ItemResult,
     SentimentOutput,
     TaskDescription,
 )
@@ -83,8 +83,8 @@ class ScriptedEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         max_provider_requests: int = 0,
-    ) -> Sequence[Answer]:
-        return [Answer(SentimentOutput(self._version, {}))] * len(texts)
+    ) -> Sequence[ItemResult]:
+        return [ItemResult(SentimentOutput(self._version, {}))] * len(texts)
 
     def check(self) -> None:
         if self._version in self._machine.dead:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from reviewmesh_worker.engines.interface import (
-    Answer,
     EngineLoad,
     EngineLoadError,
     EngineUnavailable,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     Topic,
@@ -78,10 +78,10 @@ def engine_for(given: Settings) -> OpenAIEngine:
 
 def run(
     given: Settings, use: Callable[[OpenAIEngine], Awaitable[None]] | None = None, **call: Any
-) -> Answer | None:
+) -> ItemResult | None:
     """Start an engine; use it, or ask it one thing."""
 
-    async def started() -> Answer | None:
+    async def started() -> ItemResult | None:
         engine = engine_for(given)
         await engine.start()
         try:
@@ -96,7 +96,7 @@ def run(
     return asyncio.run(started())
 
 
-def ask(given: Settings, **call: Any) -> Answer:
+def ask(given: Settings, **call: Any) -> ItemResult:
     answer = run(given, **call)
     assert answer is not None
     return answer
