@@ -1,4 +1,5 @@
-"""`python -m bench.rollouts`: writes build/reports/rollouts.json; ten minutes.
+"""`python -m bench.rollouts`: writes build/reports/rollouts.json; seven minutes on two
+cores.
 
 1,000 simulated rollouts of a candidate that is no worse: how many the judge rolls back. And
 candidates that are 3 and 10 points worse: how many labelled texts show it, beside what a test with
