@@ -13,7 +13,13 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 
-from reviewmesh_worker.engines.interface import UNBOUND, Answer, Bounds, EngineLoad, TaskDescription
+from reviewmesh_worker.engines.interface import (
+    UNBOUND,
+    Bounds,
+    EngineLoad,
+    ItemResult,
+    TaskDescription,
+)
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.serving.settings import Settings
 from tests.scripted_engine import MOODS, TASKS, answer
@@ -56,23 +62,23 @@ class TimedEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         if not self._slow:
-            return [Answer(answer(task, text)) for text in texts]
+            return [ItemResult(answer(task, text)) for text in texts]
         self._held += len(texts)
         try:
             return await asyncio.gather(*(self._infer_slowly(task, text) for text in texts))
         finally:
             self._held -= len(texts)
 
-    async def _infer_slowly(self, task: str, text: str) -> Answer:
+    async def _infer_slowly(self, task: str, text: str) -> ItemResult:
         async with self._places:
             self._running += 1
             try:
                 await asyncio.sleep(draw_s())
             finally:
                 self._running -= 1
-        return Answer(answer(task, text))
+        return ItemResult(answer(task, text))
 
     def check(self) -> None:
         """It cannot die."""

@@ -34,4 +34,4 @@ def die_at(last: int) -> None:
 
 if __name__ == "__main__":
     die_at(int(sys.argv[1]))
-    sys.exit(run_process("insights", service.Service, service.check))
+    sys.exit(run_process("insights", service.InsightsService, service.check_both_clients))

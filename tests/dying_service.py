@@ -12,10 +12,10 @@ import signal
 import sys
 from typing import Any
 
-from reviewmesh.kafka.transactions import Session
+from reviewmesh.kafka.transactions import ProducerSession
 
 MODULE, TURN = sys.argv[1], int(sys.argv[2])
-transact = Session.transact
+transact = ProducerSession.transact
 turns = 0
 
 
@@ -32,6 +32,6 @@ def dying_transact(self: Any, outputs: Any, offsets: Any, group_metadata: Any) -
     transact(self, outputs, offsets, group_metadata)
 
 
-Session.transact = dying_transact  # type: ignore[method-assign]
+ProducerSession.transact = dying_transact  # type: ignore[method-assign]
 sys.argv = [MODULE, *sys.argv[3:]]
 runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

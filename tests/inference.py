@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.departures import Asks, Step
 from reviewmesh.enrich.fallback import FallbackPlan
@@ -103,7 +104,9 @@ class ScriptedWorker(WorkerProcess):
 class Driver:
     """The mesh's client; remembers every answer under the offset of its item."""
 
-    def __init__(self, addresses: Sequence[str], **options: float | FallbackPlan) -> None:
+    def __init__(
+        self, addresses: Sequence[str], **options: float | FallbackPlan | CandidatePlan
+    ) -> None:
         self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
         self.answers: dict[int, list[Answer]] = {}
         self.steps: list[Step] = []

@@ -12,8 +12,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from reviewmesh.insights.reader import Batch, Reader
-from reviewmesh.insights.topics import Names
+from reviewmesh.insights.reader import GroupReader, ReadBatch
+from reviewmesh.insights.topics import TopicNames
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import INSIGHTS_GROUP
 
@@ -24,7 +24,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def joined(reader: Reader) -> Batch:
+async def joined(reader: GroupReader) -> ReadBatch:
     await reader.start()
     return await reader.gather(1, 0.1)
 
@@ -34,11 +34,13 @@ class Group:
         self.settings = settings
         self.written: Counter[tuple[int, int]] = Counter()
 
-    def reader(self, slot: str) -> Reader:
+    def reader(self, slot: str) -> GroupReader:
         settings = self.settings.model_copy(update={"slot": slot})
-        return Reader(settings, settings.prefix + INSIGHTS_GROUP, [Names.of(settings).enriched])
+        return GroupReader(
+            settings, settings.prefix + INSIGHTS_GROUP, [TopicNames.of(settings).enriched]
+        )
 
-    async def write(self, reader: Reader, batch: Batch) -> bool:
+    async def write(self, reader: GroupReader, batch: ReadBatch) -> bool:
         async with reader.holding(batch) as held:
             if held and batch.records:
                 await reader.commit(batch)
@@ -50,7 +52,7 @@ async def run(records: int) -> dict[str, object]:
     group = Group(Settings())
     first, second = group.reader("0"), group.reader("1")
     await first.start()
-    batch = Batch(frozenset())
+    batch = ReadBatch(frozenset())
     while not batch.records:
         batch = await first.gather(records // 4, 0.5)
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from reviewmesh_worker.engines.batching import Batcher
 from reviewmesh_worker.engines.interface import (
     UNBOUND,
-    Answer,
     Bounds,
     EngineDead,
     EngineLoad,
     Entity,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     TaskDescription,
@@ -92,7 +92,7 @@ class ScriptedEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         assert self._batcher is not None
         self.check()
         script = self._script()
@@ -100,13 +100,15 @@ class ScriptedEngine:
             with open(str(heard), "a") as file:  # noqa: ASYNC230 - it is short, and whole lines
                 file.writelines(json.dumps(text) + "\n" for text in texts)
         if script.get("failing"):
-            return [Answer(ItemFailure("UNAVAILABLE", "as scripted", retryable=True))] * len(texts)
+            return [ItemResult(ItemFailure("UNAVAILABLE", "as scripted", retryable=True))] * len(
+                texts
+            )
         while _named(self._script(), "held", texts):  # noqa: ASYNC110 - a file wakes nobody
             await asyncio.sleep(0.01)
         label = str(script.get("label", "organization"))
         read = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
-            Answer(
+            ItemResult(
                 text
                 if isinstance(text, ItemFailure)
                 else answer(task, text, label, self._topic_score)

@@ -1,7 +1,8 @@
 """A server with OpenAI's chat completions that does what a real one does not do on demand.
 
 Every request takes the next step of the script; without one it is answered as the task of its JSON
-schema asks. What was sent is kept.
+schema asks. What was sent is kept. `scripted_provider` is the server for many requests at once and
+for batches, which no script could order.
 """
 
 from __future__ import annotations

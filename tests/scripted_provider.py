@@ -1,4 +1,7 @@
-"""An OpenAI-compatible provider that answers as it is told: chat completions, files and batches."""
+"""An OpenAI-compatible provider for labelling: answers by model, task and text; files and batches.
+
+`scripted_openai` is the server for faults of single requests, in the order of a script.
+"""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ def accept(
         "source_offset": offset,
         "source_timestamp": timestamp_ms,
         "acceptance": 1,
+        "erased_at": None,
     }
 
 

@@ -82,9 +82,9 @@ DEAD_LETTER_CAUSES = {
     "EMPTY": "The review has no visible text.",
     "OVERSIZE": "The text, the attributes, the headers or the whole record is larger than allowed, "
     "or its batch takes too much memory when it is decompressed.",
-    "TOMBSTONE": "The record has no value. The mesh deletes nothing because of it.",
+    "TOMBSTONE": "The record has no value, and its key is not the id of a review.",
     "FAILED": "The inference worker gave a final error for the review, or an answer that is not "
-    "valid. The review comes out without the answer of this task.",
+    "valid. The review is published without the answer of this task.",
     "UNREADABLE": "The client cannot read the batch that holds the record, or the record makes the "
     "service fail each time it is tried.",
 }
@@ -109,7 +109,7 @@ NAMES_WORKERS_SERVING = Gauge(
 CALLS = Counter(
     "reviewmesh_inference_calls_total",
     "Calls sent to workers. primary: the task's own; fallback: the fallback's; names: those that "
-    "find the names to mask.",
+    "find the names to mask; candidate: those with the candidate of a rollout.",
     ["task", "route"],
 )
 BUDGET_USED = Gauge(
@@ -123,6 +123,25 @@ BUDGET_LIMIT = Gauge(
     "reviewmesh_budget_limit",
     "The part of the budget that these partitions have; no series where nothing limits that unit.",
     ["task", "business", "period", "unit"],
+)
+CANDIDATE_WORKERS_SERVING = Gauge(
+    "reviewmesh_candidate_workers_serving",
+    "Workers with the candidate of a rollout that this process would send calls to, by what they "
+    "would be asked for: shadow, or canary.",
+    ["task", "lane"],
+)
+SHADOWED = Counter(
+    "reviewmesh_shadow_reviews_total",
+    "Reviews that were to be answered by the candidate as well. answered: its answer, or its "
+    "failure, was sent to the shadow topic; dropped: the candidate had no room for it, or the "
+    "rollout went on without it.",
+    ["task", "outcome"],
+)
+CANARIES = Counter(
+    "reviewmesh_canary_reviews_total",
+    "Reviews that were given to the candidate as canaries. answered: by the candidate; failed: by "
+    "the task's own workers after it; taken_back: by them, because the rollout ended.",
+    ["task", "outcome"],
 )
 HELD_BACK = Gauge(
     "reviewmesh_reviews_held_back",
@@ -146,8 +165,8 @@ ENRICHED = Counter("reviewmesh_enriched_total", "Enriched records published, by 
 LATE_RESULTS = Counter(
     "reviewmesh_late_results_total",
     "Results for which no review was waiting. merged: completed a partial record; dropped: the "
-    "review is out already; doubled: a second result of the same task; orphaned: the accepted "
-    "review never comes; foreign: the accepted review at that offset has another content.",
+    "review is published already; doubled: a second result of the same task; orphaned: there is no "
+    "accepted review at that offset; foreign: the accepted review there has another content.",
     ["task", "outcome"],
 )
 ENRICHERS_ASKED = Counter(
@@ -161,26 +180,63 @@ REPLAYS_DROPPED = Counter(
     "Replays dropped because another replay of the same dead letter had taken effect.",
     ["service"],
 )
+ERASED = Counter(
+    "reviewmesh_erased_reviews_total",
+    "Tombstones that were accepted: the review is published once more, without its content.",
+)
+ERASED_REPLAYS_DROPPED = Counter(
+    "reviewmesh_erased_replays_dropped_total",
+    "Replays of dead letters dropped because their review was erased since.",
+    ["service"],
+)
 NOT_REPEATED = Counter(
     "reviewmesh_records_not_repeated_total",
     "Records that were read again after an offset reset and got no second outcome. judged: intake "
-    "had judged them; published: their review is out; superseded: a later version of it is out; "
-    "unproven: the review would be incomplete, and what was published at that time is deleted.",
+    "had judged them; published: their review is published; superseded: a later version of it "
+    "is; unproven: the review would be incomplete, and records of that time are deleted.",
     ["service", "reason"],
 )
 REPROCESS_REQUESTS = Counter(
     "reviewmesh_reprocess_requests_total",
-    "Requests of campaigns that an enricher is done with. answered: its answer, or its failure, is "
-    "with the joiner; cancelled: its campaign is cancelled or forgotten.",
+    "Requests of campaigns that an enricher has finished. answered: the answer or the failure was "
+    "sent to the joiner; cancelled: the campaign was cancelled or has expired.",
     ["task", "outcome"],
 )
 REPROCESSED = Counter(
     "reviewmesh_reprocessed_answers_total",
-    "Answers of campaigns that the joiner is done with. published: the review is out again as a "
-    "higher revision; superseded: something newer of it was accepted or published since the "
-    "campaign chose it; failed: the task failed, and what is published stays; unproven: more "
-    "reviews came since than the joiner remembers, and a later campaign finds this one again.",
+    "Answers of campaigns that the joiner has finished. published: the review was published as a "
+    "higher revision; superseded: a newer version was accepted or published since the campaign "
+    "chose the review; failed: the task failed, and the old answer stays; unproven: more reviews "
+    "were published since than the joiner remembers, and a later campaign finds this one again.",
     ["task", "outcome"],
+)
+JUDGE_WORKERS_SERVING = Gauge(
+    "reviewmesh_judge_workers_serving",
+    "Workers that the judge asks about labelled texts. route: primary, or candidate.",
+    ["task", "route"],
+)
+ROLLOUT_SHARE = Gauge(
+    "reviewmesh_rollout_share_ratio",
+    "Share of a task's reviews that the candidate of its rollout answers, in state CANARY and "
+    "READY, or answers as well, in state SHADOW; 0 without a rollout.",
+    ["task", "state"],
+)
+ROLLED_BACK = Counter(
+    "reviewmesh_rollouts_rolled_back_total",
+    "Rollouts that the judge ended, by the metric that showed the candidate to be worse.",
+    ["task", "metric"],
+)
+ROLLOUT_KAPPA = Gauge(
+    "reviewmesh_rollout_kappa",
+    "Cohen's kappa between the candidate's answers and those of the task's own workers to the same "
+    "reviews, for each label by itself, in all languages or one. 1 is full agreement, 0 what "
+    "chance would give.",
+    ["task", "slice", "label"],
+)
+ROLLOUT_COMPARED = Gauge(
+    "reviewmesh_rollout_compared_ratio",
+    "Reviews whose answers were compared in shadow, of those that the task answered meanwhile.",
+    ["task"],
 )
 PARTIALS_OPEN = Gauge(
     "reviewmesh_open_partial_records", "Published records that still lack the answer of a task."

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from reviewmesh_kit.settings import Names, ProcessSettings, Section, variable
+from reviewmesh_kit.settings import CommaSeparated, ProcessSettings, Section, variable
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 
@@ -64,7 +64,9 @@ class KafkaSettings(BaseModel):
         taken = sorted(SET_BY_THE_MESH & self.__pydantic_extra__.keys())
         if taken:
             names = ", ".join(variable("kafka", name) for name in taken)
-            raise ValueError(f"the mesh sets these itself, exactly-once rests on them: {names}")
+            raise ValueError(
+                f"the mesh sets these itself, because exactly-once needs them: {names}"
+            )
         return self
 
     def as_librdkafka(self) -> dict[str, str]:
@@ -187,7 +189,7 @@ class WorkersSettings(Section):
 
 
 class WrongSetting(ValueError):
-    """What only the service that uses a setting can tell; names the setting."""
+    """An error in a setting that only the service that uses it can find; names the setting."""
 
 
 ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")
@@ -196,13 +198,15 @@ ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")
 class FallbacksSettings(Section):
     """Workers that answer while a task's own do not, each as REGION@HOST:PORT."""
 
-    ner: Names = Field(
+    ner: CommaSeparated = Field(
         default=(),
         description="Fallback workers of the task ner: REGION@HOST:PORT, where REGION is where the "
         "texts go in the end, as in the policy.",
     )
-    topic: Names = Field(default=(), description="Fallback workers of the task topic.")
-    sentiment: Names = Field(default=(), description="Fallback workers of the task sentiment.")
+    topic: CommaSeparated = Field(default=(), description="Fallback workers of the task topic.")
+    sentiment: CommaSeparated = Field(
+        default=(), description="Fallback workers of the task sentiment."
+    )
     after_s: float = Field(
         default=30,
         gt=0,
@@ -236,6 +240,29 @@ class FallbacksSettings(Section):
         return regions
 
 
+class CandidatesSettings(Section):
+    """Workers with the candidate of a rollout, per task: host:port."""
+
+    ner: CommaSeparated = Field(
+        default=(),
+        description="Workers with the candidate of the task ner: host:port, several separated by "
+        "commas. They are asked during a rollout only.",
+    )
+    topic: CommaSeparated = Field(
+        default=(), description="Workers with the candidate of the task topic: host:port."
+    )
+    sentiment: CommaSeparated = Field(
+        default=(), description="Workers with the candidate of the task sentiment: host:port."
+    )
+    patience_s: float = Field(
+        default=10,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which a review that the candidate has not answered goes to the "
+        "task's own workers, and counts as a failure of the candidate.",
+    )
+
+
 class IntakeSettings(Section):
     dedupe_window_s: float = Field(
         default=3600,
@@ -249,7 +276,7 @@ class IntakeSettings(Section):
         description="Review ids that each partition remembers to find duplicates; the oldest are "
         "forgotten first.",
     )
-    drop_attributes: Names = Field(
+    drop_attributes: CommaSeparated = Field(
         default=("email", "phone", "ip_address", "user_id"),
         description="Attributes that are removed from every review.",
     )
@@ -298,7 +325,7 @@ class ReprocessSettings(Section):
 class LagSettings(Section):
     """Groups watched in addition to the mesh's own, on the mesh's topics."""
 
-    groups: Names = Field(
+    groups: CommaSeparated = Field(
         default=(), description="Consumer groups to watch in addition to those of the mesh."
     )
 
@@ -320,6 +347,7 @@ class Settings(ProcessSettings):
     registry: RegistrySettings = RegistrySettings()
     workers: WorkersSettings = WorkersSettings()
     fallbacks: FallbacksSettings = FallbacksSettings()
+    candidates: CandidatesSettings = CandidatesSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
     reprocess: ReprocessSettings = ReprocessSettings()

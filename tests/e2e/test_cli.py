@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from reviewmesh.cli.demo import sample_lines
 from reviewmesh.cli.publish import parse
 from reviewmesh.cli.summary import percentile
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF
+from reviewmesh.loop.replays import letter_at
 from tests.broker import TestStack
 from tests.command_line import Run, reviewmesh
 from tests.mesh import Mesh
@@ -104,6 +108,8 @@ def _forgets_an_open_one(mesh: Mesh, run: Run) -> None:
     mesh.script()
     listed = json.loads(run("forget", "c-3", "--json").stdout)
     assert listed["replaceable"] and listed["replaced_at"] is None
+    of_all = _lines(run("dlq", "list", "--json").stdout)
+    letters = [item for item in of_all if item["review_id"] == "c-3"]
     records = {item["topic"].removeprefix(mesh.prefix): item for item in listed["records"]}
     held = ("raw", "accepted", "ner", "topic", "sentiment", "enriched", "partial", "dead-letter")
     assert set(records) == {f"reviews.{name}" for name in held}
@@ -115,14 +121,44 @@ def _forgets_an_open_one(mesh: Mesh, run: Run) -> None:
 
     done = run("forget", "c-3", "--yes")
     assert done.returncode == 0, done.stderr
-    assert 'replaced by "(erased)"' in done.stdout
+    assert '"(erased)" comes out as a newer version' in done.stdout
     [*_, last] = [item for item in mesh.wait_enriched(6) if item["review_id"] == "c-3"]
     assert (last["text"], last["complete"]) == ("(erased)", True)
+    assert last["erased_at"] is not None
     # The joiner erases its open partial record itself.
     after = json.loads(run("forget", "c-3", "--json").stdout)["records"]
     [*_, partial] = [item for item in after if item["topic"].endswith("reviews.partial")]
     assert partial["outcome"] == "tombstone"
     assert run("forget", "nobody").returncode == 1
+    _replays_bring_nothing_back(mesh, run, letters)
+
+
+def _replays_bring_nothing_back(mesh: Mesh, run: Run, letters: list[dict[str, Any]]) -> None:
+    places = [letter["place"] for letter in letters]
+    refused = run("dlq", "replay", *places)
+    assert refused.returncode == 0, refused.stderr
+    assert "0 replayed, 3 skipped whose reviews were erased since" in refused.stderr
+    # As a command that was asked before the erasure sends it.
+    producer = mesh.producer()
+    for letter in letters:
+        key, value = (b64decode(letter[name]) for name in ("key", "value"))
+        name = letter_at(letter["place"], 0, key, value).name
+        producer.produce(
+            f"{mesh.prefix}{letter['topic']}",
+            key=key,
+            value=value,
+            partition=letter["partition"],
+            headers={REPLAY: b"all", REPLAY_OF: name.encode()},
+        )
+    assert producer.flush(30) == 0
+    joiner = mesh.processes["joiner"]
+    sample = 'reviewmesh_erased_replays_dropped_total{service="joiner"}'
+    mesh.wait_for(lambda: joiner.metric(sample) == len(letters), 30, "replays that were dropped")
+    mesh.publish_raw(None, key=b"c-1", partition=partition_of(b"c-1", 6))
+    [*_, erased] = [item for item in mesh.wait_enriched(7) if item["review_id"] == "c-1"]
+    assert erased["text"] == "(erased)"
+    texts = [item["text"] for item in mesh.enriched() if item["review_id"] == "c-3"]
+    assert texts == ["SECRET", "(erased)"]
 
 
 def test_exit_codes_say_what_went_wrong(run: Run, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from bench.fuzz import FIRST_STRANGER, OUR_IDS, RAW_PARTITIONS, Records, Schemas
+from bench.fuzz.records import RAW_PARTITIONS, Records
+from bench.fuzz.schemas import FIRST_STRANGER, OUR_IDS, Schemas
 from reviewmesh.avro.codec import HEADER, load_schema
 from reviewmesh.kafka.record import FORWARDED_FROM, FORWARDED_MAC, Headers, Record, headers_of
 from tests.broker import TestStack, wait_until

@@ -66,7 +66,7 @@ def test_each_answer_is_done_again_once_whatever_is_killed(
     mesh.wait_ready()
     mesh.script(delay_ms=150)
 
-    chosen = campaigns.choose(connection, "topic", is_old)
+    chosen = campaigns.choose_reviews(connection, "topic", is_old)
     assert len(chosen) == chosen.read == REVIEWS
     campaign = campaigns.begin(connection, "topic", "model_version < 2", chosen)
     assert campaigns.unfinished(connection, "topic") == campaign
@@ -109,12 +109,12 @@ def test_each_answer_is_done_again_once_whatever_is_killed(
     assert status.published + status.dropped == REVIEWS
     assert status.published >= REVIEWS - len(edited)
     assert campaigns.unfinished(connection, "topic") is None
-    assert len(campaigns.choose(connection, "topic", is_old)) == 0
+    assert len(campaigns.choose_reviews(connection, "topic", is_old)) == 0
 
 
 def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Connection) -> None:
     enricher = mesh.processes["enricher-topic"]
-    chosen = campaigns.choose(connection, "topic", lambda record: True)
+    chosen = campaigns.choose_reviews(connection, "topic", lambda record: True)
     assert len(chosen) > 2 * ROOM
 
     def answered() -> int:

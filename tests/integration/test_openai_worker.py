@@ -13,7 +13,7 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_protos.metadata import NOT_STARTED
 from reviewmesh_worker.tasks import TASKS
 from tests.inference import SOON_S, Driver, WorkerProcess, infer, soon
-from tests.scripted_openai import ScriptedOpenAI, status
+from tests.scripted_openai import ScriptedOpenAI, says, status
 
 KEY = "sk-very-secret"
 TEXT = "Anna in Berlin was great."
@@ -83,6 +83,39 @@ def test_answers_come_with_tokens_money_and_the_provider(worker: WorkerProcess) 
     again = ask(worker, TEXT).results[0].usage
     assert (again.prompt_tokens, again.cost_micros, again.provider_requests) == (0, 0, 0)
     assert again.HasField("cost_micros")
+
+
+def test_what_failed_attempts_took_counts_for_the_answer(
+    worker: WorkerProcess, server: ScriptedOpenAI
+) -> None:
+    driver = Driver([worker.address])
+    try:
+        # An answer without a text has its tokens, and another try may have one.
+        server.script.extend([says(None), says(None)])
+        driver.submit(["Anna paid three times."])
+        (answer,) = driver.wait()
+        assert (answer.attempts, answer.error) == (3, None)
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (600, 30)
+        assert (answer.usage.cost_micros, answer.usage.provider_requests) == (660, 3)
+
+        server.always = says(None)
+        driver.submit(["Anna paid in vain."])
+        (_, failed) = driver.wait(60)
+        assert failed.error is not None and failed.lineage is not None
+        assert failed.lineage.provider == "acme"
+        assert failed.usage is not None
+        assert failed.usage.prompt_tokens == 200 * failed.attempts > 200
+
+        server.always = None
+        # Out of the worker's memory: paid by the first answer.
+        driver.submit(["Anna paid three times."])
+        (*_, again) = driver.wait()
+        assert again.usage is not None
+        assert (again.usage.cost_micros, again.usage.provider_requests) == (0, 0)
+    finally:
+        server.always = None
+        driver.client.close()
 
 
 @pytest.mark.parametrize("bound", ["max_provider_requests", "max_tokens", "max_cost_micros"])

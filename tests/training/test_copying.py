@@ -7,7 +7,7 @@ from rich.console import Console
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from reviewmesh_models.training.causal.copying import learn_to_copy
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 
 VOCABULARY = 64
 RUN = 30
@@ -31,7 +31,7 @@ def test_random_tokens_are_said_again() -> None:
         )
     )
     assert _copied(model) < 0.1
-    learn_to_copy(model, (6, VOCABULARY), 1000, 7, Progress(Console(quiet=True)))
+    learn_to_copy(model, (6, VOCABULARY), 1000, 7, TrainingProgress(Console(quiet=True)))
     assert _copied(model) > 0.6
 
 

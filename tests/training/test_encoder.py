@@ -12,7 +12,7 @@ from rich.console import Console
 from reviewmesh_models.training.config import EncoderConfig
 from reviewmesh_models.training.encoder.dataset import review_example, tag_example
 from reviewmesh_models.training.encoder.loop import Trainer
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
@@ -44,7 +44,7 @@ class _Stopped(Exception):
     pass
 
 
-class _StopsAfter(Progress):
+class _StopsAfter(TrainingProgress):
     """Stops a training in the middle of things, as a signal would."""
 
     def __init__(self, step: int) -> None:
@@ -56,7 +56,7 @@ class _StopsAfter(Progress):
             raise _Stopped
 
 
-def _trainer(progress: Progress) -> Trainer:
+def _trainer(progress: TrainingProgress) -> Trainer:
     torch.manual_seed(5)
     encoder = TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()), MINILM)
     return Trainer(
@@ -69,14 +69,14 @@ def _trainer(progress: Progress) -> Trainer:
 
 
 def test_a_stopped_training_makes_the_same_steps(tmp_path: Path) -> None:
-    whole = _trainer(Progress(Console(quiet=True)))
+    whole = _trainer(TrainingProgress(Console(quiet=True)))
     (tmp_path / "whole").mkdir()
     curves = whole.run(tmp_path / "whole")
 
     with pytest.raises(_Stopped):
         # In the second epoch, two steps after a checkpoint.
         _trainer(_StopsAfter(7 + 5)).run(tmp_path)
-    resumed = _trainer(Progress(Console(quiet=True)))
+    resumed = _trainer(TrainingProgress(Console(quiet=True)))
     assert resumed.run(tmp_path).points == curves.points
     theirs = resumed.averaged.state_dict()
     for name, weights in whole.averaged.state_dict().items():

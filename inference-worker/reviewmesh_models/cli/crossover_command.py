@@ -15,23 +15,23 @@ from reviewmesh_kit.printable import plain
 from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, ended
 from reviewmesh_models.crossover import comparison
 from reviewmesh_models.crossover.comparison import Buying, Owning
-from reviewmesh_models.crossover.measured import ReportError, read_rate
-from reviewmesh_models.crossover.page import FIGURES, VOLUMES, Input, rows, said, write_page
+from reviewmesh_models.crossover.measured import FiguresError, read_rate
+from reviewmesh_models.crossover.page import FIGURES, VOLUMES, Figure, as_text, rows, write_page
 
 GIVEN = "given"
 LARGEST = 10**12
 PLACES = 12
-"""Behind the point of a number that is given: more would say nothing, and cost much to compute."""
+"""Most decimal places of an argument: more add nothing, and exact arithmetic with them is slow."""
 
 
 def _exact(text: str) -> Fraction:
-    """A decimal number as it is written. Raises BadParameter."""
+    """The exact value of a decimal number. Raises BadParameter."""
     try:
         value = Decimal(text)
     except InvalidOperation:
         value = Decimal("NaN")
     exponent = value.as_tuple().exponent
-    # Neither infinity nor what is no number has an exponent.
+    # Infinity and NaN have no exponent.
     if isinstance(exponent, int) and exponent >= -PLACES and 0 <= value <= LARGEST:
         return Fraction(value)
     raise typer.BadParameter(
@@ -84,7 +84,7 @@ def crossover(
     ] = None,
     output: Annotated[Path, typer.Option(help="The page with the plot.")] = Path("crossover.html"),
 ) -> None:
-    """From which volume on own GPUs cost less than a provider's tokens."""
+    """The volume from which own GPUs cost less than a provider's tokens."""
     if (report is None) == (rate is None) or (figure and report is None):
         raise ended(WRONG_USAGE, "expected --report, with or without --figure, or else --rate")
     try:
@@ -101,7 +101,7 @@ def crossover(
             input_price if cached_price is None else cached_price,
             output_price,
         )
-    except ReportError as error:
+    except FiguresError as error:
         raise ended(FAILED, str(error)) from None
     except (OSError, ValueError) as error:
         raise ended(WRONG_USAGE, str(error)) from None
@@ -110,9 +110,9 @@ def crossover(
         device = f" on {plain(measured.device)}" if measured.device else ""
         origin = f"measured{device}: {report}, {', '.join(map(plain, measured.figures))}"
     inputs = [
-        Input("reviews a second of a GPU", f"{float(owning.rate):,.3f}", origin),
+        Figure("reviews a second of a GPU", f"{float(owning.rate):,.3f}", origin),
         *(
-            Input(name, _shown(value), said_by)
+            Figure(name, _shown(value), said_by)
             for name, value, said_by in (
                 ("US dollars for a GPU and hour", owning.gpu_hour, GIVEN),
                 ("share of the month in which a GPU works", owning.utilisation, GIVEN),
@@ -126,12 +126,12 @@ def crossover(
             )
         ),
     ]
-    crossing = comparison.crossover(owning, buying)
+    crossing = comparison.crossover_volume(owning, buying)
     try:
         write_page(output, inputs, owning, buying, crossing)
     except OSError as error:
         raise ended(FAILED, f"{output}: {error.strerror or error}") from None
-    _print(inputs, rows(owning, buying, crossing), said(crossing), output)
+    _print(inputs, rows(owning, buying, crossing), as_text(crossing), output)
 
 
 def _by(option: Fraction | None) -> str:
@@ -139,12 +139,12 @@ def _by(option: Fraction | None) -> str:
 
 
 def _shown(value: Fraction) -> str:
-    """As it was given: each was a decimal number."""
+    """As a decimal, which it was in the arguments."""
     shown = f"{Decimal(value.numerator) / Decimal(value.denominator):,f}"
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
 
 
-def _print(inputs: list[Input], compared: list[list[str]], words: str, output: Path) -> None:
+def _print(inputs: list[Figure], compared: list[list[str]], words: str, output: Path) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     figures = Table(*FIGURES, box=None)
     figures.columns[1].justify = "right"

@@ -11,23 +11,25 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from reviewmesh_kit.settings import problems
-from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, ended
+from reviewmesh_models.cli.command_line import (
+    FAILED,
+    RegistryFolder,
+    exits_on_errors,
+)
 from reviewmesh_models.evaluation.compare import compare_engines
-from reviewmesh_models.evaluation.gate import check, read_gate
+from reviewmesh_models.evaluation.gate import check_gate, read_gate
 from reviewmesh_models.evaluation.page import write_page
-from reviewmesh_models.evaluation.predictions import Answered, Step
+from reviewmesh_models.evaluation.predictions import OnAnswered, Step
 from reviewmesh_models.evaluation.promotion import made_for
 from reviewmesh_models.evaluation.report import read_report, write_report
 from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows
-from reviewmesh_models.evaluation.run import evaluate_engine
+from reviewmesh_models.evaluation.run import evaluate_engine, reference_of
 from reviewmesh_models.evaluation.table import print_comparison, print_gate, print_report
 from reviewmesh_worker.engines.factory import open_engine
-from reviewmesh_worker.engines.interface import Engine, EngineDead, EngineLoadError
+from reviewmesh_worker.engines.interface import Engine
 from reviewmesh_worker.engines.settings import EngineChoice
 from reviewmesh_worker.packages.manifest import Package
 from reviewmesh_worker.packages.registry import Registry, RegistryError
@@ -68,7 +70,7 @@ class LocalPackages:
         )
 
     def package(self, name: str) -> Package:
-        """Verified, by its folder or its name in the registry."""
+        """The verified package, by its folder or its name in the registry."""
         if Path(name).is_dir() or "@" not in name:
             package = Package.open(Path(name))
         elif self.registry is None:
@@ -117,7 +119,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
-    with _refusing(), progress() as step:
+    with exits_on_errors(), progress() as step:
         here = LocalPackages.of(registry)
         asked = here.package(package)
         rivals = {
@@ -140,6 +142,31 @@ def evaluate(
         console.print(f"written to {file}", soft_wrap=True)
 
 
+def reference(
+    package: PackageArgument,
+    data: DataArgument,
+    registry: RegistryFolder = None,
+    engine: EngineOption = None,
+) -> None:
+    """Add what a package answers on the gate's set to a report that was made without it.
+
+    A worker that serves the package compares its answers with it. `evaluate` adds it by itself.
+    """
+    with exits_on_errors(), progress() as step:
+        here = LocalPackages.of(registry)
+        asked = here.package(package)
+        report = read_report(asked.folder)
+        if report.package.digest != asked.digest:
+            raise ValueError(
+                f"expected a report of {asked.digest} in {asked.folder}, found one of "
+                f"{report.package.digest}; run `reviewmesh-models evaluate`"
+            )
+        rows = read_dev_rows(data, asked.fitting(here.tasks))
+        found = reference_of(here.engine(asked, engine), rows, step)
+        written = write_report(report.model_copy(update={"distributions": found}), asked.folder)
+    Console().print(f"written to {written}", soft_wrap=True)
+
+
 def gate(
     package: PackageArgument,
     registry: RegistryFolder = None,
@@ -148,8 +175,8 @@ def gate(
     ] = None,
     against: AgainstOption = None,
 ) -> None:
-    """Hold a package's report against the gate; exits with 1 when it may not serve."""
-    with _refusing():
+    """Check a package's report against the gate; exits with 1 if the package may not serve."""
+    with exits_on_errors():
         here = LocalPackages.of(registry)
         asked = here.package(package)
         file = gate_file
@@ -160,7 +187,7 @@ def gate(
         for task, rival in here.rivals(asked, against).items():
             contested.setdefault(None if rival is None else rival.digest, []).append(task)
         results = {
-            serving: check(
+            serving: check_gate(
                 report, asked.digest, tasks=made_for(asked, tasks), gate=rules, serving=serving
             )
             for serving, tasks in contested.items()
@@ -184,7 +211,7 @@ def compare(
     ] = None,
 ) -> None:
     """Ask two packages, or one on two engines, about the same reviews: where do they differ?"""
-    with _refusing(), progress() as step:
+    with exits_on_errors(), progress() as step:
         here = LocalPackages.of(registry)
         texts = [row["text"] for row in read_rows(data / REVIEWS_FILE)]
         comparison = compare_engines(
@@ -207,22 +234,6 @@ def _command() -> str:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Exits with a message instead of a traceback."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
-    except (ValueError, EngineLoadError, FileNotFoundError) as error:
-        # These errors have messages that say what to do.
-        raise ended(WRONG_USAGE, str(error)) from error
-    except OSError as error:
-        raise ended(FAILED, str(error)) from error
-    except EngineDead as error:
-        raise ended(FAILED, f"the engine died: {error}") from error
-
-
-@contextmanager
 def progress() -> Iterator[Step]:
     """A bar for each step, on standard error."""
     bars = Progress(
@@ -233,7 +244,7 @@ def progress() -> Iterator[Step]:
         console=Console(stderr=True),
     )
 
-    def step(what: str, texts: int) -> Answered:
+    def step(what: str, texts: int) -> OnAnswered:
         bar = bars.add_task(what, total=texts)
         return lambda answered: bars.advance(bar, answered)
 

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
-from reviewmesh_kit.settings import problems
-from reviewmesh_models.cli.command_line import FAILED, WRONG_USAGE, RegistryFolder, complain, ended
+from reviewmesh_models.cli.command_line import (
+    FAILED,
+    RegistryFolder,
+    complain,
+    exits_on_errors,
+)
 from reviewmesh_models.cli.evaluation_commands import LocalPackages, progress
-from reviewmesh_models.labelling.adjudication import Session, disputes_of, screen
+from reviewmesh_models.labelling.adjudication import JudgeSession, disputes_of, screen
 from reviewmesh_models.labelling.agreement import agreement_of, write_agreement
 from reviewmesh_models.labelling.decisions import Journal, agreed, read_judges
 from reviewmesh_models.labelling.gold import gold_of
@@ -30,7 +33,6 @@ from reviewmesh_models.labelling.results import labelled, write_results
 from reviewmesh_models.labelling.reviews import Review, read_gold, read_reviews
 from reviewmesh_models.labelling.store import FILE, Store, StoreError
 from reviewmesh_models.labelling.teachers import Teachers, read_teachers
-from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.tasks import BUNDLED_TASKS, TASKS
 from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
@@ -54,11 +56,12 @@ def label(
     tasks: TasksOption = BUNDLED_TASKS,
     registry: RegistryFolder = None,
 ) -> None:
-    """Ask two or more teachers for labels; the same command goes on where it was stopped."""
-    # Loads the provider's client, which takes a second that no other command need wait for.
+    """Ask two or more teachers for labels; the same command continues where it was stopped."""
+    # Imported here: the provider's client takes a second to load, and other commands do not need
+    # it.
     from reviewmesh_models.labelling.asked import ask_all
 
-    with _refusing():
+    with exits_on_errors():
         asked = read_teachers(teachers)
         chosen = _chosen(load_tasks(tasks), task)
         packages = _packages(asked, chosen, registry)
@@ -84,7 +87,7 @@ def label(
     for why in unfinished:
         complain(why)
     if unfinished:
-        complain("what was answered is kept: run the same command again to go on")
+        complain("answers so far are kept: run the same command again to continue")
         raise typer.Exit(FAILED)
 
 
@@ -93,21 +96,21 @@ def adjudicate(
     judge: Annotated[str, typer.Option(help="Who decides; each judge decides unseen by others.")],
     tasks: TasksOption = BUNDLED_TASKS,
 ) -> None:
-    """Decide what the teachers dispute, at the terminal; goes on where the judge left off."""
-    with _refusing():
+    """Decide disputed labels at the terminal; continues where the judge stopped."""
+    with exits_on_errors():
         definitions = load_tasks(tasks)
         with _labelled(folder) as store:
             disputes = disputes_of(labelled(store, _asked(store, definitions), {}))
         with closing(Journal(folder, judge)) as journal:
-            session = Session(disputes, journal, time.monotonic())
+            session = JudgeSession(disputes, journal, time.monotonic())
             _decide(session)
         with _labelled(folder) as store:
             _write(store, _asked(store, definitions), folder)
 
 
 def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> None:
-    """How far teachers and judges agree; writes agreement.json and agreement.html."""
-    with _refusing():
+    """Measure how far teachers and judges agree; writes agreement.json and agreement.html."""
+    with exits_on_errors():
         with _labelled(folder) as store:
             judges = read_judges(folder)
             found = labelled(store, _asked(store, load_tasks(tasks)), agreed(judges))
@@ -127,7 +130,7 @@ def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> Non
         console.print(f"written to {file}")
 
 
-def _decide(session: Session) -> None:
+def _decide(session: JudgeSession) -> None:
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     with _keys() as keys:
         console.clear()
@@ -141,13 +144,16 @@ def _decide(session: Session) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Iterator[str]]:
-    """Keys as they are pressed. The terminal stays so between them: no key is lost or echoed.
+    """Keys as they are pressed. The terminal keeps this mode between them: no key is lost or
+    echoed.
 
     Raises StoreError without a terminal.
     """
     terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
     if terminal is None:
-        raise StoreError("expected a terminal to decide at, found none; run it without a pipe")
+        raise StoreError(
+            "expected a terminal to ask for decisions, found none; run it without a pipe"
+        )
     before = termios.tcgetattr(terminal)
     try:
         tty.setcbreak(terminal, termios.TCSADRAIN)
@@ -160,12 +166,12 @@ def _keys() -> Iterator[Iterator[str]]:
 
 def _labelled(folder: Path) -> Store:
     if not (folder / FILE).is_file():
-        raise StoreError(f"expected a labelling in {folder}, found none; `label` makes one")
+        raise StoreError(f"expected a labelling at {folder}, found none; `label` makes one")
     return Store(folder)
 
 
 def _asked(store: Store, tasks: Mapping[str, Task]) -> Mapping[str, Task]:
-    """The tasks, where they are those that the teachers were asked with. Raises TaskError."""
+    """The tasks, if they are those that the teachers were asked with. Raises TaskError."""
     for name, digest in store.tasks.items():
         if name not in tasks or tasks[name].digest != digest:
             raise TaskError(
@@ -223,17 +229,3 @@ def _read(reviews: str) -> list[Review]:
         return list(read_reviews(sys.stdin, "standard input"))
     with Path(reviews).open(encoding="utf-8") as lines:
         return list(read_reviews(lines, Path(reviews).name))
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Exits with what was expected and what to do, in place of a traceback."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
-    except (ValueError, EngineLoadError, FileNotFoundError) as error:
-        # What is wrong with teachers, tasks, rows, decisions or a package says so itself.
-        raise ended(WRONG_USAGE, str(error)) from error
-    except (StoreError, OSError) as error:
-        raise ended(FAILED, str(error)) from error

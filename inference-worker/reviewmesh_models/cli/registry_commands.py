@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from reviewmesh_kit.settings import problems
 from reviewmesh_models.cli.command_line import (
     FAILED,
-    WRONG_USAGE,
     RegistryFolder,
     complain,
     ended,
+    exits_on_errors,
 )
 from reviewmesh_models.evaluation.promotion import gate_of
 from reviewmesh_worker.packages.manifest import PackageError
 from reviewmesh_worker.packages.registry import (
+    AliasEntry,
     Aliases,
-    Entry,
     NotPassed,
     Registry,
     RegistryError,
 )
 from reviewmesh_worker.serving.settings import Settings
-from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
+from reviewmesh_worker.tasks.definition import Task, load_tasks
 
 Id = Annotated[str, typer.Argument(help="Package as NAME@VERSION.")]
 Tasks = Annotated[
@@ -40,7 +37,7 @@ Tasks = Annotated[
 
 def list_packages(registry: RegistryFolder = None) -> None:
     """Packages of a registry, what they were made for, and which of them serve."""
-    with _refusing():
+    with exits_on_errors():
         found, tasks = _opened(registry)
         table = Table("package", "kind", "tasks", "stands as", "verdict")
         standing = _standing(found)
@@ -63,8 +60,8 @@ def list_packages(registry: RegistryFolder = None) -> None:
 
 
 def show(id: Id, registry: RegistryFolder = None) -> None:
-    """What a package is made of, where it serves, and what was done with it."""
-    with _refusing():
+    """Show a package's manifest, where it serves, and its history."""
+    with exits_on_errors():
         found, _ = _opened(registry)
         package = found.package(id)
         standing = _standing(found).get(id, [])
@@ -98,7 +95,7 @@ def add(
     registry: RegistryFolder = None,
 ) -> None:
     """Copy a package into a registry, verified; it becomes the candidate of its tasks."""
-    with _refusing():
+    with exits_on_errors():
         found, tasks = _opened(registry)
         package = found.add(folder, tasks)
     console = Console()
@@ -115,17 +112,24 @@ def promote(
     ] = "",
 ) -> None:
     """Let a package serve its tasks if it passed its gate. Workers follow within seconds."""
-    with _refusing():
+    with exits_on_errors():
         found, tasks = _opened(registry)
-        now = found.promote(
-            id, tasks, check=gate_of(found.gate_file), only=task or (), forced_because=force.strip()
-        )
+        try:
+            now = found.promote(
+                id,
+                tasks,
+                check=gate_of(found.gate_file),
+                only=task or (),
+                forced_because=force.strip(),
+            )
+        except NotPassed as error:
+            raise ended(FAILED, f"{error}; evaluate it, or force it with a reason") from error
     Console().print(f"{id} serves {', '.join(now)}")
 
 
 def rollback(id: Id, registry: RegistryFolder = None, task: Tasks = None) -> None:
-    """Take a package out of service: its tasks go back to what served before."""
-    with _refusing():
+    """Take a package out of service: the previous package serves its tasks again."""
+    with exits_on_errors():
         found, tasks = _opened(registry)
         again = found.rollback(id, tasks, task or ())
     for name, package in sorted(again.items()):
@@ -157,23 +161,8 @@ def _standing(registry: Registry) -> dict[str, list[str]]:
     return standing
 
 
-def _entries(aliases: Aliases) -> Iterator[tuple[str, Entry]]:
+def _entries(aliases: Aliases) -> Iterator[tuple[str, AliasEntry]]:
     for name in Aliases.model_fields:
         entry = getattr(aliases, name)
         if entry is not None:
             yield name, entry
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Exits with a message instead of a traceback."""
-    try:
-        yield
-    except NotPassed as error:
-        raise ended(FAILED, f"{error}; evaluate it, or force it with a reason") from error
-    except (RegistryError, PackageError, TaskError) as error:
-        raise ended(WRONG_USAGE, str(error)) from error
-    except ValidationError as error:
-        raise ended(WRONG_USAGE, "\n".join(problems(error))) from error
-    except OSError as error:
-        raise ended(FAILED, str(error)) from error

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from reviewmesh_models.cli.command_line import WRONG_USAGE, ended
-from reviewmesh_models.training.config import ConfigError, read_config
+from reviewmesh_models.training.config import ConfigError, read_training_config
 from reviewmesh_models.training.rows import DataError
 from reviewmesh_models.training.train import train_package
 from reviewmesh_models.training.workplace import OutputError
@@ -35,11 +35,15 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder to make the package in; empty or new.")],
     tasks: Annotated[Path, typer.Option(help="Folder of the tasks.")] = BUNDLED_TASKS,
 ) -> None:
-    """Make a package from labelled rows; the same command goes on where it was stopped."""
+    """Make a package from labelled rows; the same command continues where it was stopped."""
     console = Console()
     try:
         train_package(
-            read_config(config), load_tasks(tasks), data=data, output=output, console=console
+            read_training_config(config),
+            load_tasks(tasks),
+            data=data,
+            output=output,
+            console=console,
         )
     except ModuleNotFoundError as error:
         raise ended(

@@ -1,4 +1,4 @@
-"""What was compared, as rows for a terminal and as a page with a plot."""
+"""The comparison as rows for a terminal and as a page with a plot."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _POINTS: Final = 600
 
 
 @dataclass(frozen=True)
-class Input:
-    """A figure that the comparison was made with."""
+class Figure:
+    """An input of the comparison."""
 
     name: str
     value: str
     origin: str
-    """`given`, or `measured` with the report that it is from."""
+    """`given`, `default`, or `measured` with its report."""
 
 
-def said(crossing: Crossover | None) -> str:
+def as_text(crossing: Crossover | None) -> str:
     if crossing is None:
         return (
             "Owning is cheaper at no volume: a GPU that is full costs no less than its reviews do "
@@ -43,7 +43,7 @@ def said(crossing: Crossover | None) -> str:
 
 
 def volumes(owning: Owning, crossing: Crossover | None) -> list[Fraction]:
-    """Where it is worth looking: around the crossover, or at full GPUs where there is none."""
+    """The volumes to show: around the crossover, or of full GPUs if there is none."""
     if crossing is None:
         return [owning.capacity * gpus for gpus in (1, 2, 4)]
     some = {crossing.first / 2, crossing.first, crossing.last, crossing.last * 2}
@@ -56,8 +56,8 @@ def rows(owning: Owning, buying: Buying, crossing: Crossover | None) -> list[lis
         [
             reviews(volume),
             f"{owning.gpus(volume):,}",
-            dollars(owning.cost(volume)),
-            dollars(buying.cost(volume)),
+            in_dollars(owning.cost(volume)),
+            in_dollars(buying.cost(volume)),
         ]
         for volume in volumes(owning, crossing)
     ]
@@ -65,7 +65,7 @@ def rows(owning: Owning, buying: Buying, crossing: Crossover | None) -> list[lis
 
 def write_page(
     file: Path,
-    inputs: Sequence[Input],
+    inputs: Sequence[Figure],
     owning: Owning,
     buying: Buying,
     crossing: Crossover | None,
@@ -74,7 +74,7 @@ def write_page(
     given = [[words(one.name), number(one.value), words(one.origin)] for one in inputs]
     compared = [list(map(number, row)) for row in rows(owning, buying, crossing)]
     sections = [
-        section("When owning beats buying", said(crossing), _plot(owning, buying, crossing)),
+        section("When owning beats buying", as_text(crossing), _plot(owning, buying, crossing)),
         section("US dollars a month", "", table(VOLUMES, compared)),
         section(
             "Figures",
@@ -90,7 +90,7 @@ def reviews(volume: Fraction) -> str:
     return f"{round(volume):,}"
 
 
-def dollars(amount: Fraction) -> str:
+def in_dollars(amount: Fraction) -> str:
     return f"{float(amount):,.2f}"
 
 

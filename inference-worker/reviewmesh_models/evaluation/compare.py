@@ -39,7 +39,7 @@ class Compared(_Part):
     disagreements: list[Disagreement]
 
 
-class Comparison(_Part):
+class EngineComparison(_Part):
     ours: PackageName
     theirs: PackageName
     texts: int
@@ -48,7 +48,9 @@ class Comparison(_Part):
     tasks: dict[str, Compared]
 
 
-def compare_engines(ours: Engine, theirs: Engine, texts: Sequence[str], step: Step) -> Comparison:
+def compare_engines(
+    ours: Engine, theirs: Engine, texts: Sequence[str], step: Step
+) -> EngineComparison:
     """Runs one after the other, for the tasks that both answer; neither has started.
 
     Raises EngineLoadError, EngineDead, and ValueError where they have no task in common.
@@ -56,7 +58,9 @@ def compare_engines(ours: Engine, theirs: Engine, texts: Sequence[str], step: St
     return asyncio.run(_compare(ours, theirs, texts, step))
 
 
-async def _compare(ours: Engine, theirs: Engine, texts: Sequence[str], step: Step) -> Comparison:
+async def _compare(
+    ours: Engine, theirs: Engine, texts: Sequence[str], step: Step
+) -> EngineComparison:
     both = [task for task in ours.tasks if task in theirs.tasks]
     if not both:
         raise ValueError(
@@ -67,7 +71,7 @@ async def _compare(ours: Engine, theirs: Engine, texts: Sequence[str], step: Ste
     there = await _predict(theirs, both, texts, step)
     tasks = {task: _compare_task(here.outcomes[task], there.outcomes[task]) for task in both}
     differing = {case.text for compared in tasks.values() for case in compared.disagreements}
-    return Comparison(
+    return EngineComparison(
         ours=name_of(ours),
         theirs=name_of(theirs),
         texts=len(texts),

@@ -32,7 +32,7 @@ class Gate(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class GateRule:
     """One rule, and the package's score."""
 
     name: str
@@ -43,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    rules: tuple[Rule, ...]
+    rules: tuple[GateRule, ...]
 
     @property
     def passed(self) -> bool:
@@ -74,7 +74,7 @@ def read_gate(file: Path | None = None) -> Gate:
         raise GateError(f"{source}: {problems}") from error
 
 
-def check(
+def check_gate(
     report: Report,
     digest: str,
     tasks: Mapping[str, TaskMade],
@@ -88,7 +88,7 @@ def check(
     not count, whatever its scores.
     """
     found = report.package.digest
-    own = Rule("report of this package", digest, found, found == digest)
+    own = GateRule("report of this package", digest, found, found == digest)
     rules = [own, *_of_these_tasks(report, tasks)]
     rules += [
         _limit(report, name, limit, highest=False)
@@ -111,9 +111,9 @@ def _of_tasks(limits: Mapping[str, float], tasks: Collection[str]) -> dict[str, 
     return {name: limit for name, limit in limits.items() if name.split(".")[0] in tasks}
 
 
-def _of_these_tasks(report: Report, tasks: Mapping[str, TaskMade]) -> list[Rule]:
+def _of_these_tasks(report: Report, tasks: Mapping[str, TaskMade]) -> list[GateRule]:
     return [
-        Rule(
+        GateRule(
             f"report of the task {name}",
             _version(task),
             _version(report.tasks[name]) if name in report.tasks else "none",
@@ -127,24 +127,24 @@ def _version(task: TaskMade) -> str:
     return f"version {task.version}, {task.digest}"
 
 
-def _limit(report: Report, name: str, limit: float, *, highest: bool) -> Rule:
+def _limit(report: Report, name: str, limit: float, *, highest: bool) -> GateRule:
     wanted = f"at {'most' if highest else 'least'} {limit:g}"
     score = report.scores.get(name)
     if score is None:
-        return Rule(name, wanted, "no such score", False)
+        return GateRule(name, wanted, "no such score", False)
     value = score.value
-    return Rule(name, wanted, f"{value:.4f}", value <= limit if highest else value >= limit)
+    return GateRule(name, wanted, f"{value:.4f}", value <= limit if highest else value >= limit)
 
 
-def _margin(against: Against | None, serving: str, name: str, margin: float) -> Rule:
+def _margin(against: Against | None, serving: str, name: str, margin: float) -> GateRule:
     label = f"{name} against what serves"
     wanted = f"surely not more than {margin:g} lower"
     if against is None:
-        return Rule(
+        return GateRule(
             label, wanted, f"no comparison with {serving[:19]}…: evaluate against it", False
         )
     difference = against.differences.get(name)
     if difference is None:
-        return Rule(label, wanted, "no such score of both", False)
+        return GateRule(label, wanted, "no such score of both", False)
     got = f"{difference.value:+.4f}, 95 % from {difference.low:+.4f} to {difference.high:+.4f}"
-    return Rule(label, wanted, got, difference.low >= -margin)
+    return GateRule(label, wanted, got, difference.low >= -margin)

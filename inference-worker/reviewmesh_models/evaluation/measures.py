@@ -50,7 +50,7 @@ Stated = Sequence[Sequence[tuple[float, bool]]]
 NO_ANSWER: Final = ""
 _NOTHING: Final = SentimentOutput(NO_ANSWER, {})
 
-Output = TypeVar("Output", NerOutput, TopicOutput, SentimentOutput)
+OutputT = TypeVar("OutputT", NerOutput, TopicOutput, SentimentOutput)
 
 
 def measures_of(rows: DevRows, outcomes: Outcomes, tasks: Mapping[str, Task]) -> dict[str, Measure]:
@@ -135,7 +135,7 @@ def predicted_labels(outcomes: Sequence[Outcome]) -> list[str]:
     return [output.label for output in outputs_of(outcomes, SentimentOutput, _NOTHING)]
 
 
-def outputs_of(outcomes: Sequence[Outcome], kind: type[Output], nothing: Output) -> list[Output]:
+def outputs_of(outcomes: Sequence[Outcome], kind: type[OutputT], nothing: OutputT) -> list[OutputT]:
     return [outcome if isinstance(outcome, kind) else nothing for outcome in outcomes]
 
 

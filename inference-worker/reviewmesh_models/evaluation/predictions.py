@@ -20,10 +20,10 @@ _FIRST_PAUSE_S: Final = 0.05
 """Doubled after each attempt: a full engine has six seconds to make room."""
 
 Outcome = TaskOutput | ItemFailure
-Answered = Callable[[int], None]
+OnAnswered = Callable[[int], None]
 """Called with the number of texts that were answered since the last call."""
-Step = Callable[[str, int], Answered]
-"""Called with the name of the next step and its number of texts; returns its `Answered`."""
+Step = Callable[[str, int], OnAnswered]
+"""Called with the name of the next step and its number of texts; returns an `OnAnswered`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from reviewmesh_models.evaluation.gate import GateError, check, read_gate
+from reviewmesh_models.evaluation.gate import GateError, check_gate, read_gate
 from reviewmesh_models.evaluation.report import ReportError, TaskMade, read_report
 from reviewmesh_worker.packages.manifest import Package
-from reviewmesh_worker.packages.registry import Check
+from reviewmesh_worker.packages.registry import PackageCheck
 
 
-def gate_of(gate_file: Path) -> Check:
+def gate_of(gate_file: Path) -> PackageCheck:
     """The rules of a file, or those of the project where there is no such file."""
 
     def failures(candidate: Package, serving: Package | None, tasks: Collection[str]) -> list[str]:
         try:
-            result = check(
+            result = check_gate(
                 read_report(candidate.folder),
                 candidate.digest,
                 tasks=made_for(candidate, tasks),

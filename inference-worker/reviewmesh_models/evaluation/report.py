@@ -150,6 +150,9 @@ class Report(_Part):
     golden: dict[str, Golden]
     speed: Speed
     against: list[Against]
+    distributions: dict[str, dict[str, dict[str, int]]] = {}
+    """By task and what is counted, how often each value came on the reviews: what a worker that
+    serves the package compares its answers with."""
 
 
 def write_report(report: Report, folder: Path) -> Path:

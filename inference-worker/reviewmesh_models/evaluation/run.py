@@ -13,6 +13,7 @@ import numpy as np
 
 from reviewmesh_models.evaluation.attack import FLIPPED_TASKS, attack, families_of, flips_of
 from reviewmesh_models.evaluation.bootstrap import difference_of, percentile_of, score_of
+from reviewmesh_models.evaluation.distributions import distributions_of
 from reviewmesh_models.evaluation.golden import golden_texts, judge_golden
 from reviewmesh_models.evaluation.languages import (
     entity_measures,
@@ -89,6 +90,20 @@ def evaluate_engine(
     return asyncio.run(
         _evaluate(engine, rows, all_tasks=tasks, command=command, step=step, against=against)
     )
+
+
+def reference_of(engine: Engine, rows: DevRows, step: Step) -> dict[str, dict[str, dict[str, int]]]:
+    """The distributions of a report. Raises EngineLoadError and EngineDead."""
+
+    async def predicted() -> Predictions:
+        await engine.start()
+        try:
+            return await Predictor(engine, step).predict("reviews", list(engine.tasks), texts)
+        finally:
+            await engine.close()
+
+    texts = _texts_of(rows)
+    return distributions_of(texts, asyncio.run(predicted()).outcomes)
 
 
 def name_of(engine: Engine) -> PackageName:
@@ -168,13 +183,19 @@ async def _evaluate(
         golden=golden,
         speed=speed,
         against=[_against(other, rows, tasks, measures) for other in others],
+        distributions=distributions_of(on_rows.texts, on_rows.predictions.outcomes),
         seconds=round(time.monotonic() - started, 1),
     )
 
 
+def _texts_of(rows: DevRows) -> list[str]:
+    """The reviews; the entity rows' texts where no task is scored on reviews."""
+    return [row["text"] for row in rows.reviews or rows.entities]
+
+
 async def _predict_rows(engine: Engine, predictor: Predictor, rows: DevRows) -> RowPredictions:
     tasks = list(engine.tasks)
-    texts = [row["text"] for row in rows.reviews or rows.entities]
+    texts = _texts_of(rows)
     predictions = await predictor.predict("reviews", tasks, texts)
     outcomes = dict(predictions.outcomes)
     if NER in tasks and rows.reviews:

@@ -44,7 +44,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class AnswerCounts:
     """Right answers, wrong answers, answers missed."""
 
     right: int = 0
@@ -64,8 +64,8 @@ class Counts:
         return 2 * self.right / max(2 * self.right + self.wrong + self.missed, 1)
 
 
-def compare_sets(gold: set[Any], predicted: set[Any]) -> Counts:
-    return Counts(len(gold & predicted), len(predicted - gold), len(gold - predicted))
+def compare_sets(gold: set[Any], predicted: set[Any]) -> AnswerCounts:
+    return AnswerCounts(len(gold & predicted), len(predicted - gold), len(gold - predicted))
 
 
 def share(parts: Floats) -> Measure:
@@ -189,9 +189,9 @@ def predicted_spans(output: NerOutput, label: str) -> set[tuple[int, int]]:
     return {(e.start, e.end) for e in output.entities if e.label == label}
 
 
-def counts_of(parts: Floats) -> list[Counts]:
+def counts_of(parts: Floats) -> list[AnswerCounts]:
     """One per label, of (rows, labels, 3)."""
-    return [Counts(*(int(number) for number in label)) for label in parts.sum(0)]
+    return [AnswerCounts(*(int(number) for number in label)) for label in parts.sum(0)]
 
 
 def stated_sentiments(

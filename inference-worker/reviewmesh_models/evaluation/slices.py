@@ -14,10 +14,10 @@ _LENGTHS: Final = ((10, "up to 10 words"), (30, "11 to 30 words"), (100, "31 to 
 _LONGEST: Final = "over 100 words"
 _UNSTATED: Final = "unstated"
 
-Chosen = NDArray[np.bool_]
+RowMask = NDArray[np.bool_]
 
 
-def slices_of(rows: Sequence[Row]) -> dict[str, dict[str, Chosen]]:
+def slices_of(rows: Sequence[Row]) -> dict[str, dict[str, RowMask]]:
     """By kind of slice and name, which rows are in it; no kind that the rows tell nothing of."""
     names: Mapping[str, Sequence[str]] = {
         "source": [str(row.get("source") or _UNSTATED) for row in rows],

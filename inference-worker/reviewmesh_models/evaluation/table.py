@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from reviewmesh_models.evaluation.compare import Comparison
+from reviewmesh_models.evaluation.compare import EngineComparison
 from reviewmesh_models.evaluation.gate import GateResult
 from reviewmesh_models.evaluation.report import Against, LabelScores, Report, Score
 
@@ -36,7 +36,7 @@ def print_gate(result: GateResult, title: str, console: Console) -> None:
     console.print(table)
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: EngineComparison, console: Console) -> None:
     ours, theirs = (
         f"{package.name} {package.version} on {package.engine}"
         for package in (comparison.ours, comparison.theirs)

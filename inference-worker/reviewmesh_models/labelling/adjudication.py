@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from reviewmesh_kit.printable import plain, plain_lines
 from reviewmesh_models.labelling.consensus import Consensus
-from reviewmesh_models.labelling.decisions import Decision, Journal, Unit
+from reviewmesh_models.labelling.decisions import DecidedUnit, Decision, Journal
 from reviewmesh_models.labelling.results import Labelled, to_decide
 from reviewmesh_worker.tasks.definition import Task
 
@@ -28,7 +28,7 @@ Pressed = Literal["chosen", "decided", "undone", "skipped", "quit", "ignored"]
 
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    unit: Unit
+    unit: DecidedUnit
     text: str
     labels: tuple[str, ...]
 
@@ -43,7 +43,7 @@ def disputes_of(found: Labelled) -> list[Dispute]:
     return [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
 
 
-class Session:
+class JudgeSession:
     """The progress of one judge; `press` takes one key and the time in seconds."""
 
     def __init__(self, disputes: Sequence[Dispute], journal: Journal, now_s: float) -> None:
@@ -105,7 +105,7 @@ class Session:
         self._shown_at = now_s
 
 
-def screen(session: Session) -> str:
+def screen(session: JudgeSession) -> str:
     """What is shown of the current dispute; lines of the review begin with a bar."""
     dispute = session.dispute
     if dispute is None:
@@ -143,6 +143,6 @@ def _disputes(found: Labelled, task: Task, consensus: Consensus) -> list[Dispute
     # From the teachers alone: one judge's decisions must not change what another one sees.
     for at in to_decide(found, consensus):
         review, what = consensus.units.keys[at]
-        unit = Unit(task.name, task.digest, found.reviews[review].key, what)
+        unit = DecidedUnit(task.name, task.digest, found.reviews[review].key, what)
         disputes.append(Dispute(unit, found.reviews[review].text, consensus.units.labels))
     return disputes

@@ -22,7 +22,7 @@ NOT_SAID = -1
 
 def alpha(said: Integers, review: Integers, reviews: int, labels: int) -> Measure:
     """Of `said` (units, teachers), the labels' numbers; `review` (units) says whose unit it is."""
-    counts = counts_of(said, labels).sum(1)
+    counts = label_counts(said, labels).sum(1)
     pairable = counts.sum(1) > 1
     counts, of_review = counts[pairable], review[pairable]
     others = counts.sum(1, keepdims=True) - 1
@@ -40,7 +40,7 @@ def interval_of(measure: Measure) -> Score | None:
     return score_of(measure)
 
 
-def counts_of(said: Integers, labels: int) -> Floats:
+def label_counts(said: Integers, labels: int) -> Floats:
     """(units, teachers, labels): one where the teacher said the label."""
     numbers = np.arange(labels)
     ones: Floats = (said[:, :, None] == numbers).astype(float)

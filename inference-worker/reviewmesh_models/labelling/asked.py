@@ -1,15 +1,15 @@
-"""All teachers asked at once, for one task after the other; one that fails does not stop others."""
+"""Asks all teachers concurrently, each for one task after the other; a failure stops only that
+teacher."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from reviewmesh_models.evaluation.predictions import Predictor
-from reviewmesh_models.labelling.answers import Failure, labels_of
+from reviewmesh_models.evaluation.predictions import Predictor, Step
+from reviewmesh_models.labelling.answers import TeacherFailure, labels_of
 from reviewmesh_models.labelling.batches import BatchTeacher
 from reviewmesh_models.labelling.live import (
-    Answered,
     BudgetSpent,
     LiveTeacher,
     TeacherFailed,
@@ -22,7 +22,6 @@ from reviewmesh_models.labelling.teachers import Budget, Teacher, Teachers
 from reviewmesh_worker.engines.interface import EngineDead, EngineLoadError, ItemFailure
 from reviewmesh_worker.tasks.definition import Task
 
-Step = Callable[[str, int], Answered]
 _AT_ONCE = 256
 """Texts of a package between two writes."""
 
@@ -64,7 +63,8 @@ async def _ask_endpoint(
                 if teacher.batch:
                     await batches.label(task, reviews, answered)
                 else:
-                    # From an earlier run with the same settings: what is paid is not asked again.
+                    # From an earlier run with the same settings: paid answers are not requested
+                    # again.
                     await batches.finish(task, reviews, lambda _: None)
                     await live.label(task, reviews, answered)
         except (TeacherFailed, BudgetSpent) as error:
@@ -115,7 +115,7 @@ async def _predict(
             (
                 (
                     review.key,
-                    Failure(outcome.code, outcome.message)
+                    TeacherFailure(outcome.code, outcome.message)
                     if isinstance(outcome, ItemFailure)
                     else labels_of(outcome),
                 )

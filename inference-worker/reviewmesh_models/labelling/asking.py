@@ -1,7 +1,7 @@
-"""What an OpenAI-compatible endpoint is asked of a text, and what its answer costs.
+"""The request to an OpenAI-compatible endpoint for a text, and the cost of its answer.
 
-Prompt, schema and reading of the answer are those of the worker's engine `openai`: a teacher is
-asked as the mesh would ask it.
+Prompt, schema and parsing are those of the worker's engine `openai`: a teacher gets the same
+requests as from the mesh.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from openai.types.chat import ChatCompletion
 
-from reviewmesh_models.labelling.answers import Failure, Labels, Spent, labels_of
+from reviewmesh_models.labelling.answers import Labels, Spent, TeacherFailure, labels_of
 from reviewmesh_models.labelling.teachers import Teacher
 from reviewmesh_worker.engines.interface import ItemFailure
-from reviewmesh_worker.engines.openai.engine import read_completion as read
-from reviewmesh_worker.engines.openai.engine import shown, tokens_of
+from reviewmesh_worker.engines.openai.engine import read_completion, text_for_prompt, tokens_of
 from reviewmesh_worker.tasks.answers import answer_form, answer_schema
 from reviewmesh_worker.tasks.definition import Task
 from reviewmesh_worker.tasks.prompt import prefix_of
@@ -24,7 +23,7 @@ from reviewmesh_worker.tasks.prompt import prefix_of
 REFUSED: Final = "REFUSED"
 
 _PER_CALL: Final = 64
-"""Tokens that an endpoint may add to what it is sent: its chat template."""
+"""Tokens that an endpoint may add to a request: its chat template."""
 _PER_WORD: Final = 32
 """Tokens of one label with its name and the JSON around it, at most."""
 _SPAN_TOKENS: Final = 1024
@@ -34,7 +33,7 @@ _LONGEST_TEXT: Final = 100_000
 
 def request_of(teacher: Teacher, task: Task, text: str) -> dict[str, Any]:
     """The body of a chat completion."""
-    words = f"{answer_form(task)}\n\n{prefix_of(task)}{shown(text, _LONGEST_TEXT)}"
+    words = f"{answer_form(task)}\n\n{prefix_of(task)}{text_for_prompt(text, _LONGEST_TEXT)}"
     body: dict[str, Any] = {
         "model": teacher.model,
         "messages": [{"role": "user", "content": words}],
@@ -71,17 +70,17 @@ def answer_tokens(teacher: Teacher, task: Task) -> int:
     return _PER_WORD * (len(task.labels) if task.answer == "polarity_per_label" else 1)
 
 
-def read_completion(
+def read_teacher_completion(
     teacher: Teacher, task: Task, text: str, body: Mapping[str, Any]
-) -> tuple[Labels | Failure, Spent | None]:
-    """What a chat completion says, and what it cost; None where it does not say so."""
+) -> tuple[Labels | TeacherFailure, Spent | None]:
+    """The labels of a chat completion, and its cost; None if it does not report its usage."""
     completion = ChatCompletion.construct(**body)
-    outcome = read(task, completion, text)
+    outcome = read_completion(task, completion, text)
     tokens = tokens_of(completion)
     cost = None
     if tokens is not None:
         prompt, _, completed = tokens
         cost = spent(teacher, prompt, completed)
     if isinstance(outcome, ItemFailure):
-        return Failure(outcome.code, outcome.message), cost
+        return TeacherFailure(outcome.code, outcome.message), cost
     return labels_of(outcome), cost

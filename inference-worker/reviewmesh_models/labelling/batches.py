@@ -17,16 +17,17 @@ from typing import Any, Final
 import openai
 from openai import AsyncOpenAI
 
-from reviewmesh_models.labelling.answers import Failure, Labels, Spent
+from reviewmesh_models.evaluation.predictions import OnAnswered
+from reviewmesh_models.labelling.answers import Labels, Spent, TeacherFailure
 from reviewmesh_models.labelling.asking import (
     REFUSED,
     bound_of,
-    read_completion,
+    read_teacher_completion,
     request_of,
 )
-from reviewmesh_models.labelling.live import Answered, BudgetSpent, TeacherFailed, check_bound
+from reviewmesh_models.labelling.live import BudgetSpent, TeacherFailed, check_bound
 from reviewmesh_models.labelling.reviews import Review
-from reviewmesh_models.labelling.store import Asked, Batch, Store
+from reviewmesh_models.labelling.store import Asked, ProviderBatch, Store
 from reviewmesh_models.labelling.teachers import Budget, Teacher
 from reviewmesh_worker.tasks.definition import Task
 
@@ -41,10 +42,10 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _RETRIES: Final = 5
-"""Attempts to read the state of batches; nothing that costs is sent twice."""
+"""Attempts to read the state of batches; requests that cost money are not repeated."""
 _LISTED: Final = 1000
 
-Collected = tuple[Labels | Failure | None, Spent]
+Collected = tuple[Labels | TeacherFailure | None, Spent]
 
 
 class BatchTeacher:
@@ -59,7 +60,7 @@ class BatchTeacher:
         self._store = store
         self._budget = budget
 
-    async def label(self, task: Task, reviews: list[Review], answered: Answered) -> None:
+    async def label(self, task: Task, reviews: list[Review], answered: OnAnswered) -> None:
         """Every review that has no answer yet. Raises TeacherFailed, BudgetSpent."""
         asked = Asked(self._teacher.identity, task.name, task.digest)
         known = self._store.answers(asked).keys() | self._store.under_way(asked)
@@ -72,7 +73,7 @@ class BatchTeacher:
                 f"the budget has no room for {left} more calls of the teacher {self._teacher.name}"
             )
 
-    async def finish(self, task: Task, reviews: list[Review], answered: Answered) -> None:
+    async def finish(self, task: Task, reviews: list[Review], answered: OnAnswered) -> None:
         """Every batch that was opened, now or before. Raises TeacherFailed."""
         asked = Asked(self._teacher.identity, task.name, task.digest)
         texts = {review.key: review.text for review in reviews}
@@ -99,9 +100,9 @@ class BatchTeacher:
         self,
         asked: Asked,
         task: Task,
-        batch: Batch,
+        batch: ProviderBatch,
         texts: Mapping[str, str],
-        answered: Answered,
+        answered: OnAnswered,
     ) -> None:
         keys = self._store.batch_keys(batch)
         number = batch.provider_id or await self._found(batch)
@@ -125,7 +126,7 @@ class BatchTeacher:
                 f"teacher {self._teacher.name}: the batch {number} ended as {ended.status} {said}"
             )
 
-    async def _found(self, batch: Batch) -> str | None:
+    async def _found(self, batch: ProviderBatch) -> str | None:
         """The provider's number of a batch that was submitted just before a kill."""
         if batch.state == "open":
             return None
@@ -138,7 +139,9 @@ class BatchTeacher:
                 break
         return None
 
-    async def _submit(self, task: Task, batch: Batch, asked: Sequence[tuple[str, str]]) -> str:
+    async def _submit(
+        self, task: Task, batch: ProviderBatch, asked: Sequence[tuple[str, str]]
+    ) -> str:
         file = batch.file
         if file is None:
             lines = "".join(f"{line}\n" for line in self._lines(task, asked)).encode()
@@ -184,17 +187,17 @@ class BatchTeacher:
                 continue
             body = response.get("body") or {}
             if response.get("status_code") == 200:
-                answer, cost = read_completion(self._teacher, task, texts[key], body)
+                answer, cost = read_teacher_completion(self._teacher, task, texts[key], body)
                 yield key, (answer, cost or bound_of(self._teacher, task, texts[key]))
             elif (body.get("error") or {}).get("code") == "content_filter":
-                refused = Failure(REFUSED, "the provider's filter refused the text")
+                refused = TeacherFailure(REFUSED, "the provider's filter refused the text")
                 yield key, (refused, Spent())
             else:
                 yield key, (None, Spent())
 
 
 def _size(waiting: Sequence[tuple[str, Spent]]) -> int:
-    """How many fit into one file; a request has fewer bytes than its bound has tokens."""
+    """How many requests fit into one file; a request has fewer bytes than its bound has tokens."""
     size = bytes_ = 0
     for _, bound in waiting[:_MOST_REQUESTS]:
         bytes_ += bound.prompt_tokens * 2

@@ -1,4 +1,4 @@
-"""What the teachers say together, each weighed by how reliable it is for each label.
+"""The consensus of the teachers, each weighted by its reliability for each label.
 
 Reliability is estimated from the answers alone (see `dawid_skene`), first over all units of a task,
 then, where a task has many labels of its own (topics), for each of them: with the estimate over all
@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 
 from reviewmesh_models.evaluation.scores import Floats
-from reviewmesh_models.labelling.alpha import NOT_SAID, counts_of
+from reviewmesh_models.labelling.alpha import NOT_SAID, label_counts
 from reviewmesh_models.labelling.dawid_skene import Estimate, Prior, dawid_skene
 from reviewmesh_models.labelling.units import Span, Units
 from reviewmesh_worker.tasks.definition import Task
 
 LEAST_SURE: Final = 0.7
-"""A review with a unit below is no training data until a person has decided it."""
+"""A review with a unit below this is not used for training until a person has decided it."""
 WHOLE: Final = ""
 """The group of all units of a task."""
 
@@ -74,7 +74,7 @@ def consensus_of(
     task: Task, units: Units, decided: Mapping[int, int | None] | None = None
 ) -> Consensus:
     """`decided` has the labels' numbers that people gave to units; None where they differ."""
-    counts = counts_of(units.said, len(units.labels))
+    counts = label_counts(units.said, len(units.labels))
     whole = dawid_skene(counts, _assumed(counts))
     reliability = {WHOLE: whole}
     posterior = whole.posterior.copy()

@@ -25,7 +25,7 @@ class DecisionsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class DecidedUnit:
     """What is decided: of which task and review, and what of it."""
 
     task: str
@@ -37,7 +37,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    unit: Unit
+    unit: DecidedUnit
     label: str
     seconds: float
     """How long it took, from when it was shown."""
@@ -93,9 +93,9 @@ def read_judges(folder: Path) -> dict[str, list[Decision]]:
     return found
 
 
-def agreed(judges: Mapping[str, Sequence[Decision]]) -> dict[Unit, str | None]:
+def agreed(judges: Mapping[str, Sequence[Decision]]) -> dict[DecidedUnit, str | None]:
     """The label of each decided unit; None where two judges differ."""
-    found: dict[Unit, str | None] = {}
+    found: dict[DecidedUnit, str | None] = {}
     for decisions in judges.values():
         for decision in decisions:
             label = found.get(decision.unit, decision.label)
@@ -114,7 +114,7 @@ def _replayed(file: Path, content: bytes) -> list[Decision]:
             unit = said["unit"]
             if isinstance(unit["what"], list):
                 unit["what"] = tuple(unit["what"])
-            decisions.append(Decision(Unit(**unit), said["label"], said["seconds"]))
+            decisions.append(Decision(DecidedUnit(**unit), said["label"], said["seconds"]))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise DecisionsError(
                 f"{file}, line {number}: expected a decision, found {line[:80]!r}"

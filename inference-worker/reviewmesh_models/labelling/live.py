@@ -11,21 +11,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import openai
 from openai import AsyncOpenAI
 
-from reviewmesh_models.labelling.answers import Failure, Labels, Spent
+from reviewmesh_models.evaluation.predictions import OnAnswered
+from reviewmesh_models.labelling.answers import Labels, Spent, TeacherFailure
 from reviewmesh_models.labelling.asking import (
     REFUSED,
     bound_of,
-    read_completion,
+    read_teacher_completion,
     request_of,
 )
-from reviewmesh_models.labelling.reviews import Review, key_of
-from reviewmesh_models.labelling.store import Asked, Call, Store
+from reviewmesh_models.labelling.reviews import Review, request_key
+from reviewmesh_models.labelling.store import Asked, RecordedCall, Store
 from reviewmesh_models.labelling.teachers import Budget, Teacher
 from reviewmesh_worker.tasks.definition import Task
 
@@ -38,8 +39,6 @@ _MAY_PASS: Final = frozenset({408, 409, 425, 429})
 _REFUSED_KEY: Final = frozenset({401, 403})
 _SPENT: Final = "insufficient_quota"
 
-Answered = Callable[[int], None]
-
 
 class TeacherFailed(RuntimeError):
     """An endpoint does not answer or refuses; the message has its own words."""
@@ -50,12 +49,12 @@ class BudgetSpent(RuntimeError):
 
 
 class _MayPass(RuntimeError):
-    """The attempt failed; another one may succeed."""
+    """The attempt failed; a retry may succeed."""
 
     def __init__(self, said: str, after_s: float | None = None) -> None:
         super().__init__(said)
         self.after_s = after_s
-        """Where the provider named a time."""
+        """Set if the provider named a time."""
 
 
 def client_of(teacher: Teacher) -> AsyncOpenAI:
@@ -88,7 +87,7 @@ class LiveTeacher:
         """Until when the provider asked for a pause, on the clock of `time.monotonic`."""
         self._settled = settled
 
-    async def label(self, task: Task, reviews: list[Review], answered: Answered) -> None:
+    async def label(self, task: Task, reviews: list[Review], answered: OnAnswered) -> None:
         """Every review that has no answer yet. Raises TeacherFailed, BudgetSpent."""
         asked = Asked(self._teacher.identity, task.name, task.digest)
         there = self._store.answers(asked)
@@ -100,11 +99,11 @@ class LiveTeacher:
                 for _ in range(min(self._teacher.concurrency, len(missing))):
                     group.create_task(self._lane(asked, task, texts, answered))
         except* (TeacherFailed, BudgetSpent) as group_error:
-            # The first tells it; the others were ended by it.
+            # The first exception is the cause; the other tasks were cancelled because of it.
             raise _first(group_error) from None
 
     async def _lane(
-        self, asked: Asked, task: Task, texts: Iterator[str], answered: Answered
+        self, asked: Asked, task: Task, texts: Iterator[str], answered: OnAnswered
     ) -> None:
         for text in texts:
             await self._label(asked, task, text)
@@ -158,10 +157,10 @@ class LiveTeacher:
         finally:
             self._settled.set()
 
-    async def _reserve(self, asked: Asked, text: str, bound: Spent) -> Call:
+    async def _reserve(self, asked: Asked, text: str, bound: Spent) -> RecordedCall:
         while True:
             self._settled.clear()
-            call = self._store.reserve(asked, key_of(text), bound, self._budget)
+            call = self._store.reserve(asked, request_key(text), bound, self._budget)
             if call is not None:
                 return call
             if not self._store.in_flight():
@@ -169,10 +168,10 @@ class LiveTeacher:
                     f"the budget has no room for another call of the teacher {self._teacher.name}, "
                     f"which may cost {bound.tokens:,} tokens and {bound.money:.6f} of money"
                 )
-            # A call under way will cost less than its bound.
+            # A call in flight will cost less than its bound.
             await self._settled.wait()
 
-    async def _call(self, task: Task, text: str) -> tuple[Labels | Failure, Spent | None]:
+    async def _call(self, task: Task, text: str) -> tuple[Labels | TeacherFailure, Spent | None]:
         body = request_of(self._teacher, task, text)
         # The client's own timeout starts again with every byte.
         async with asyncio.timeout(self._teacher.timeout_s):
@@ -183,17 +182,17 @@ class LiveTeacher:
             raise openai.APIResponseValidationError(raw.http_response, body=None) from error
         if not isinstance(said, Mapping):
             raise openai.APIResponseValidationError(raw.http_response, body=said)
-        return read_completion(self._teacher, task, text, said)
+        return read_teacher_completion(self._teacher, task, text, said)
 
-    def _refusal(self, error: openai.APIStatusError) -> Failure | None:
+    def _refusal(self, error: openai.APIStatusError) -> TeacherFailure | None:
         if error.status_code == 400 and error.code == "content_filter":
-            return Failure(REFUSED, "the provider's filter refused the text")
+            return TeacherFailure(REFUSED, "the provider's filter refused the text")
         return None
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
         said = f"HTTP {error.status_code}: {_short(error)}"
         if error.status_code in _REFUSED_KEY:
-            # The provider's words may hold a part of the key.
+            # The provider's message may contain a part of the key.
             said = f"HTTP {error.status_code}: the key is refused"
         may_pass = error.status_code in _MAY_PASS or error.status_code >= 500
         if may_pass and error.code != _SPENT:
@@ -206,7 +205,7 @@ class LiveTeacher:
 
 
 def check_bound(teacher: Teacher, cost: Spent, bound: Spent) -> None:
-    """Raises TeacherFailed where a call did cost more than it can: no budget would hold."""
+    """Raises TeacherFailed if a call cost more than its bound: no budget would hold."""
     if cost.prompt_tokens > bound.prompt_tokens or cost.completion_tokens > bound.completion_tokens:
         raise TeacherFailed(
             f"teacher {teacher.name} says that a call used {cost.prompt_tokens:,} and "

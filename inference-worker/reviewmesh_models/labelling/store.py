@@ -1,4 +1,4 @@
-"""What was asked, answered and spent, in one SQLite file that survives a kill at any moment.
+"""Reviews, answers, calls and cost, in one SQLite file that survives a kill at any moment.
 
 A call is reserved, with the most that it can cost, before it is sent; its answer and its real cost
 are written in one transaction. What was reserved by a process that died counts in full for
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from reviewmesh_models.labelling.answers import Failure, Labels, Spent
+from reviewmesh_models.labelling.answers import Labels, Spent, TeacherFailure
 from reviewmesh_models.labelling.reviews import Review
 from reviewmesh_models.labelling.teachers import Budget
 
@@ -62,7 +62,7 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One teacher, one task in one version: what answers are kept by."""
+    """One teacher and one task in one version: the key of the answers."""
 
     identity: str
     task: str
@@ -70,16 +70,16 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RecordedCall:
     id: int
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ProviderBatch:
     id: int
     mark: str
-    """Sent along: finds a batch whose number was not recorded before a kill."""
+    """Sent with the batch: finds it if its number was not recorded before a kill."""
     task: str
     state: str
     file: str | None
@@ -87,13 +87,13 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class Spending:
     requests: int
     tokens: int
     money: float
 
-    def and_one(self, call: Spent) -> Totals:
-        return Totals(self.requests + 1, self.tokens + call.tokens, self.money + call.money)
+    def and_one(self, call: Spent) -> Spending:
+        return Spending(self.requests + 1, self.tokens + call.tokens, self.money + call.money)
 
 
 class Store:
@@ -142,7 +142,7 @@ class Store:
     # -- what is asked --------------------------------------------------------------------------
 
     def begin(self, teachers: Mapping[str, str], tasks: Mapping[str, str]) -> None:
-        """Who is asked (identity by name) and for what (digest by task) from now on."""
+        """Set the teachers (identity by name) and tasks (digest by task) of this run."""
         with self._transaction():
             self._db.execute("DELETE FROM teachers")
             self._db.executemany(
@@ -164,7 +164,7 @@ class Store:
         return dict(self._db.execute("SELECT name, digest FROM tasks").fetchall())
 
     def add(self, reviews: Iterable[Review]) -> None:
-        """Those that are not there yet; one that is gold stays gold."""
+        """Add the reviews that are missing; a gold review stays gold."""
         with self._transaction():
             (position,) = self._db.execute("SELECT count(*) FROM reviews").fetchone()
             for review in reviews:
@@ -183,7 +183,7 @@ class Store:
 
     # -- answers --------------------------------------------------------------------------------
 
-    def answers(self, asked: Asked) -> dict[str, Labels | Failure]:
+    def answers(self, asked: Asked) -> dict[str, Labels | TeacherFailure]:
         """By the key of the review."""
         rows = self._db.execute(
             "SELECT key, labels, code, message FROM answers "
@@ -191,7 +191,7 @@ class Store:
             (asked.identity, asked.task, asked.digest),
         )
         return {
-            key: json.loads(labels) if labels is not None else Failure(code, message)
+            key: json.loads(labels) if labels is not None else TeacherFailure(code, message)
             for key, labels, code, message in rows
         }
 
@@ -204,51 +204,55 @@ class Store:
         )
         return {key for (key,) in rows}
 
-    def keep(self, asked: Asked, answers: Iterable[tuple[str, Labels | Failure]]) -> None:
-        """Answers that cost nothing."""
+    def keep(self, asked: Asked, answers: Iterable[tuple[str, Labels | TeacherFailure]]) -> None:
+        """Write answers that cost nothing."""
         with self._transaction():
             for key, answer in answers:
                 self._keep(asked, key, answer)
 
     # -- calls ----------------------------------------------------------------------------------
 
-    def reserve(self, asked: Asked, key: str, bound: Spent, budget: Budget | None) -> Call | None:
-        """Before a call is sent; None when the budget has no room for the most it can cost."""
+    def reserve(
+        self, asked: Asked, key: str, bound: Spent, budget: Budget | None
+    ) -> RecordedCall | None:
+        """Reserve a call before it is sent; None if the budget has no room for its highest cost."""
         with self._transaction():
             if not _within(self._totals.and_one(bound), budget):
                 return None
-            return Call(self._reserve(asked, key, bound, None), key)
+            return RecordedCall(self._reserve(asked, key, bound, None), key)
 
     def settle(
-        self, asked: Asked, call: Call, cost: Spent, answer: Labels | Failure | None
+        self, asked: Asked, call: RecordedCall, cost: Spent, answer: Labels | TeacherFailure | None
     ) -> None:
-        """What a call did cost, and its answer; None where it has none that would stay."""
+        """Record the cost of a call and its answer; None if it has no final answer."""
         with self._transaction():
             self._settle(call.id, cost)
             if answer is not None:
                 self._keep(asked, call.key, answer)
 
-    def orphan(self, call: Call, answered: tuple[Asked, Labels | Failure] | None = None) -> None:
-        """Nobody knows what the call did cost: it counts with the most that it can."""
+    def orphan(
+        self, call: RecordedCall, answered: tuple[Asked, Labels | TeacherFailure] | None = None
+    ) -> None:
+        """The cost of the call is unknown: it counts with its highest possible cost."""
         with self._transaction():
             self._db.execute("UPDATE calls SET state=? WHERE id=?", (ORPHANED, call.id))
             if answered is not None:
                 self._keep(answered[0], call.key, answered[1])
 
     def in_flight(self) -> int:
-        """Calls that were sent and not settled, those in batches aside."""
+        """Calls that were sent and not settled, without those in batches."""
         (found,) = self._db.execute(
             "SELECT count(*) FROM calls WHERE state=? AND batch IS NULL", (RESERVED,)
         ).fetchone()
         return int(found)
 
-    def totals(self) -> Totals:
+    def totals(self) -> Spending:
         """What was spent or is reserved, of all teachers."""
         (requests, tokens, money) = self._db.execute(
             "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0), "
             "coalesce(sum(money), 0.0) FROM calls"
         ).fetchone()
-        return Totals(requests, tokens, money)
+        return Spending(requests, tokens, money)
 
     # -- batches --------------------------------------------------------------------------------
 
@@ -273,24 +277,24 @@ class Store:
                     self._reserve(asked, key, bound, batch)
             return fitting
 
-    def open_batches(self, asked: Asked) -> list[Batch]:
+    def open_batches(self, asked: Asked) -> list[ProviderBatch]:
         """Those that are not collected."""
         rows = self._db.execute(
             "SELECT id, mark, task, state, file, provider_id FROM batches "
             "WHERE identity=? AND task=? AND digest=? AND state != 'collected' ORDER BY id",
             (asked.identity, asked.task, asked.digest),
         )
-        return [Batch(*row) for row in rows]
+        return [ProviderBatch(*row) for row in rows]
 
-    def batch_keys(self, batch: Batch) -> list[str]:
+    def batch_keys(self, batch: ProviderBatch) -> list[str]:
         """Keys of the reviews in it, in order."""
         rows = self._db.execute("SELECT key FROM calls WHERE batch=? ORDER BY id", (batch.id,))
         return [key for (key,) in rows]
 
-    def uploaded(self, batch: Batch, file: str) -> None:
+    def uploaded(self, batch: ProviderBatch, file: str) -> None:
         self._db.execute("UPDATE batches SET state='uploaded', file=? WHERE id=?", (file, batch.id))
 
-    def submitted(self, batch: Batch, provider_id: str) -> None:
+    def submitted(self, batch: ProviderBatch, provider_id: str) -> None:
         self._db.execute(
             "UPDATE batches SET state='submitted', provider_id=? WHERE id=?",
             (provider_id, batch.id),
@@ -299,10 +303,10 @@ class Store:
     def collected(
         self,
         asked: Asked,
-        batch: Batch,
-        answers: Mapping[str, tuple[Labels | Failure | None, Spent]],
+        batch: ProviderBatch,
+        answers: Mapping[str, tuple[Labels | TeacherFailure | None, Spent]],
     ) -> None:
-        """Every answer of it with its cost; a review without one was not worked on."""
+        """Record every answer of a batch with its cost; a review without one was not processed."""
         with self._transaction():
             rows = self._db.execute("SELECT id, key FROM calls WHERE batch=?", (batch.id,))
             for call, key in rows.fetchall():
@@ -337,7 +341,7 @@ class Store:
         tokens, money = self._db.execute(
             "SELECT prompt_tokens + completion_tokens, money FROM calls WHERE id=?", (call,)
         ).fetchone()
-        self._totals = Totals(
+        self._totals = Spending(
             self._totals.requests,
             self._totals.tokens + cost.tokens - tokens,
             self._totals.money + cost.money - money,
@@ -347,9 +351,9 @@ class Store:
             (SETTLED, cost.prompt_tokens, cost.completion_tokens, cost.money, call),
         )
 
-    def _keep(self, asked: Asked, key: str, answer: Labels | Failure) -> None:
+    def _keep(self, asked: Asked, key: str, answer: Labels | TeacherFailure) -> None:
         said: tuple[str | None, str | None, str | None]
-        if isinstance(answer, Failure):
+        if isinstance(answer, TeacherFailure):
             said = None, answer.code, answer.message
         else:
             said = _dumped(answer), None, None
@@ -370,7 +374,7 @@ class Store:
         self._db.execute("COMMIT")
 
 
-def _within(totals: Totals, budget: Budget | None) -> bool:
+def _within(totals: Spending, budget: Budget | None) -> bool:
     return budget is not None and (
         (budget.requests is None or totals.requests <= budget.requests)
         and (budget.tokens is None or totals.tokens <= budget.tokens)
@@ -391,5 +395,5 @@ def _locked(file: Path) -> int:
 
 
 def _dumped(value: object) -> str:
-    # In ASCII: SQLite refuses half of a surrogate pair.
+    # In ASCII: SQLite refuses lone surrogates.
     return json.dumps(value)

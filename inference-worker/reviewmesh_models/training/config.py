@@ -185,7 +185,7 @@ class CausalConfig(_Training):
                 "expected lora, with rank, alpha, dropout and targets, for method lora"
             )
         if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("each task may stand once")
+            raise ValueError("expected each task once")
         return self
 
 
@@ -195,7 +195,7 @@ _SCHEMA: Final[TypeAdapter[TrainingConfig]] = TypeAdapter(
 )
 
 
-def read_config(file: Path) -> TrainingConfig:
+def read_training_config(file: Path) -> TrainingConfig:
     """Raises ConfigError."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from reviewmesh_models.evaluation.languages import ENGLISH
 from reviewmesh_models.evaluation.rows import Row, parse_rows
 from reviewmesh_models.training.rows import (
     DataError,
@@ -29,7 +30,6 @@ from reviewmesh_models.training.rows import (
 from reviewmesh_worker.tasks import NER, SENTIMENT
 from reviewmesh_worker.tasks.definition import Task
 
-ENGLISH: Final = "en"
 NO_OPINION: Final = "neutral"
 _REVIEWS: Final = "reviews_multilingual"
 _ENTITIES: Final = "ner_multilingual"

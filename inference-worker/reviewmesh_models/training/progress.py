@@ -8,20 +8,20 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress import Progress as Bar
 
 
-class Progress:
+class TrainingProgress:
     """Steps of a training's parts. A context manager: the bar ends with it, whatever happens."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Bar(
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -35,7 +35,7 @@ class Progress:
         self._name = ""
         self._total = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> TrainingProgress:
         self._bar.start()
         return self
 

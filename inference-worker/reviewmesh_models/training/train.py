@@ -18,7 +18,7 @@ from reviewmesh_models.training.config import (
 )
 from reviewmesh_models.training.curves import LOSS_FILE, Curves, plot_curves
 from reviewmesh_models.training.languages import read_languages
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_models.training.rows import LabelledData, LabelledFile, read_data
 from reviewmesh_models.training.workplace import Workplace
 from reviewmesh_worker.packages.manifest import Base, DataSource, write_manifest
@@ -41,7 +41,7 @@ def train_package(
     learned = {name: tasks[name] for name in wanted}
     labelled = _labelled(config, data, learned)
     workplace = Workplace(output, _decisive(config, learned, labelled))
-    with Progress(console) as progress:
+    with TrainingProgress(console) as progress:
         _tell_rows(labelled, progress)
         curves = run(config, learned, labelled, workplace.checkpoints, workplace.package, progress)
         title = f"{config.name}, version {config.version}"
@@ -120,7 +120,7 @@ def _counts(data: LabelledData) -> dict[str, dict[str, int]]:
     }
 
 
-def _tell_rows(data: LabelledData, progress: Progress) -> None:
+def _tell_rows(data: LabelledData, progress: TrainingProgress) -> None:
     for name, counts in _counts(data).items():
         progress.say(
             f"{name}: {counts['learned']} rows to learn from, {counts['held_out']} held out"

@@ -1,8 +1,8 @@
-"""The description of each task that an engine serves, taken from its package."""
+"""The tasks that an engine serves: their descriptions, and the check of a call's task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reviewmesh_worker.engines.interface import EngineLoadError, TaskDescription
 from reviewmesh_worker.packages.manifest import Package
@@ -36,3 +36,9 @@ def describe(
         )
         for task in tasks.values()
     }
+
+
+def check_task(task: str, tasks: Collection[str]) -> None:
+    """Raises ValueError if the engine, which serves `tasks`, does not serve this one."""
+    if task not in tasks:
+        raise ValueError(f"expected one of {sorted(tasks)}, got the task {task!r}")

@@ -70,7 +70,7 @@ class Usage:
     """None where the engine runs the model itself."""
 
     def counted_elsewhere(self) -> Usage:
-        """Of the same answer, given to another call: what it took is counted once."""
+        """The usage of the same answer for another call: tokens and cost are counted once."""
         return Usage(
             queue_ms=self.queue_ms,
             inference_ms=self.inference_ms,
@@ -114,7 +114,7 @@ class ItemFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ItemResult:
     outcome: TaskOutput | ItemFailure
     usage: Usage = Usage()
 
@@ -134,7 +134,7 @@ class TaskDescription:
     provider: str = ""
     """Who runs the model; empty where the engine does so itself."""
     languages: tuple[str, ...] = ()
-    """Those that the model was made for; empty where its package names none."""
+    """Languages that the model was made for; empty if its package lists none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,8 @@ class EngineMemoryError(EngineLoadError):
 
 
 class EngineUnavailable(RuntimeError):
-    """What an engine asks refuses it or cannot be reached: no text was read, others may try."""
+    """The engine's endpoint refuses or cannot be reached: no text was processed, another worker may
+    try."""
 
     requests = 0
     """That were sent for the text before."""
@@ -165,7 +166,7 @@ class EngineDead(RuntimeError):
     """An engine cannot answer any more: its process must be restarted."""
 
 
-NOT_STARTED = Answer(ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True))
+NOT_STARTED = ItemResult(ItemFailure("UNAVAILABLE", "the engine has not started", retryable=True))
 """The answer to every text until the engine has started."""
 
 
@@ -185,7 +186,7 @@ class Engine(Protocol):
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         """One answer per text, in order; cancelling the call cancels its texts.
 
         Queued texts of interactive calls go before those of a backfill, see `lanes`. An engine that

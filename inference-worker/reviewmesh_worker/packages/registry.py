@@ -34,8 +34,8 @@ from reviewmesh_worker.tasks.definition import Task
 LOCK_TIMEOUT_S: Final = 30.0
 
 GateOutcome = Literal["passed", "forced"]
-Check = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
-"""(candidate, what serves, tasks) → why the candidate may not serve them; nothing when it may."""
+PackageCheck = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
+"""(candidate, serving package, tasks) → why the candidate may not serve them; empty when it may."""
 
 
 class RegistryError(ValueError):
@@ -46,26 +46,26 @@ class NotPassed(RegistryError):
     """A package may not serve: it did not pass its gate."""
 
 
-class Entry(BaseModel):
-    """A package under an alias, as it was when it was put there."""
+class AliasEntry(BaseModel):
+    """A package under an alias, as it was when the alias was set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     package: str
     digest: Digest
     gate: GateOutcome | None
-    """How it came to serve; None for a candidate that has not served."""
+    """How it was promoted; None for a candidate that was not."""
     at: AwareDatetime
 
 
 class Aliases(BaseModel):
-    """What `aliases/<task>.json` holds."""
+    """The content of `aliases/<task>.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    serving: Entry | None = None
-    candidate: Entry | None = None
-    previous: Entry | None = None
+    serving: AliasEntry | None = None
+    candidate: AliasEntry | None = None
+    previous: AliasEntry | None = None
 
 
 class Change(BaseModel):
@@ -79,7 +79,7 @@ class Change(BaseModel):
     digest: Digest
     gate: GateOutcome | None
     tasks: dict[str, str | None]
-    """By task, what served before."""
+    """By task, the previous package."""
     not_passed: list[str] = []
     """What of its gate a package did not pass that was promoted nevertheless,"""
     forced_because: str = ""
@@ -88,10 +88,10 @@ class Change(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The package that an alias names, its manifest read and its digest that of the alias."""
+    """The package that an alias names, with the digest that the alias has."""
 
     package: Package
-    entry: Entry
+    entry: AliasEntry
 
 
 class Registry:
@@ -107,7 +107,7 @@ class Registry:
     # -- reading -----------------------------------------------------------------------------
 
     def ids(self) -> list[str]:
-        """Of every package, whether or not it can be read."""
+        """The id of every package, readable or not."""
         packages = self.folder / "packages"
         if not packages.is_dir():
             raise RegistryError(
@@ -131,7 +131,7 @@ class Registry:
         return package
 
     def tasks(self) -> list[str]:
-        """Those that have aliases."""
+        """The tasks that have aliases."""
         return sorted(file.stem for file in (self.folder / "aliases").glob("*.json"))
 
     def aliases(self, task: str) -> Aliases:
@@ -149,14 +149,14 @@ class Registry:
             ) from error
 
     def raw_aliases(self, task: str) -> bytes | None:
-        """What the file holds, to see cheaply whether it changed. Raises OSError."""
+        """The raw content of the alias file, to detect changes cheaply. Raises OSError."""
         try:
             return self._alias_file(task).read_bytes()
         except FileNotFoundError:
             return None
 
     def resolve(self, task: str) -> Served:
-        """What serves a task. The files of the package are not looked at."""
+        """The package that serves a task. Its files are not verified."""
         entry = self.aliases(task).serving
         if entry is None:
             raise RegistryError(
@@ -170,13 +170,19 @@ class Registry:
             )
         return self._served(task, entry)
 
+    def resolve_candidate(self, task: str) -> Served:
+        """What may serve a task next; without a candidate, what serves: a candidate that was
+        promoted goes on. The files of the package are not looked at."""
+        entry = self.aliases(task).candidate
+        return self.resolve(task) if entry is None else self._served(task, entry)
+
     def resolve_previous(self, task: str) -> Served | None:
-        """What served a task before, if anything did. The files are not looked at."""
+        """The package that served a task before, if any. Its files are not verified."""
         entry = self.aliases(task).previous
         return None if entry is None else self._served(task, entry)
 
     def history(self) -> list[Change]:
-        """Oldest first."""
+        """All changes, oldest first."""
         file = self.folder / "history.jsonl"
         lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
         try:
@@ -195,7 +201,7 @@ class Registry:
         """
         package = Package.open(source)
         with copied(source, self.folder / "packages") as copy:
-            # The copy, so that what was read is what stays.
+            # Verify the copy, because the copy is what will be served.
             Package(copy, package.manifest).verify(tasks)
             with self._lock():
                 target = self._folder_of(package.id)
@@ -213,13 +219,15 @@ class Registry:
         self,
         id: str,
         tasks: Mapping[str, Task],
-        check: Check,
+        check: PackageCheck,
         only: Collection[str] = (),
         forced_because: str = "",
     ) -> list[str]:
-        """Let a package serve its tasks, or `only` some; returns those that it did not before.
+        """Let a package serve its tasks, or `only` some; returns those that it did not serve
+        before.
 
-        It must pass `check`, unless a reason to force it is given, which the history keeps.
+        It must pass `check`, unless a reason to force it is given, which is recorded in the
+        history.
         """
         with self._lock():
             package = self.package(id)
@@ -232,7 +240,7 @@ class Registry:
             if failures and not forced_because:
                 raise NotPassed(f"{id} may not serve: {'; '.join(failures)}")
             gate: GateOutcome = "forced" if failures else "passed"
-            entry = Entry(package=id, digest=package.digest, gate=gate, at=_now())
+            entry = AliasEntry(package=id, digest=package.digest, gate=gate, at=_now())
             self._record(
                 "promote", now, entry=entry, forced_because=forced_because, failures=failures
             )
@@ -245,9 +253,9 @@ class Registry:
     def rollback(
         self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()
     ) -> dict[str, str]:
-        """Take a package out of service: its tasks go back to what served before.
+        """Take a package out of service: the previous packages serve its tasks again.
 
-        Returns by task what serves again.
+        Returns by task the package that serves again.
         """
         with self._lock():
             serving = {
@@ -262,7 +270,7 @@ class Registry:
                     f"{id} serves {', '.join(serving) or 'no task'}"
                     + (f", not {', '.join(sorted(set(only) - serving.keys()))}" if only else "")
                 )
-            again: dict[str, Entry] = {}
+            again: dict[str, AliasEntry] = {}
             for task, was in wanted.items():
                 if was.previous is None:
                     raise RegistryError(
@@ -291,7 +299,7 @@ class Registry:
                 f"another process changes {self.folder}, {error}; try again when it is done"
             ) from error
 
-    def _served(self, task: str, entry: Entry) -> Served:
+    def _served(self, task: str, entry: AliasEntry) -> Served:
         package = self.package(entry.package)
         if package.digest != entry.digest:
             raise RegistryError(
@@ -309,7 +317,9 @@ class Registry:
             )
         return sorted(only or own)
 
-    def _failures(self, package: Package, tasks: Mapping[str, Aliases], check: Check) -> list[str]:
+    def _failures(
+        self, package: Package, tasks: Mapping[str, Aliases], check: PackageCheck
+    ) -> list[str]:
         """The failures of the gate, against each package that serves some of the tasks."""
         rivals: dict[str | None, list[str]] = {}
         for task, was in tasks.items():
@@ -326,7 +336,7 @@ class Registry:
         return failures
 
     def _put_candidate(self, package: Package) -> None:
-        entry = Entry(package=package.id, digest=package.digest, gate=None, at=_now())
+        entry = AliasEntry(package=package.id, digest=package.digest, gate=None, at=_now())
         for task in package.manifest.tasks:
             self._write(task, self.aliases(task).model_copy(update={"candidate": entry}))
 
@@ -334,7 +344,7 @@ class Registry:
         self,
         action: Literal["promote", "rollback"],
         tasks: Mapping[str, Aliases],
-        entry: Entry,
+        entry: AliasEntry,
         forced_because: str = "",
         failures: Sequence[str] = (),
     ) -> None:
@@ -364,7 +374,7 @@ class Registry:
         return self.folder / "aliases" / f"{task}.json"
 
 
-def _is(entry: Entry | None, package: Package) -> bool:
+def _is(entry: AliasEntry | None, package: Package) -> bool:
     return entry is not None and (entry.package, entry.digest) == (package.id, package.digest)
 
 

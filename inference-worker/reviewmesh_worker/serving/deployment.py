@@ -30,10 +30,12 @@ from reviewmesh_worker.engines.interface import (
     TaskDescription,
 )
 from reviewmesh_worker.packages.manifest import Package, PackageError
+from reviewmesh_worker.packages.reference import ReferenceError, read_reference
 from reviewmesh_worker.packages.registry import RegistryError
 from reviewmesh_worker.serving import metrics
 from reviewmesh_worker.serving.languages import language_of
 from reviewmesh_worker.serving.package_selection import PackageSelection
+from reviewmesh_worker.serving.values import AnswerValues
 from reviewmesh_worker.tasks.definition import Task
 
 POLL_S: Final = 1.0
@@ -60,6 +62,8 @@ class LoadedEngine:
 
     package: Package
     engine: Engine
+    values: Mapping[str, AnswerValues]
+    """What it answers, by task."""
     calls: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -179,7 +183,7 @@ class Deployment:
     async def _start_with(
         self, select: Callable[[str], Package], tasks: Iterable[str]
     ) -> list[tuple[Exception, list[str]]]:
-        """Serve what is selected; returns the tasks that failed and why. Raises OSError."""
+        """Serve the selected packages; returns the tasks that failed and why. Raises OSError."""
         failed: list[tuple[Exception, list[str]]] = []
         wanted: list[tuple[Package, str]] = []
         for task in tasks:
@@ -207,7 +211,9 @@ class Deployment:
             return package
 
         for worse, _ in await self._start_with(previous, tasks):
-            raise EngineLoadError(f"{error}; nor what served before: {worse}") from worse
+            raise EngineLoadError(
+                f"{error}; the previous model does not load either: {worse}"
+            ) from worse
         self._keep_old("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
 
     # -- follow the selection ----------------------------------------------------------------
@@ -238,7 +244,9 @@ class Deployment:
             try:
                 loaded = await self._load(package, tasks)
             except EngineMemoryError as error:
-                self._log.warning("no memory for two, draining", reason=str(error))
+                self._log.warning(
+                    "no memory for both models, draining the old one first", reason=str(error)
+                )
                 await self._swap_drained([(package, tasks)])
             except EngineLoadError as error:
                 self._keep_old("failed", tasks, error)
@@ -330,7 +338,18 @@ class Deployment:
         seconds = time.monotonic() - began
         metrics.LOAD_SECONDS.observe(seconds)
         self._log.info("loaded", package=package.id, seconds=round(seconds, 2))
-        return LoadedEngine(package, engine)
+        return LoadedEngine(package, engine, await self._values(engine, package))
+
+    async def _values(self, engine: Engine, package: Package) -> dict[str, AnswerValues]:
+        try:
+            reference = await asyncio.to_thread(read_reference, package)
+        except ReferenceError as error:
+            self._log.warning("its answers are compared with nothing", reason=str(error))
+            reference = {}
+        return {
+            task: AnswerValues(about, reference.get(task, {}))
+            for task, about in engine.tasks.items()
+        }
 
     async def _start(self, engine: Engine, package: Package) -> None:
         try:
@@ -377,8 +396,10 @@ class Deployment:
                 labels = (task, about.engine, about.model, about.model_version, about.model_digest)
                 if value:
                     metrics.MODEL.labels(*labels).set(1)
+                    one.values[task].show()
                 else:
                     metrics.MODEL.remove(*labels)
+                    one.values[task].hide()
         self._serving[task] = loaded
 
     async def _retire(self, loaded: LoadedEngine, timeout_s: float) -> None:
@@ -386,7 +407,9 @@ class Deployment:
         try:
             await asyncio.wait_for(loaded.idle.wait(), timeout_s)
         except TimeoutError:
-            self._log.warning("closed with calls", package=loaded.package.id, calls=loaded.calls)
+            self._log.warning(
+                "engine closed with calls in flight", package=loaded.package.id, calls=loaded.calls
+            )
         finally:
             await self._close(loaded.engine)
 
@@ -404,14 +427,14 @@ class Deployment:
                 await engine.close()
         except TimeoutError:
             self.stuck = True
-            self._log.error("an engine does not close", within_s=CLOSE_TIMEOUT_S)
+            self._log.error("an engine did not close in time", within_s=CLOSE_TIMEOUT_S)
         except Exception:  # noqa: BLE001 - an engine may raise anything; another one serves
             self._log.exception("closing an engine failed")
 
     def _keep_old(self, outcome: str, tasks: Sequence[str], error: Exception) -> None:
         metrics.SWAPS.labels(outcome).inc()
         self._log.error(
-            "what served before serves until the aliases change again",
+            "the previous model serves until the aliases change again",
             outcome=outcome,
             tasks=sorted(tasks),
             reason=str(error),

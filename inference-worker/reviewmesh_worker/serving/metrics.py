@@ -14,6 +14,23 @@ UNMEASURED_LANGUAGE = Counter(
     "Items in a language that the model's package does not name.",
     ["task", "model_version"],
 )
+ANSWER_VALUES = Counter(
+    "reviewmesh_worker_answer_values_total",
+    "What a model answered, by value. of label: labels, none for an answer without one; of score: "
+    "its scores, by the lower end of a tenth; of language: the languages of one text in twenty, "
+    "where the gate's set tells which to expect.",
+    ["task", "model", "model_version", "of", "value"],
+)
+REFERENCE_SHARE = Gauge(
+    "reviewmesh_worker_reference_share",
+    "Share of a value in what the model answered on the gate's set, from its evaluation report.",
+    ["task", "model", "model_version", "of", "value"],
+)
+REFERENCE_VALUES = Gauge(
+    "reviewmesh_worker_reference_values",
+    "How many values of the gate's set the shares are of.",
+    ["task", "model", "model_version", "of"],
+)
 CALL_ITEMS = Histogram(
     "reviewmesh_worker_call_items",
     "Items per call.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_worker.engines.interface import (
-    Answer,
     ItemFailure,
+    ItemResult,
     NerOutput,
     TaskDescription,
     TopicOutput,
@@ -44,7 +44,7 @@ def to_usage(
 
 def to_result(
     item_id: str,
-    answer: Answer,
+    answer: ItemResult,
     so_far_ms: int,
     language: str = "",
     measured: bool | None = None,

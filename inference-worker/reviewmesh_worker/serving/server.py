@@ -60,7 +60,7 @@ async def serve(
         ),
     )
     servicer = InferenceServicer(deployment, settings.max_in_flight, log)
-    checks = Health(servicer, deployment)
+    checks = ServingHealth(servicer, deployment)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(checks.servicer, server)
     reflection.enable_server_reflection(SERVICE_NAMES, server)
@@ -97,7 +97,7 @@ async def serve(
     log.info("stopped")
 
 
-class Health:
+class ServingHealth:
     """The status in grpc.health.v1 and /readyz; a task is SERVING while its calls are accepted."""
 
     def __init__(self, servicer: InferenceServicer, deployment: Deployment) -> None:
@@ -129,7 +129,10 @@ class Health:
 
 
 async def stopped_or_dead(
-    servicer: InferenceServicer, deployment: Deployment, checks: Health, stopping: asyncio.Event
+    servicer: InferenceServicer,
+    deployment: Deployment,
+    checks: ServingHealth,
+    stopping: asyncio.Event,
 ) -> EngineDead | None:
     """Follow the selection until a signal, or until a call or a check finds an engine dead."""
     watching = asyncio.create_task(deployment.watch(checks.publish))

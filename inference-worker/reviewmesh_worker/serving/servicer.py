@@ -13,11 +13,11 @@ import structlog
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
 from reviewmesh_worker.engines.interface import (
-    Answer,
     Bounds,
     EngineDead,
     EngineUnavailable,
     ItemFailure,
+    ItemResult,
     TaskDescription,
     Usage,
 )
@@ -141,7 +141,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         request: inference_pb2.InferStreamRequest,
         item: inference_pb2.Item,
         loaded: LoadedEngine,
-    ) -> Sequence[Answer]:
+    ) -> Sequence[ItemResult]:
         bounds = bounds_of(request)
         try:
             return await loaded.engine.infer(request.task, [item.text], lane_of(request), bounds)
@@ -150,7 +150,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 raise
             # Other items of the call may have been sent: it can no longer be refused as not begun.
             usage = Usage(provider_requests=0)
-            return [Answer(ItemFailure("UNAVAILABLE", str(error), True), usage)]
+            return [ItemResult(ItemFailure("UNAVAILABLE", str(error), True), usage)]
 
     def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
@@ -162,12 +162,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         task: str,
         loaded: LoadedEngine,
         started: float,
-        answered: Sequence[tuple[inference_pb2.Item, Answer]],
+        answered: Sequence[tuple[inference_pb2.Item, ItemResult]],
     ) -> dict[str, Any]:
         so_far_ms = int((time.monotonic() - started) * 1000)
         failed = 0
+        values = loaded.values[task]
         for item, answer in answered:
             outcome = answer.outcome
+            values.count(outcome, item.text, item.language)
             if isinstance(outcome, ItemFailure):
                 failed += 1
                 self._log.warning(
@@ -194,7 +196,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     def _result(
         self,
         item: inference_pb2.Item,
-        answer: Answer,
+        answer: ItemResult,
         description: TaskDescription,
         so_far_ms: int,
     ) -> inference_pb2.Result:

@@ -20,7 +20,7 @@ _NAMES: Final = "names"
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class LabelledSpan:
     """`text[start:end]` in code points; `position`: its index in the answer."""
 
     start: int
@@ -75,7 +75,7 @@ def spans_grammar(task: Task) -> str:
     )
 
 
-def read_spans(task: Task, answer: str, text: str) -> list[Span]:
+def read_spans(task: Task, answer: str, text: str) -> list[LabelledSpan]:
     """The spans of an answer's names in the text; names that are not in it are left out.
 
     Names come in the order of the text: each is searched after the one before it, then anywhere
@@ -129,21 +129,21 @@ def read_json_polarities(task: Task, answer: str) -> dict[str, str]:
     return {label: said[label] for label in task.label_ids if said[label] != NO_POLARITY}
 
 
-def read_json_spans(task: Task, answer: str, text: str) -> list[Span]:
+def read_json_spans(task: Task, answer: str, text: str) -> list[LabelledSpan]:
     """As `read_spans`, of an answer that follows `answer_schema`. Raises ValueError."""
     return place_names(task, _checked(_object_in(answer).get(_NAMES), answer), text)
 
 
-def place_names(task: Task, names: Sequence[Mapping[str, Any]], text: str) -> list[Span]:
+def place_names(task: Task, names: Sequence[Mapping[str, Any]], text: str) -> list[LabelledSpan]:
     """Names where they stand in the text, see `read_spans`."""
-    spans: list[Span] = []
+    spans: list[LabelledSpan] = []
     after = 0
     for position, name in enumerate(names):
         label, words = str(name["label"]), str(name["text"])
         start = _find(text, words, after, spans)
         if start is None or label not in task.label_ids:
             continue
-        spans.append(Span(start, start + len(words), label, position))
+        spans.append(LabelledSpan(start, start + len(words), label, position))
         after = start + len(words)
     return sorted(spans, key=lambda span: span.start)
 
@@ -179,7 +179,7 @@ def _checked(names: Any, answer: str) -> Sequence[Mapping[str, Any]]:
     return names
 
 
-def _find(text: str, words: str, after: int, taken: Sequence[Span]) -> int | None:
+def _find(text: str, words: str, after: int, taken: Sequence[LabelledSpan]) -> int | None:
     for begin in (after, 0):
         at = text.find(words, begin) if words.strip() else -1
         while at >= 0:

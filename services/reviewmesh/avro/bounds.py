@@ -14,11 +14,11 @@ LARGEST = 2**53 - 1
 NUMBERS = ("int", "long")
 TIMESTAMP = "timestamp-millis"
 
-Check = Callable[[str, Any], str]
+ValueCheck = Callable[[str, Any], str]
 """(field name, value) -> what is wrong, empty when nothing is."""
 
 
-def check_of(schema: Any) -> Check | None:
+def check_of(schema: Any) -> ValueCheck | None:
     """The check for values of one of our schemas; None where nothing needs one."""
     if isinstance(schema, list):
         return _union([branch for branch in schema if branch != "null"])
@@ -47,7 +47,7 @@ def _number(name: str, value: int) -> str:
     return f"expected {name} between -(2^53 - 1) and 2^53 - 1, got {value}"
 
 
-def _union(branches: list[Any]) -> Check | None:
+def _union(branches: list[Any]) -> ValueCheck | None:
     if len(branches) != 1:
         return None
     inner = check_of(branches[0])
@@ -56,7 +56,7 @@ def _union(branches: list[Any]) -> Check | None:
     return lambda name, value: "" if value is None else inner(name, value)
 
 
-def _record(schema: Any) -> Check | None:
+def _record(schema: Any) -> ValueCheck | None:
     found = [(field["name"], check_of(field["type"])) for field in schema["fields"]]
     checks = [(name, check) for name, check in found if check is not None]
 
@@ -69,7 +69,7 @@ def _record(schema: Any) -> Check | None:
     return check if checks else None
 
 
-def _collection(items: Any, is_map: bool) -> Check | None:
+def _collection(items: Any, is_map: bool) -> ValueCheck | None:
     inner = check_of(items)
     if inner is None:
         return None

@@ -19,7 +19,7 @@ from fastavro.read import SchemaResolutionError
 from reviewmesh.avro import writers
 from reviewmesh.avro.bounds import TIMESTAMP, check_of
 from reviewmesh.avro.registry import SchemaRegistry, UnknownSchemaId, UnusableSchema
-from reviewmesh.avro.writers import UnusableWriter, described, shown
+from reviewmesh.avro.writers import UnusableWriter, described, printable
 
 HEADER = struct.Struct(">bI")
 # Cached resolutions of schema ids; the oldest is evicted.
@@ -229,8 +229,8 @@ class Codec:
             raise UnusableWriter(f"expected a record, got {described(schema)}")
         name = str(schema.get("name"))
         if name.rpartition(".")[2] != self._name:
-            raise UnusableWriter(f"expected a record {self._name}, got a record {shown(name)}")
-        writers.check(schema)
+            raise UnusableWriter(f"expected a record {self._name}, got a record {printable(name)}")
+        writers.check_bounded(schema)
         essential = writers.essential(schema)
         if essential == self._essential:
             return Resolution(self._parsed, None, ())
@@ -251,7 +251,7 @@ class Codec:
                 if "default" not in field or name in NEEDED.get(self._name, ()):
                     raise UnusableWriter(
                         f"expected a field {name}, got none among "
-                        f"{shown(', '.join(written))}; check the field's name"
+                        f"{printable(', '.join(written))}; check the field's name"
                     )
                 continue
             try:

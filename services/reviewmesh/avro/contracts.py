@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reviewmesh.avro.codec import Codec, load_schema
 from reviewmesh.avro.registry import registry_of
-from reviewmesh.avro.topics import Topic, load_topics, room_of
+from reviewmesh.avro.topics import TopicContract, load_topics, room_of
 from reviewmesh.settings import Settings
 
 
@@ -15,11 +15,11 @@ class Contracts:
         self._registry = registry_of(settings.registry)
         self._prefix = settings.prefix
         file = load_topics()
-        self._topics: dict[str, Topic] = {topic.name: topic for topic in file.topics}
-        self._used: dict[str, Topic] = {}
+        self._topics: dict[str, TopicContract] = {topic.name: topic for topic in file.topics}
+        self._used: dict[str, TopicContract] = {}
 
     @property
-    def used(self) -> list[Topic]:
+    def used(self) -> list[TopicContract]:
         """The topics whose codec was requested: those that the service reads or writes."""
         return list(self._used.values())
 

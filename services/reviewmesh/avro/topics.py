@@ -34,7 +34,7 @@ class TopicsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class TopicContract:
     """A topic without its prefix."""
 
     name: str
@@ -73,10 +73,10 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class TopicsFile:
-    topics: tuple[Topic, ...]
+    topics: tuple[TopicContract, ...]
 
 
-def room_of(topic: Topic) -> int:
+def room_of(topic: TopicContract) -> int:
     """The largest record of the topic, with room for the batch overhead."""
     return topic.max_message_bytes * 15 // 16
 
@@ -100,11 +100,13 @@ def partitions_read(name: str) -> float:
     return math.inf if topic.more_partitions else topic.partitions
 
 
-def _topic(name: str, partitions: int, compatibility: str, entry: Mapping[str, Any]) -> Topic:
+def _topic(
+    name: str, partitions: int, compatibility: str, entry: Mapping[str, Any]
+) -> TopicContract:
     fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }
-    return Topic(name=name, partitions=partitions, compatibility=compatibility, **fields)
+    return TopicContract(name=name, partitions=partitions, compatibility=compatibility, **fields)
 
 
 def apply(
@@ -153,7 +155,7 @@ def apply(
     return done
 
 
-def shape_problem(topic: Topic, prefix: str, found: Any) -> str:
+def shape_problem(topic: TopicContract, prefix: str, found: Any) -> str:
     """What is wrong with a topic, by the broker's metadata; empty when nothing is."""
     partitions = len(found.partitions)
     if partitions >= topic.partitions:
@@ -165,7 +167,7 @@ def shape_problem(topic: Topic, prefix: str, found: Any) -> str:
     )
 
 
-def _check(topic: Topic, longest_window_s: float) -> None:
+def _check(topic: TopicContract, longest_window_s: float) -> None:
     if topic.cleanup_policy == "delete" and topic.retention_hours * HOUR_S <= longest_window_s:
         raise TopicsError(
             f"{topic.name}: retention of {topic.retention_hours} h must exceed the longest window "
@@ -174,7 +176,7 @@ def _check(topic: Topic, longest_window_s: float) -> None:
 
 
 def _create(
-    admin: AdminClient, topics: list[Topic], prefix: str, replication_factor: int
+    admin: AdminClient, topics: list[TopicContract], prefix: str, replication_factor: int
 ) -> list[str]:
     if not topics:
         return []
@@ -202,7 +204,7 @@ def _create(
 
 
 def _grow(
-    admin: AdminClient, topics: Iterable[Topic], prefix: str, found: Mapping[str, Any]
+    admin: AdminClient, topics: Iterable[TopicContract], prefix: str, found: Mapping[str, Any]
 ) -> list[str]:
     """Add the partitions that a topic lacks; records stay where they are."""
     few = [
@@ -226,7 +228,7 @@ def _replicas_of(found: Any, when_new: int) -> int:
     return min(len(partition.replicas) for partition in found.partitions.values())
 
 
-def _configure(admin: AdminClient, topics: Mapping[Topic, int], prefix: str) -> None:
+def _configure(admin: AdminClient, topics: Mapping[TopicContract, int], prefix: str) -> None:
     """Set the configuration of topics, each with its number of replicas."""
     resources_ = [
         ConfigResource(

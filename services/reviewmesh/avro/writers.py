@@ -72,7 +72,7 @@ class _Judge:
         if isinstance(schema, str):
             return self._reference(schema, namespace)
         if not isinstance(schema, dict):
-            raise UnusableWriter(f"expected a type, got {shown(schema)}")
+            raise UnusableWriter(f"expected a type, got {printable(schema)}")
         kind = schema.get("type")
         if kind in ("record", "error"):
             return self._record(schema, namespace, depth)
@@ -93,9 +93,9 @@ class _Judge:
             if full in self._named:
                 measured = self._named[full]
                 if measured is None:
-                    raise UnusableWriter(f"expected no type within itself, got {shown(name)}")
+                    raise UnusableWriter(f"expected no type within itself, got {printable(name)}")
                 return measured
-        raise UnusableWriter(f"expected every type to be defined in it, got {shown(name)}")
+        raise UnusableWriter(f"expected every type to be defined in it, got {printable(name)}")
 
     def _union(self, branches: list[tuple[int, int]]) -> tuple[int, int]:
         if not branches:
@@ -109,12 +109,12 @@ class _Judge:
         self._named[name] = None
         fields = schema.get("fields")
         if not isinstance(fields, list):
-            raise UnusableWriter(f"expected fields in the record {shown(name)}, got none")
+            raise UnusableWriter(f"expected fields in the record {printable(name)}, got none")
         inner = name.rpartition(".")[0]
         least, nodes = 0, 1
         for field in fields:
             if not isinstance(field, dict) or not isinstance(field.get("name"), str):
-                raise UnusableWriter(f"expected a field with a name, got {shown(field)}")
+                raise UnusableWriter(f"expected a field with a name, got {printable(field)}")
             field_least, field_nodes = self.measure(field.get("type"), inner, depth + 1)
             least, nodes = least + field_least, nodes + field_nodes
         return self._define(schema, namespace, self._within(least, nodes))
@@ -150,7 +150,7 @@ class _Judge:
         return least, nodes
 
 
-def check(schema: Any) -> None:
+def check_bounded(schema: Any) -> None:
     """Raises UnusableWriter where the cost of reading with it is unbounded."""
     _Judge().measure(schema)
 
@@ -178,21 +178,21 @@ def essential(schema: Any) -> Any:
 def described(schema: Any) -> str:
     """A short description of a type, for messages."""
     if isinstance(schema, list):
-        return shown(" or ".join(described(one) for one in schema[:4]) or "an empty union")
+        return printable(" or ".join(described(one) for one in schema[:4]) or "an empty union")
     if not isinstance(schema, dict):
-        return shown(schema)
+        return printable(schema)
     kind = schema.get("type")
     if kind in ("record", "error", "enum", "fixed"):
-        return shown(f"{kind} {schema.get('name')}")
+        return printable(f"{kind} {schema.get('name')}")
     if kind == "array":
-        return shown(f"array of {described(schema.get('items'))}")
+        return printable(f"array of {described(schema.get('items'))}")
     if kind == "map":
-        return shown(f"map of {described(schema.get('values'))}")
+        return printable(f"map of {described(schema.get('values'))}")
     logical = schema.get("logicalType")
-    return shown(f"{described(kind)} ({logical})" if logical else described(kind))
+    return printable(f"{described(kind)} ({logical})" if logical else described(kind))
 
 
-def shown(value: object) -> str:
+def printable(value: object) -> str:
     """A value of a foreign schema, printable and shortened."""
     text = value if isinstance(value, str) else type(value).__name__
     text = text if text.isprintable() else ascii(text)
@@ -252,12 +252,14 @@ def _numbers(schema: Any) -> list[dict[str, Any]]:
 
 def _full_name(name: object, namespace: str) -> str:
     if not isinstance(name, str) or not name:
-        raise UnusableWriter(f"expected a name for every record, enum and fixed, got {shown(name)}")
+        raise UnusableWriter(
+            f"expected a name for every record, enum and fixed, got {printable(name)}"
+        )
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
 
 def _size(schema: dict[str, Any]) -> int:
     size = schema.get("size")
     if not isinstance(size, int) or size < 0:
-        raise UnusableWriter(f"expected the size of a fixed type, got {shown(size)}")
+        raise UnusableWriter(f"expected the size of a fixed type, got {printable(size)}")
     return size

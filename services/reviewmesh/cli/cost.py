@@ -10,7 +10,7 @@ from rich.table import Table
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
 from reviewmesh.query.connection import connect
-from reviewmesh.query.cost import DIMENSIONS, MEASURES, Costs, Key, Total, costs
+from reviewmesh.query.cost import DIMENSIONS, MEASURES, CostKey, Costs, Total, costs
 from reviewmesh.query.values import iso
 from reviewmesh.query.where.literals import span_of
 from reviewmesh_kit.printable import plain
@@ -69,7 +69,7 @@ def _span(option: str, text: str) -> tuple[int, int]:
 
 
 def table_of(found: Costs) -> Table:
-    """Counts are shortened; money is exact. `+`: some answers do not tell it, `-`: none does."""
+    """Counts are shortened; money is exact. `+`: some answers lack the figure, `-`: all do."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in found.by:
         table.add_column(name, overflow="fold")
@@ -115,8 +115,8 @@ def dollars(micros: int) -> str:
     return f"{micros // MICROS:,}.{micros % MICROS:06d}"
 
 
-def row_of(by: tuple[str, ...], key: Key, total: Total) -> dict[str, object]:
-    """A sum that no answer tells is None; `unknown` counts the answers that do not tell one."""
+def row_of(by: tuple[str, ...], key: CostKey, total: Total) -> dict[str, object]:
+    """A sum that no answer has is None; `unknown` counts the answers that lack it."""
     return {
         **dict(zip(by, key, strict=True)),
         "answers": total.answers,

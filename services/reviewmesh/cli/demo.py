@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.publish import Outcome, publish_lines
+from reviewmesh.cli.publish import PublishOutcome, publish_lines
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.stack import start_with_progress
 from reviewmesh.cli.summary import closing_table
@@ -74,7 +74,7 @@ def _run_samples(connection: Connection, began: float) -> None:
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
-        outcome = Outcome()
+        outcome = PublishOutcome()
         publish_lines(
             connection,
             map(str.encode, lines),

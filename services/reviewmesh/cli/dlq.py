@@ -14,6 +14,8 @@ from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.deadletters import (
     DeadLetter,
     all_letters,
+    erasures,
+    is_erased,
     letter_placed,
     replayed_marks,
     send_again,
@@ -95,20 +97,25 @@ def replay(
     marks = replayed_marks(connection)
     letters = [item for item in found if _matches(item, cause, stage)]
     fresh = [item for item in letters if not marks.has(item.letter)]
+    erased = erasures(connection)
+    forgotten = [item for item in fresh if is_erased(connection, item, erased)]
+    fresh = [item for item in fresh if item not in forgotten]
     sendable = [item for item in fresh if not item.problem]
     for item in fresh:
         if item.problem:
             err.print(f"{item.place} cannot be replayed: {plain(item.problem)}", style="red")
     failures = send_again(connection, sendable)
     words = f"{len(sendable) - len(failures)} replayed"
-    if len(fresh) < len(letters):
-        words += f", {len(letters) - len(fresh)} skipped that were replayed before"
+    if before := len(letters) - len(fresh) - len(forgotten):
+        words += f", {before} skipped that were replayed before"
+    if forgotten:
+        words += f", {len(forgotten)} skipped whose reviews were erased since"
     if again := sum(item.replay_of is not None for item in sendable):
         words += f"; {again} of them are replays that failed again"
     err.print(words)
     if failures:
         raise CommandFailed(
-            f"{len(failures)} dead letters were not taken, the first: {failures[0]}; replay it "
+            f"{len(failures)} dead letters could not be sent, the first: {failures[0]}; replay it "
             "again"
         )
     if len(sendable) < len(fresh):

@@ -1,4 +1,4 @@
-"""`reviewmesh forget`: says where a review is still held, and replaces its content."""
+"""`reviewmesh forget`: says where a review is still held, and has its content replaced."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.intake.erasure import REPLACEMENT
 from reviewmesh.query.connection import Connection, connect
-from reviewmesh.query.forgetting import ELSEWHERE, REPLACEMENT, Held, can_replace, held, replace
+from reviewmesh.query.forgetting import ELSEWHERE, HeldRecord, can_erase, erase, held
 from reviewmesh.query.values import iso
 from reviewmesh_schemas.names import DEAD_LETTER, PARTIAL
 
@@ -18,14 +19,15 @@ from reviewmesh_schemas.names import DEAD_LETTER, PARTIAL
 def forget(
     review_id: Annotated[str, typer.Argument(help="The id of the review.")],
     yes: Annotated[
-        bool, typer.Option("--yes", help="Publish the replacement; without it nothing is changed.")
+        bool, typer.Option("--yes", help="Write a tombstone; without it nothing is changed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as one line of JSON.")] = False,
 ) -> None:
     """Say where a review is held, and until when; with --yes replace its content.
 
-    Kafka deletes no single record of a topic. The replacement is a newer version of the review
-    with the text "(erased)", for consumers to keep instead. The records go with their retention.
+    Kafka deletes no single record of a topic. A tombstone has intake accept a newer version of
+    the review with the text "(erased)", for consumers to keep instead. The records go with their
+    retention, and replays of its dead letters take no effect.
     """
     connection = connect()
     found = held(connection, review_id)
@@ -34,28 +36,28 @@ def forget(
         if not as_json:
             _print_elsewhere()
         raise typer.Exit(1)
-    replaceable = can_replace(found)
-    place = _replaced(connection, review_id) if yes and replaceable else None
+    erasable = can_erase(found)
+    place = _erased(connection, review_id) if yes and erasable else None
     if as_json:
-        print(json_text(_as_json(connection, review_id, found, replaceable, place)))
+        print(json_text(_as_json(connection, review_id, found, erasable, place)))
         return
     out.print(_table(connection, found))
     for line in _notes(found):
         out.print(line)
     _print_elsewhere()
-    out.print(_done(replaceable, place))
+    out.print(_done(erasable, place))
 
 
-def _replaced(connection: Connection, review_id: str) -> tuple[int, int]:
+def _erased(connection: Connection, review_id: str) -> tuple[int, int]:
     try:
-        return replace(connection, review_id)
+        return erase(connection, review_id)
     except ValueError:
         raise CommandFailed(
             f"expected an id in Unicode, got {review_id!r}: no review of that id can be published"
         ) from None
 
 
-def _table(connection: Connection, found: list[Held]) -> Table:
+def _table(connection: Connection, found: list[HeldRecord]) -> Table:
     table = Table("topic", "partition", "offset", "time", "deleted at the latest", box=None)
     for item in found:
         record = item.occurrence.record
@@ -69,7 +71,7 @@ def _table(connection: Connection, found: list[Held]) -> Table:
     return table
 
 
-def _notes(found: list[Held]) -> list[str]:
+def _notes(found: list[HeldRecord]) -> list[str]:
     topics = {item.occurrence.record.topic for item in found}
     notes = [
         "these times hold while the brokers run; Kafka can delete a record earlier only together "
@@ -81,7 +83,7 @@ def _notes(found: list[Held]) -> list[str]:
             "is complete or its late window is over; nothing is written there from outside"
         )
     if DEAD_LETTER in topics:
-        notes.append("do not replay its dead letters: the old text would come out once more")
+        notes.append("once it is erased, replays of these dead letters take no effect")
     return notes
 
 
@@ -91,19 +93,22 @@ def _print_elsewhere() -> None:
         out.print(f"  {where}: {what}")
 
 
-def _done(replaceable: bool, place: tuple[int, int] | None) -> str:
+def _done(erasable: bool, place: tuple[int, int] | None) -> str:
     if place is not None:
-        return f'replaced by "{REPLACEMENT}", published at {place[0]}/{place[1]} of the raw topic'
-    if replaceable:
-        return f'nothing was changed; --yes publishes "{REPLACEMENT}" as a newer version'
-    return "nothing to replace: no version of it was accepted"
+        return (
+            f'a tombstone is at {place[0]}/{place[1]} of the raw topic; "{REPLACEMENT}" comes out '
+            "as a newer version"
+        )
+    if erasable:
+        return f'nothing was changed; --yes has "{REPLACEMENT}" come out as a newer version'
+    return "nothing to erase: only tombstones are left"
 
 
 def _as_json(
     connection: Connection,
     review_id: str,
-    found: list[Held],
-    replaceable: bool,
+    found: list[HeldRecord],
+    erasable: bool,
     place: tuple[int, int] | None,
 ) -> dict[str, Any]:
     return {
@@ -121,6 +126,6 @@ def _as_json(
             for item in found
         ],
         "elsewhere": [{"where": where, "what": what} for where, what in ELSEWHERE],
-        "replaceable": replaceable,
+        "replaceable": erasable,
         "replaced_at": None if place is None else f"{place[0]}/{place[1]}",
     }

@@ -24,7 +24,8 @@ from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import TRACEPARENT
 from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection, connect
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import Sender
+from reviewmesh.query.values import EPOCH
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import RAW
 
@@ -33,7 +34,6 @@ BYTE_ORDER_MARK = "\ufeff"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # JSON may encode each byte of the largest review as an escape of six characters.
 MAX_LINE_BYTES = 8 * 1024 * 1024
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Today in another unit is out of this range: 1973 in milliseconds is the year 5138 in seconds.
 LEAST_MS, LEAST_US, LEAST_NS = 10**11, 10**14, 10**17
 SHOWN = 60
@@ -47,7 +47,7 @@ class NoReview(ValueError):
 
 
 @dataclass
-class Outcome:
+class PublishOutcome:
     """The outcome of all lines; `places`: acknowledged partitions and offsets."""
 
     places: list[tuple[int, int]] = field(default_factory=list)
@@ -62,7 +62,7 @@ def publish(
     ] = None,
 ) -> None:
     """Publish reviews; a generated id is printed. A line that is no review is reported."""
-    outcome = Outcome()
+    outcome = PublishOutcome()
     with _lines(file) as lines:
         connection = connect()
         try:
@@ -84,7 +84,7 @@ def publish_lines(
     lines: Iterable[bytes],
     rate: float | None,
     on_generated: Callable[[str], None],
-    outcome: Outcome,
+    outcome: PublishOutcome,
 ) -> None:
     """Publish the lines' reviews and wait until the broker has acknowledged them."""
     publisher = _Publisher(connection, outcome)
@@ -100,19 +100,18 @@ def publish_lines(
             if generated is not None:
                 on_generated(generated)
     finally:
-        flush(publisher.producer)
+        publisher.sender.close()
 
 
 class _Publisher:
     """Publishes lines to the raw topic and records acknowledgements in `outcome`."""
 
-    def __init__(self, connection: Connection, outcome: Outcome) -> None:
+    def __init__(self, connection: Connection, outcome: PublishOutcome) -> None:
         self._outcome = outcome
-        self._topic = connection.topic(RAW)
         self._codec = connection.codec(RAW)
         self._partitions = connection.partitions(RAW)
         self._max_bytes = connection.contracts.max_bytes(RAW)
-        self.producer = make_producer(connection)
+        self.sender = Sender(connection)
 
     def publish(self, number: int, line: bytes) -> str | None:
         """Returns the id if it generated one. Raises NoReview or KafkaException."""
@@ -133,9 +132,8 @@ class _Publisher:
             else:
                 self._outcome.places.append((message.partition(), message.offset()))
 
-        send(
-            self.producer,
-            self._topic,
+        self.sender.send(
+            RAW,
             partition=partition_of(key, self._partitions),
             key=key,
             value=value,
@@ -167,7 +165,7 @@ def parse(line: str, now_ms: int) -> tuple[dict[str, Any], bool]:
         raise NoReview(f"expected a JSON object, got {type(content).__name__}")
     unknown = sorted(set(content) - set(FIELDS))
     if unknown:
-        raise NoReview(f"unknown field {unknown[0]!r:.60}; known are {', '.join(FIELDS)}")
+        raise NoReview(f"unknown field {unknown[0]!r:.60}; expected one of {', '.join(FIELDS)}")
     review_id = content.get("review_id")
     if review_id is not None and (not isinstance(review_id, str) or not review_id):
         raise NoReview(f"review_id: expected text that is not empty, got {_shown(review_id)}")
@@ -206,7 +204,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(word: str) -> Any:
-    raise NoReview(f"expected JSON, which has no {word}")
+    raise NoReview(f"expected JSON, which does not allow {word}")
 
 
 def _shown(value: Any) -> str:
@@ -280,8 +278,8 @@ def _milliseconds(value: int) -> int:
     elif value >= LEAST_US:
         looks += "microseconds" if value < LEAST_NS else "nanoseconds"
     raise NoReview(
-        f"created_at: expected milliseconds since 1970, got {_shown(value)}{looks}; dates before "
-        "1973 and after 5138 go as ISO 8601"
+        f"created_at: expected milliseconds since 1970, got {_shown(value)}{looks}; write dates "
+        "before 1973 and after 5138 in ISO 8601"
     )
 
 
@@ -289,7 +287,7 @@ def _attributes(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise NoReview(f"attributes: expected names with texts, got {_shown(value)}")
+        raise NoReview(f"attributes: expected names with text values, got {_shown(value)}")
     for name, item in value.items():
         _unicode(name, "attributes")
         _unicode(item, f"attributes, {name!r:.60}")

@@ -13,13 +13,13 @@ from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.query.campaigns import (
     Campaign,
-    Chosen,
+    ChosenReviews,
     Status,
     begin,
     campaign_named,
     campaigns,
     change,
-    choose,
+    choose_reviews,
     send_missing,
     statuses,
     unfinished,
@@ -29,7 +29,7 @@ from reviewmesh.query.values import iso
 from reviewmesh.query.where.errors import BadCondition
 from reviewmesh.query.where.expression import Expression
 from reviewmesh.query.where.matching import matcher
-from reviewmesh.query.where.reading import read
+from reviewmesh.query.where.reading import read_condition
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import TASKS
 
@@ -65,7 +65,7 @@ def reprocess(
             f"campaign {other.id} of the same task is not over: wait for it, or cancel it with "
             f"`reviewmesh reprocess cancel {other.id}`"
         )
-    chosen = choose(connection, task, matches)
+    chosen = choose_reviews(connection, task, matches)
     err.print(_described(chosen))
     if dry_run or not len(chosen):
         return
@@ -132,12 +132,12 @@ def _change(name: str, state: str) -> None:
 def _read(where: str, task: str) -> Expression:
     """Printed again, relative times in it are absolute: that is what a campaign keeps."""
     try:
-        return read(where, task, milliseconds(wall_clock()))
+        return read_condition(where, task, milliseconds(wall_clock()))
     except BadCondition as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def _described(chosen: Chosen) -> str:
+def _described(chosen: ChosenReviews) -> str:
     words = f"{len(chosen):,} of {chosen.read:,} reviews match"
     if chosen.oldest_ms is not None:
         words += f"; the oldest that is kept was published {iso(chosen.oldest_ms)}"

@@ -100,10 +100,10 @@ def ps(
         raise typer.Exit(FAILED)
 
 
-Names = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
+ProcessNames = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
 
 
-def stop(names: Names) -> None:
+def stop(names: ProcessNames) -> None:
     """Stop processes in order and keep them stopped, until `start` or the next `up`."""
     stack = _stack_of(names)
     for name in names:
@@ -117,7 +117,7 @@ def stop(names: Names) -> None:
     err.print(f"stopped: {', '.join(names)}")
 
 
-def start(names: Names) -> None:
+def start(names: ProcessNames) -> None:
     """Start processes that were stopped."""
     stack = _stack_of(names)
     for name in names:

@@ -206,16 +206,17 @@ class Calls:
         lineage: inference_pb2.Lineage | None,
     ) -> None:
         job.attempts += 1
+        job.told(lineage, result.usage)
         if kind != "error":
-            self._jobs.answer(job, getattr(result, kind), lineage, result.usage)
+            self._jobs.answer(job, getattr(result, kind))
             return
         message = f"{result.error.code}: {result.error.message}"
         if result.error.retryable and self._bound.requests:
-            self._jobs.give_up(job, message, lineage, result.usage, may_pass=True)
+            self._jobs.give_up(job, message, may_pass=True)
         elif result.error.retryable:
             self._retries.try_again(job, message)
         else:
-            self._jobs.give_up(job, message, lineage, result.usage, code=result.error.code)
+            self._jobs.give_up(job, message, code=result.error.code)
 
     def _failed(self, call: Call, started: float, failure: CallFailure) -> None:
         worker, batch, reason = call.worker, list(call.unanswered.values()), failure.reason

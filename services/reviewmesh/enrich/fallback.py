@@ -19,7 +19,7 @@ import structlog
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.departures import Asks, Departure, Failed, GivesBack, Steps
-from reviewmesh.enrich.items import Answer, Job, Output, WorkItem
+from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.names import Names, Span
 from reviewmesh.enrich.pool import PoolOf
@@ -348,7 +348,8 @@ class Fallback:
             self._back(away)
             return
         elif answer.may_pass and self._may_leave_again(away):
-            # It waits as it would without a fallback. Each further try is paid for anew.
+            # It waits as it would without a fallback. Each further try is paid for anew; what this
+            # one took is in reviews.spend, not in the review's result.
             if now - region.told_at >= REST_S:
                 region.told_at = now
                 self._log.warning("the fallback fails", region=away.region, reason=answer.error)
@@ -367,6 +368,8 @@ class Fallback:
                 answer,
                 output=unmasked(answer.output, away.masked, before.item.text),
                 attempts=answer.attempts + before.attempts + before.broken,
+                usage=used_in_all(before.used, answer.usage),
+                paid=answer.usage,
                 route=FALLBACK,
             ),
         )
@@ -397,7 +400,7 @@ class Fallback:
             self._log.info("all reviews go to the primary workers again")
 
 
-def unmasked(output: Output | None, masked: Masked, text: str) -> Output | None:
+def unmasked(output: TaskOutput | None, masked: Masked, text: str) -> TaskOutput | None:
     """The same answer about `text`; only names have places in it."""
     if not isinstance(output, inference_pb2.NerOutput):
         return output

@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reviewmesh.avro.bounds import LARGEST
 from reviewmesh.enrich.routes import PRIMARY, Held
 from reviewmesh.kafka.record import TRACEPARENT, Record
 from reviewmesh_protos.inference.v1 import inference_pb2
 
-Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
+# Of all calls for an item; the other fields of a usage are those of the last call.
+SUMMED = (
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "cost_micros",
+    "provider_requests",
+)
+
+TaskOutput = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,8 @@ class WorkItem:
     business_id: str | None
     accepted_s: float
     """When the review was accepted, by the wall clock."""
-    review_id: str
+    review_id: str = ""
+    content_hash: str = ""
 
     @classmethod
     def of(cls, token: object, record: Record, review: Mapping[str, Any]) -> WorkItem:
@@ -42,6 +53,7 @@ class WorkItem:
             business_id=review["business_id"],
             accepted_s=record.timestamp_ms / 1000,
             review_id=review["review_id"],
+            content_hash=review["content_hash"] or "",
         )
 
 
@@ -49,17 +61,24 @@ class WorkItem:
 class Answer:
     """An output, or the final error; `attempts` counts calls that reached a worker."""
 
-    output: Output | None
+    output: TaskOutput | None
     error: str | None
     attempts: int
     lineage: inference_pb2.Lineage | None
     usage: inference_pb2.Usage | None
+    """Tokens, money and requests of all its calls, as far as workers told them."""
     code: str = ""
     """Of the worker's error about the item; empty without one."""
+    paid: inference_pb2.Usage | None = None
+    """What the call to the fallback that gave it took; None where nobody told."""
     may_pass: bool = False
     """The error is one that the item's next try may not meet."""
     route: str = PRIMARY
     """The pool that answered."""
+    rollout: str | None = None
+    """The rollout that the item is a canary of."""
+    candidate_error: str | None = None
+    """Why its candidate did not answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,8 +106,42 @@ class Job:
     """Until then the fallback is not asked again, by the same clock."""
     rests_as: Held = Held.FAILED
     """Why not."""
+    used: inference_pb2.Usage | None = None
+    """What its calls took so far."""
+    lineage: inference_pb2.Lineage | None = None
+    """Of the worker that told of it last."""
     size: int = field(init=False)
     """Upper bound of its bytes in a request."""
 
     def __post_init__(self) -> None:
         self.size = len(self.item.text) * 4 + len(self.item.language) + 128
+
+    def told(
+        self, lineage: inference_pb2.Lineage | None, usage: inference_pb2.Usage | None
+    ) -> None:
+        """A worker told what one more call for it took, also one that failed."""
+        self.used = used_in_all(self.used, usage)
+        self.lineage = lineage or self.lineage
+
+
+def used_in_all(
+    before: inference_pb2.Usage | None, last: inference_pb2.Usage | None
+) -> inference_pb2.Usage | None:
+    """A call that tells nothing of a number adds nothing to it."""
+    if before is None or last is None:
+        return last or before
+    total = inference_pb2.Usage()
+    total.CopyFrom(last)
+    for name in SUMMED:
+        numbers = number_of(before, name), number_of(last, name)
+        if told := [number for number in numbers if number is not None]:
+            setattr(total, name, min(sum(told), LARGEST))
+    return total
+
+
+def number_of(usage: inference_pb2.Usage | None, name: str) -> int | None:
+    """None also for numbers that are out of range."""
+    if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
+        return None
+    number = int(getattr(usage, name))
+    return number if 0 <= number <= LARGEST else None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from reviewmesh.enrich.items import Answer, Job, Output, WorkItem
+from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem
 from reviewmesh.enrich.oldest_first import OldestFirst
-from reviewmesh_protos.inference.v1 import inference_pb2
 
 
 class Jobs:
@@ -100,36 +99,18 @@ class Jobs:
             size += job.size
         return batch
 
-    def answer(
-        self,
-        job: Job,
-        output: Output | None,
-        lineage: inference_pb2.Lineage | None,
-        usage: inference_pb2.Usage,
-    ) -> None:
-        self._finish(job, output, error=None, lineage=lineage, usage=usage)
+    def answer(self, job: Job, output: TaskOutput | None) -> None:
+        self._finish(job, output, error=None)
 
-    def give_up(
-        self,
-        job: Job,
-        reason: str,
-        lineage: inference_pb2.Lineage | None = None,
-        usage: inference_pb2.Usage | None = None,
-        code: str = "",
-        may_pass: bool = False,
-    ) -> None:
+    def give_up(self, job: Job, reason: str, code: str = "", may_pass: bool = False) -> None:
         """Finish the item with an error; `may_pass`: one that another try may not meet."""
-        self._finish(
-            job, None, error=reason, lineage=lineage, usage=usage, code=code, may_pass=may_pass
-        )
+        self._finish(job, None, error=reason, code=code, may_pass=may_pass)
 
     def _finish(
         self,
         job: Job,
-        output: Output | None,
+        output: TaskOutput | None,
         error: str | None,
-        lineage: inference_pb2.Lineage | None,
-        usage: inference_pb2.Usage | None,
         code: str = "",
         may_pass: bool = False,
     ) -> None:
@@ -141,8 +122,8 @@ class Jobs:
             output=output,
             error=error,
             attempts=attempts,
-            lineage=lineage,
-            usage=usage,
+            lineage=job.lineage,
+            usage=job.used,
             code=code,
             may_pass=may_pass,
         )

@@ -148,7 +148,7 @@ class Payments:
 
     def settle(self, partition: int, offset: int, answer: Answer) -> Change | None:
         """What the result's transaction changes; None where nothing is reserved for it."""
-        return self.spending.settled(partition, offset, answer.usage)
+        return self.spending.settled(partition, offset, answer.paid)
 
     def seal(self, units: Sequence[Unit]) -> list[Output]:
         """The sums as they are with these units."""

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from reviewmesh.avro.bounds import LARGEST
-from reviewmesh.enrich.items import Answer
-from reviewmesh.enrich.routes import FALLBACK, PRIMARY
+from reviewmesh.enrich.items import Answer, number_of
+from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {
@@ -18,7 +17,7 @@ OUTPUTS: dict[str, type] = {
 }
 
 
-STATUS_OF = {PRIMARY: "OK", FALLBACK: "FALLBACK"}
+STATUS_OF = {PRIMARY: "OK", CANDIDATE: "OK", FALLBACK: "FALLBACK"}
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
 
@@ -32,6 +31,8 @@ def lineage_of(
     usage: inference_pb2.Usage | None,
     attempts: int,
     route: str = PRIMARY,
+    rollout: str | None = None,
+    candidate_error: str | None = None,
 ) -> dict[str, Any] | None:
     """None when no worker ever told which model it runs. `route` is the pool of that worker."""
     if lineage is None:
@@ -45,26 +46,40 @@ def lineage_of(
         "prompt_version": lineage.prompt_version or None,
         "attempts": attempts,
         "route": route,
-        "queue_ms": _number(usage, "queue_ms"),
-        "inference_ms": _number(usage, "inference_ms"),
-        "prompt_tokens": _number(usage, "prompt_tokens"),
-        "cached_tokens": _number(usage, "cached_tokens"),
-        "completion_tokens": _number(usage, "completion_tokens"),
-        "cost_micros": _number(usage, "cost_micros"),
+        "queue_ms": number_of(usage, "queue_ms"),
+        "inference_ms": number_of(usage, "inference_ms"),
+        "prompt_tokens": number_of(usage, "prompt_tokens"),
+        "cached_tokens": number_of(usage, "cached_tokens"),
+        "completion_tokens": number_of(usage, "completion_tokens"),
+        "cost_micros": number_of(usage, "cost_micros"),
         "provider": lineage.provider or None,
-        "provider_requests": _number(usage, "provider_requests"),
+        "provider_requests": number_of(usage, "provider_requests"),
         "language": (usage.language or None) if usage is not None else None,
         "language_measured": (
             usage.language_measured
             if usage is not None and usage.HasField("language_measured")
             else None
         ),
+        "rollout": rollout,
+        "candidate_error": candidate_error,
     }
+
+
+def lineage_of_answer(answer: Answer) -> dict[str, Any] | None:
+    """As `lineage_of`."""
+    return lineage_of(
+        answer.lineage,
+        answer.usage,
+        answer.attempts,
+        answer.route,
+        answer.rollout,
+        answer.candidate_error,
+    )
 
 
 def answered(task: str, text: str, answer: Answer) -> dict[str, Any]:
     """The fields of a result that an answer gives. Raises Unusable."""
-    lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+    lineage = lineage_of_answer(answer)
     if lineage is None:
         raise Unusable("expected the worker to say which model answered, got no lineage")
     fields = payload(task, answer.output, text)
@@ -80,14 +95,6 @@ def failed(message: str, lineage: dict[str, Any] | None) -> dict[str, Any]:
     ):
         lineage = None
     return {"status": "FAILED", "error": error, "lineage": lineage}
-
-
-def _number(usage: inference_pb2.Usage | None, name: str) -> int | None:
-    """None also for numbers that are out of range."""
-    if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
-        return None
-    number = int(getattr(usage, name))
-    return number if 0 <= number <= LARGEST else None
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from enum import Enum
 from reviewmesh.leaving.policy import Rule
 
 PRIMARY = "primary"
+CANDIDATE = "candidate"
 FALLBACK = "fallback"
 # Why a review leaves.
 NO_PRIMARY = "NO_PRIMARY"
@@ -64,6 +65,11 @@ class Known:
     """Why no budget pays for the call: NO_BUDGET or SPENT; None where one does."""
     rests: Held | None
     """Why the review is not to leave again so soon: OVER_BOUND or FAILED; None where it may."""
+    is_canary: bool = False
+    """Whether a rollout gives the review to the candidate."""
+    candidate_serving: bool = False
+    candidate_failed: bool = False
+    """Whether the candidate had the review and did not answer it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +80,20 @@ class Choice:
     reason: str = ""
     """Why the review leaves: NO_PRIMARY or LATE."""
     held: Held | None = None
+    candidate: bool = False
+    """The review is for the candidate."""
 
 
 STAYS = Choice()
 """The review is for the primary pool."""
 
 
+CANARY = Choice(candidate=True)
+
+
 def choose(known: Known, limits: Limits) -> Choice:
+    if known.is_canary and known.candidate_serving and not known.candidate_failed:
+        return CANARY
     missing = known.primary_missing_s > limits.after_s
     late = known.age_s > limits.spill_s
     if not missing and not late:

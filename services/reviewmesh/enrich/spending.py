@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from reviewmesh.clock import Clock
 from reviewmesh.enrich.departures import Departure
+from reviewmesh.enrich.items import number_of
 from reviewmesh.kafka.record import Unit
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent, sum_of
 from reviewmesh.leaving.budgets import ALL, PERIODS, Budgets, PeriodName
@@ -232,9 +233,12 @@ def taken(usage: inference_pb2.Usage | None, bound: Amount) -> Amount:
         return NOTHING
     if usage.provider_requests == 0:
         return NOTHING
-    known = usage.HasField("prompt_tokens") and usage.HasField("completion_tokens")
+    requests, prompt, completion, micros = (
+        number_of(usage, name)
+        for name in ("provider_requests", "prompt_tokens", "completion_tokens", "cost_micros")
+    )
     return Amount(
-        requests=max(0, usage.provider_requests),
-        tokens=max(0, usage.prompt_tokens + usage.completion_tokens) if known else bound.tokens,
-        micros=max(0, usage.cost_micros) if usage.HasField("cost_micros") else bound.micros,
+        requests=bound.requests if requests is None else requests,
+        tokens=bound.tokens if prompt is None or completion is None else prompt + completion,
+        micros=bound.micros if micros is None else micros,
     )

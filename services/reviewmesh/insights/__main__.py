@@ -28,7 +28,7 @@ from reviewmesh_schemas.names import ENRICHED, INSIGHTS
 BEAT_S = 0.2
 
 
-class Service:
+class InsightsService:
     """Insights as a process: first the startup that every service has, then Faust's event loop."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
@@ -99,7 +99,7 @@ class Service:
                 await asyncio.wait_for(self._stopping.wait(), BEAT_S)
         if not self._stopping.is_set():
             failure = starting.exception() if starting.done() else None
-            raise insights.app.crash_reason or failure or RuntimeError("Faust ended by itself")
+            raise insights.app.crash_reason or failure or RuntimeError("Faust stopped unexpectedly")
         await insights.stop()
 
     def _end_within_grace(self, code: int) -> None:
@@ -112,11 +112,11 @@ def _failed(starting: asyncio.Future[None]) -> bool:
     return starting.done() and starting.exception() is not None
 
 
-def check(settings: Settings) -> None:
+def check_both_clients(settings: Settings) -> None:
     """Both clients must support the options. Raises BadOption."""
     check_options(settings)
     credentials(settings.kafka)
 
 
 if __name__ == "__main__":
-    sys.exit(run_process("insights", Service, check))
+    sys.exit(run_process("insights", InsightsService, check_both_clients))

@@ -28,9 +28,9 @@ from reviewmesh.avro.codec import Codec
 from reviewmesh.clock import Clock
 from reviewmesh.insights.broker import bootstrap_servers, credentials
 from reviewmesh.insights.changelog import NO_PROGRESS_S, read_back
-from reviewmesh.insights.reader import Assignment, Reader
-from reviewmesh.insights.topics import Names
-from reviewmesh.insights.windows import Message, Turn, Windows
+from reviewmesh.insights.reader import Assignment, GroupReader
+from reviewmesh.insights.topics import TopicNames
+from reviewmesh.insights.windows import InsightWindows, Message, Turn
 from reviewmesh.kafka.clients import make_admin
 from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.settings import Settings
@@ -76,11 +76,11 @@ class Insights:
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._settings = settings
-        self._names = names = Names.of(settings)
-        self._reader = Reader(
+        self._names = names = TopicNames.of(settings)
+        self._reader = GroupReader(
             settings, f"{settings.prefix}{INSIGHTS_GROUP}", [names.enriched, names.partials]
         )
-        self._windows = Windows(
+        self._windows = InsightWindows(
             settings=settings,
             enriched_codec=enriched_codec,
             insight_codec=insight_codec,
@@ -181,7 +181,7 @@ class Insights:
                 await self._reader.commit(turn.batch)
         except TimeoutError as error:
             raise StandsStill(
-                f"the broker did not take a turn's writes in {WRITE_S:g} s"
+                f"the broker did not acknowledge writes within {WRITE_S:g} s"
             ) from error
         published = sum(message.topic == self._names.insights for message in turn.messages)
         metrics.INSIGHTS_PUBLISHED.inc(published)

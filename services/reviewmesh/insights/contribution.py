@@ -35,12 +35,12 @@ def bucket_of(record: Mapping[str, Any], appended_ms: int, window_ms: int) -> Bu
     return Bucket(record["business_id"] or "", start, start + window_ms)
 
 
-def counts_of(record: Mapping[str, Any]) -> Counts:
+def review_counts(record: Mapping[str, Any]) -> Counts:
     """The counters of this one review."""
     counts: Counts = {REVIEWS: 1}
     if record["stars"] is not None:
         counts[RATED] = 1
-        add(counts, {MILLISTARS: round(record["stars"] * 1000)})
+        add_counts(counts, {MILLISTARS: round(record["stars"] * 1000)})
     sentiment = record["sentiment"]
     label = sentiment["label"] if sentiment else None
     if label:
@@ -56,7 +56,7 @@ def counts_of(record: Mapping[str, Any]) -> Counts:
     return counts
 
 
-def add(counts: Counts, more: Mapping[Path, int], sign: int = 1) -> None:
+def add_counts(counts: Counts, more: Mapping[Path, int], sign: int = 1) -> None:
     """Add counters in place (subtract with sign -1); counters at zero are removed."""
     for path, number in more.items():
         total = counts.get(path, 0) + sign * number
@@ -104,6 +104,6 @@ def insight(bucket: Bucket, counts: Mapping[Path, int], now_ms: int) -> dict[str
     }
 
 
-def key_of(bucket: Bucket) -> bytes:
+def insight_key(bucket: Bucket) -> bytes:
     """The Kafka key of a bucket's insight."""
     return f"{bucket.business_id}@{bucket.start_ms}-{bucket.end_ms}".encode()

@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from reviewmesh.insights.contribution import Bucket, Counts, add, from_json, to_json
+from reviewmesh.insights.contribution import Bucket, Counts, add_counts, from_json, to_json
 
 Entry = dict[str, Any]
 """As in the changelog: partition, offset, bucket, counts, and `left`: the other open
@@ -19,7 +19,7 @@ buckets that the review was counted in before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class BucketCounts:
     """A bucket's counts over one partition of reviews, as of that partition's offset `version`.
 
     Absolute, never a difference: it may be applied twice, or late.
@@ -75,9 +75,9 @@ class Contributions:
         self._versions[partition] = max(self._versions.get(partition, -1), offset)
         return entry, _buckets(entry)
 
-    def partial(self, partition: int, bucket: Bucket) -> Partial:
+    def partial(self, partition: int, bucket: Bucket) -> BucketCounts:
         counts = self._sums.get((partition, bucket), {})
-        return Partial(partition, self._versions[partition], bucket, dict(counts))
+        return BucketCounts(partition, self._versions[partition], bucket, dict(counts))
 
     def forget(self, now_ms: int, retention_ms: int) -> int:
         """Drop what belongs to closed buckets; returns how many reviews are still held."""
@@ -97,7 +97,7 @@ class Contributions:
     def _count(self, entry: Entry, sign: int) -> None:
         key = (entry["partition"], Bucket(*entry["bucket"]))
         sums = self._sums.setdefault(key, {})
-        add(sums, from_json(entry["counts"]), sign)
+        add_counts(sums, from_json(entry["counts"]), sign)
         if not sums:
             del self._sums[key]
 

@@ -32,16 +32,16 @@ Assignment = frozenset[Any]
 
 
 @dataclass(slots=True)
-class Batch:
+class ReadBatch:
     """Consecutive records from the group's committed offsets on, of one assignment."""
 
     assignment: Assignment
     records: list[Any] = field(default_factory=list)
 
 
-class Reader(ConsumerRebalanceListener):
-    """One member of the group. A batch whose assignment is over is to be left: its records come
-    again, here or elsewhere, for nothing of it was committed."""
+class GroupReader(ConsumerRebalanceListener):
+    """One member of the group. Drop a batch whose assignment is over: nothing of it was committed,
+    so its records come again, here or elsewhere."""
 
     def __init__(self, settings: Settings, group: str, topics: Iterable[str]) -> None:
         self._topics = list(topics)
@@ -101,28 +101,28 @@ class Reader(ConsumerRebalanceListener):
         """Count the time without an assignment from now on."""
         self._without_since = time.monotonic()
 
-    async def gather(self, limit: int, within_s: float) -> Batch:
+    async def gather(self, limit: int, within_s: float) -> ReadBatch:
         """Up to `limit` records, or what came within that time once there is an assignment."""
-        batch, deadline = Batch(frozenset()), time.monotonic() + within_s
+        batch, deadline = ReadBatch(frozenset()), time.monotonic() + within_s
         while len(batch.records) < limit and (left_s := deadline - time.monotonic()) > 0:
             found = await self._consumer.getmany(
                 timeout_ms=int(left_s * 1000) + 1, max_records=limit - len(batch.records)
             )
             # Nothing else ran since the records were handed out: they are of this assignment.
             if not self.is_current(batch.assignment):
-                batch = Batch(self._consumer.assignment())
+                batch = ReadBatch(self._consumer.assignment())
             for records in found.values():
                 batch.records.extend(records)
         return batch
 
     @asynccontextmanager
-    async def holding(self, batch: Batch) -> AsyncIterator[bool]:
+    async def holding(self, batch: ReadBatch) -> AsyncIterator[bool]:
         """Yields whether the batch's assignment is still ours; it stays so until the block ends."""
         await self._is_held.wait()
         async with self.writing:
             yield self.holds(batch.assignment)
 
-    async def commit(self, batch: Batch) -> None:
+    async def commit(self, batch: ReadBatch) -> None:
         """Call it within `holding`, after everything that the batch asks for was written."""
         offsets = {
             TopicPartition(record.topic, record.partition): record.offset + 1

@@ -17,7 +17,7 @@ CALL_TIMEOUT_S = 10.0
 SECOND_STEP_MS = 3_600_000
 
 
-class Names(NamedTuple):
+class TopicNames(NamedTuple):
     """The topics, of these settings."""
 
     enriched: str
@@ -27,7 +27,7 @@ class Names(NamedTuple):
     totals: str
 
     @classmethod
-    def of(cls, settings: Settings) -> Names:
+    def of(cls, settings: Settings) -> TopicNames:
         group = f"{settings.prefix}{INSIGHTS_GROUP}"
         return cls(
             settings.prefix + ENRICHED,
@@ -43,7 +43,7 @@ class Topics:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._names = Names.of(settings)
+        self._names = TopicNames.of(settings)
         self.partitions = 0
         """Of each topic; 0 until `problem` was asked and found none."""
 

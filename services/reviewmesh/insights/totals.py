@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from reviewmesh.insights.contribution import Bucket, Counts, add, from_json, to_json
-from reviewmesh.insights.contributions import Partial
+from reviewmesh.insights.contribution import Bucket, Counts, add_counts, from_json, to_json
+from reviewmesh.insights.contributions import BucketCounts
 
-Key = tuple[str, int, int, int]
+TotalKey = tuple[str, int, int, int]
 """A bucket and the partition of reviews whose partial it is."""
 
 Entry = dict[str, Any]
@@ -17,7 +17,7 @@ Entry = dict[str, Any]
 class Totals:
     """The latest partial of every review partition; a total is their sum."""
 
-    def __init__(self, entries: MutableMapping[Key, Entry]) -> None:
+    def __init__(self, entries: MutableMapping[TotalKey, Entry]) -> None:
         self._entries = entries
         self._partitions: dict[Bucket, set[int]] = {}
 
@@ -28,9 +28,9 @@ class Totals:
             bucket = Bucket(business_id, start_ms, end_ms)
             self._partitions.setdefault(bucket, set()).add(partition)
 
-    def apply(self, partial: Partial) -> tuple[Key, Entry] | None:
+    def apply(self, partial: BucketCounts) -> tuple[TotalKey, Entry] | None:
         """What to write: nothing when a later version of the partial is known already."""
-        key: Key = (*partial.bucket, partial.partition)
+        key: TotalKey = (*partial.bucket, partial.partition)
         old = self._entries.get(key)
         if old is not None and old["version"] > partial.version:
             return None
@@ -42,7 +42,7 @@ class Totals:
     def total(self, bucket: Bucket) -> Counts:
         total: Counts = {}
         for partition in self._partitions.get(bucket, ()):
-            add(total, from_json(self._entries[*bucket, partition]["counts"]))
+            add_counts(total, from_json(self._entries[*bucket, partition]["counts"]))
         return total
 
     def forget(self, now_ms: int, retention_ms: int) -> int:

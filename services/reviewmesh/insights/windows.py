@@ -20,22 +20,22 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.insights.contribution import (
     Bucket,
     bucket_of,
-    counts_of,
     from_json,
     insight,
-    key_of,
+    insight_key,
+    review_counts,
     to_json,
 )
-from reviewmesh.insights.contributions import Contributions, Partial
-from reviewmesh.insights.reader import Batch
-from reviewmesh.insights.topics import SECOND_STEP_MS, Names
+from reviewmesh.insights.contributions import BucketCounts, Contributions
+from reviewmesh.insights.reader import ReadBatch
+from reviewmesh.insights.topics import SECOND_STEP_MS, TopicNames
 from reviewmesh.insights.totals import Totals
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.settings import Settings
 
 REGISTRY_RETRY_S = 1.0
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 
 class Message(NamedTuple):
@@ -48,13 +48,13 @@ class Message(NamedTuple):
 class Turn(NamedTuple):
     """A batch and its messages: all are written before the batch is committed."""
 
-    batch: Batch
+    batch: ReadBatch
     messages: list[Message]
     outcomes: Counter[str]
     """Of the enriched records, by the label of their metric."""
 
 
-class Windows:
+class InsightWindows:
     """The state of both steps, for the partitions of one assignment. Used by one agent."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Windows:
         self._log = log
         self._window_ms = milliseconds(settings.insights.window_s)
         self._retention_ms = milliseconds(settings.insights.retention_s)
-        self._names = Names.of(settings)
+        self._names = TopicNames.of(settings)
         self._contributions = Contributions({})
         self._totals = Totals({})
         self.registry_problem = ""
@@ -85,7 +85,7 @@ class Windows:
         await asyncio.to_thread(self._contributions.recovered)
         await asyncio.to_thread(self._totals.recovered)
 
-    async def fold(self, batch: Batch) -> Turn:
+    async def fold(self, batch: ReadBatch) -> Turn:
         """Apply the batch to the state. Waits for as long as the registry does not answer."""
         turn = Turn(batch, [], Counter())
         partials: dict[tuple[int, Bucket], None] = {}
@@ -125,7 +125,7 @@ class Windows:
             record.partition,
             offset=record.offset,
             bucket=bucket,
-            counts=counts_of(review),
+            counts=review_counts(review),
         )
         turn.outcomes["counted" if entry else "repeated"] += 1
         if entry is not None:
@@ -141,7 +141,7 @@ class Windows:
             )
         except DecodeError as error:
             self._log.error(
-                "a record that is no enriched review is left out",
+                "skipped a record that is not an enriched review",
                 partition=record.partition,
                 offset=record.offset,
                 error=str(error),
@@ -166,7 +166,7 @@ class Windows:
 
     # -- second step: partials, by partition of business_id ------------------------------------
 
-    def _total(self, partition: int, partial: Partial, turn: Turn) -> Bucket | None:
+    def _total(self, partition: int, partial: BucketCounts, turn: Turn) -> Bucket | None:
         """Returns the bucket whose insight must be published."""
         if partial.bucket.is_closed(self._now_ms(), self._retention_ms + SECOND_STEP_MS):
             return None
@@ -178,15 +178,15 @@ class Windows:
     async def _insight_message(self, partition: int, bucket: Bucket) -> Message:
         record = insight(bucket, self._totals.total(bucket), self._now_ms())
         value = await self._from_registry(lambda: self._insight_codec.encode(record))
-        return Message(self._names.insights, partition, key_of(bucket), value)
+        return Message(self._names.insights, partition, insight_key(bucket), value)
 
     # -- both ----------------------------------------------------------------------------------
 
-    async def _from_registry(self, ask: Callable[[], Answer]) -> Answer:
+    async def _from_registry(self, ask: Callable[[], Returned]) -> Returned:
         """Wait for as long as the registry does not answer."""
         while True:
             try:
-                # Most answers are known already; one that failed may take its time again.
+                # Most schemas are cached; a failed request may take its whole timeout again.
                 answer = await asyncio.to_thread(ask) if self.registry_problem else ask()
             except RegistryUnavailable as error:
                 if not self.registry_problem:
@@ -201,8 +201,8 @@ class Windows:
         return milliseconds(self._clock())
 
 
-def _partial(value: bytes) -> Partial:
+def _partial(value: bytes) -> BucketCounts:
     sent = json.loads(value)
-    return Partial(
+    return BucketCounts(
         sent["partition"], sent["version"], Bucket(*sent["bucket"]), from_json(sent["counts"])
     )

@@ -39,6 +39,11 @@ class Dedupe:
             and now_ms - known.accepted_ms < self._window_ms
         )
 
+    def accepted_ms(self, review_id: str) -> int:
+        """When it was accepted last, within the memory; else -1."""
+        known = self._reviews.get(review_id)
+        return known.accepted_ms if known else -1
+
     def acceptance(self, review_id: str, content_hash: str) -> int:
         """The number of the next acceptance of this content, counted within the memory."""
         known = self._reviews.get(review_id)

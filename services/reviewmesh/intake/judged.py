@@ -136,7 +136,7 @@ class Judged:
                 topic=RAW,
                 partition=letter["partition"],
                 offset=letter["offset"],
-                key=None,
+                key=letter["key"],
                 value=letter["value"],
                 headers=headers,
             )
@@ -205,7 +205,8 @@ def stamp(milliseconds: int | None) -> int:
 
 def checksum(record: Record) -> int:
     """Never 0, which stands for none."""
-    return zlib.crc32(record.value or b"") or 1
+    said = record.key or b"" if record.value is None else record.value
+    return zlib.crc32(said) or 1
 
 
 def content_sum(review_id: str, content_hash: str, origin_ms: int | None) -> int:

@@ -76,7 +76,9 @@ class Provenance:
         """Over the value too, so that it is not valid for another record."""
         if self._secret is None:
             return None
-        digest = hashlib.sha256(record.value or b"").digest()
+        # A tombstone says all with its key, which forwarding keeps.
+        said = record.key or b"" if record.value is None else record.value
+        digest = hashlib.sha256(said).digest()
         return hmac.new(self._secret, digest + came_from, hashlib.sha256).hexdigest().encode()
 
 

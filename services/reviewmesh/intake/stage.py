@@ -13,6 +13,7 @@ from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.intake.dedupe import Dedupe
+from reviewmesh.intake.erasure import erasing
 from reviewmesh.intake.judged import IntakeResets, Judged, is_copy
 from reviewmesh.intake.lookups import Lookups
 from reviewmesh.intake.normalise import Refused, normalise, review_id_of
@@ -31,7 +32,8 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
 from reviewmesh.loop.deadletter import UNREADABLE, DeadLetters
-from reviewmesh.loop.replays import Replays
+from reviewmesh.loop.erasures import Erasures, dropping
+from reviewmesh.loop.replays import Replays, first_refused_ms
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
 from reviewmesh_schemas.names import ACCEPTED, RAW, REPLAYED
@@ -59,6 +61,7 @@ class Memory:
 
     dedupe: Dedupe
     replays: Replays
+    erasures: Erasures
     # Only while records are read again because of an operator's reset.
     judged: Judged | None
 
@@ -109,6 +112,7 @@ class IntakeStage:
         """Rebuild the partition's memory from its accepted reviews and replay marks."""
         home = partition % self._contract.partitions
         replays = Replays(self.service, home, self._contract.replayed, self._clock)
+        erasures = Erasures(self._contract.replayed)
         dedupe = Dedupe(self._window_ms, self._dedupe_ids)
         try:
             self._dead_letters.prepare()
@@ -118,13 +122,14 @@ class IntakeStage:
             judged = self._resets.mend(partition, starts)
             for record in self._reader.read_tail(REPLAYED, home, None, None):
                 replays.restore(record)
+                erasures.restore(record)
             # The raw topic may have more partitions than the others: their records are all
             # forwarded.
             if partition == home:
                 self._remember(partition, dedupe)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
-        return Memory(dedupe, replays, judged)
+        return Memory(dedupe, replays, erasures, judged)
 
     def open(self, partition: int, ledgers: Ledgers, loaded: Memory) -> None:
         self._memories[partition] = loaded
@@ -185,7 +190,7 @@ class IntakeStage:
                 foreign += 1
                 if foreign == 1:
                     self._log.warning(
-                        "not intake's own record, it is left out of the memory of duplicates",
+                        "not used for deduplication: a record that intake did not write",
                         topic=ACCEPTED,
                         partition=partition,
                         offset=record.offset,
@@ -200,7 +205,7 @@ class IntakeStage:
             )
         if foreign > 1:
             self._log.warning(
-                "records that are not intake's own",
+                "records that intake did not write",
                 count=foreign,
                 topic=ACCEPTED,
                 partition=partition,
@@ -216,7 +221,7 @@ class IntakeStage:
             raise
         except Exception as error:  # noqa: BLE001 - it costs this record only
             self._log.exception(
-                "a record that the stage cannot take is set aside as a dead letter",
+                "the stage raised an error on a record: it becomes a dead letter",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
@@ -249,8 +254,7 @@ class IntakeStage:
         origin_ms = self._provenance.coordinates(record).timestamp_ms
         was_accepted = judged.was_accepted(record, origin_ms)
         try:
-            decoded = self._contract.raw.decode(record.value or b"")
-            review = normalise(decoded, self._drop_attributes)
+            review = self._content(record)
         except (DecodeError, Refused):
             return was_accepted
         content = review["review_id"], review["content_hash"]
@@ -263,19 +267,31 @@ class IntakeStage:
         review: dict[str, Any] = {}
         try:
             if record.value is None:
-                raise Refused(
-                    "TOMBSTONE", "expected a review, got a tombstone; the mesh erases nothing here"
-                )
-            review = self._contract.raw.decode(record.value)
-            home = partition_of(review_id_of(review).encode(), self._contract.partitions)
+                review = erasing(record.key)
+            else:
+                review = self._contract.raw.decode(record.value)
+            key = review_id_of(review)
+            home = partition_of(key.encode(), self._contract.partitions)
             if home != record.partition:
-                return _unit(record, self._forward(record, review["review_id"], home))
+                return _unit(record, self._forward(record, key, home))
+            if record.value is None:
+                return self._erase(record, review)
+            refused_ms = first_refused_ms(record)
+            erasures = self._memories[record.partition].erasures
+            if refused_ms is not None and erasures.covers_letter(key, refused_ms):
+                return _unit(record, counted=dropping(self.service))
             return self._accept(record, normalise(review, self._drop_attributes))
         except DecodeError as error:
             return _unit(record, self._refuse(record, None, error.cause, str(error)))
         except Refused as refused:
             review_id = review.get("review_id")
             return _unit(record, self._refuse(record, review_id, refused.cause, str(refused)))
+
+    def _content(self, record: Record) -> dict[str, Any]:
+        """The version that the record asks for. Raises DecodeError or Refused."""
+        if record.value is None:
+            return erasing(record.key)
+        return normalise(self._contract.raw.decode(record.value), self._drop_attributes)
 
     def _refuse(self, record: Record, review_id: str | None, cause: str, message: str) -> Output:
         return self._dead_letters.output(
@@ -294,12 +310,32 @@ class IntakeStage:
         self._check_size(forwarded, self._contract.max_raw_bytes, "its headers or attributes")
         return forwarded
 
-    def _accept(self, record: Record, accepted: dict[str, Any]) -> Unit:
+    def _erase(self, record: Record, erasure: dict[str, Any]) -> Unit:
+        memory = self._memories[record.partition]
+        review_id = erasure["review_id"]
         now = milliseconds(self._clock())
+        # Every version before it was accepted before it, also by a replica whose clock is ahead.
+        erased_at = max(now, memory.dedupe.accepted_ms(review_id))
+        memory.erasures.take(review_id, erased_at)
+        mark = memory.erasures.mark(record, record.partition, review_id)
+        if memory.dedupe.is_duplicate(review_id, erasure["content_hash"], now):
+            return _unit(record, mark, counted=metrics.DUPLICATES.inc)
+        output = self._accepted(record, {**erasure, "erased_at": erased_at}, erased_at)
+        return _unit(record, output, mark, counted=metrics.ERASED.inc)
+
+    def _accept(self, record: Record, accepted: dict[str, Any]) -> Unit:
+        memory = self._memories[record.partition]
+        review_id, content_hash = accepted["review_id"], accepted["content_hash"]
+        # A version after an erasure is accepted after it.
+        now = max(milliseconds(self._clock()), memory.erasures.erased_at(review_id) + 1)
+        is_duplicate = memory.dedupe.is_duplicate(review_id, content_hash, now)
+        if record.header(REPLAY) is None and is_duplicate:
+            return _unit(record, counted=metrics.DUPLICATES.inc)
+        return _unit(record, self._accepted(record, accepted, now))
+
+    def _accepted(self, record: Record, accepted: dict[str, Any], now: int) -> Output:
         dedupe = self._memories[record.partition].dedupe
         review_id, content_hash = accepted["review_id"], accepted["content_hash"]
-        if record.header(REPLAY) is None and dedupe.is_duplicate(review_id, content_hash, now):
-            return _unit(record, counted=metrics.DUPLICATES.inc)
         origin = self._provenance.coordinates(record)
         acceptance = dedupe.acceptance(review_id, content_hash)
         value = self._contract.accepted.encode(
@@ -331,7 +367,7 @@ class IntakeStage:
         )
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
         dedupe.accepted(review_id, content_hash, acceptance, now)
-        return _unit(record, output)
+        return output
 
     @staticmethod
     def _check_size(output: Output, at_most: int, what: str) -> None:

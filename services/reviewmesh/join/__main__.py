@@ -10,8 +10,8 @@ from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enrichers import EnricherLedgers
-from reviewmesh.join.pipeline import Windows
 from reviewmesh.join.stage import JoinContract, JoinStage, Queries
+from reviewmesh.join.state import JoinWindows
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
@@ -43,7 +43,7 @@ def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundL
         EndOffsets(settings, wall_clock),
         EnricherLedgers(settings, wall_clock),
     )
-    windows = Windows(
+    windows = JoinWindows(
         settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s
     )
     dead_letters = DeadLetters(contracts.codec(DEAD_LETTER), wall_clock)

@@ -26,6 +26,7 @@ ACCEPTED_FIELDS = (
     "source_offset",
     "source_timestamp",
     "acceptance",
+    "erased_at",
 )
 
 

@@ -1,25 +1,31 @@
-"""The join of one partition: complete records, or partial ones that name what is missing. Pure;
-time
-is an argument.
+"""The join of one partition: complete records, or partial ones that name what is missing.
 
-A restart rebuilds its state by reading from the committed offsets, and from the open partial
-records. Results are matched to reviews by the accepted offset that they carry.
+It does no I/O, and time is an argument. A restart rebuilds its state by reading from the committed
+offsets, and from the open partial records. Results are matched to reviews by the accepted offset
+that they carry.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from reviewmesh.join.enriched import ANSWERED, TIMEOUT, build, merge
+from reviewmesh.join.enriched import ANSWERED, build, merge
+from reviewmesh.join.matching import better_result, finished_by, finished_without_use, is_of
 from reviewmesh.join.newer import Newer
 from reviewmesh.join.progress import TaskProgress
 from reviewmesh.join.published import Published
+from reviewmesh.join.state import (
+    AnswerAgain,
+    Emission,
+    JoinWindows,
+    Partial,
+    Pending,
+    Questions,
+    Result,
+)
 from reviewmesh.kafka.record import Headers
 from reviewmesh_schemas.names import ACCEPTED, REPROCESSED, RESULT_OF, TASK_OF, TASKS
 
@@ -27,117 +33,15 @@ MAX_PARTIALS = 50_000
 # Stale entries in the heap of deadlines; beyond this number the heap is rebuilt.
 SPARE_DEADLINES = 10_000
 
-Result = Mapping[str, Any]
 ResultOf = tuple[str, str, str]
 """Task, review_id, and content_hash of the review."""
-Key = TypeVar("Key")
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    max_wait_s: float
-    straggler_s: float
-    late_window_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Emission:
-    """The outcome of one step of the join, to be written in one transaction."""
-
-    review_id: str
-    finished: tuple[tuple[str, int], ...]
-    enriched: dict[str, Any] | None = None
-    headers: Headers = ()
-    # What to do with the open partial record of this review: "write", "erase" or "leave".
-    partial: str = "leave"
-    # A result that no review waited for: (task, outcome), see the metric of late results.
-    late: tuple[str, str] | None = None
-    # Why an accepted review is not published from here, see `Published`.
-    not_repeated: str = ""
-    # Not a merge, a replay or a review read again: its latency is measured.
-    is_first: bool = False
-    # An answer done again, by its task, and what became of it.
-    again: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """An answer done again, with the enriched review that a campaign made it from."""
-
-    offset: int
-    task: str
-    enriched: Mapping[str, Any]
-    result: Result
-    headers: Headers
-    # Where enriched reviews ended when the campaign chose.
-    enriched_since: int
-
-
-@dataclass(slots=True)
-class Pending:
-    """An accepted review that is not published yet."""
-
-    offset: int
-    accepted: Mapping[str, Any]
-    headers: Headers
-    # A replay that was sent to the accepted topic.
-    replayed: bool
-    appended_at: float
-    results: dict[str, tuple[int, Result]] = field(default_factory=dict)
-    # By task: when the enricher was known to have finished this review. Its result, if any, was
-    # written before that.
-    enriched_by: dict[str, float] = field(default_factory=dict)
-
-    def missing(self) -> list[str]:
-        return [task for task in TASKS if task not in self.results]
-
-
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """What must be known before reviews may be published without the answers of these tasks."""
-
-    # Tasks whose result partition's end is needed.
-    ends: frozenset[str] = frozenset()
-    # Tasks whose enricher's finished offsets are needed.
-    ledgers: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """A published record that lacks an answer. Compressed: there may be many, and few are
-    completed."""
-
-    review_id: str
-    content_hash: str
-    accepted_offset: int
-    # The tasks whose late answers are still merged.
-    open_tasks: frozenset[str]
-    over_at: float
-    headers: Headers
-    packed: bytes
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any], headers: Headers, late_window_s: float) -> Partial:
-        return cls(
-            record["review_id"],
-            record["content_hash"],
-            record["accepted_offset"],
-            frozenset(task for task in TASKS if record["tasks"][task]["status"] == TIMEOUT),
-            record["timings"]["enriched_at"] / 1000 + late_window_s,
-            headers,
-            zlib.compress(json.dumps(record).encode(), 1),
-        )
-
-    def record(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(zlib.decompress(self.packed))
-        return record
 
 
 class PartitionJoin:
     def __init__(
         self,
         partition: int,
-        windows: Windows,
+        windows: JoinWindows,
         is_ahead: Callable[[int], bool],
         position: Callable[[], int],
         published_until: int = 0,
@@ -214,7 +118,9 @@ class PartitionJoin:
         emissions: list[Emission] = []
         for (task, *_), (offset, result) in self._pop_early(pending.offset).items():
             if is_of(result, pending.accepted):
-                emissions += choose(pending.results, task, task=task, offset=offset, result=result)
+                emissions += better_result(
+                    pending.results, task, task=task, offset=offset, result=result
+                )
             else:
                 emissions.append(finished_without_use(task, offset, result, "foreign"))
         return emissions
@@ -227,13 +133,13 @@ class PartitionJoin:
         if pending is not None:
             if not is_of(result, pending.accepted):
                 return [finished_without_use(task, offset, result, "foreign")]
-            doubled = choose(pending.results, task, task=task, offset=offset, result=result)
+            doubled = better_result(pending.results, task, task=task, offset=offset, result=result)
             return doubled + self._emit_complete(result["review_id"], now)
         if self._is_ahead(accepted_offset):
             early = self._early.setdefault(accepted_offset, {})
             key = (task, result["review_id"], result["content_hash"])
             self._early_of[task] += key not in early
-            return choose(early, key, task=task, offset=offset, result=result)
+            return better_result(early, key, task=task, offset=offset, result=result)
         return [self._late(task, offset, result, now)]
 
     # -- results whose review does not come --------------------------------------------------
@@ -411,7 +317,7 @@ class PartitionJoin:
 
     # -- answers done again ------------------------------------------------------------------
 
-    def again(self, again: Again, now: float) -> Emission:
+    def again(self, again: AnswerAgain, now: float) -> Emission:
         """The enriched review with this answer in it, unless anything newer of it is known.
 
         `newer` must cover what came since the campaign chose. A version that is still pending is
@@ -490,40 +396,3 @@ class PartitionJoin:
     @property
     def open_partials(self) -> int:
         return len(self._partials)
-
-
-def is_of(result: Result, accepted: Mapping[str, Any]) -> bool:
-    """Whether the result is of this content: a topic that was created again reuses its offsets.
-
-    An enricher that could not read the review knows only its key.
-    """
-    return bool(
-        result["review_id"] == accepted["review_id"]
-        and result["content_hash"] in (accepted["content_hash"], "")
-    )
-
-
-def finished_by(pending: Pending) -> tuple[tuple[str, int], ...]:
-    results = ((RESULT_OF[task], offset) for task, (offset, _) in pending.results.items())
-    return ((ACCEPTED, pending.offset), *results)
-
-
-def finished_without_use(task: str, offset: int, result: Result, outcome: str) -> Emission:
-    return Emission(result["review_id"], ((RESULT_OF[task], offset),), late=(task, outcome))
-
-
-def choose(
-    results: dict[Key, tuple[int, Result]], key: Key, task: str, offset: int, result: Result
-) -> list[Emission]:
-    """Keep one result per review and task: the first, unless only the second is an answer.
-
-    An enricher that was reset infers again. The offset of the dropped result is finished too.
-    """
-    known = results.get(key)
-    if known is None:
-        results[key] = (offset, result)
-        return []
-    other = (offset, result)
-    if known[1]["status"] not in ANSWERED and result["status"] in ANSWERED:
-        results[key], other = other, known
-    return [finished_without_use(task, *other, "doubled")]

@@ -1,4 +1,4 @@
-"""Answers done again: decoded, and joined once it is known what is newer than them."""
+"""Answers done again: decoded, and joined once newer revisions of their reviews are known."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from queue import Empty, SimpleQueue
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.join.newer import Newer
-from reviewmesh.join.pipeline import Again, Emission, PartitionJoin
+from reviewmesh.join.pipeline import PartitionJoin
+from reviewmesh.join.state import AnswerAgain, Emission
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Headers, Record, Unavailable
 from reviewmesh_schemas.names import ENRICHED, TASKS
 
 RETRY_S = 1.0
-# Without an answer for so long no campaign goes on.
+# After so long without an answer, no campaign is running.
 FORGOTTEN_AFTER_S = 3_600.0
 
 
 class NoAnswer(ValueError):
-    """A record that decodes and is no answer of the mesh's."""
+    """A record that decodes, but that no enricher wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class AnswerCodecs:
     enriched: Codec
     results: dict[str, Codec]
 
-    def decode(self, record: Record, headers: Headers) -> Again:
+    def decode(self, record: Record, headers: Headers) -> AnswerAgain:
         """Raises DecodeError, NoAnswer and RegistryUnavailable."""
         content = self.answer.decode_ours(record.value or b"")
         task = content["task"]
@@ -50,7 +51,7 @@ class AnswerCodecs:
             raise NoAnswer(f"expected an enriched review with every task, got none of {missing}")
         if enriched["timings"] is None:
             raise NoAnswer("expected an enriched review with timings")
-        return Again(
+        return AnswerAgain(
             record.offset,
             task,
             enriched,
@@ -61,7 +62,7 @@ class AnswerCodecs:
 
 
 class ReadingBack:
-    """Reads in a thread what was published since a campaign chose."""
+    """Reads in a thread what was published since a campaign chose its reviews."""
 
     def __init__(self, reader: PartitionReader, codec: Codec, partition: int, newer: Newer) -> None:
         self._codec = codec
@@ -72,7 +73,7 @@ class ReadingBack:
         self._start()
 
     def result(self, now: float) -> Newer | None:
-        """None while it reads; it goes on where it was interrupted."""
+        """None while it reads; continues where it was interrupted."""
         if self._again_at is not None:
             if now >= self._again_at:
                 self._again_at = None
@@ -107,7 +108,7 @@ class ReadingBack:
 
 
 class Reprocessed:
-    """Of one partition: the answers in hand, and the reading that they wait for."""
+    """The waiting answers of one partition, and the read that they wait for."""
 
     def __init__(
         self, reader: PartitionReader, codec: Codec, partition: int, join: PartitionJoin
@@ -116,9 +117,10 @@ class Reprocessed:
         self._codec = codec
         self._partition = partition
         self._join = join
-        self._waiting: deque[Again] = deque()
+        self._waiting: deque[AnswerAgain] = deque()
         self._reading: ReadingBack | None = None
-        # Revisions published from here and not committed yet: what is read back may lack them.
+        # Revisions that this process published and that are not committed yet: the topic may lack
+        # them.
         self._uncommitted: deque[tuple[str, int]] = deque()
         self._last_at = 0.0
 
@@ -134,7 +136,7 @@ class Reprocessed:
         while self._uncommitted and self._uncommitted[0][1] <= revision:
             self._uncommitted.popleft()
 
-    def take(self, again: Again, now: float) -> list[Emission]:
+    def take(self, again: AnswerAgain, now: float) -> list[Emission]:
         self._last_at = now
         self._waiting.append(again)
         return self.go_on(now)
@@ -158,7 +160,7 @@ class Reprocessed:
             self._join.newer = None
         return emissions
 
-    def _begin(self, again: Again) -> None:
+    def _begin(self, again: AnswerAgain) -> None:
         # From here on the join adds what it publishes.
         newer = self._join.newer = Newer(again.enriched_since)
         for review_id, revision in self._uncommitted:

@@ -25,7 +25,7 @@ CLOCKS_DIFFER_MS = 600_000
 
 
 @dataclass(slots=True)
-class Reading:
+class ResetReading:
     """The progress of reading `reviews.enriched` for one reset."""
 
     published: Published
@@ -41,7 +41,7 @@ class JoinerResets:
         self._reader = reader
         self._codec = enriched_codec
         self._log = log
-        self._readings: dict[int, Reading] = {}
+        self._readings: dict[int, ResetReading] = {}
 
     def mend(self, partition: int, starts: dict[str, Start]) -> Published | None:
         """Correct `starts`; returns which of the reviews that are read again are published.
@@ -82,7 +82,7 @@ class JoinerResets:
             offset = min(start.offset, self._reader.offset_at(topic, partition, since_ms))
             if offset < start.offset:
                 self._log.warning(
-                    "results are read again from where those of the first unfinished review can be",
+                    "reading results again from the first that an unfinished review may have",
                     topic=topic,
                     partition=partition,
                     committed=start.offset,
@@ -91,7 +91,7 @@ class JoinerResets:
             # The finished offsets include results of reviews that are read again.
             starts[topic] = replace(start, offset=offset, finished=frozenset())
 
-    def _begin(self, partition: int, first: int, until: int, since_ms: int) -> Reading:
+    def _begin(self, partition: int, first: int, until: int, since_ms: int) -> ResetReading:
         low, high = self._reader.bounds(ENRICHED, partition)
         covered_from_ms = 0.0
         if low > 0:
@@ -113,11 +113,13 @@ class JoinerResets:
                 published.add(self._codec.decode_ours(record.value or b""))
             except DecodeError as error:
                 self._log.warning(
-                    "not a record of the joiner's",
+                    "skipped a record that the joiner did not write",
                     topic=ENRICHED,
                     partition=partition,
                     offset=record.offset,
                     reason=str(error),
                 )
 
-        return Reading(published, ReadBack(self._reader, {(ENRICHED, partition): position}, take))
+        return ResetReading(
+            published, ReadBack(self._reader, {(ENRICHED, partition): position}, take)
+        )

@@ -17,10 +17,11 @@ from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
-from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Windows
+from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.published import Published
 from reviewmesh.join.reprocessed import AnswerCodecs, NoAnswer, Reprocessed
 from reviewmesh.join.resets import JoinerResets
+from reviewmesh.join.state import Emission, JoinWindows, Partial
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
@@ -33,7 +34,8 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
-from reviewmesh.loop.replays import Replays
+from reviewmesh.loop.erasures import Erasures, dropping
+from reviewmesh.loop.replays import Replays, letter_of
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh_schemas.names import (
     ACCEPTED,
@@ -59,6 +61,7 @@ class Loaded:
     published_until: int
     published: Published | None
     replays: Replays
+    erasures: Erasures
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class JoinStage:
         contract: JoinContract,
         queries: Queries,
         dead_letters: DeadLetters,
-        windows: Windows,
+        windows: JoinWindows,
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -125,6 +128,7 @@ class JoinStage:
         self._joins: dict[int, PartitionJoin] = {}
         self._reprocessed: dict[int, Reprocessed] = {}
         self._replays: dict[int, Replays] = {}
+        self._erasures: dict[int, Erasures] = {}
         self._ledgers: Ledgers | None = None
         self._units: list[Unit] = []
         self._next_tick = 0.0
@@ -144,15 +148,17 @@ class JoinStage:
             for record in self._reader.read_tail(PARTIAL, partition, None, None):
                 partials.take(record)
             replays = Replays(self.service, partition, self._contract.replayed, self._clock)
+            erasures = Erasures(self._contract.replayed)
             for record in self._reader.read_tail(REPLAYED, partition, None, None):
                 replays.restore(record)
+                erasures.restore(record)
             published_until = self._reader.bounds(ENRICHED, partition)[1]
             late_window_s = self._windows.late_window_s
             opened = [
                 Partial.of(enriched, kept_headers(headers), late_window_s)
                 for enriched, headers in partials.records()
             ]
-            return Loaded(opened, published_until, published, replays)
+            return Loaded(opened, published_until, published, replays, erasures)
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
 
@@ -173,11 +179,13 @@ class JoinStage:
             self._reader, self._contract.enriched, partition, join
         )
         self._replays[partition] = loaded.replays
+        self._erasures[partition] = loaded.erasures
 
     def close(self, partition: int) -> None:
         self._joins.pop(partition, None)
         self._reprocessed.pop(partition, None)
         self._replays.pop(partition, None)
+        self._erasures.pop(partition, None)
         self._ends.forget(partition)
         self._enrichers.forget(partition)
         self._units = [unit for unit in self._units if unit.partition != partition]
@@ -194,9 +202,16 @@ class JoinStage:
         now = self._clock()
         try:
             if record.topic == ACCEPTED:
+                accepted = self._accepted(record)
+                if self._is_erased(record, accepted):
+                    finished = ((record.topic, record.offset),)
+                    marks = replays.marks(finished)
+                    counted = dropping(self.service)
+                    self._units.append(Unit(record.partition, finished, marks, counted))
+                    return
                 emissions = join.accepted(
                     offset=record.offset,
-                    accepted=self._accepted(record),
+                    accepted=accepted,
                     headers=kept_headers(record.headers),
                     replayed=record.header(REPLAY) is not None,
                     appended_at=record.timestamp_ms / 1000,
@@ -226,6 +241,15 @@ class JoinStage:
             )
         accepted = self._contract.accepted.decode_ours(value)
         return {name: accepted[name] for name in ACCEPTED_FIELDS}
+
+    def _is_erased(self, record: Record, accepted: dict[str, Any]) -> bool:
+        """Whether it is the replay of a version from before its review was erased."""
+        erasures, review_id = self._erasures[record.partition], accepted["review_id"]
+        if accepted["erased_at"] is not None:
+            erasures.take(review_id, accepted["erased_at"])
+            return False
+        is_replay = letter_of(record) is not None
+        return is_replay and erasures.covers(review_id, accepted["accepted_at"])
 
     def _result(self, record: Record, task: str) -> dict[str, Any]:
         result = self._contract.results[task].decode_ours(record.value or b"")

@@ -36,7 +36,7 @@ PROBES_AT_ONCE = 3
 # Most such batches hold one record, and a producer that sends it again appends it close by.
 ONE_BY_ONE = 4
 
-Cause = Literal["OVERSIZE", "UNREADABLE"]
+RefusalCause = Literal["OVERSIZE", "UNREADABLE"]
 
 
 class Impassable(NamedTuple):
@@ -44,7 +44,7 @@ class Impassable(NamedTuple):
 
     offset: int
     next: int
-    cause: Cause
+    cause: RefusalCause
     reason: str
 
     @property
@@ -61,7 +61,7 @@ class Impassable(NamedTuple):
 
 
 @dataclass(slots=True)
-class Reading:
+class ReadResult:
     """The result of reading from an offset."""
 
     records: list[Record] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Reading:
 
 
 class Probes(Protocol):
-    def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
+    def read(self, at: int, fetch_bytes: int, at_most: int) -> ReadResult:
         """Records from `at` on, up to `at_most` bytes; with 0, only the outcome of the first fetch.
 
         Raises Unavailable when there is no answer now.
@@ -118,7 +118,9 @@ def find_impassable(probes: Probes, at: int) -> Impassable | None:
         def is_refused(offset: int) -> bool:
             return probes.read(offset, ONE_BATCH, 0).refused == batch
 
-        cause: Cause = "OVERSIZE" if found.error.startswith("Decompression") else "UNREADABLE"
+        cause: RefusalCause = (
+            "OVERSIZE" if found.error.startswith("Decompression") else "UNREADABLE"
+        )
         return Impassable(first, find_end(is_refused, first), cause, found.error)
     if not found.died:
         return None
@@ -152,8 +154,8 @@ def find_passage(
     return passage
 
 
-def _read_up_to_what_is_impassable(probes: Probes, at: int, room: int) -> Reading:
-    whole = Reading(next=at)
+def _read_up_to_what_is_impassable(probes: Probes, at: int, room: int) -> ReadResult:
+    whole = ReadResult(next=at)
     for fetch_bytes in FETCH_BYTES:
         reading = probes.read(whole.next, fetch_bytes, room)
         whole.records += reading.records
@@ -193,15 +195,15 @@ class Prober:
         self._end()
         self._at_once.release()
 
-    def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
+    def read(self, at: int, fetch_bytes: int, at_most: int) -> ReadResult:
         if time.monotonic() > self._deadline:
             raise Unavailable(f"{self._place(at)}: probing took over {DEADLINE_S:g} s")
-        reading = Reading(next=at)
+        reading = ReadResult(next=at)
         try:
             self._ask(json.dumps([at, fetch_bytes, at_most]))
         except BrokenPipeError:
             self._end()
-            raise Unavailable(f"{self._place(at)}: the process that looks ended") from None
+            raise Unavailable(f"{self._place(at)}: the probing process ended") from None
         began = False
         while (line := self._line(at)).endswith("\n"):
             answer = json.loads(line)
@@ -215,11 +217,11 @@ class Prober:
         # The output ended inside of an answer.
         self._end()
         if not began:
-            raise Unavailable(f"{self._place(at)}: the process that looks ended")
+            raise Unavailable(f"{self._place(at)}: the probing process ended")
         reading.died = True
         return reading
 
-    def _ended(self, reading: Reading, answer: dict[str, Any]) -> Reading:
+    def _ended(self, reading: ReadResult, answer: dict[str, Any]) -> ReadResult:
         if "failed" in answer:
             raise Unavailable(f"{self._place(reading.next)}: {answer['failed']}")
         if "refused" in answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -34,11 +34,13 @@ class FollowedTopic:
         partitions: int,
         take: Callable[[Record], None],
         log: structlog.stdlib.BoundLogger,
+        since: Mapping[int, int] | None = None,
     ) -> None:
+        """`since`: offsets by partition; without one, from the first record that is kept."""
         self._options = kafka.reader_options(settings) | {"fetch.wait.max.ms": "500"}
         self._topic = topic
         self._name = settings.prefix + topic
-        self._positions = dict.fromkeys(range(partitions), 0)
+        self._positions = dict.fromkeys(range(partitions), 0) | dict(since or {})
         self._unread = set(self._positions)
         self._take = take
         self._log = log
@@ -62,7 +64,9 @@ class FollowedTopic:
             except (KafkaException, Unavailable) as error:
                 reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
                 self.is_current, self._unread = False, set(self._positions)
-                self._log.warning("cannot be followed now", topic=self._name, reason=reason)
+                self._log.warning(
+                    "cannot read the topic, trying again", topic=self._name, reason=reason
+                )
                 # A new client each time: one may lose every address of a broker that is back.
                 self._stopping.wait(NEW_CLIENT_AFTER_S)
 

@@ -1,4 +1,8 @@
-"""Reads long ranges after an operator's reset, a few seconds per attempt."""
+"""Reads long ranges of partitions again, a few seconds per attempt.
+
+Stages do so after a reset of their group. The joiner also does so for a campaign, to find what was
+published since the campaign chose its reviews.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,15 @@ from collections.abc import Callable
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Record, Unavailable
 
-# Of one attempt; the next attempt continues there.
+# The longest attempt; the next one continues where it stopped.
 READ_FOR_S = 15.0
 
 
 class ReadBack:
     """Passes every committed record of some partitions to `take`, from given offsets to the ends.
 
-    Reading a week of records takes longer than one attempt to open a partition may: `go_on` raises
-    Unavailable while records remain, and is called again.
+    A week of records takes longer to read than the caller may wait: `go_on` raises Unavailable
+    while records remain, and the caller calls it again.
     """
 
     def __init__(
@@ -37,6 +41,5 @@ class ReadBack:
                 self._positions[topic, partition] = record.offset + 1
                 if time.monotonic() > deadline:
                     raise Unavailable(
-                        f"after a reset, reading back {topic}/{partition}: at offset "
-                        f"{record.offset + 1}"
+                        f"reading {topic}/{partition} again: at offset {record.offset + 1}"
                     )

@@ -19,6 +19,8 @@ TRACEPARENT = "traceparent"
 ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
 REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
+# When the record first became a dead letter, in milliseconds: also of a replay that failed again.
+REPLAY_SINCE = "reviewmesh-replay-since"
 FORWARDED_FROM = "reviewmesh-forwarded-from"
 CAMPAIGN = "reviewmesh-campaign"
 FORWARDED_MAC = "reviewmesh-forwarded-mac"
@@ -132,7 +134,7 @@ def _log_left_out(message: Any, what: str) -> None:
     if now - _headers_logged_at >= LOG_AGAIN_AFTER_S:
         _headers_logged_at = now
         log.warning(
-            "left out of %s/%s at offset %s, others like it within a minute are not told of: %s",
+            "skipped in %s/%s at offset %s, logged at most once a minute: %s",
             message.topic(),
             message.partition(),
             message.offset(),

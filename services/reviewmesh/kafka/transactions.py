@@ -69,7 +69,7 @@ class TransactionalProducer:
         self._options = options
         self._prefix = prefix
         self._on_error = on_error
-        self._session: Session | None = None
+        self._session: ProducerSession | None = None
         self._thread = CallThread()
         self._abandoned = 0
 
@@ -83,7 +83,7 @@ class TransactionalProducer:
         Raises KafkaException or OutcomeUnknown when no broker answers in time; call again later.
         """
         self._session = self._call(
-            lambda: Session(self._options, self._prefix, self._on_error), CONNECT_DEADLINE_S
+            lambda: ProducerSession(self._options, self._prefix, self._on_error), CONNECT_DEADLINE_S
         )
 
     def poll(self) -> None:
@@ -124,7 +124,7 @@ class TransactionalProducer:
             ) from None
 
 
-class Session:
+class ProducerSession:
     """One librdkafka producer, from `init_transactions` until it is dropped."""
 
     def __init__(self, options: Mapping[str, str], prefix: str, on_error: OnError) -> None:

@@ -14,13 +14,13 @@ from reviewmesh.clock import Clock
 from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
-from reviewmesh.lag.offsets import Broker, Committed, Ends, Failure, GroupProgress
+from reviewmesh.lag.offsets import Broker, Committed, Ends, GroupProgress, RequestFailure
 from reviewmesh.lag.rates import DrainRate
 
 # A head may be compacted away without a commit.
 LOOK_AGAIN_AFTER_S = 60.0
 
-Key = tuple[str, BrokerPartition]
+GroupPartition = tuple[str, BrokerPartition]
 """A group, and a partition that it reads."""
 
 
@@ -103,7 +103,7 @@ class LagMeter:
         self._clock = clock
         self._reader = HeadReader(lambda: broker.stable)
         self._open_reader = HeadReader(lambda: broker.open)
-        self._watched: dict[Key, Watched] = {}
+        self._watched: dict[GroupPartition, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
         self._stable_ends: dict[BrokerPartition, int] = {}
         self._held_since: dict[BrokerPartition, float | None] = {}
@@ -121,7 +121,7 @@ class LagMeter:
             for group in self._groups
         ]
         commits = self._broker.committed({group.name: group.partitions for group in self._groups})
-        failures = [found for found in commits.values() if isinstance(found, Failure)]
+        failures = [found for found in commits.values() if isinstance(found, RequestFailure)]
         if len(failures) == len(commits):
             self._broker.renew()
             away = self._broker.away(failures[0])
@@ -154,11 +154,11 @@ class LagMeter:
         return self._last
 
     def _partitions_of(
-        self, group: WatchedGroup, commits: dict[BrokerPartition, Committed] | Failure
+        self, group: WatchedGroup, commits: dict[BrokerPartition, Committed] | RequestFailure
     ) -> Sequence[BrokerPartition]:
         if group.reads_all:
             return group.partitions
-        if isinstance(commits, Failure):
+        if isinstance(commits, RequestFailure):
             return [partition for name, partition in self._watched if name == group.name]
         return [partition for partition in group.partitions if partition in commits]
 
@@ -168,11 +168,11 @@ class LagMeter:
         self,
         group: WatchedGroup,
         partitions: Sequence[BrokerPartition],
-        commits: dict[BrokerPartition, Committed] | Failure,
+        commits: dict[BrokerPartition, Committed] | RequestFailure,
         now: float,
         problems: list[str],
     ) -> None:
-        if isinstance(commits, Failure):
+        if isinstance(commits, RequestFailure):
             problems.append(f"group {group.name}: {commits.reason}")
             return
         for partition in partitions:
@@ -190,13 +190,13 @@ class LagMeter:
     # -- rows --------------------------------------------------------------------------------
 
     def _measure_rows(
-        self, ends: Mapping[BrokerPartition, Ends | Failure], now: float, problems: list[str]
+        self, ends: Mapping[BrokerPartition, Ends | RequestFailure], now: float, problems: list[str]
     ) -> None:
-        wanted: dict[Key, Stretch] = {}
-        reach: dict[Key, Ends] = {}
+        wanted: dict[GroupPartition, Stretch] = {}
+        reach: dict[GroupPartition, Ends] = {}
         for key, watched in self._watched.items():
             found = ends[key[1]]
-            if isinstance(found, Failure):
+            if isinstance(found, RequestFailure):
                 problems.append(f"{key[1][0]}: {found.reason}")
                 if found.gone:
                     watched.row = watched.searched = watched.head = None
@@ -232,7 +232,9 @@ class LagMeter:
             return now
         return known
 
-    def _find_heads(self, wanted: dict[Key, Stretch], now: float, problems: list[str]) -> None:
+    def _find_heads(
+        self, wanted: dict[GroupPartition, Stretch], now: float, problems: list[str]
+    ) -> None:
         """Read unknown heads; an empty stretch needs no read."""
         unknown = {
             key: stretch
@@ -252,8 +254,8 @@ class LagMeter:
             watched.head = heads[stretch]
 
     def _find_open_heads(
-        self, wanted: dict[Key, Stretch], reach: dict[Key, Ends]
-    ) -> dict[Key, Head]:
+        self, wanted: dict[GroupPartition, Stretch], reach: dict[GroupPartition, Ends]
+    ) -> dict[GroupPartition, Head]:
         """The first record of a transaction that stays open, for groups that wait for its end.
 
         A transaction that ends between two measurements blocks nobody.
@@ -286,7 +288,7 @@ class LagMeter:
 
 
 def _row(
-    key: Key, watched: Watched, progress: GroupProgress, ends: Ends, head: Head | None
+    key: GroupPartition, watched: Watched, progress: GroupProgress, ends: Ends, head: Head | None
 ) -> PartitionLag:
     group, (topic, partition) = key
     start = max(progress.committed, ends.start)

@@ -81,7 +81,7 @@ class Ends(LogBounds):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RequestFailure:
     """Why a request failed; `gone`: the topic does not exist."""
 
     reason: str
@@ -146,7 +146,7 @@ class Broker:
             self._of_group.clear()
             self._stable = self._open = None
 
-    def away(self, failure: Failure) -> str:
+    def away(self, failure: RequestFailure) -> str:
         """The message when nothing is answered."""
         return (
             f"the broker at {self._settings.kafka.bootstrap_servers} does not answer "
@@ -157,7 +157,7 @@ class Broker:
 
     def committed(
         self, groups: Mapping[str, Collection[BrokerPartition]]
-    ) -> dict[str, dict[BrokerPartition, Committed] | Failure]:
+    ) -> dict[str, dict[BrokerPartition, Committed] | RequestFailure]:
         """The committed offsets of each group on these partitions, without open transactions."""
         for group in groups.keys() - self._of_group.keys():
             # Under read_committed the answer would wait for the end of an open transaction.
@@ -167,14 +167,14 @@ class Broker:
 
     def _committed(
         self, group: str, partitions: Collection[BrokerPartition]
-    ) -> dict[BrokerPartition, Committed] | Failure:
+    ) -> dict[BrokerPartition, Committed] | RequestFailure:
         try:
             answer = _asked_of_coordinator(self._of_group[group], partitions)
         except KafkaException as error:
-            return Failure(error.args[0].str())
+            return RequestFailure(error.args[0].str())
         for at in answer:
             if at.error is not None:
-                return Failure(f"{at.topic}/{at.partition}: {at.error.str()}")
+                return RequestFailure(f"{at.topic}/{at.partition}: {at.error.str()}")
         return {
             BrokerPartition(at.topic, at.partition): Committed(at.offset, at.metadata or "")
             for at in answer
@@ -185,35 +185,35 @@ class Broker:
 
     def ends(
         self, partitions: Collection[BrokerPartition]
-    ) -> dict[BrokerPartition, Ends | Failure]:
+    ) -> dict[BrokerPartition, Ends | RequestFailure]:
         """Four requests, three of them to each leader, whatever the number of partitions."""
         names = {topic for topic, _ in partitions}
         topics = self._existing(names)
-        if isinstance(topics, Failure):
+        if isinstance(topics, RequestFailure):
             return dict.fromkeys(partitions, topics)
         found = self._ends_of(partitions, topics)
-        if any(isinstance(ends, Failure) and not ends.gone for ends in found.values()):
+        if any(isinstance(ends, RequestFailure) and not ends.gone for ends in found.values()):
             # A topic that is deleted meanwhile fails the request for all: repeat it without.
             left = self._existing(names)
-            if not isinstance(left, Failure) and left.keys() < topics.keys():
+            if not isinstance(left, RequestFailure) and left.keys() < topics.keys():
                 found = self._ends_of(partitions, left)
         return found
 
     def _ends_of(
         self, partitions: Collection[BrokerPartition], topics: Mapping[str, ExistingTopic]
-    ) -> dict[BrokerPartition, Ends | Failure]:
-        gone = Failure("there is no such topic; see `reviewmesh topics apply`", gone=True)
-        found: dict[BrokerPartition, Ends | Failure] = dict.fromkeys(partitions, gone)
+    ) -> dict[BrokerPartition, Ends | RequestFailure]:
+        gone = RequestFailure("there is no such topic; see `reviewmesh topics apply`", gone=True)
+        found: dict[BrokerPartition, Ends | RequestFailure] = dict.fromkeys(partitions, gone)
         there = [at for at in partitions if at.topic in topics]
         if not there:
             return found
         try:
             answers = log_bounds(self.stable, self.open, there, CALL_TIMEOUT_S)
         except KafkaException as error:
-            return found | dict.fromkeys(there, Failure(error.args[0].str()))
+            return found | dict.fromkeys(there, RequestFailure(error.args[0].str()))
         for at, bounds in answers.items():
             if isinstance(bounds, KafkaError):
-                found[at] = Failure(bounds.str())
+                found[at] = RequestFailure(bounds.str())
             else:
                 found[at] = Ends(bounds.start, bounds.stable, bounds.end, topics[at.topic].id)
         return found
@@ -221,14 +221,14 @@ class Broker:
     def partitions(self, topic: str) -> int:
         """The topic's number of partitions, which may grow; 0 where it is unknown."""
         topics = self._existing({topic})
-        return topics[topic].partitions if not isinstance(topics, Failure) and topics else 0
+        return topics[topic].partitions if not isinstance(topics, RequestFailure) and topics else 0
 
-    def _existing(self, names: set[str]) -> Mapping[str, ExistingTopic] | Failure:
+    def _existing(self, names: set[str]) -> Mapping[str, ExistingTopic] | RequestFailure:
         """Those of the topics that exist."""
         try:
             found = self._finder.find(names, CALL_TIMEOUT_S)
         except KafkaException as error:
-            return Failure(error.args[0].str())
+            return RequestFailure(error.args[0].str())
         for name in names:
             now = found[name].id if name in found else 0
             known = self._topic_ids.setdefault(name, now)

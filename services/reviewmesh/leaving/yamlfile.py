@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-TOLD = {
+HINTS = {
     "dict_type": "expected an entry for each business",
     "extra_forbidden": "there is no such setting",
     "missing": "expected it, got nothing",
@@ -64,8 +64,8 @@ class Document:
                 continue
             if _member(last, union):
                 reason = expected_union
-            elif problem["type"] in TOLD:
-                reason = TOLD[problem["type"]]
+            elif problem["type"] in HINTS:
+                reason = HINTS[problem["type"]]
             else:
                 reason = problem["msg"].removeprefix("Value error, ")
             told.setdefault((int(at.start_mark.line) + 1, name), reason)

@@ -29,12 +29,12 @@ class Health:
 
 # States of a worker, in words.
 STATES = {"loading": "loads its model", "draining": "finishes its work and ends"}
-Check = Callable[[], Health]
+HealthCheck = Callable[[], Health]
 
 
-def checks(info: StackInfo) -> dict[str, Check]:
+def checks(info: StackInfo) -> dict[str, HealthCheck]:
     """A check for each process; broker and registry first."""
-    found: dict[str, Check] = {
+    found: dict[str, HealthCheck] = {
         "broker": partial(_broker, info.ports["broker"], info.bootstrap_servers),
         "registry": partial(_registry, info.ports["registry"], info.registry_url),
     }

@@ -22,7 +22,7 @@ from reviewmesh.local import artifacts, broker, probes, programs, registry, stat
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import PRIVATE, StackPaths, cache_dir, make_private, private_files
 from reviewmesh.local.ports import HOST, choose_ports, is_free, taken_by
-from reviewmesh.local.probes import Check, Health
+from reviewmesh.local.probes import Health, HealthCheck
 from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
@@ -231,7 +231,7 @@ class EmbeddedStack:
         started = time.monotonic()
         self._wait_for_supervisor(info)
 
-        def wait(checks: Mapping[str, Check]) -> None:
+        def wait(checks: Mapping[str, HealthCheck]) -> None:
             for name in self._as_they_get_ready(info, checks, started + deadline_s):
                 if on_ready is not None:
                     on_ready(name, time.monotonic() - started)
@@ -257,7 +257,7 @@ class EmbeddedStack:
             time.sleep(POLL_S)
 
     def _as_they_get_ready(
-        self, info: StackInfo, checks: Mapping[str, Check], deadline: float
+        self, info: StackInfo, checks: Mapping[str, HealthCheck], deadline: float
     ) -> Iterator[str]:
         """Yield each name once it is ready; raise when one will never be."""
         pending = dict(checks)

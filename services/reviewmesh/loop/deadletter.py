@@ -19,7 +19,7 @@ MAX_MESSAGE = 2_000
 LONGEST_REVIEW_ID = 1_000
 # Of a record that does not fit, enough of key and headers to identify it; its value is cut to fit.
 KEY_KEPT = 4_096
-HEADERS_KEPT = 64 * 1024
+HEADER_BYTES_KEPT = 64 * 1024
 # For the other fields of a dead letter.
 RESERVED = 32 * 1024
 
@@ -94,7 +94,7 @@ class DeadLetters:
 
 def _first_of(headers: Headers) -> Headers:
     kept: list[tuple[str, bytes | None]] = []
-    room = HEADERS_KEPT
+    room = HEADER_BYTES_KEPT
     for header in headers:
         room -= headers_size((header,))
         if room < 0:

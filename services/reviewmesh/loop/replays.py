@@ -22,7 +22,7 @@ from typing import NamedTuple
 from reviewmesh import metrics
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.clock import Clock, milliseconds
-from reviewmesh.kafka.record import REPLAY, REPLAY_OF, Output, Record
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF, REPLAY_SINCE, Output, Record
 from reviewmesh_schemas.names import REPLAYED
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
 # Other tools than the mesh's own may give partition and offset only.
 NAMED = re.compile(r"([0-9]{1,9}/[0-9]{1,18})(?:/([0-9]{1,18})/([0-9a-f]{32}))?")
 MARK = re.compile(r"([0-9]{1,9}/[0-9]{1,18})(?:/([0-9]{1,18}))?/([0-9a-f]{32})")
+LONGEST_TIME = 18
 LONGEST_NAME = 9 + 18 + 18 + 32 + 3
 
 
@@ -79,6 +80,20 @@ def letter_of(record: Record) -> Letter | None:
     if match[3] not in (None, digest):
         return None
     return Letter(match[1], None if match[2] is None else int(match[2]), digest)
+
+
+def first_refused_ms(record: Record) -> int | None:
+    """When the record of which this is a replay first became a dead letter; 0 if that is not told.
+
+    None where it is no replay.
+    """
+    letter = letter_of(record)
+    if letter is None:
+        return None
+    since = record.header(REPLAY_SINCE) or b""
+    if since.isdigit() and len(since) <= LONGEST_TIME:
+        return int(since)
+    return letter.timestamp_ms or 0
 
 
 def _match(header: bytes | None) -> re.Match[str] | None:

@@ -14,7 +14,7 @@ STALLED_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ReadyzState:
     """The content of /readyz. Only `waiting_for` makes a process unready. Records delayed from
     outside
     (`held_up_by`) do not, so that they do not block a rollout."""
@@ -28,7 +28,7 @@ class State:
 
 
 def serve(
-    settings: HttpSettings, heartbeat: Callable[[], float], state: Callable[[], State]
+    settings: HttpSettings, heartbeat: Callable[[], float], state: Callable[[], ReadyzState]
 ) -> BoundedServer:
     """Serve in a thread of its own; the caller shuts it down. Raises OSError.
 

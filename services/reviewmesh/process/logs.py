@@ -36,7 +36,7 @@ def configure(settings: LogSettings, service: str) -> structlog.stdlib.BoundLogg
 
 
 @dataclass(slots=True)
-class Written:
+class Repeated:
     at: float
     repeats: int = 0
 
@@ -49,7 +49,7 @@ class Throttle:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._written: OrderedDict[tuple[str, ...], Written] = OrderedDict()
+        self._written: OrderedDict[tuple[str, ...], Repeated] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(
@@ -57,14 +57,14 @@ class Throttle:
     ) -> structlog.typing.EventDict:
         if method != "warning" and not (method == "info" and event.get("event") == "kafka"):
             return event
-        key = tuple(sorted(f"{name}={value}" for name, value in said(event).items()))
+        key = tuple(sorted(f"{name}={value}" for name, value in identity_of(event).items()))
         now = self._clock()
         with self._lock:
             last = self._written.get(key)
             if last is not None and now - last.at < REPEAT_AFTER_S:
                 last.repeats += 1
                 raise structlog.DropEvent
-            self._written[key] = Written(now)
+            self._written[key] = Repeated(now)
             self._written.move_to_end(key)
             if len(self._written) > REMEMBERED_WARNINGS:
                 self._written.popitem(last=False)
@@ -73,7 +73,7 @@ class Throttle:
         return event
 
 
-def said(event: structlog.typing.EventDict) -> dict[str, object]:
+def identity_of(event: structlog.typing.EventDict) -> dict[str, object]:
     """The identity of a warning: of librdkafka's, the text without changing figures.
 
     librdkafka reports a failure both in its log and, with another code, to the error callback.

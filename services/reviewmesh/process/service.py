@@ -132,8 +132,8 @@ def run_process(
         return USAGE
     watchdog = Watchdog(lambda: service.heartbeat, log)
 
-    def state() -> health.State:
-        return health.State(watchdog.problem or service.waiting_for, service.held_up_by)
+    def state() -> health.ReadyzState:
+        return health.ReadyzState(watchdog.problem or service.waiting_for, service.held_up_by)
 
     try:
         server = health.serve(settings.http, lambda: service.heartbeat, state)

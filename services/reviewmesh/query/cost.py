@@ -1,9 +1,9 @@
 """What the answers of a mesh cost, summed from the topics of results.
 
-A committed record of a result topic, or of answers done again, is one answer that was asked for and
-paid. Its topic, partition and offset identify it, and committed records are read once: nothing is
-counted twice. Where a group was reset, a review was answered a second time: that answer stands
-beside the first with the same coordinates, was paid as well, and is counted as well.
+Each committed record of a result topic, or of answers done again, is one answer that was paid for.
+Committed records are read once, so nothing is counted twice. After a reset of a group a review is
+answered a second time: that answer has the same coordinates as the first, was paid for as well, and
+is counted as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reviewmesh.kafka.record import Record
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.reading import offsets, partitions_of, read_until
 from reviewmesh.query.values import iso
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, TASK_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF, TASK_OF
 
 DIMENSIONS: Final = ("task", "model", "route", "provider", "business", "day")
 MEASURES: Final = (
@@ -36,13 +36,18 @@ MEASURES: Final = (
 )
 """Fields of the lineage that are summed; `cost_micros` is in millionths of a US dollar."""
 
-Key = tuple[str | None, ...]
-"""A value for each dimension that was asked for; None where an answer has none."""
+ANSWERED_FOR: Final = TASK_OF | {topic: task for task, topic in SHADOW_OF.items()}
+ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
+"""The topics of answers. A new topic of answers is added here, and to `Summing._answered`, which
+reads its records."""
+
+CostKey = tuple[str | None, ...]
+"""A value for each requested dimension; None where an answer has none."""
 
 
 @dataclass
 class Total:
-    """Sums over answers, and for each measure how many answers do not tell it."""
+    """Sums over answers, and for each measure how many answers lack it."""
 
     answers: int = 0
     failed: int = 0
@@ -70,18 +75,18 @@ class Total:
 
 @dataclass
 class Costs:
-    """What was counted, by key."""
+    """The totals by key."""
 
     by: tuple[str, ...]
-    totals: dict[Key, Total] = field(default_factory=dict)
+    totals: dict[CostKey, Total] = field(default_factory=dict)
     skipped: int = 0
-    """Records that no enricher writes: they are in no total."""
+    """Records that no enricher wrote; they are in no total."""
     without_review: int = 0
     """Answers whose accepted review is gone: their business is not known."""
     oldest_ms: int | None = None
     """When the oldest answer that was counted was written."""
 
-    def ordered(self) -> list[tuple[Key, Total]]:
+    def ordered(self) -> list[tuple[CostKey, Total]]:
         """By their keys; what has no value comes first."""
         return sorted(
             self.totals.items(), key=lambda item: [(part is not None, part) for part in item[0]]
@@ -92,8 +97,8 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One answer, as its record tells."""
+class CountedAnswer:
+    """One answer, as read from its record."""
 
     task: str
     review_id: str
@@ -101,11 +106,11 @@ class Answered:
     status: str | None
     lineage: Mapping[str, Any]
     business: str | None = None
-    """Of an answer done again; others tell only where their review is."""
+    """Only of an answer done again; other records have only the coordinates of their review."""
 
 
-class NoAnswer(ValueError):
-    """A record that no enricher writes."""
+class UncountedRecord(ValueError):
+    """A record that no enricher wrote."""
 
 
 class Businesses:
@@ -118,7 +123,7 @@ class Businesses:
         self._start = start
         # The place in `_names`, plus one.
         self._name_at = array("I", bytes(4 * max(0, end - start)))
-        # A topic that was made anew has other reviews at the same offsets.
+        # A topic that was created again has other reviews at the same offsets.
         self._review_at = array("I", bytes(4 * max(0, end - start)))
         self._numbers: dict[str | None, int] = {}
         self._names: list[str | None] = []
@@ -151,8 +156,8 @@ def costs(
     One partition after the other, so that the reviews of one are held at a time. Times are the
     broker's. Raises CannotReach, KafkaException and RegistryUnavailable.
     """
-    wanted = partitions_of(connection, *TASK_OF, REPROCESSED)
-    # Before the accepted reviews are read: then every answer's review is among them.
+    wanted = partitions_of(connection, *ANSWERS)
+    # Read before the accepted reviews, so that every answer's review is among them.
     ends = offsets(connection, wanted)
     found = offsets(connection, wanted, OFFSET_BEGINNING if since_ms is None else since_ms)
     # Without a record that young there is nothing to read.
@@ -177,15 +182,13 @@ class Summing:
         since_ms: int | None = None,
         until_ms: int | None = None,
     ) -> None:
-        self._codecs = {
-            topic: connection.codec(topic) for topic in (*TASK_OF, REPROCESSED, ENRICHED)
-        }
+        self._codecs = {topic: connection.codec(topic) for topic in (*ANSWERS, ENRICHED)}
         self._since_ms = since_ms
         self._until_ms = until_ms
         self.costs = Costs(tuple(by))
 
     def add(self, record: Record, businesses: Businesses | None) -> None:
-        """`businesses`: those of the record's partition, where they were asked for."""
+        """`businesses`: those of the record's partition; None if they are not needed."""
         at = record.timestamp_ms
         if self._since_ms is not None and at < self._since_ms:
             return
@@ -193,7 +196,7 @@ class Summing:
             return
         try:
             answered = self._answered(record, businesses is not None)
-        except (DecodeError, NoAnswer):
+        except (DecodeError, UncountedRecord):
             self.costs.skipped += 1
             return
         business = answered.business
@@ -203,30 +206,34 @@ class Summing:
             except KeyError:
                 self.costs.without_review += 1
         key = tuple(_value(name, answered, business, at) for name in self.costs.by)
-        self.costs.totals.setdefault(key, Total()).add(answered.status, measured(answered.lineage))
+        self.costs.totals.setdefault(key, Total()).add(
+            answered.status, cost_measures(answered.lineage)
+        )
         oldest = self.costs.oldest_ms
         self.costs.oldest_ms = at if oldest is None else min(at, oldest)
 
-    def _answered(self, record: Record, with_business: bool) -> Answered:
-        """Raises NoAnswer and DecodeError."""
+    def _answered(self, record: Record, with_business: bool) -> CountedAnswer:
+        """Raises ForeignRecord and DecodeError."""
         business = None
         if record.topic == REPROCESSED:
             answer = self._codecs[REPROCESSED].decode_ours(record.value or b"")
             task = answer["task"]
             if task not in RESULT_OF:
-                raise NoAnswer(f"expected one of the tasks {', '.join(RESULT_OF)}")
+                raise UncountedRecord(f"expected one of the tasks {', '.join(RESULT_OF)}")
             value = answer["result"] or b""
             if with_business:
                 # The answer carries its review, which may be gone from the accepted ones.
                 enriched = self._codecs[ENRICHED].decode_ours(answer["enriched"] or b"")
                 business = enriched["business_id"]
         else:
-            task, value = TASK_OF[record.topic], record.value or b""
+            task, value = ANSWERED_FOR[record.topic], record.value or b""
         result = self._codecs[RESULT_OF[task]].decode_ours(value)
         review_id = result["review_id"]
         if result["accepted_partition"] != record.partition or record.key != review_id.encode():
-            raise NoAnswer("expected the result in its review's partition, under its review_id")
-        return Answered(
+            raise UncountedRecord(
+                "expected the result in its review's partition, under its review_id"
+            )
+        return CountedAnswer(
             task,
             review_id,
             result["accepted_offset"],
@@ -236,19 +243,19 @@ class Summing:
         )
 
 
-def measured(lineage: Mapping[str, Any]) -> dict[str, int | None]:
-    """The measures that a lineage tells, None where it does not."""
+def cost_measures(lineage: Mapping[str, Any]) -> dict[str, int | None]:
+    """The measures in a lineage; None for those that it lacks."""
     told = {name: lineage.get(name) for name in MEASURES}
     if lineage and lineage.get("provider") is None:
         told["provider_requests"] = 0
     elif told["provider_requests"] == 0:
-        # Out of the worker's memory, or not sent: there is nothing to pay.
+        # From the worker's cache, or not sent: it costs nothing.
         nothing = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_micros")
         told |= dict.fromkeys(nothing, 0)
     return told
 
 
-def _value(name: str, answered: Answered, business: str | None, at_ms: int) -> str | None:
+def _value(name: str, answered: CountedAnswer, business: str | None, at_ms: int) -> str | None:
     if name == "task":
         return answered.task
     if name == "business":

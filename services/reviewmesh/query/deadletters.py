@@ -10,12 +10,13 @@ from confluent_kafka import KafkaException
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitions import MeshPartition
-from reviewmesh.kafka.record import REPLAY, REPLAY_OF
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF, REPLAY_SINCE
+from reviewmesh.loop.erasures import Erasures
 from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
-from reviewmesh.query.sending import flush, make_producer, send
+from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import (
     ACCEPTED,
     DEAD_LETTER,
@@ -57,6 +58,14 @@ class DeadLetter:
         return None
 
     @property
+    def since_ms(self) -> int:
+        """When its record first became a dead letter: before now, if it is a replay that failed."""
+        for header in reversed(self.content["headers"]):
+            if header["key"] == REPLAY_SINCE and (header["value"] or b"").isdigit():
+                return min(self.timestamp_ms, int(header["value"]))
+        return self.timestamp_ms
+
+    @property
     def problem(self) -> str:
         """Why it cannot be replayed; empty when it can."""
         if self.content["topic"] in (REPROCESS, REPROCESSED):
@@ -65,6 +74,8 @@ class DeadLetter:
             return f"it was read from {self.content['topic']!r:.60}, which the mesh does not read"
         if not 0 <= self.content["partition"] < 2**31:
             return f"no topic has a partition {self.content['partition']}"
+        if self.content["value"] is None and self.content["cause"] == "TOMBSTONE":
+            return "it has no value; to erase a review run `reviewmesh forget`"
         if self.content["value"] is None and self.content["cause"] in ("OVERSIZE", "UNREADABLE"):
             return "nothing of it could be read; publish the review again from its source"
         kept, length = len(self.content["value"] or b""), self.content.get("value_length")
@@ -121,9 +132,32 @@ def replayed_marks(connection: Connection) -> Marks:
     return marks
 
 
+def erasures(connection: Connection) -> Erasures:
+    """Which reviews were erased, and when. Raises CannotReach."""
+    found = Erasures(connection.codec(REPLAYED))
+    if connection.topic(REPLAYED) in connection.found:
+        for record in read_all(connection, partitions_of(connection, REPLAYED)):
+            found.restore(record)
+    return found
+
+
+def is_erased(connection: Connection, item: DeadLetter, erased: Erasures) -> bool:
+    """Whether its review was erased since: the service that judges the replay would drop it."""
+    topic = item.content["topic"]
+    if topic not in (RAW, ACCEPTED):
+        return False
+    try:
+        version = connection.codec(topic).decode(item.content["value"] or b"")
+    except DecodeError:
+        return False
+    if topic == RAW:
+        return erased.covers_letter(version["review_id"], item.since_ms)
+    return erased.covers(version["review_id"], version["accepted_at"])
+
+
 def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
     """Send the original records, marked as replays; returns the failures."""
-    producer, failures = make_producer(connection), []
+    sender, failures = Sender(connection), []
 
     for item in letters:
 
@@ -135,15 +169,18 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
         headers = [
             (header["key"], header["value"])
             for header in content["headers"]
-            if header["key"] not in (REPLAY, REPLAY_OF)
+            if header["key"] not in (REPLAY, REPLAY_OF, REPLAY_SINCE)
         ]
         # Of REPLAY only the presence counts. The stage that takes the record keeps the name of the
         # dead letter, and drops a second replay of it.
-        marks = [(REPLAY, b"all"), (REPLAY_OF, item.letter.name.encode())]
+        marks = [
+            (REPLAY, b"all"),
+            (REPLAY_OF, item.letter.name.encode()),
+            (REPLAY_SINCE, str(max(0, item.since_ms)).encode()),
+        ]
         try:
-            send(
-                producer,
-                connection.topic(content["topic"]),
+            sender.send(
+                content["topic"],
                 partition=content["partition"],
                 key=content["key"],
                 value=content["value"],
@@ -152,5 +189,5 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
             )
         except KafkaException as error:
             failures.append(f"{item.place} ({error.args[0].str()})")
-    flush(producer)
+    sender.close()
     return failures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,9 @@ from reviewmesh.kafka.tracing import new_traceparent
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 from reviewmesh.query.retention import kept_by_topic
-from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence, occurrences_of
-from reviewmesh.query.sending import flush, make_producer, send
-from reviewmesh_schemas.names import DEAD_LETTER, RAW
-
-REPLACEMENT = "(erased)"
-"""The text that replaces the review's; intake refuses an empty one."""
-SOURCE = "forget"
+from reviewmesh.query.search import Occurrence, occurrences_of
+from reviewmesh.query.sending import Sender
+from reviewmesh_schemas.names import RAW
 
 ELSEWHERE = (
     (
@@ -34,6 +29,10 @@ ELSEWHERE = (
         "labels.sqlite and the .jsonl files hold texts without ids; look for the text",
     ),
     (
+        "labelled rows that a rollout was started with: reviews.commands",
+        "they hold texts without ids, and are deleted after 14 days",
+    ),
+    (
         "providers that the text was sent to: engine `openai`, a fallback, teachers",
         "ask them to delete it; the lineage in reviews.enriched names engine, model and route",
     ),
@@ -47,7 +46,7 @@ ELSEWHERE = (
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRecord:
     """A record of the review that the broker still has."""
 
     occurrence: Occurrence
@@ -57,14 +56,14 @@ class Held:
     """Why there is no such time; empty when there is."""
 
 
-def held(connection: Connection, review_id: str) -> list[Held]:
+def held(connection: Connection, review_id: str) -> list[HeldRecord]:
     """In the order of the topics, and of offsets. Raises CannotReach."""
     found = occurrences_of(connection, review_id)
     if not found:
         return []
     kept = kept_by_topic(connection, sorted({item.record.topic for item in found}))
     return [
-        Held(
+        HeldRecord(
             item,
             kept[item.record.topic].deleted_by(item.record.timestamp_ms),
             kept[item.record.topic].no_time,
@@ -73,31 +72,17 @@ def held(connection: Connection, review_id: str) -> list[Held]:
     ]
 
 
-def can_replace(found: list[Held]) -> bool:
-    """Whether consumers have this review, or will have it: otherwise they need no replacement."""
-    return any(
-        item.occurrence.record.value is not None
-        and (
-            item.occurrence.record.topic not in (RAW, DEAD_LETTER)
-            # A duplicate is of a version that was accepted, even if that one is deleted by now.
-            or item.occurrence.outcome in (WAITS_FOR_INTAKE, NO_OUTCOME)
-        )
-        for item in found
-    )
+def can_erase(found: list[HeldRecord]) -> bool:
+    """Whether a version is held that consumers have, will have, or would get by a replay."""
+    return any(item.occurrence.record.value is not None for item in found)
 
 
-def replace(connection: Connection, review_id: str) -> tuple[int, int]:
-    """Publish a version of the review without its content; returns its partition and offset.
+def erase(connection: Connection, review_id: str) -> tuple[int, int]:
+    """Write a tombstone for the review; returns its partition and offset.
 
     Raises ValueError for an id that is no text, and CannotReach.
     """
     key = review_id.encode()
-    review = {
-        "review_id": review_id,
-        "text": REPLACEMENT,
-        "source": SOURCE,
-        "created_at": int(time.time() * 1000),
-    }
     places, failures = [], []
 
     def delivered(error: Any, message: Any) -> None:
@@ -106,18 +91,19 @@ def replace(connection: Connection, review_id: str) -> tuple[int, int]:
         else:
             places.append((message.partition(), message.offset()))
 
-    producer = make_producer(connection)
-    send(
-        producer,
-        connection.topic(RAW),
+    sender = Sender(connection)
+    sender.send(
+        RAW,
         partition=partition_of(key, connection.partitions(RAW)),
         key=key,
-        value=connection.codec(RAW).encode(review),
+        value=None,
         headers=[(TRACEPARENT, new_traceparent())],
         on_delivery=delivered,
     )
-    flush(producer)
+    sender.close()
     if failures:
-        raise CannotReach(f"the replacement was not taken: {failures[0]}; run the command again")
+        raise CannotReach(
+            f"the tombstone was not acknowledged: {failures[0]}; run the command again"
+        )
     [place] = places
     return place

@@ -10,7 +10,7 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, Snapshot
-from reviewmesh.lag.offsets import Broker, Failure, GroupProgress
+from reviewmesh.lag.offsets import Broker, GroupProgress, RequestFailure
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 
@@ -33,12 +33,12 @@ def progress_of(
         ends = broker.ends(partitions)
     finally:
         broker.close()
-    if isinstance(found, Failure):
+    if isinstance(found, RequestFailure):
         raise CannotReach(f"what {name} has committed: {found.reason}; see `reviewmesh ps`")
     progress = {}
     for at, on_broker in zip(wanted, partitions, strict=True):
         committed, end = found.get(on_broker), ends[on_broker]
-        if isinstance(end, Failure):
+        if isinstance(end, RequestFailure):
             raise CannotReach(f"the end of {on_broker.topic}: {end.reason}; see `reviewmesh ps`")
         progress[at] = GroupProgress(0) if committed is None else end.reached(committed.progress())
     return progress
@@ -54,7 +54,7 @@ def lag_meter(connection: Connection) -> Iterator[LagMeter]:
         meter.close()
 
 
-def measured(connection: Connection) -> Snapshot:
+def groups_of(connection: Connection) -> Snapshot:
     """A snapshot of every group that distinguishes transactions that were left open."""
     with lag_meter(connection) as meter:
         return measured_twice_where_open(meter)

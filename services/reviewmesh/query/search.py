@@ -122,7 +122,8 @@ def _outcome(
     connection: Connection, record: Record, decoded: dict[str, Any], judged: dict[Source, str]
 ) -> str:
     if record.value is None:
-        return "tombstone"
+        asks = record.topic == RAW
+        return f"tombstone, {_raw_outcome(connection, record, judged)}" if asks else "tombstone"
     if UNDECODABLE in decoded:
         return str(decoded[UNDECODABLE])
     if record.topic == RAW:

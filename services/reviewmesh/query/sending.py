@@ -1,85 +1,39 @@
-"""Sends records to the mesh from outside: reviews, and dead letters again."""
+"""Sends records to the mesh from outside: reviews, replays, campaigns and their requests."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import Producer
 
-from reviewmesh.kafka.record import Headers
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 
 FLUSH_TIMEOUT_S = 30.0
 QUEUE_FULL_TIMEOUT_S = 30.0
-
-
-def make_producer(connection: Connection) -> Producer:
-    """Idempotent, so that a retry of its own writes nothing twice or out of order."""
-    return Producer(
-        {
-            "linger.ms": "5",
-            "compression.type": "lz4",
-            "message.max.bytes": "16777216",
-            "message.timeout.ms": "30000",
-            "log_level": "0",
-            **connection.settings.kafka.as_librdkafka(),
-            "enable.idempotence": "true",
-        }
-    )
-
-
-def send(
-    producer: Producer,
-    topic: str,
-    partition: int,
-    key: bytes | None,
-    value: bytes | None,
-    headers: list[tuple[str, bytes | None]],
-    on_delivery: Callable[[Any, Any], None],
-) -> None:
-    """Produce; a full queue is waited for. Raises CannotReach when it stays full."""
-    anyhow: Any = producer
-    deadline = time.monotonic() + QUEUE_FULL_TIMEOUT_S
-    while True:
-        try:
-            anyhow.produce(
-                topic,
-                key=key,
-                value=value,
-                partition=partition,
-                headers=headers,
-                on_delivery=on_delivery,
-            )
-            anyhow.poll(0)
-            return
-        except BufferError:
-            if time.monotonic() > deadline:
-                raise CannotReach(
-                    f"the broker took nothing for {QUEUE_FULL_TIMEOUT_S:g} s; see `reviewmesh ps`"
-                ) from None
-            anyhow.poll(0.1)
-
-
-def flush(producer: Producer) -> None:
-    """Raises CannotReach when the broker does not acknowledge in time."""
-    left = producer.flush(FLUSH_TIMEOUT_S)
-    if left:
-        raise CannotReach(
-            f"{left} records were not acknowledged within {FLUSH_TIMEOUT_S:g} s; "
-            "see `reviewmesh ps`"
-        )
+OnDelivery = Callable[[Any, Any], None]
+"""Called with the error, None if the record was acknowledged, and the message."""
 
 
 class Sender:
-    """Sends, and tells at the end what the broker refused."""
+    """Its producer is idempotent: its own retries write nothing twice or out of order."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._producer = make_producer(connection)
+        self._producer: Any = Producer(
+            {
+                "linger.ms": "5",
+                "compression.type": "lz4",
+                "message.max.bytes": "16777216",
+                "message.timeout.ms": "30000",
+                "log_level": "0",
+                **connection.settings.kafka.as_librdkafka(),
+                "enable.idempotence": "true",
+            }
+        )
         self._refused: Counter[str] = Counter()
 
     def send(
@@ -87,15 +41,45 @@ class Sender:
         topic: str,
         partition: int,
         key: bytes | None,
-        value: bytes,
-        headers: Headers,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        on_delivery: OnDelivery | None = None,
     ) -> None:
+        """Produce, waiting while the queue is full. Raises CannotReach when it stays full.
+
+        A caller with `on_delivery` reports what became of each record itself, such as by its line
+        or its dead letter. Without it, `close` raises if the broker refused a record.
+        """
         name = self._connection.topic(topic)
-        send(self._producer, name, partition, key, value, list(headers), self._delivered)
+        deadline = time.monotonic() + QUEUE_FULL_TIMEOUT_S
+        while True:
+            try:
+                self._producer.produce(
+                    name,
+                    key=key,
+                    value=value,
+                    partition=partition,
+                    headers=list(headers),
+                    on_delivery=on_delivery or self._count_refused,
+                )
+                self._producer.poll(0)
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise CannotReach(
+                        f"the broker acknowledged nothing for {QUEUE_FULL_TIMEOUT_S:g} s; see "
+                        "`reviewmesh ps`"
+                    ) from None
+                self._producer.poll(0.1)
 
     def close(self) -> None:
-        """Raises CannotReach."""
-        flush(self._producer)
+        """Wait for all acknowledgements. Raises CannotReach when one is missing or refused."""
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        if left:
+            raise CannotReach(
+                f"{left} records were not acknowledged within {FLUSH_TIMEOUT_S:g} s; "
+                "see `reviewmesh ps`"
+            )
         if self._refused:
             reason, count = self._refused.most_common(1)[0]
             raise CannotReach(
@@ -103,6 +87,6 @@ class Sender:
                 f"{reason}"
             )
 
-    def _delivered(self, error: Any, _message: Any) -> None:
+    def _count_refused(self, error: Any, _message: Any) -> None:
         if error is not None:
             self._refused[error.str()] += 1

@@ -295,7 +295,7 @@ def test_only_so_many_schemas_are_kept() -> None:
 def test_what_is_wrong_with_a_schema_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than to read a record, and may come with every record."""
     judged: list[Any] = []
-    check = writers.check
+    check = writers.check_bounded
 
     def noted(schema: Any) -> None:
         judged.append(schema)

@@ -19,7 +19,7 @@ ANSWERS_WITHIN_S = 5
 @pytest.fixture(params=["service", "worker"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
     if request.param == "service":
-        server = health.serve(HttpSettings(), lambda: float("inf"), lambda: health.State(""))
+        server = health.serve(HttpSettings(), lambda: float("inf"), lambda: health.ReadyzState(""))
         yield server.server_port
         server.shutdown()
     else:

@@ -7,7 +7,17 @@ from itertools import product
 
 import pytest
 
-from reviewmesh.enrich.routes import LATE, NO_PRIMARY, STAYS, Choice, Held, Known, Limits, choose
+from reviewmesh.enrich.routes import (
+    CANARY,
+    LATE,
+    NO_PRIMARY,
+    STAYS,
+    Choice,
+    Held,
+    Known,
+    Limits,
+    choose,
+)
 from reviewmesh.leaving.policy import Rule
 
 LIMITS = Limits(after_s=30, spill_s=600)
@@ -23,30 +33,39 @@ REGIONS = {"none": (), "eu": ("eu",), "us": ("us",), "both": ("us", "eu")}
 NAMES = {"finder": True, "no_finder": False}
 UNPAID = {"paid": None, "no_budget": Held.NO_BUDGET, "spent": Held.SPENT}
 RESTS = {"fresh": None, "over_bound": Held.OVER_BOUND, "failed": Held.FAILED}
+# Whether the review is a canary, whether a candidate serves, whether it failed on the review.
+CANDIDATE = {
+    "no_canary": (False, True, False),
+    "canary": (True, True, False),
+    "candidate_gone": (True, False, False),
+    "candidate_failed": (True, True, True),
+}
 
 # The first row that fits is what happens; * fits everything.
 TABLE = """
-serving       young  *          *     *          *          *           stays
-just_missing  young  *          *     *          *          *           stays
-*             *      forbidden  *     *          *          *           forbidden
-*             *      elsewhere  *     *          *          *           no_worker
-*             *      *          none  *          *          *           no_worker
-*             *      names      *     no_finder  *          *           no_names
-*             *      *          *     *          no_budget  *           no_budget
-*             *      *          *     *          spent      *           spent
-*             *      *          *     *          *          over_bound  over_bound
-*             *      *          *     *          *          failed      failed
-*             *      *          eu    *          *          *           eu
-*             *      *          us    *          *          *           us
-*             *      *          both  *          *          *           eu
+*             *      *          *     *          *          *           canary  candidate
+serving       young  *          *     *          *          *           *       stays
+just_missing  young  *          *     *          *          *           *       stays
+*             *      forbidden  *     *          *          *           *       forbidden
+*             *      elsewhere  *     *          *          *           *       no_worker
+*             *      *          none  *          *          *           *       no_worker
+*             *      names      *     no_finder  *          *           *       no_names
+*             *      *          *     *          no_budget  *           *       no_budget
+*             *      *          *     *          spent      *           *       spent
+*             *      *          *     *          *          over_bound  *       over_bound
+*             *      *          *     *          *          failed      *       failed
+*             *      *          eu    *          *          *           *       eu
+*             *      *          us    *          *          *           *       us
+*             *      *          both  *          *          *           *       eu
 """
 ROWS = [tuple(row.split()) for row in TABLE.strip().splitlines()]
-COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, UNPAID, RESTS))
+COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, UNPAID, RESTS, CANDIDATE))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda names: ", ".join(names))
 def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
-    missing, age, rule, regions, names, unpaid, rests = combination
+    missing, age, rule, regions, names, unpaid, rests, candidate = combination
+    is_canary, candidate_serving, candidate_failed = CANDIDATE[candidate]
     known = Known(
         primary_missing_s=MISSING[missing],
         age_s=AGE[age],
@@ -55,6 +74,9 @@ def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
         names_serving=NAMES[names],
         unpaid=UNPAID[unpaid],
         rests=RESTS[rests],
+        is_canary=is_canary,
+        candidate_serving=candidate_serving,
+        candidate_failed=candidate_failed,
     )
     outcome = OUTCOMES[_row_of(combination)[-1]]
     if outcome.region is not None:
@@ -64,6 +86,7 @@ def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
 
 OUTCOMES = {
     "stays": STAYS,
+    "candidate": CANARY,
     "eu": Choice(region="eu"),
     "us": Choice(region="us"),
     **{held.value: Choice(held=held) for held in Held},

@@ -15,8 +15,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from reviewmesh.insights.contribution import Bucket, Counts, add
-from reviewmesh.insights.contributions import Contributions, Partial
+from reviewmesh.insights.contribution import Bucket, Counts, add_counts
+from reviewmesh.insights.contributions import BucketCounts, Contributions
 from reviewmesh.insights.totals import Totals
 
 PARTITIONS = 2
@@ -52,7 +52,7 @@ class Step:
 class Pipeline:
     def __init__(self) -> None:
         self.enriched: list[list[Any]] = [[] for _ in range(PARTITIONS)]
-        self.partials: list[list[Partial]] = [[] for _ in range(PARTITIONS)]
+        self.partials: list[list[BucketCounts]] = [[] for _ in range(PARTITIONS)]
         self.insights: dict[Bucket, Counts] = {}
         self.first = Step(self.enriched)
         self.second = Step(self.partials)
@@ -131,7 +131,7 @@ class Pipeline:
         latest = {record[0]: record for partition in self.enriched for record in partition}
         recounted: dict[Bucket, Counts] = {}
         for _, bucket, counts in latest.values():
-            add(recounted.setdefault(bucket, {}), counts)
+            add_counts(recounted.setdefault(bucket, {}), counts)
         return recounted
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.fuzz import fuzz
+from bench.fuzz.run import fuzz
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -70,6 +70,7 @@ def test_the_same_offset_of_a_topic_made_anew_is_another_record() -> None:
         "offset": 7,
         "stage": "intake",
         "headers": [],
+        "key": None,
     }
     known.add_dead_letter({**refused, "read_at": AT_MS - 1, "value": b"junk"})
     assert not known.was_accepted(raw(7, partition=4), AT_MS + 1)
@@ -81,6 +82,7 @@ def test_dead_letters_of_intake_settle_a_record_and_those_of_others_do_not() -> 
     letter = {"topic": "reviews.raw", "partition": 1, "offset": 7, "stage": "intake"} | {
         "read_at": AT_MS,
         "headers": [],
+        "key": None,
         "value": b"junk",
     }
     known.add_dead_letter(letter)

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reviewmesh.join import newer as newer_module
 from reviewmesh.join.newer import Newer
-from reviewmesh.join.pipeline import Again, Emission, PartitionJoin
+from reviewmesh.join.pipeline import PartitionJoin
+from reviewmesh.join.state import AnswerAgain, Emission
 from reviewmesh.kafka.record import Record
 from reviewmesh.loop.ledger import CompletionLedger
 from reviewmesh_schemas.names import ACCEPTED, REPROCESSED, RESULT_OF, TASKS
@@ -72,7 +73,7 @@ class Log(Partition):
             for offset, review in enumerate(self.topics[ACCEPTED])
         )
 
-    def know_what_is_newer(self, again: Again) -> None:
+    def know_what_is_newer(self, again: AnswerAgain) -> None:
         """As the joiner reads it back: what is uncommitted is in no topic."""
         known = self.join.newer
         if known is not None and known.since <= again.enriched_since:
@@ -166,7 +167,7 @@ class Campaigns(RuleBasedStateMachine):
             }
             offset = len(self.log.topics[REPROCESSED])
             self.log.topics[REPROCESSED].append(
-                Again(offset, task, record, answer, (), enriched_since)
+                AnswerAgain(offset, task, record, answer, (), enriched_since)
             )
 
     @invariant()
@@ -184,7 +185,7 @@ class Campaigns(RuleBasedStateMachine):
         for again in self.log.topics[REPROCESSED]:
             self.check(again)
 
-    def check(self, again: Again) -> None:
+    def check(self, again: AnswerAgain) -> None:
         """Out once, unless something of the review came since; and nothing else of it changed."""
         review_id, out = again.enriched["review_id"], self.log.out
         mine = [
@@ -234,7 +235,7 @@ def test_nothing_is_proven_once_more_came_than_is_remembered(monkeypatch: Any) -
         log.topics[RESULT_OF[task]].append(result(review, 0))
     log.read_all()
     log.commit()
-    again = Again(0, "ner", log.out[0], result(review, 0), (), 1)
+    again = AnswerAgain(0, "ner", log.out[0], result(review, 0), (), 1)
     assert join.again(again, 0.0).again == ("ner", "unproven")
 
 
@@ -246,7 +247,9 @@ def test_a_task_that_failed_again_changes_nothing() -> None:
         log.topics[RESULT_OF[task]].append(result(review, 0))
     log.read_all()
     log.commit()
-    log.topics[REPROCESSED].append(Again(0, "ner", log.out[0], result(review, 0, "FAILED"), (), 1))
+    log.topics[REPROCESSED].append(
+        AnswerAgain(0, "ner", log.out[0], result(review, 0, "FAILED"), (), 1)
+    )
     log.read_all()
     log.commit()
     assert len(log.out) == 1

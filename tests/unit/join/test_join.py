@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from reviewmesh.join.enriched import ACCEPTED_FIELDS
-from reviewmesh.join.pipeline import Emission, Partial, PartitionJoin, Questions, Windows
+from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.published import Published
+from reviewmesh.join.state import Emission, JoinWindows, Partial, Questions
 from reviewmesh.kafka.record import Output, Record, Unit
 from reviewmesh.kafka.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 from reviewmesh.loop.feed import Feed
@@ -29,7 +30,7 @@ from reviewmesh_schemas.names import ACCEPTED, ENRICHED, RESULT_OF, TASKS
 
 HOUR = 3600.0
 ROOM = 500
-WINDOWS = Windows(max_wait_s=6 * HOUR, straggler_s=60, late_window_s=24 * HOUR)
+WINDOWS = JoinWindows(max_wait_s=6 * HOUR, straggler_s=60, late_window_s=24 * HOUR)
 
 
 def accepted(review_id: str, content: str, at: float = 0.0) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def accepted(review_id: str, content: str, at: float = 0.0) -> dict[str, Any]:
         text=content,
         attributes={},
         acceptance=1,
+        erased_at=None,
         accepted_at=int(at * 1000),
     )
     return fields
@@ -131,7 +133,7 @@ class Partition:
     The log and the transactions are lists.
     """
 
-    def __init__(self, windows: Windows = WINDOWS) -> None:
+    def __init__(self, windows: JoinWindows = WINDOWS) -> None:
         self.windows = windows
         self.topics: dict[str, list[Any]] = {topic: [] for topic in (ACCEPTED, *RESULT_OF.values())}
         self.commits = {topic: CompletionLedger(0).commit() for topic in self.topics}
@@ -362,7 +364,7 @@ class DeadlineMachine(JoinMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.partition = Partition(Windows(HOUR, straggler_s=60, late_window_s=24 * HOUR))
+        self.partition = Partition(JoinWindows(HOUR, straggler_s=60, late_window_s=24 * HOUR))
 
     @rule(seconds=st.sampled_from([1.0, 70.0, 2 * HOUR]), caught_up=st.booleans())
     def time_passes(self, seconds: float, caught_up: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.join.pipeline import Emission, PartitionJoin, Windows
+from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.reprocessed import FORGOTTEN_AFTER_S, AnswerCodecs, NoAnswer, Reprocessed
+from reviewmesh.join.state import Emission, JoinWindows
 from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh_schemas.names import ENRICHED, REPROCESSED, TASKS
 from tests.broker import wait_until
@@ -123,7 +124,7 @@ class Joiner:
     def __init__(self) -> None:
         self.log = Log()
         self.now = time.time()
-        windows = Windows(max_wait_s=3600, straggler_s=60, late_window_s=3600)
+        windows = JoinWindows(max_wait_s=3600, straggler_s=60, late_window_s=3600)
         self.join = PartitionJoin(PARTITION, windows, lambda offset: False, lambda: 0, 100)
         reader: Any = self.log
         self.reprocessed = Reprocessed(reader, ENRICHED_CODEC, PARTITION, self.join)

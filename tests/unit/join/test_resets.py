@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from reviewmesh.join.pipeline import Windows
 from reviewmesh.join.published import Published
+from reviewmesh.join.state import JoinWindows
 from reviewmesh.loop.ledger import CompletionLedger
 from reviewmesh_schemas.names import ACCEPTED, RESULT_OF, TASKS
 from tests.unit.join.test_join import HOUR, MANY, WINDOWS, DeadlineMachine, Partition, accepted
@@ -52,7 +52,7 @@ class ResetMachine(DeadlineMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.partition: Resettable = Resettable(Windows(HOUR, 60, 24 * HOUR))
+        self.partition: Resettable = Resettable(JoinWindows(HOUR, 60, 24 * HOUR))
 
     @rule()
     def everything_so_far_comes_out(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from reviewmesh.join.pipeline import Questions, Windows
+from reviewmesh.join.state import JoinWindows, Questions
 from reviewmesh_schemas.names import TASKS
 from tests.unit.join.test_join import HOUR, MANY, JoinMachine, Partition, statuses
 
@@ -118,7 +118,7 @@ class HealthyMachine(JoinMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.partition = Partition(Windows(1000 * HOUR, straggler_s=0.5, late_window_s=HOUR))
+        self.partition = Partition(JoinWindows(1000 * HOUR, straggler_s=0.5, late_window_s=HOUR))
 
     @rule(review_ids=st.text("abc", min_size=1, max_size=5), ask=st.booleans())
     def results_flow(self, review_ids: str, ask: bool) -> None:

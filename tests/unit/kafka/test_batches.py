@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reviewmesh.kafka.batches import (
     ONE_BY_ONE,
     Impassable,
-    Reading,
+    ReadResult,
     find_end,
     find_impassable,
     find_passage,
@@ -41,9 +41,9 @@ class Log:
         self.end = at
         self.asked = 0
 
-    def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
+    def read(self, at: int, fetch_bytes: int, at_most: int) -> ReadResult:
         self.asked += 1
-        reading = Reading(next=at)
+        reading = ReadResult(next=at)
         left = [batch for batch in self.batches if batch.next > at]
         size = BATCHES_AT_ONCE[fetch_bytes]
         for start in range(0, len(left), size):

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.kafka.partitions import BrokerPartition
 from reviewmesh.kafka.topicids import TopicFinder
-from reviewmesh.lag.offsets import RENEW_EVERY_S, Broker, Committed, Failure
+from reviewmesh.lag.offsets import RENEW_EVERY_S, Broker, Committed, RequestFailure
 from reviewmesh.settings import KafkaSettings, Settings
 from tests.broker import wait_until
 from tests.scripted_kafka import Clock, Cluster
@@ -48,17 +48,17 @@ def test_lag_s_clients_are_renewed_but_not_at_every_failure(cluster: Cluster) ->
     wanted = {"group": [PLACE]}
     known = {"group": {PLACE: Committed(1, "")}}
     assert broker.committed(wanted) == known
-    assert not isinstance(broker.ends([PLACE])[PLACE], Failure)
+    assert not isinstance(broker.ends([PLACE])[PLACE], RequestFailure)
     cluster.lose_addresses()
     broker.renew()
-    assert isinstance(broker.committed(wanted)["group"], Failure)
+    assert isinstance(broker.committed(wanted)["group"], RequestFailure)
     passes(cluster, RENEW_EVERY_S + 1)
     broker.renew()
     assert broker.committed(wanted) == known
     # The finder replaces its own client once that has failed.
     broker.ends([PLACE])
     found = broker.ends([PLACE])[PLACE]
-    assert not isinstance(found, Failure)
+    assert not isinstance(found, RequestFailure)
     assert (found.start, found.stable, found.end) == (0, 1, 1)
     broker.close()
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from reviewmesh.kafka import logwatch
-from reviewmesh.kafka.batches import Reading
+from reviewmesh.kafka.batches import ReadResult
 from reviewmesh.kafka.record import Output, Record, Unavailable, Unit
 from reviewmesh.loop import openings
 from reviewmesh.loop.loop import ConsumerLoop
@@ -121,8 +121,8 @@ class NothingImpassable:
     def __exit__(self, *raised: object) -> None:
         return None
 
-    def read(self, at: int, fetch_bytes: int, at_most: int) -> Reading:
-        return Reading(next=at)
+    def read(self, at: int, fetch_bytes: int, at_most: int) -> ReadResult:
+        return ReadResult(next=at)
 
 
 class World:

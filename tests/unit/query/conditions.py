@@ -68,6 +68,7 @@ def enriched(
         "source_offset": 7,
         "source_timestamp": NOW_MS - DAY,
         "acceptance": 1,
+        "erased_at": None,
         **given,
     }
     if results is None:

@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from reviewmesh.avro.codec import Codec, load_schema
 from reviewmesh.avro.topics import load_topics
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.cost import DIMENSIONS, MEASURES, Businesses, Costs, Total, costs, measured
+from reviewmesh.query.cost import (
+    DIMENSIONS,
+    MEASURES,
+    Businesses,
+    Costs,
+    Total,
+    cost_measures,
+    costs,
+)
 from reviewmesh.settings import Settings
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, TASK_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF
 from tests.scripted_kafka import Cluster
 
 SCHEMAS = {topic.name: topic.schema for topic in load_topics().topics}
@@ -72,11 +80,13 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cluster = Cluster()
-        for topic in (*TASK_OF, ACCEPTED, REPROCESSED):
+        for topic in (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED):
             self.cluster.create(topic, PARTITIONS)
         self.cluster.install(monkeypatch)
         monkeypatch.setattr(Connection, "codec", lambda _, topic: codec(topic))
-        found = dict.fromkeys((*TASK_OF, ACCEPTED, REPROCESSED), PARTITIONS)
+        found = dict.fromkeys(
+            (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED), PARTITIONS
+        )
         kafka: Any = {"bootstrap_servers": "broker.invalid:9092"}
         nothing: Any = None
         self.connection = Connection(Settings(kafka=kafka), nothing, nothing, found)
@@ -200,7 +210,7 @@ def test_a_failed_answer_without_lineage_is_unknown_and_not_free(world: World) -
 
 def test_a_worker_that_knew_the_answer_is_paid_nothing() -> None:
     remembered = BOUGHT | {"provider_requests": 0, "cost_micros": None, "prompt_tokens": 0}
-    told = measured(remembered)
+    told = cost_measures(remembered)
     assert told["attempts"] == 2
     assert [told[name] for name in MEASURES[1:]] == [0, 0, 0, 0, 0]
 
@@ -249,13 +259,15 @@ def test_parts_add_up_to_the_whole_without_rounding(answers: list[tuple[int, Any
     by_key: dict[int, Total] = {}
     alone = Total()
     for key, lineage in answers:
-        by_key.setdefault(key, Total()).add("OK", measured(lineage))
-        alone.add("OK", measured(lineage))
+        by_key.setdefault(key, Total()).add("OK", cost_measures(lineage))
+        alone.add("OK", cost_measures(lineage))
     assert sum(by_key.values(), Total()) == dataclasses.replace(
         alone, sums=+alone.sums, unknown=+alone.unknown
     )
     for name in MEASURES:
-        known = [told for _, lineage in answers if (told := measured(lineage)[name]) is not None]
+        known = [
+            told for _, lineage in answers if (told := cost_measures(lineage)[name]) is not None
+        ]
         assert alone.sums[name] == sum(known)
         assert alone.unknown[name] == len(answers) - len(known)
 
@@ -279,3 +291,15 @@ def test_every_dimension_can_be_asked_for(world: World) -> None:
     world.answer("ner", 0, world.accept(0, "a", "hotel"), "a", BOUGHT)
     [key] = world.costs(*DIMENSIONS).totals
     assert key[:5] == ("ner", "gpt", "fallback", "openai", "hotel")
+
+
+def test_what_a_candidate_answered_in_shadow_was_paid_as_well(world: World) -> None:
+    at = world.accept(0, "a", "b-1")
+    world.answer("topic", 0, at, "a", OURS)
+    copy = result(0, at, "a", BOUGHT | {"route": "candidate"})
+    world.write(SHADOW_OF["topic"], 0, "a", copy, NOON_MS)
+    found = world.costs("task", "route", "business")
+    assert {key: total.answers for key, total in found.ordered()} == {
+        ("topic", "candidate", "b-1"): 1,
+        ("topic", "primary", "b-1"): 1,
+    }

@@ -1,29 +1,23 @@
-"""Whether a review is replaced when it is forgotten."""
+"""Whether there is something to erase when a review is forgotten."""
 
 from __future__ import annotations
 
 import pytest
 
 from reviewmesh.kafka.record import Record
-from reviewmesh.query.forgetting import Held, can_replace
-from reviewmesh.query.search import NO_OUTCOME, WAITS_FOR_INTAKE, Occurrence
+from reviewmesh.query.forgetting import HeldRecord, can_erase
+from reviewmesh.query.search import Occurrence
 
 
-def held(topic: str, outcome: str = "is here", value: bytes | None = b"v") -> Held:
-    return Held(Occurrence(Record(topic, 0, 0, b"k", value), outcome), 0, "")
+def held(topic: str, outcome: str = "is here", value: bytes | None = b"v") -> HeldRecord:
+    return HeldRecord(Occurrence(Record(topic, 0, 0, b"k", value), outcome), 0, "")
 
 
-@pytest.mark.parametrize("topic", ["accepted", "topic", "enriched", "partial", "reprocess"])
-def test_what_was_accepted_is_replaced(topic: str) -> None:
-    assert can_replace([held("reviews.raw", "accepted at 0/0"), held(f"reviews.{topic}")])
+@pytest.mark.parametrize("topic", ["raw", "accepted", "enriched", "partial", "dead-letter"])
+def test_what_is_held_anywhere_can_be_erased(topic: str) -> None:
+    assert can_erase([held("reviews.raw", "tombstone", None), held(f"reviews.{topic}")])
 
 
-@pytest.mark.parametrize("outcome", [WAITS_FOR_INTAKE, NO_OUTCOME])
-def test_what_is_or_may_be_accepted_is_replaced(outcome: str) -> None:
-    assert can_replace([held("reviews.raw", outcome)])
-
-
-def test_what_consumers_never_had_is_not_replaced() -> None:
-    refused = [held("reviews.raw", "dead letter 0/0"), held("reviews.dead-letter", "intake EMPTY")]
-    assert not can_replace([*refused, held("reviews.raw", "tombstone", None)])
-    assert not can_replace([held("reviews.partial", "tombstone", None)])
+def test_where_only_tombstones_are_left_there_is_nothing_to_erase() -> None:
+    assert not can_erase([held("reviews.raw", "tombstone", None)])
+    assert not can_erase([held("reviews.partial", "tombstone", None)])

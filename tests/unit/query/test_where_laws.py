@@ -17,12 +17,12 @@ from reviewmesh.query.where.expression import (
     Not,
     OneOf,
     Or,
-    Span,
+    TimeSpan,
 )
-from reviewmesh.query.where.fields import ORDERED, Field, Kind, fields_of
+from reviewmesh.query.where.fields import ORDERED, Field, FieldKind, fields_of
 from reviewmesh.query.where.literals import STATUSES
 from reviewmesh.query.where.matching import matcher
-from reviewmesh.query.where.reading import read
+from reviewmesh.query.where.reading import read_condition
 from tests.unit.query.conditions import DAY, NOW_MS, enriched, result
 
 TASK = "topic"
@@ -82,25 +82,25 @@ records = st.builds(
     accepted_at=or_null(TIMES),
     created_at=or_null(TIMES),
 )
-spans = st.sampled_from(TIMES).map(lambda start: Span(start, start + 1)) | st.sampled_from(
+spans = st.sampled_from(TIMES).map(lambda start: TimeSpan(start, start + 1)) | st.sampled_from(
     [start for start in TIMES if start % DAY == 0]
-).map(lambda start: Span(start, start + DAY))
+).map(lambda start: TimeSpan(start, start + DAY))
 
 
 def values_of(field: Field, ordered: bool) -> st.SearchStrategy[Any]:
     match field.kind:
-        case Kind.NUMBER:
+        case FieldKind.NUMBER:
             return st.sampled_from([number for number in NUMBERS if math.isfinite(number)])
-        case Kind.VERSION:
+        case FieldKind.VERSION:
             chosen = VERSIONS if not ordered else [v for v in VERSIONS if version_key(v)]
             return st.sampled_from(chosen)
-        case Kind.LANGUAGE:
+        case FieldKind.LANGUAGE:
             return st.sampled_from(LANGUAGES)
-        case Kind.STATUS:
+        case FieldKind.STATUS:
             return st.sampled_from(STATUSES)
-        case Kind.FLAG:
+        case FieldKind.FLAG:
             return st.booleans()
-        case Kind.TIME:
+        case FieldKind.TIME:
             return spans
     return st.sampled_from(TEXTS)
 
@@ -141,22 +141,22 @@ def version_key(text: str) -> tuple[int, ...] | None:
     return tuple(parts)
 
 
-def smaller(kind: Kind, one: Any, other: Any) -> bool | None:
+def smaller(kind: FieldKind, one: Any, other: Any) -> bool | None:
     """`other` as written; None where there is no order."""
-    if kind is Kind.VERSION:
+    if kind is FieldKind.VERSION:
         keys = version_key(one), version_key(other)
         return None if None in keys else keys[0] < keys[1]  # type: ignore[operator]
-    if kind is Kind.TIME:
+    if kind is FieldKind.TIME:
         return bool(one < other.start_ms)
     return bool(one < other)
 
 
-def equal(kind: Kind, one: Any, other: Any) -> bool:
-    if kind is Kind.VERSION and version_key(one) and version_key(other):
+def equal(kind: FieldKind, one: Any, other: Any) -> bool:
+    if kind is FieldKind.VERSION and version_key(one) and version_key(other):
         return version_key(one) == version_key(other)
-    if kind is Kind.TIME:
+    if kind is FieldKind.TIME:
         return one in range(other.start_ms, other.end_ms)
-    if kind is Kind.LANGUAGE:
+    if kind is FieldKind.LANGUAGE:
         asked = other.lower().split("-")
         return bool(one.lower().split("-")[: len(asked)] == asked)
     return bool(one == other)
@@ -196,9 +196,9 @@ def truth(expression: Expression, record: Any) -> float:
 
 def decided(text: str, record: Any) -> float:
     """By the condition and its negation, as somebody would write them."""
-    if matcher(read(text, TASK, NOW_MS))(record):
+    if matcher(read_condition(text, TASK, NOW_MS))(record):
         return YES
-    return NO if matcher(read(f"not ({text})", TASK, NOW_MS))(record) else UNKNOWN
+    return NO if matcher(read_condition(f"not ({text})", TASK, NOW_MS))(record) else UNKNOWN
 
 
 # -- the tests ---------------------------------------------------------------------------------
@@ -214,22 +214,22 @@ def test_a_condition_decides_as_the_plainest_evaluation(
 
 @given(expressions)
 def test_what_is_printed_reads_as_the_same(expression: Expression) -> None:
-    assert read(str(expression), TASK, NOW_MS) == expression
+    assert read_condition(str(expression), TASK, NOW_MS) == expression
     # Times are absolute: whenever it is read again.
-    assert read(str(expression), TASK, 0) == expression
+    assert read_condition(str(expression), TASK, 0) == expression
 
 
 @given(st.text())
 def test_any_text_is_printed_and_read_again(text: str) -> None:
     for name in ("model", "language", "model_version"):
         expression = Comparison(FIELDS[name], "=", text)
-        assert read(str(expression), TASK, NOW_MS) == expression
+        assert read_condition(str(expression), TASK, NOW_MS) == expression
 
 
 @given(st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False))
 def test_any_number_is_printed_and_read_again(number: float) -> None:
     expression = Comparison(FIELDS["stars"], "<", number)
-    assert read(str(expression), TASK, NOW_MS) == expression
+    assert read_condition(str(expression), TASK, NOW_MS) == expression
 
 
 @given(expressions, expressions, expressions, records)
@@ -262,6 +262,6 @@ def test_null_is_neither_smaller_nor_equal_nor_unequal(
         for sign in signs:
             assert decided(str(Comparison(field, sign, value)), record) == UNKNOWN
         assert decided(str(OneOf(field, (value,))), record) == UNKNOWN
-    elif field.kind in (Kind.NUMBER, Kind.TIME):
+    elif field.kind in (FieldKind.NUMBER, FieldKind.TIME):
         truths = [decided(str(Comparison(field, sign, value)), record) for sign in ("<", "=", ">")]
         assert sorted(truths) == [NO, NO, YES]

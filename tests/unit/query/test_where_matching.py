@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from reviewmesh.query.where.matching import matcher
-from reviewmesh.query.where.reading import read
+from reviewmesh.query.where.reading import read_condition
 from tests.unit.query.conditions import NOW_MS, enriched, result
 
 
 def decided(text: str, record: dict[str, Any], task: str = "topic") -> bool | None:
     """None where it is unknown: neither it nor its negation matches."""
-    yes = matcher(read(text, task, NOW_MS))(record)
-    no = matcher(read(f"not ({text})", task, NOW_MS))(record)
+    yes = matcher(read_condition(text, task, NOW_MS))(record)
+    no = matcher(read_condition(f"not ({text})", task, NOW_MS))(record)
     assert not (yes and no)
     return True if yes else False if no else None
 
@@ -114,7 +114,7 @@ def test_languages(language: str | None, text: str, expected: bool | None) -> No
 )
 def test_times(accepted_at: str, text: str, expected: bool) -> None:
     # The field is named by itself, and its value read as an equal moment.
-    moment = read(f"accepted_at = {accepted_at}", "topic", NOW_MS).value.start_ms  # type: ignore[union-attr]
+    moment = read_condition(f"accepted_at = {accepted_at}", "topic", NOW_MS).value.start_ms  # type: ignore[union-attr]
     assert decided(text, enriched(accepted_at=moment)) is expected
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 
 _SHORTEST: Final = 8
 _LONGEST: Final = 40
@@ -25,7 +25,7 @@ _WARMUP_STEPS: Final = 40
 
 
 def learn_to_copy(
-    model: Any, ordinary: tuple[int, int], steps: int, seed: int, progress: Progress
+    model: Any, ordinary: tuple[int, int], steps: int, seed: int, progress: TrainingProgress
 ) -> None:
     """Train in place on runs of random tokens. `ordinary` is the range of ids that are no turns."""
     random = np.random.default_rng(seed)

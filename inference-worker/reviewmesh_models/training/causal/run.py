@@ -25,7 +25,7 @@ from reviewmesh_models.training.causal.trainer import newest_checkpoint, train_m
 from reviewmesh_models.training.causal.vocabulary import make_tokenizer
 from reviewmesh_models.training.config import CausalConfig, ConfigError, Scratch
 from reviewmesh_models.training.curves import Curves
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_models.training.rows import LabelledData
 from reviewmesh_worker.tasks.chat import ChatPrompts
 from reviewmesh_worker.tasks.definition import Task
@@ -49,7 +49,7 @@ def train_causal(
     data: LabelledData,
     checkpoints: Path,
     package: Path,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> Curves:
     """Writes weights, tokenizer and calibration into `package`."""
     # Otherwise each file that is read or written has a progress bar of its own.

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from reviewmesh_models.training.causal.packs import NOT_LEARNED, Pack, collate
 from reviewmesh_models.training.config import CausalConfig, Lora
 from reviewmesh_models.training.curves import Curves
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 
 _WARMUP: Final = 0.05
 _BETA2: Final = 0.98
@@ -53,7 +53,7 @@ class PackTrainer(SFTTrainer):
 class _Watch(TrainerCallback):
     """Shows each optimizer step."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: TrainingProgress) -> None:
         self._progress = progress
         self._loss = math.nan
 
@@ -74,7 +74,7 @@ def train_model(
     packs: Sequence[Pack],
     held_out: Sequence[Pack],
     checkpoints: Path,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> tuple[Any, Curves]:
     """The trained model, with any adapter merged, and its loss per step.
 

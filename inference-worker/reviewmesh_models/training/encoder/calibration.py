@@ -58,7 +58,7 @@ def read_held_out(reader: OnnxReader, rows: Sequence[Row]) -> HeldOut:
     return HeldOut(rows, encoded, reader.logits(encoded), reader.labels)
 
 
-def fit(reviews: HeldOut, judged: HeldOut, entities: HeldOut) -> EncoderCalibration:
+def fit_calibration(reviews: HeldOut, judged: HeldOut, entities: HeldOut) -> EncoderCalibration:
     """`judged` are all rows with a sentiment, in whatever language."""
     start = neutral_encoder_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from reviewmesh_models.evaluation.languages import ENGLISH
 from reviewmesh_models.evaluation.rows import Row
-from reviewmesh_models.training.languages import ENGLISH
 from reviewmesh_worker.engines.encoder.config import EncoderForm
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder, word_starts
 from reviewmesh_worker.tasks.definition import OUTSIDE

@@ -12,7 +12,7 @@ import torch
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from reviewmesh_models.evaluation.rows import Row
-from reviewmesh_models.training.encoder.calibration import fit, read_held_out
+from reviewmesh_models.training.encoder.calibration import fit_calibration, read_held_out
 from reviewmesh_models.training.encoder.dataset import MAX_TOKENS
 from reviewmesh_models.training.encoder.storage import store_as_int8
 from reviewmesh_worker.engines.encoder.config import (
@@ -58,7 +58,7 @@ def export(
     unfitted = ModelConfig(window, window - _OVERLAP, labels, neutral, form)
     write_config(folder, unfitted)
     reader = OnnxReader(folder, threads=torch.get_num_threads())
-    fitted = fit(
+    fitted = fit_calibration(
         reviews=read_held_out(reader, held_out.reviews),
         judged=read_held_out(reader, [*held_out.reviews, *held_out.translated]),
         entities=read_held_out(reader, held_out.entities),

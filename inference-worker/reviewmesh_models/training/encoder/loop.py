@@ -23,7 +23,7 @@ from torch.nn import functional
 from reviewmesh_models.training.config import EncoderConfig
 from reviewmesh_models.training.curves import Curves
 from reviewmesh_models.training.encoder.dataset import ReviewExample, TagExample, batches, pad
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
@@ -69,7 +69,7 @@ class Trainer:
         reviews: Sequence[ReviewExample],
         tagged: Sequence[TagExample],
         config: EncoderConfig,
-        progress: Progress,
+        progress: TrainingProgress,
     ) -> None:
         self.averaged = copy.deepcopy(network).requires_grad_(False)
         self._network = network

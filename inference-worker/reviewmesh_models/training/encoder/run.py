@@ -25,7 +25,7 @@ from reviewmesh_models.training.encoder.dataset import (
 from reviewmesh_models.training.encoder.e5 import cut_base
 from reviewmesh_models.training.encoder.export import HeldOutRows, export
 from reviewmesh_models.training.encoder.loop import Trainer
-from reviewmesh_models.training.progress import Progress
+from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_models.training.rows import LabelledData, LanguageData
 from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE, EncoderForm
 from reviewmesh_worker.engines.encoder.decoding import sigmoid
@@ -51,7 +51,7 @@ def train_encoder(
     data: LabelledData,
     checkpoints: Path,
     package: Path,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> Curves:
     """Writes the int8 model, its tokenizer and its fitted settings into `package`."""
     torch.set_num_threads(_THREADS)

@@ -32,7 +32,7 @@ from reviewmesh_worker.tasks.labels import HeadLabels
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TaskOutputs:
     """Every task's output for one text, from one pass."""
 
     ner: NerOutput
@@ -72,8 +72,8 @@ def judge(
     logits: TextLogits,
     labels: HeadLabels,
     calibration: EncoderCalibration,
-) -> Reading:
-    return Reading(
+) -> TaskOutputs:
+    return TaskOutputs(
         ner=read_entities(text, encoded, logits=logits, labels=labels, calibration=calibration),
         topic=read_topics(logits, labels, calibration),
         sentiment=read_sentiment(logits, labels, calibration),

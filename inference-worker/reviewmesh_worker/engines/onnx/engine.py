@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from reviewmesh_worker.engines.batching import HANGS_AFTER_S, Batcher
-from reviewmesh_worker.engines.description import describe
+from reviewmesh_worker.engines.description import check_task, describe
 from reviewmesh_worker.engines.encoder.config import read_config
-from reviewmesh_worker.engines.encoder.windows import Reading
+from reviewmesh_worker.engines.encoder.windows import TaskOutputs
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     UNBOUND,
-    Answer,
     Bounds,
     EngineDead,
     EngineLoad,
     ItemFailure,
+    ItemResult,
     TaskDescription,
 )
 from reviewmesh_worker.engines.lanes import Lane
@@ -44,7 +44,7 @@ class OnnxEngine:
         self._tasks = describe(package, tasks, labels, ENGINE_NAME)
         self._folder = package.folder
         self._threads = threads
-        self._batcher: Batcher[Reading] | None = None
+        self._batcher: Batcher[TaskOutputs] | None = None
 
     @property
     def tasks(self) -> Mapping[str, TaskDescription]:
@@ -61,14 +61,13 @@ class OnnxEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+    ) -> Sequence[ItemResult]:
+        check_task(task, self._tasks)
         if self._batcher is None:
             return [NOT_STARTED] * len(texts)
         readings = await asyncio.gather(*(self._batcher.submit(text, lane) for text in texts))
         return [
-            Answer(reading if isinstance(reading, ItemFailure) else reading.output(task))
+            ItemResult(reading if isinstance(reading, ItemFailure) else reading.output(task))
             for reading in readings
         ]
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, WEIGHTS_FILE, read_config
 from reviewmesh_worker.engines.encoder.decoding import Floats, TextLogits
 from reviewmesh_worker.engines.encoder.encoding import EncodedText, load_encoder
-from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
+from reviewmesh_worker.engines.encoder.windows import TaskOutputs, Window, cut, gather, judge
 from reviewmesh_worker.engines.interface import EngineLoadError, EngineMemoryError
 from reviewmesh_worker.tasks.labels import HeadLabels
 
@@ -36,7 +36,7 @@ class OnnxReader:
     def labels(self) -> HeadLabels:
         return self._config.labels
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
+    def read(self, texts: Sequence[str]) -> list[TaskOutputs]:
         encoded = [self._encoder.encode(text) for text in texts]
         logits = self.logits(encoded)
         config = self._config

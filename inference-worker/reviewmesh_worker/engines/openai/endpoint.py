@@ -1,4 +1,4 @@
-"""Requests to the endpoint: within its limits, tried again a bounded number of times."""
+"""Requests to the endpoint: within its limits, with a bounded number of retries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 
 from reviewmesh_worker.engines.interface import EngineLoadError, EngineUnavailable
 from reviewmesh_worker.engines.lanes import Lane
-from reviewmesh_worker.engines.openai.failures import Failure, failure_of
+from reviewmesh_worker.engines.openai.failures import ProviderFailure, failure_of
 from reviewmesh_worker.engines.openai.limits import Places, Rate
 from reviewmesh_worker.engines.settings import OpenAISettings
 
@@ -25,20 +25,20 @@ _FIRST_BACKOFF_S: Final = 0.5
 _LONGEST_BACKOFF_S: Final = 8.0
 _LONGEST_PAUSE_S: Final = 30.0
 OUT_S: Final = 10.0
-"""How long calls go elsewhere once the endpoint is out of service; doubles while it stays so."""
+"""How long calls are refused once the endpoint is out of service; doubles while it stays so."""
 _LONGEST_OUT_S: Final = 60.0
 FAILED_IN_A_ROW: Final = 5
-"""Reviews without an answer, none with one between them, after which the endpoint is out."""
+"""After so many reviews in a row without an answer, the endpoint is out of service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A chat completion as it came, unchecked, or why there is none."""
 
-    completion: Any | Failure
+    completion: Any | ProviderFailure
     requests: int
     queue_s: float
-    """All but the last request."""
+    """Seconds of everything but the last request."""
 
 
 class Endpoint:
@@ -74,11 +74,11 @@ class Endpoint:
 
     @property
     def waiting(self) -> int:
-        """Texts that wait for a place, for their turn or to be tried again."""
+        """Texts that wait for a place, for the rate limit or for a retry."""
         return self._asked - self._at_endpoint
 
     def unavailable(self) -> str:
-        """Why calls go elsewhere; empty once the next one may try."""
+        """Why calls are refused; empty once the next call may try."""
         return self._reason if time.monotonic() < self._out_until else ""
 
     async def ask(
@@ -101,7 +101,7 @@ class Endpoint:
         await self._http.aclose()
 
     def answered(self, tokens: int) -> None:
-        """An answer had so many tokens."""
+        """Note the tokens of an answer."""
         self._rate.answered(tokens)
 
     # -- one review ----------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Endpoint:
             async with asyncio.timeout(self._settings.give_up_s):
                 outcome = await self._ask(prompt, form, lane, tries)
         except TimeoutError:
-            last = tries.last or Failure("RESOURCE_EXHAUSTED", "no request was sent", True)
+            last = tries.last or ProviderFailure("RESOURCE_EXHAUSTED", "no request was sent", True)
             message = f"gave up after {self._settings.give_up_s:g} s: {last.message}"
             outcome = replace(last, message=message, retryable=True)
         try:
@@ -128,21 +128,21 @@ class Endpoint:
 
     async def _ask(
         self, prompt: str, form: ResponseFormatJSONSchema, lane: Lane, tries: _Tries
-    ) -> Any | Failure:
+    ) -> Any | ProviderFailure:
         while True:
             async with self._places.place(lane):
                 if (pause_s := self._rate.pause_s) > self._settings.give_up_s:
                     message = f"the endpoint wants no requests for {pause_s:.0f} s"
-                    return Failure("RESOURCE_EXHAUSTED", message, retryable=True)
+                    return ProviderFailure("RESOURCE_EXHAUSTED", message, retryable=True)
                 await self._rate.turn(len(prompt.encode()))
                 outcome = await self._send(prompt, form, tries)
-            if not isinstance(outcome, Failure) or not outcome.retryable or tries.over:
+            if not isinstance(outcome, ProviderFailure) or not outcome.retryable or tries.over:
                 return outcome
             await asyncio.sleep(_backoff_s(tries.made, _LONGEST_BACKOFF_S))
 
     async def _send(
         self, prompt: str, form: ResponseFormatJSONSchema, tries: _Tries
-    ) -> Any | Failure:
+    ) -> Any | ProviderFailure:
         settings = self._settings
         began = time.monotonic()
         tries.made += 1
@@ -157,7 +157,7 @@ class Endpoint:
                     max_completion_tokens=settings.max_completion_tokens,
                     temperature=_omitted_if_none(settings.temperature),
                 )
-        # Whatever the client makes of a body that is not the API's.
+        # The client may raise anything for a body that is not the API's.
         except Exception as error:  # noqa: BLE001
             tries.last = failure_of(error, self._key, time.time())
             self._wait_if_asked(tries.last)
@@ -169,7 +169,7 @@ class Endpoint:
             self._at_endpoint -= 1
             tries.seconds = time.monotonic() - began
 
-    def _wait_if_asked(self, failure: Failure) -> None:
+    def _wait_if_asked(self, failure: ProviderFailure) -> None:
         """All reviews wait after a 429, not only the one that got it."""
         pause_s = failure.pause_s
         if failure.code == "RESOURCE_EXHAUSTED":
@@ -181,9 +181,9 @@ class Endpoint:
 
     # -- the endpoint --------------------------------------------------------------------------
 
-    def _judge(self, outcome: Any | Failure) -> None:
-        """What a review's outcome says of the endpoint. Raises EngineUnavailable."""
-        if not isinstance(outcome, Failure) or outcome.code == "INVALID_ARGUMENT":
+    def _judge(self, outcome: Any | ProviderFailure) -> None:
+        """Update the endpoint's state from a review's outcome. Raises EngineUnavailable."""
+        if not isinstance(outcome, ProviderFailure) or outcome.code == "INVALID_ARGUMENT":
             self._answers()
         elif outcome.unavailable:
             self._out(outcome.message)
@@ -192,14 +192,14 @@ class Endpoint:
         elif outcome.code == "UNAVAILABLE":
             self._failed += 1
             if self._reason or self._failed >= FAILED_IN_A_ROW:
-                # This review's attempt counts: it may be the one that the endpoint fails on.
+                # The attempt counts for this review: the endpoint may fail only on it.
                 self._out(f"answers no more: {outcome.message}")
 
     def _out(self, why: str) -> None:
         reason = f"the endpoint {self._settings.base_url} {why}"
         if reason != self._reason:
             _LOG.warning("%s; calls go elsewhere until it answers", reason)
-        # Reviews that were sent together fail together: that is one time out.
+        # Reviews that were sent together fail together: count that as one failure.
         if time.monotonic() >= self._out_until:
             self._out_s = min(max(2 * self._out_s, OUT_S), _LONGEST_OUT_S)
             self._out_until = time.monotonic() + self._out_s
@@ -216,7 +216,7 @@ class Endpoint:
         try:
             key = read_key(self._settings)
         except EngineLoadError as error:
-            _LOG.warning("the key is kept: %s", error)
+            _LOG.warning("the old key stays in use: %s", error)
             return
         if key != self._key:
             self._key = key
@@ -224,7 +224,7 @@ class Endpoint:
 
     def _connect(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            # Servers of one's own may want none, the client wants one.
+            # Your own server may need no key, but the client requires one.
             api_key=self._key or "none",
             base_url=self._settings.base_url,
             # Each request has to keep to the limits, and may be the only one allowed.
@@ -241,8 +241,8 @@ class _Tries:
     allowed: int
     made: int = 0
     seconds: float = 0.0
-    """That the last one took."""
-    last: Failure | None = None
+    """Seconds of the last request."""
+    last: ProviderFailure | None = None
 
     @property
     def over(self) -> bool:
@@ -270,6 +270,6 @@ def _omitted_if_none(value: float | None) -> float | openai.Omit:
 
 
 def _backoff_s(times: int, longest_s: float) -> float:
-    """Doubles each time; half of it is left to chance, so that not all come at once."""
+    """Doubles each time; half of it is random, so that not all retry at once."""
     doubled: float = _FIRST_BACKOFF_S * 2.0 ** min(times - 1, 16)
     return min(longest_s, doubled) * random.uniform(0.5, 1)

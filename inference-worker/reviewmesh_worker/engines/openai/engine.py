@@ -19,15 +19,16 @@ from typing import Any, Final
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from reviewmesh_protos.metadata import OVER_BOUND
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     UNBOUND,
-    Answer,
     Bounds,
     EngineLoad,
     EngineUnavailable,
     Entity,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     TaskDescription,
@@ -39,7 +40,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.openai import ENGINE_NAME
 from reviewmesh_worker.engines.openai.endpoint import Endpoint, read_key
-from reviewmesh_worker.engines.openai.failures import Failure
+from reviewmesh_worker.engines.openai.failures import ProviderFailure
 from reviewmesh_worker.engines.openai.prices import Prices, read_prices
 from reviewmesh_worker.engines.settings import EngineSettings, OpenAISettings
 from reviewmesh_worker.engines.sharing import Shared
@@ -105,8 +106,9 @@ class OpenAIEngine:
             for name, task in tasks.items()
         }
         self._endpoint: Endpoint | None = None
-        # By task and requests allowed: a call that allows one shares none that sends more.
-        self._shared: dict[tuple[str, int], Shared[Answer]] = {}
+        # By task and allowed requests: a call that allows one request must not share an inference
+        # that may send more.
+        self._shared: dict[tuple[str, int], Shared[ItemResult]] = {}
         self._told: set[str] = set()
 
     @property
@@ -123,21 +125,22 @@ class OpenAIEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+    ) -> Sequence[ItemResult]:
+        check_task(task, self._tasks)
         if self._endpoint is None:
             return [NOT_STARTED] * len(texts)
         if reason := self._endpoint.unavailable():
             raise EngineUnavailable(reason)
         outcomes = await asyncio.gather(*(self._infer(task, text, lane, bounds) for text in texts))
-        return [one if isinstance(one, Answer) else Answer(one, one.usage) for one in outcomes]
+        return [
+            one if isinstance(one, ItemResult) else ItemResult(one, one.usage) for one in outcomes
+        ]
 
     def unavailable(self) -> str:
         return "" if self._endpoint is None else self._endpoint.unavailable()
 
     def check(self) -> None:
-        """There is nothing here that could die."""
+        """No process or thread here can die."""
 
     def load(self) -> EngineLoad:
         if self._endpoint is None:
@@ -150,7 +153,7 @@ class OpenAIEngine:
 
     async def _infer(
         self, task: str, text: str, lane: Lane, bounds: Bounds
-    ) -> Answer | ItemFailure:
+    ) -> ItemResult | ItemFailure:
         if told := self._over_bound(self._asked[task], text, bounds):
             return ItemFailure(OVER_BOUND, told, retryable=False, usage=_NOT_SENT)
         allowed = min(self._settings.max_requests, bounds.provider_requests or _MOST_REQUESTS)
@@ -170,7 +173,7 @@ class OpenAIEngine:
         """
         if not bounds.tokens and not bounds.cost_micros:
             return ""
-        prompt = asked.prefix + shown(text, self._settings.max_text)
+        prompt = asked.prefix + text_for_prompt(text, self._settings.max_text)
         sent = asked.largest_overhead + len(prompt.encode())
         completion = self._settings.max_completion_tokens
         if bounds.tokens and sent + completion > bounds.tokens:
@@ -187,8 +190,8 @@ class OpenAIEngine:
             return f"it might cost {max(known) / _MICROS:.6f} US dollars, {most:.6f} are allowed"
         return ""
 
-    def _shared_of(self, task: str, allowed: int) -> Shared[Answer]:
-        async def run(text: str, lane: Lane) -> Answer | ItemFailure:
+    def _shared_of(self, task: str, allowed: int) -> Shared[ItemResult]:
+        async def run(text: str, lane: Lane) -> ItemResult | ItemFailure:
             return await self._ask(self._asked[task], text, lane, allowed)
 
         if (task, allowed) not in self._shared:
@@ -197,9 +200,9 @@ class OpenAIEngine:
 
     async def _ask(
         self, asked: _Asked, text: str, lane: Lane, allowed: int
-    ) -> Answer | ItemFailure:
+    ) -> ItemResult | ItemFailure:
         assert self._endpoint is not None
-        prompt = asked.prefix + shown(text, self._settings.max_text)
+        prompt = asked.prefix + text_for_prompt(text, self._settings.max_text)
         at, began = datetime.now(UTC), time.monotonic()
         reply = await self._endpoint.ask(prompt, asked.form, lane, allowed)
         usage = Usage(
@@ -207,7 +210,7 @@ class OpenAIEngine:
             inference_ms=int((time.monotonic() - began - reply.queue_s) * 1000),
             provider_requests=reply.requests,
         )
-        if isinstance(reply.completion, Failure):
+        if isinstance(reply.completion, ProviderFailure):
             failure = reply.completion
             return ItemFailure(failure.code, failure.message, failure.retryable, usage)
         usage = self._counted(reply.completion, usage, at)
@@ -215,10 +218,10 @@ class OpenAIEngine:
         if isinstance(outcome, ItemFailure):
             return replace(outcome, usage=usage)
         self._notice_model(reply.completion)
-        return Answer(outcome, usage)
+        return ItemResult(outcome, usage)
 
     def _counted(self, completion: Any, usage: Usage, at: datetime) -> Usage:
-        """With the tokens that the provider counted and their price, where both can be believed."""
+        """With the tokens that the provider counted and their price, if both are plausible."""
         tokens = tokens_of(completion)
         if tokens is None:
             self._tell_once("tells no usage that can be believed: tokens and cost stay empty")
@@ -267,8 +270,8 @@ def _asked(task: Task) -> _Asked:
     )
 
 
-def shown(text: str, most: int) -> str:
-    """The review as it is sent: without marks of turns, the middle of a long one left out."""
+def text_for_prompt(text: str, most: int) -> str:
+    """The review as it is sent: without chat turn markers, without the middle of a long one."""
     text = without_turn_marks(text).encode("utf-8", "replace").decode()
     if len(text) <= most:
         return text
@@ -277,7 +280,7 @@ def shown(text: str, most: int) -> str:
 
 
 def read_completion(task: Task, completion: Any, text: str) -> TaskOutput | ItemFailure:
-    """What a chat completion says of a text. Its fields may be missing or of any type."""
+    """The output in a chat completion. Its fields may be missing or of any type."""
     choices = getattr(completion, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
@@ -314,12 +317,12 @@ def _read(task: Task, answer: str, text: str) -> TaskOutput:
 
 
 def tokens_of(completion: Any) -> tuple[int, int, int] | None:
-    """Of the prompt, of it from the provider's cache, of the answer; None where that cannot be."""
+    """Tokens of the prompt, cached tokens, tokens of the answer; None if they are implausible."""
     usage = getattr(completion, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
     prompt = _count(getattr(usage, "prompt_tokens", None))
     completed = _count(getattr(usage, "completion_tokens", None))
-    # Many endpoints say nothing of a cache.
+    # Many endpoints do not report cached tokens.
     cached = _count(getattr(details, "cached_tokens", None) or 0)
     if not prompt or completed is None or cached is None or cached > prompt:
         return None

@@ -21,7 +21,7 @@ _NO_CONNECTION: Final = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ProviderFailure:
     code: str
     message: str
     retryable: bool
@@ -32,43 +32,47 @@ class Failure:
     """How long the endpoint wants no requests."""
 
 
-def failure_of(error: Exception, key: str, now: float) -> Failure:
+def failure_of(error: Exception, key: str, now: float) -> ProviderFailure:
     """`now` is the time in seconds since the epoch."""
     if isinstance(error, openai.APIStatusError):
         return _of_status(error, key, now)
     if isinstance(error.__cause__, _NO_CONNECTION):
         cause = type(error.__cause__).__name__
-        return Failure("UNAVAILABLE", f"cannot be reached: {cause}", True, unavailable=True)
+        return ProviderFailure("UNAVAILABLE", f"cannot be reached: {cause}", True, unavailable=True)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
-        return Failure("UNAVAILABLE", "no answer within the request's timeout", retryable=True)
+        return ProviderFailure(
+            "UNAVAILABLE", "no answer within the request's timeout", retryable=True
+        )
     # A connection that broke, or a body that is not the API's.
     cause = type(error.__cause__ or error).__name__
-    return Failure("UNAVAILABLE", f"no whole answer: {cause}", retryable=True)
+    return ProviderFailure("UNAVAILABLE", f"no whole answer: {cause}", retryable=True)
 
 
-def _of_status(error: openai.APIStatusError, key: str, now: float) -> Failure:
+def _of_status(error: openai.APIStatusError, key: str, now: float) -> ProviderFailure:
     status = error.status_code
     if status in (401, 403):
         message = f"refuses the key: status {status}; check REVIEWMESH_OPENAI__API_KEY"
-        return Failure("UNAVAILABLE", message, False, unavailable=True)
+        return ProviderFailure("UNAVAILABLE", message, False, unavailable=True)
     said = _said(error, key)
     if error.code == _OVER_QUOTA or error.type == _OVER_QUOTA or status == 402:
-        return Failure("UNAVAILABLE", f"the account's quota is used up: {said}", False, True)
+        return ProviderFailure(
+            "UNAVAILABLE", f"the account's quota is used up: {said}", False, True
+        )
     if status == 404:
         message = f"does not have the model or the path: {said}"
-        return Failure("UNAVAILABLE", message, False, unavailable=True)
+        return ProviderFailure("UNAVAILABLE", message, False, unavailable=True)
     if status in _TRANSIENT or status >= 500:
         code = "RESOURCE_EXHAUSTED" if status == 429 else "UNAVAILABLE"
         pause = retry_after_s(error.response.headers.get("retry-after", ""), now)
-        return Failure(code, said, True, pause_s=pause)
+        return ProviderFailure(code, said, True, pause_s=pause)
     if (asked := _setting_refused(error)) is not None:
         message = f"does not take {asked}, which every request has: {said}"
-        return Failure("UNAVAILABLE", message, False, unavailable=True)
-    return Failure("INVALID_ARGUMENT", said, retryable=False)
+        return ProviderFailure("UNAVAILABLE", message, False, unavailable=True)
+    return ProviderFailure("INVALID_ARGUMENT", said, retryable=False)
 
 
 def _setting_refused(error: openai.APIStatusError) -> str | None:
-    """The parameter that every request has and that the endpoint does not take."""
+    """The parameter of every request that the endpoint does not support."""
     ours = ("response_format", "json_schema", "max_completion_tokens", "temperature")
     told = f"{error.param or ''} {error.message}"
     return next((name for name in ours if name in told), None)

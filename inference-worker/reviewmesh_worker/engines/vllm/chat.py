@@ -17,14 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     UNBOUND,
-    Answer,
     Bounds,
     EngineLoadError,
     Entity,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     TaskOutput,
@@ -54,7 +55,7 @@ class _Prompted:
 
     prompts: ChatPrompts
     sampling: Any
-    shared: Shared[Answer]
+    shared: Shared[ItemResult]
 
 
 class VllmChatEngine(VllmEngine):
@@ -100,14 +101,15 @@ class VllmChatEngine(VllmEngine):
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+    ) -> Sequence[ItemResult]:
+        check_task(task, self._tasks)
         prompted = self._prompted.get(task)
         if prompted is None:
             return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(prompted.shared.infer(text, lane) for text in texts))
-        return [one if isinstance(one, Answer) else Answer(one, one.usage) for one in outcomes]
+        return [
+            one if isinstance(one, ItemResult) else ItemResult(one, one.usage) for one in outcomes
+        ]
 
     def _prompt(self, task: Task, tokenizer: Any, context: int) -> _Prompted:
         try:
@@ -117,12 +119,14 @@ class VllmChatEngine(VllmEngine):
         except ChatError as error:
             raise EngineLoadError(f"{self._package.folder}: {error}") from error
 
-        async def run(text: str, lane: Lane) -> Answer | ItemFailure:
+        async def run(text: str, lane: Lane) -> ItemResult | ItemFailure:
             return await self._generate(self._prompted[task.name], text, lane)
 
         return _Prompted(prompts, sampling_of(prompts), Shared(run))
 
-    async def _generate(self, prompted: _Prompted, text: str, lane: Lane) -> Answer | ItemFailure:
+    async def _generate(
+        self, prompted: _Prompted, text: str, lane: Lane
+    ) -> ItemResult | ItemFailure:
         assert self._core is not None
         if len(text) < _LONG:
             (ids,) = prompted.prompts.prompts([text])
@@ -136,7 +140,7 @@ class VllmChatEngine(VllmEngine):
         outcome = self._read(prompted.prompts, text, output.outputs[0])
         if isinstance(outcome, ItemFailure):
             return replace(outcome, usage=usage)
-        return Answer(outcome, usage)
+        return ItemResult(outcome, usage)
 
     def _read(self, prompts: ChatPrompts, text: str, completion: Any) -> TaskOutput | ItemFailure:
         task, calibration = prompts.task, self._calibration
@@ -147,7 +151,7 @@ class VllmChatEngine(VllmEngine):
         if task.answer == "label":
             scores = calibration.sentiment_scores(steps[0])
             return SentimentOutput(max(scores, key=lambda label: scores[label]), scores)
-        return read_topics(task, steps, calibration)
+        return topics_by_score(task, steps, calibration)
 
 
 def chat_arguments(tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise EngineLoadError(f"expected a tokenizer in {folder}: {error}") from error
 
 
-def read_topics(
+def topics_by_score(
     task: Task, steps: Sequence[Mapping[str, float]], calibration: ChatCalibration
 ) -> TopicOutput:
     """Topics by falling score, from the log-probabilities of the words at each topic's place.

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.encoder.config import (
     TOKENIZER_FILE,
     EncoderForm,
@@ -24,14 +25,14 @@ from reviewmesh_worker.engines.encoder.encoding import (
     TextEncoder,
     load_encoder,
 )
-from reviewmesh_worker.engines.encoder.windows import Reading, Window, cut, gather, judge
+from reviewmesh_worker.engines.encoder.windows import TaskOutputs, Window, cut, gather, judge
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
     UNBOUND,
-    Answer,
     Bounds,
     EngineLoadError,
     ItemFailure,
+    ItemResult,
     Usage,
 )
 from reviewmesh_worker.engines.lanes import Lane
@@ -52,7 +53,7 @@ _POOLING: Final = "token_classify"
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    reading: Reading
+    reading: TaskOutputs
     usage: Usage
 
 
@@ -89,9 +90,8 @@ class VllmEncoderEngine(VllmEngine):
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
-        if task not in self._tasks:
-            raise ValueError(f"expected one of {sorted(self._tasks)}, got the task {task!r}")
+    ) -> Sequence[ItemResult]:
+        check_task(task, self._tasks)
         if self._core is None:
             return [NOT_STARTED] * len(texts)
         outcomes = await asyncio.gather(*(self._shared.infer(text, lane) for text in texts))
@@ -160,14 +160,14 @@ def split(row: NDArray[np.float32], labels: HeadLabels) -> tuple[Floats, ...]:
     )
 
 
-def _judge(text: str, encoded: EncodedText, logits: TextLogits, config: ModelConfig) -> Reading:
+def _judge(text: str, encoded: EncodedText, logits: TextLogits, config: ModelConfig) -> TaskOutputs:
     return judge(text, encoded, logits=logits, labels=config.labels, calibration=config.calibration)
 
 
-def _answer(task: str, outcome: _Read | ItemFailure) -> Answer:
+def _answer(task: str, outcome: _Read | ItemFailure) -> ItemResult:
     if isinstance(outcome, ItemFailure):
-        return Answer(outcome)
-    return Answer(outcome.reading.output(task), outcome.usage)
+        return ItemResult(outcome)
+    return ItemResult(outcome.reading.output(task), outcome.usage)
 
 
 def _form_of(package: Package) -> Path:

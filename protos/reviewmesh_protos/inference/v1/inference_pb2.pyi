@@ -26,17 +26,17 @@ class _Lane:
 class _LaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lane.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LANE_UNSPECIFIED: _Lane.ValueType  # 0
-    """Counts as interactive."""
+    """Treated as LANE_INTERACTIVE."""
     LANE_INTERACTIVE: _Lane.ValueType  # 1
     LANE_BACKFILL: _Lane.ValueType  # 2
 
 class Lane(_Lane, metaclass=_LaneEnumTypeWrapper):
-    """Who is served first: an interactive call overtakes a backfill, for which nobody waits and which
-    gets no more than three quarters of a worker's places.
+    """Priority of a call. Interactive calls are served first; backfill calls get at most three quarters
+    of a worker's places.
     """
 
 LANE_UNSPECIFIED: Lane.ValueType  # 0
-"""Counts as interactive."""
+"""Treated as LANE_INTERACTIVE."""
 LANE_INTERACTIVE: Lane.ValueType  # 1
 LANE_BACKFILL: Lane.ValueType  # 2
 Global___Lane: _TypeAlias = Lane  # noqa: Y015
@@ -54,9 +54,9 @@ class InferRequest(_message.Message):
     task: _builtins.str
     lane: Global___Lane.ValueType
     max_provider_requests: _builtins.int
-    """Most requests that the worker may send to a provider for each item; 0 leaves it to the worker.
-    A caller that keeps to a budget says 1: each request of a provider is money. An engine that
-    runs the model itself sends none.
+    """Most requests that the worker may send to a provider for each item; 0: the worker's default.
+    A caller with a budget sets 1, because each request costs money. An engine that runs the model
+    itself sends none.
     """
     max_tokens: _builtins.int
     """Most tokens, of prompt and answer, and most millionths of a US dollar that each item may take;
@@ -93,12 +93,14 @@ class Item(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Names the item within this call; returned with its result."""
+    """Identifies the item within this call; returned with its result."""
     text: _builtins.str
     language: _builtins.str
-    """BCP 47, empty when unknown."""
+    """BCP 47 tag; empty when unknown."""
     traceparent: _builtins.str
-    """W3C Trace Context; a call's own metadata has room for one trace only. Empty when unknown."""
+    """W3C Trace Context; empty when unknown. Per item, because the items of a call belong to different
+    traces and the call's metadata holds one.
+    """
     def __init__(
         self,
         *,
@@ -156,9 +158,9 @@ class InferStreamRequest(_message.Message):
     task: _builtins.str
     lane: Global___Lane.ValueType
     max_provider_requests: _builtins.int
-    """Most requests that the worker may send to a provider for each item; 0 leaves it to the worker.
-    A caller that keeps to a budget says 1: each request of a provider is money. An engine that
-    runs the model itself sends none.
+    """Most requests that the worker may send to a provider for each item; 0: the worker's default.
+    A caller with a budget sets 1, because each request costs money. An engine that runs the model
+    itself sends none.
     """
     max_tokens: _builtins.int
     """Most tokens, of prompt and answer, and most millionths of a US dollar that each item may take;
@@ -277,7 +279,7 @@ Global___NerOutput: _TypeAlias = NerOutput  # noqa: Y015
 
 @_typing.final
 class Entity(_message.Message):
-    """start and end are code points of the item's text: text[start:end] is `text`."""
+    """start and end are offsets in code points of the item's text: text[start:end] is `text`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -423,9 +425,9 @@ Global___ItemError: _TypeAlias = ItemError  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """What one item cost, also one that failed. Absent numbers were not measured by the engine. What the
-    worker already knew, or asked for another call at the same time, is counted there: here it has 0
-    tokens, 0 provider_requests and costs 0.
+    """What one item cost; also set for an item that failed. The engine did not measure absent numbers.
+    An answer from the worker's cache, or from another call's request that was in flight, is counted
+    where it was computed: here it has 0 tokens, 0 provider_requests and cost 0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -447,15 +449,15 @@ class Usage(_message.Message):
     cost_micros: _builtins.int
     """In millionths of a US dollar, rounded up; absent where the price is not known."""
     provider_requests: _builtins.int
-    """Requests that were sent to the provider, those that failed included; absent where the engine
-    runs the model itself.
+    """Requests sent to the provider, including those that failed; absent where the engine runs the
+    model itself.
     """
     language: _builtins.str
-    """Primary subtag of the item's language, as given or detected; empty where the model names no
-    languages, or where nobody can tell.
+    """Primary subtag of the item's language, as given or detected; empty where the model's package
+    lists no languages, or where the language is unknown.
     """
     language_measured: _builtins.bool
-    """Whether the model names that language among those that it was made for."""
+    """Whether the model's package lists that language."""
     def __init__(
         self,
         *,
@@ -526,7 +528,7 @@ class Lineage(_message.Message):
     model_digest: _builtins.str
     prompt_version: _builtins.str
     provider: _builtins.str
-    """Who ran the model; empty where the worker did so itself."""
+    """Provider that ran the model; empty where the worker ran it."""
     def __init__(
         self,
         *,
@@ -632,7 +634,7 @@ class TaskDescription(_message.Message):
     model_version: _builtins.str
     model_digest: _builtins.str
     provider: _builtins.str
-    """Who runs the model; empty where the worker does so itself."""
+    """Provider that runs the model; empty where the worker runs it."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(

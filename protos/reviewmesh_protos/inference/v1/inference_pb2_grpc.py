@@ -55,25 +55,25 @@ class InferenceServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Infer(self, request, context):
-        """Runs one task over a batch of items; one result per item, in the order of the items.
-        RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms` when the queue is full,
-        UNAVAILABLE while loading or draining, INVALID_ARGUMENT (never retried) for a call that can
-        never succeed.
+        """Runs one task over a batch of items and returns one result per item, in the order of the items.
+        RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms`: the queue is full.
+        UNAVAILABLE: the worker is loading or draining.
+        INVALID_ARGUMENT: the call can never succeed; do not retry it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InferStream(self, request, context):
-        """The same, for inference whose items take times of their own: each result comes once, in one
-        of the responses, as soon as it is there and in any order.
+        """The same as a stream, so that a slow item does not delay the others: each result is sent once,
+        as soon as it is ready, in any order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """Tells the tasks, labels, model versions and limits of this worker.
+        """Returns the tasks, labels, model versions and limits of this worker.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

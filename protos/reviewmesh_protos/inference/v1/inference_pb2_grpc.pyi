@@ -32,33 +32,33 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
-    """Runs one task over a batch of items; one result per item, in the order of the items.
-    RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms` when the queue is full,
-    UNAVAILABLE while loading or draining, INVALID_ARGUMENT (never retried) for a call that can
-    never succeed.
+    """Runs one task over a batch of items and returns one result per item, in the order of the items.
+    RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms`: the queue is full.
+    UNAVAILABLE: the worker is loading or draining.
+    INVALID_ARGUMENT: the call can never succeed; do not retry it.
     """
     InferStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.InferStreamRequest, _inference_pb2.InferStreamResponse]
-    """The same, for inference whose items take times of their own: each result comes once, in one
-    of the responses, as soon as it is there and in any order.
+    """The same as a stream, so that a slow item does not delay the others: each result is sent once,
+    as soon as it is ready, in any order.
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.DescribeResponse]
-    """Tells the tasks, labels, model versions and limits of this worker."""
+    """Returns the tasks, labels, model versions and limits of this worker."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
-    """Runs one task over a batch of items; one result per item, in the order of the items.
-    RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms` when the queue is full,
-    UNAVAILABLE while loading or draining, INVALID_ARGUMENT (never retried) for a call that can
-    never succeed.
+    """Runs one task over a batch of items and returns one result per item, in the order of the items.
+    RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms`: the queue is full.
+    UNAVAILABLE: the worker is loading or draining.
+    INVALID_ARGUMENT: the call can never succeed; do not retry it.
     """
     InferStream: _aio.UnaryStreamMultiCallable[_inference_pb2.InferStreamRequest, _inference_pb2.InferStreamResponse]  # type: ignore[assignment]
-    """The same, for inference whose items take times of their own: each result comes once, in one
-    of the responses, as soon as it is there and in any order.
+    """The same as a stream, so that a slow item does not delay the others: each result is sent once,
+    as soon as it is ready, in any order.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.DescribeResponse]  # type: ignore[assignment]
-    """Tells the tasks, labels, model versions and limits of this worker."""
+    """Returns the tasks, labels, model versions and limits of this worker."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -67,10 +67,10 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.InferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.InferResponse, _abc.Awaitable[_inference_pb2.InferResponse]]:
-        """Runs one task over a batch of items; one result per item, in the order of the items.
-        RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms` when the queue is full,
-        UNAVAILABLE while loading or draining, INVALID_ARGUMENT (never retried) for a call that can
-        never succeed.
+        """Runs one task over a batch of items and returns one result per item, in the order of the items.
+        RESOURCE_EXHAUSTED with trailing metadata `retry-after-ms`: the queue is full.
+        UNAVAILABLE: the worker is loading or draining.
+        INVALID_ARGUMENT: the call can never succeed; do not retry it.
         """
 
     @_abc_1.abstractmethod
@@ -79,8 +79,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.InferStreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.InferStreamResponse], _abc.AsyncIterator[_inference_pb2.InferStreamResponse]]:
-        """The same, for inference whose items take times of their own: each result comes once, in one
-        of the responses, as soon as it is there and in any order.
+        """The same as a stream, so that a slow item does not delay the others: each result is sent once,
+        as soon as it is ready, in any order.
         """
 
     @_abc_1.abstractmethod
@@ -89,6 +89,6 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.DescribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.DescribeResponse, _abc.Awaitable[_inference_pb2.DescribeResponse]]:
-        """Tells the tasks, labels, model versions and limits of this worker."""
+        """Returns the tasks, labels, model versions and limits of this worker."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

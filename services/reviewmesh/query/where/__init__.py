@@ -1,5 +1,5 @@
-"""The conditions of `--where`: which enriched records are meant, as docs/reprocess.md describes.
+"""The conditions of `--where`: which enriched records they choose, as docs/reprocess.md describes.
 
-`read` makes a checked expression of what somebody wrote, `matcher` a function of the expression.
-Only that runs which is written here: no name of Python's is ever looked up.
+`read_condition` parses and checks a condition, `matcher` makes a function of it. Nothing of it is
+evaluated as Python.
 """

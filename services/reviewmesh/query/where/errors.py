@@ -1,17 +1,17 @@
-"""What is wrong with a condition, shown where it is wrong."""
+"""The error of a condition that cannot be used, with a caret at its place."""
 
 from __future__ import annotations
 
-SHOWN = 72
-"""Characters of a condition that are shown around what is wrong with it."""
-LONGEST_QUOTE = 40
+EXCERPT_LENGTH = 72
+"""Characters of a condition that the error shows."""
+MAX_QUOTE_LENGTH = 40
 
 
 class BadCondition(ValueError):
-    """A condition that is refused; the text has three lines: the reason, the place, a caret."""
+    """A condition that cannot be used. The message has three lines: reason, excerpt, caret."""
 
     def __init__(self, reason: str, text: str, start: int, end: int) -> None:
-        """`start` to `end` is what is wrong, in characters of the whole condition `text`."""
+        """`text[start:end]` is the part that is wrong; `text` is the whole condition."""
         self.reason = reason
         self.start = start
         shown, column = _excerpt(text, start)
@@ -20,19 +20,21 @@ class BadCondition(ValueError):
 
 
 def quoted(text: str) -> str:
-    """What somebody wrote, short and without what a terminal would obey."""
+    """Input for an error message: shortened, without control characters."""
     shown = _plain(text)
-    return shown if len(shown) <= LONGEST_QUOTE else f"{shown[: LONGEST_QUOTE - 1]}…"
+    if len(shown) <= MAX_QUOTE_LENGTH:
+        return shown
+    return f"{shown[: MAX_QUOTE_LENGTH - 1]}…"
 
 
 def _excerpt(text: str, start: int) -> tuple[str, int]:
-    """At most SHOWN characters around `start`, and its column in them."""
-    first = max(0, min(start - SHOWN // 2, len(text) - SHOWN))
-    return _plain(text[first : first + SHOWN]), start - first
+    """At most EXCERPT_LENGTH characters around `start`, and the column of `start` in them."""
+    first = max(0, min(start - EXCERPT_LENGTH // 2, len(text) - EXCERPT_LENGTH))
+    return _plain(text[first : first + EXCERPT_LENGTH]), start - first
 
 
 def _plain(text: str) -> str:
-    """One printed character for each: the caret stays below what it marks."""
+    """One printable character for each, so that the caret stands at the right column."""
     return "".join(
         character if character.isprintable() else " " if character.isspace() else "\ufffd"
         for character in text

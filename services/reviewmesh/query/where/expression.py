@@ -1,22 +1,21 @@
-"""A checked condition as a tree; printed, it reads as the same tree again."""
+"""A checked condition as a tree. Its str() parses to the same tree."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from reviewmesh.query.values import iso
 from reviewmesh.query.where.fields import Field
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Span:
-    """What a written time means: from `start_ms` until before `end_ms`, since the epoch.
+class TimeSpan:
+    """A time in a condition: a whole day, or one millisecond.
 
-    A day, or one millisecond.
+    From `start_ms` inclusive to `end_ms` exclusive, in milliseconds since the epoch.
     """
 
     start_ms: int
@@ -27,8 +26,8 @@ class Span:
         return moment.partition("T")[0] if self.end_ms - self.start_ms > 1 else moment
 
 
-Value = bool | int | float | str | Span
-"""Text and versions are a str, by the field's kind."""
+Value = bool | int | float | str | TimeSpan
+"""Text and versions are both str; the field's kind tells which."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Or:
 
 
 Expression = Comparison | OneOf | IsNull | Not | And | Or
-"""Times in it are absolute: printed and read again later, it means the same."""
+"""Its times are absolute, so that its str() means the same later."""
 
 
 def _enclosed(part: Expression) -> str:

@@ -1,4 +1,4 @@
-"""The fields that a condition may name, and what they hold, from the schema of EnrichedReview."""
+"""The fields of a condition and their types, from the schema of EnrichedReview."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from reviewmesh.query.values import schema_of
 from reviewmesh_schemas.names import ENRICHED, TASKS
 
 
-class Kind(Enum):
-    """What a field holds; the value is what an error calls it."""
+class FieldKind(Enum):
+    """The type of a field's values, in the words of error messages."""
 
     TEXT = "text"
     LANGUAGE = "a language"
@@ -24,26 +24,26 @@ class Kind(Enum):
     FLAG = "true or false"
 
 
-ORDERED = (Kind.VERSION, Kind.NUMBER, Kind.TIME)
-"""Kinds of which one value can be smaller than another."""
+ORDERED = (FieldKind.VERSION, FieldKind.NUMBER, FieldKind.TIME)
+"""Kinds with an order: < <= > >= apply to them."""
 NUMBERS = ("int", "long", "float", "double")
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field, and the keys that lead to it in a decoded EnrichedReview."""
+    """A field and its path of keys in a decoded EnrichedReview."""
 
     name: str
-    kind: Kind
+    kind: FieldKind
     path: tuple[str, ...]
 
 
 @cache
 def fields_of(task: str) -> dict[str, Field]:
-    """By name: what can be asked of a record when `task` is the one to be done again.
+    """The fields by name. `task` is the task to do again.
 
-    Without a task before it, the name of an outcome or of a lineage means that of `task`. The
-    review's own fields hide timings of the same name, which hold the same.
+    A field of an outcome or lineage without a task before it, such as `status`, is that of `task`.
+    A field of the review hides the timing of the same name; both have the same value.
     """
     if task not in TASKS:
         raise ValueError(f"expected one of the tasks {', '.join(TASKS)}, got {task!r}")
@@ -70,41 +70,41 @@ def fields_of(task: str) -> dict[str, Field]:
 
 
 def help_with(name: str, task: str) -> str:
-    """What to write in place of a name that is no field."""
+    """A hint for a name that is not a field."""
     if name in _parts(schema_of(ENRICHED)):
-        return "it holds more than one value, and a condition compares single values"
+        return "it has more than one value, and a condition compares single values"
     known = fields_of(task)
     if near := difflib.get_close_matches(name.lower(), known, n=1):
         return f"did you mean {near[0]}?"
     return f"expected one of {', '.join(sorted(field for field in known if '.' not in field))}"
 
 
-def _kind(path: tuple[str, ...], type_: Any) -> Kind | None:
-    """None where it holds more than one value."""
+def _kind(path: tuple[str, ...], type_: Any) -> FieldKind | None:
+    """None for a type with more than one value."""
     single = _single(type_)
     if isinstance(single, dict):
         if single.get("logicalType") == "timestamp-millis":
-            return Kind.TIME
+            return FieldKind.TIME
         single = single["type"]
     if path == ("language",):
-        return Kind.LANGUAGE
+        return FieldKind.LANGUAGE
     if path[0] == "tasks" and path[2:] == ("status",):
-        return Kind.STATUS
+        return FieldKind.STATUS
     if single == "string":
         in_lineage = "lineage" in path
-        return Kind.VERSION if in_lineage and path[-1].endswith("_version") else Kind.TEXT
+        return FieldKind.VERSION if in_lineage and path[-1].endswith("_version") else FieldKind.TEXT
     if single == "boolean":
-        return Kind.FLAG
-    return Kind.NUMBER if single in NUMBERS else None
+        return FieldKind.FLAG
+    return FieldKind.NUMBER if single in NUMBERS else None
 
 
 def _single(type_: Any) -> Any:
-    """The type itself where it may also be null: every union of the contracts is such a one."""
+    """The type without null: the unions of these schemas are of null and one type."""
     if isinstance(type_, list):
         [type_] = [branch for branch in type_ if branch != "null"]
     return type_
 
 
 def _parts(record: Any) -> dict[str, Any]:
-    """By name: the types of a record's fields."""
+    """The types of a record's fields by name."""
     return {field["name"]: field["type"] for field in _single(record)["fields"]}

@@ -1,4 +1,4 @@
-"""The grammar of conditions, and what is said where one does not follow it."""
+"""The grammar of conditions, and its error messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from reviewmesh.query.where.errors import BadCondition, quoted
 
-LONGEST = 16_000
-"""Characters of a condition."""
-DEEPEST = 32
-"""Parentheses within each other: what walks through the tree calls itself that often."""
+MAX_LENGTH = 16_000
+"""Most characters of a condition."""
+MAX_DEPTH = 32
+"""Most nested parentheses: the functions that walk the tree are recursive."""
 
 GRAMMAR = r"""
     ?any: all | all ("or"i all)+ -> any_of
@@ -34,7 +34,7 @@ GRAMMAR = r"""
     AGO: "ago"i
     FIELD: /[a-z_][a-z0-9_]*(\.[a-z0-9_]*)*/i
     QUOTED: /"(\\.|[^"\\])*"/s | /'(\\.|[^'\\])*'/s
-    // Numbers, versions, dates, times and the 7d of 7d ago: the field tells which of them it is.
+    // Numbers, versions, dates, times and the 7d of 7d ago: the kind of the field tells which.
     PLAIN: /[-+]?[0-9][0-9a-z.:+_-]*/i
     %ignore /\s+/
 """
@@ -52,22 +52,19 @@ IN_WORDS = {
 
 
 def parsed(text: str) -> Tree[Token]:
-    """The tree of the grammar's rules, at most LONGEST long and DEEPEST deep.
-
-    Raises BadCondition.
-    """
-    if len(text) > LONGEST:
-        reason = f"expected a condition of at most {LONGEST:,} characters, got {len(text):,}"
-        raise BadCondition(reason, text, LONGEST, LONGEST)
-    # lark gives no types for it.
+    """The parse tree. Raises BadCondition, also beyond MAX_LENGTH and MAX_DEPTH."""
+    if len(text) > MAX_LENGTH:
+        reason = f"expected a condition of at most {MAX_LENGTH:,} characters, got {len(text):,}"
+        raise BadCondition(reason, text, MAX_LENGTH, MAX_LENGTH)
+    # lark has no types for it.
     parser: Any = PARSER.parse_interactive(text)
     taken: list[Token] = []
     depth = 0
     try:
         for token in parser.lexer_thread.lex(parser.parser_state):
             depth += {"LPAR": 1, "RPAR": -1}.get(token.type, 0)
-            if depth > DEEPEST:
-                reason = f"expected at most {DEEPEST} parentheses within each other"
+            if depth > MAX_DEPTH:
+                reason = f"expected at most {MAX_DEPTH} nested parentheses"
                 raise BadCondition(reason, text, *extent(token))
             parser.feed_token(token)
             taken.append(token)
@@ -76,20 +73,23 @@ def parsed(text: str) -> Tree[Token]:
         start = error.pos_in_stream or 0
         got, end = text[start], start + 1
         if got in "\"'":
-            raise BadCondition(f"expected a second {got} behind it", text, start, end) from None
+            raise BadCondition(f"expected a closing {got}", text, start, end) from None
         reason = f"expected {_expected(_accepted_after(taken))}, got {quoted(got)}"
         raise BadCondition(reason, text, start, end) from None
     except UnexpectedToken as error:
         accepted = _accepted_after(taken)
         if error.token.type == "$END":
-            reason = f"expected {_expected(accepted)}, and the condition ends"
+            reason = f"expected {_expected(accepted)}, got the end of the condition"
             raise BadCondition(reason, text, len(text), len(text)) from None
         raise BadCondition(_refused(error.token, accepted), text, *extent(error.token)) from None
     return tree
 
 
 def _accepted_after(tokens: list[Token]) -> set[str]:
-    """Names of what may follow. The parser that refused knows less: it has reduced already."""
+    """Terminals that may follow these tokens.
+
+    From a new parser: the one that failed has reduced already, and accepts fewer.
+    """
     parser: Any = PARSER.parse_interactive("")
     for token in tokens:
         parser.feed_token(token)
@@ -98,9 +98,9 @@ def _accepted_after(tokens: list[Token]) -> set[str]:
 
 
 def extent(token: Token) -> tuple[int, int]:
-    """Where it starts and ends, in characters of the condition."""
+    """The start and end of a token in the condition."""
     if token.start_pos is None or token.end_pos is None:
-        raise AssertionError("a token of the lexer has a place")
+        raise AssertionError("expected a token of the lexer to have a position")
     return token.start_pos, token.end_pos
 
 
@@ -116,7 +116,7 @@ def _refused(token: Token, accepted: set[str]) -> str:
 def _expected(accepted: set[str]) -> str:
     words = ["a value"] if accepted >= VALUES else []
     rest = accepted - VALUES if words else accepted
-    # In the order of the table, the end last.
+    # In the order of IN_WORDS, the end last.
     words += [word for name, word in IN_WORDS.items() if name in rest and name != "$END"]
     words += sorted(f'"{name.lower()}"' for name in rest - IN_WORDS.keys())
     words += [IN_WORDS["$END"]] if "$END" in rest else []

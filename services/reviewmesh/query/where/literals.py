@@ -1,4 +1,4 @@
-"""Values as somebody wrote them, read as what their field holds."""
+"""Values of a condition, parsed by the kind of their field."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import NoReturn
 from packaging.version import Version
 
 from reviewmesh.clock import plausible_ms
+from reviewmesh.query.values import EPOCH
 from reviewmesh.query.where.errors import BadCondition, quoted
-from reviewmesh.query.where.expression import DAY, EPOCH, Span, Value
-from reviewmesh.query.where.fields import Field, Kind
+from reviewmesh.query.where.expression import DAY, TimeSpan, Value
+from reviewmesh.query.where.fields import Field, FieldKind
 
 STATUSES = ("OK", "TIMEOUT", "FAILED", "FALLBACK")
-"""As the schema of TaskOutcome names them."""
-LONGEST_VERSION = 100
-"""Characters of what is looked at as a version; those of packages have at most 40."""
+"""The statuses of TaskOutcome in the schema."""
+MAX_VERSION_LENGTH = 100
+"""Longer text is not parsed as a version; versions of packages have at most 40 characters."""
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", re.I)
 ESCAPED = re.compile(r"\\(.)", re.S)
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -29,8 +30,8 @@ MILLISECONDS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 6
 
 
 @dataclass(frozen=True)
-class Written:
-    """A value and its place; `condition` is the whole of what was written."""
+class WrittenValue:
+    """A value and its position in the whole `condition`."""
 
     condition: str
     start: int
@@ -42,7 +43,7 @@ class Written:
 
     @property
     def text(self) -> str | None:
-        """What its quotes hold, each backslash keeping what follows; None without quotes."""
+        """The quoted text, with backslash escapes resolved; None without quotes."""
         return ESCAPED.sub(r"\1", self.source[1:-1]) if self.source[0] in "\"'" else None
 
     def refuse(self, reason: str) -> NoReturn:
@@ -53,28 +54,28 @@ class Written:
         return self.start, self.end
 
 
-def value_of(field: Field, written: Written, ordered: bool, now_ms: int) -> Value:
-    """`ordered`: it is for one of < <= > >=. Raises BadCondition."""
+def value_of(field: Field, written: WrittenValue, ordered: bool, now_ms: int) -> Value:
+    """`ordered`: the operator is one of < <= > >=. Raises BadCondition."""
     match field.kind:
-        case Kind.NUMBER:
+        case FieldKind.NUMBER:
             return _number(field, written)
-        case Kind.VERSION:
+        case FieldKind.VERSION:
             return _version(field, written, ordered)
-        case Kind.TIME:
+        case FieldKind.TIME:
             return _time(field, written, now_ms)
-        case Kind.FLAG:
+        case FieldKind.FLAG:
             if written.source.lower() not in ("true", "false"):
-                written.refuse(f"{field.name} is {field.kind.value}: expected one of the two")
+                written.refuse(f"{field.name} is {field.kind.value}: expected true or false")
             return written.source.lower() == "true"
-        case Kind.STATUS:
+        case FieldKind.STATUS:
             return _status(field, written)
-        case Kind.TEXT | Kind.LANGUAGE:
+        case FieldKind.TEXT | FieldKind.LANGUAGE:
             return _text(field, written)
 
 
 def version_of(text: str) -> Version | None:
-    """By PEP 440; None where it is no version."""
-    if len(text) > LONGEST_VERSION:
+    """By PEP 440; None if it is not a version."""
+    if len(text) > MAX_VERSION_LENGTH:
         return None
     try:
         return Version(text)
@@ -82,32 +83,32 @@ def version_of(text: str) -> Version | None:
         return None
 
 
-def _number(field: Field, written: Written) -> int | float:
+def _number(field: Field, written: WrittenValue) -> int | float:
     if NUMBER.fullmatch(written.source) is None:
         written.refuse(f"{field.name} is a number: expected one such as 4 or 4.5, without quotes")
     try:
         return int(written.source)
     except ValueError:
-        # It has a point or an exponent, or thousands of digits.
+        # It has a decimal point, an exponent, or thousands of digits.
         number = float(written.source)
     if not math.isfinite(number):
-        written.refuse(f"{field.name} is a number: expected one below 1e308")
+        written.refuse(f"{field.name} is a number: expected one of a magnitude below 1e308")
     return number
 
 
-def _version(field: Field, written: Written, ordered: bool) -> str:
+def _version(field: Field, written: WrittenValue, ordered: bool) -> str:
     text = written.source if written.text is None else written.text
     if written.source.lower() in ("true", "false") or AGO.fullmatch(written.source):
         written.refuse(f'{field.name} is a version: expected one such as 3 or "1.10"')
     if ordered and version_of(text) is None:
         written.refuse(
-            f"{field.name} is a version: expected one that can be smaller or larger, such as 3 "
-            'or "1.10rc1" (PEP 440)'
+            f"{field.name} is a version: expected one of PEP 440, which has an order, such "
+            'as 3 or "1.10rc1"'
         )
     return text
 
 
-def _status(field: Field, written: Written) -> str:
+def _status(field: Field, written: WrittenValue) -> str:
     if written.text not in STATUSES:
         near = difflib.get_close_matches((written.text or written.source).upper(), STATUSES, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
@@ -116,13 +117,13 @@ def _status(field: Field, written: Written) -> str:
     return written.text
 
 
-def _text(field: Field, written: Written) -> str:
+def _text(field: Field, written: WrittenValue) -> str:
     if written.text is None:
         written.refuse(f'{field.name} is {field.kind.value}: expected it in quotes, such as "en"')
     return written.text
 
 
-def _time(field: Field, written: Written, now_ms: int) -> Span:
+def _time(field: Field, written: WrittenValue, now_ms: int) -> TimeSpan:
     text = written.source if written.text is None else written.text
     span = span_of(text, now_ms)
     if span is None:
@@ -135,19 +136,19 @@ def _time(field: Field, written: Written, now_ms: int) -> Span:
     return span
 
 
-def span_of(text: str, now_ms: int) -> Span | None:
-    """The day or the millisecond that a text names; None where it is no time."""
+def span_of(text: str, now_ms: int) -> TimeSpan | None:
+    """The day or millisecond that `text` names; None if it is not a time."""
     try:
         return _span(text, now_ms)
     except ValueError:
         return None
 
 
-def _span(text: str, now_ms: int) -> Span | None:
-    """None, or ValueError, where it is no time."""
+def _span(text: str, now_ms: int) -> TimeSpan | None:
+    """None, or ValueError, if it is not a time."""
     if match := AGO.fullmatch(text):
         start = now_ms - int(match[1]) * MILLISECONDS[match[2].lower()]
-        return Span(start, start + 1)
+        return TimeSpan(start, start + 1)
     whole_day = DATE.fullmatch(text) is not None
     if not whole_day and CLOCK.fullmatch(text) is None:
         return None
@@ -155,4 +156,4 @@ def _span(text: str, now_ms: int) -> Span | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     start = (moment - EPOCH) // DAY.resolution // 1_000
-    return Span(start, start + (MILLISECONDS["d"] if whole_day else 1))
+    return TimeSpan(start, start + (MILLISECONDS["d"] if whole_day else 1))

@@ -1,6 +1,6 @@
-"""From an expression to the function that decides for a record.
+"""Evaluates an expression on a record.
 
-Three-valued, as in SQL: what is compared with null is unknown (None), and so is its negation.
+Three-valued logic, as in SQL: a comparison with null is unknown (None), and so is its negation.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from reviewmesh.query.where.expression import (
     Not,
     OneOf,
     Or,
-    Span,
+    TimeSpan,
     Value,
 )
-from reviewmesh.query.where.fields import Field, Kind
-from reviewmesh.query.where.literals import LONGEST_VERSION, version_of
+from reviewmesh.query.where.fields import Field, FieldKind
+from reviewmesh.query.where.literals import MAX_VERSION_LENGTH, version_of
 
-Record = Mapping[str, Any]
-Decision = Callable[[Record], bool | None]
+EnrichedReview = Mapping[str, Any]
+Matcher = Callable[[EnrichedReview], bool | None]
 Test = Callable[[Any], bool | None]
-"""Of a value that is not null."""
+"""The test of a value that is not null."""
 
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -35,16 +35,16 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-KEPT_VERSIONS = 10_000
+CACHED_VERSIONS = 10_000
 
 
-def matcher(expression: Expression) -> Callable[[Record], bool]:
-    """Whether a decoded EnrichedReview is meant: what is unknown is not."""
+def matcher(expression: Expression) -> Callable[[EnrichedReview], bool]:
+    """A function that tells whether a decoded EnrichedReview matches; unknown does not match."""
     decide = _decision(expression)
     return lambda record: decide(record) is True
 
 
-def _decision(expression: Expression) -> Decision:
+def _decision(expression: Expression) -> Matcher:
     match expression:
         case And(parts):
             return _combined(parts, decisive=False)
@@ -61,11 +61,14 @@ def _decision(expression: Expression) -> Decision:
             return _of_known(field, _test_of_any(field.kind, values))
 
 
-def _combined(parts: tuple[Expression, ...], decisive: bool) -> Decision:
-    """One decisive part decides; else an unknown one leaves all of it unknown."""
+def _combined(parts: tuple[Expression, ...], decisive: bool) -> Matcher:
+    """`and` (decisive: False) or `or` (decisive: True) of parts.
+
+    One decisive part decides; otherwise an unknown part makes the result unknown.
+    """
     decisions = tuple(map(_decision, parts))
 
-    def decide(record: Record) -> bool | None:
+    def decide(record: EnrichedReview) -> bool | None:
         result: bool | None = not decisive
         for decision in decisions:
             decided = decision(record)
@@ -78,44 +81,44 @@ def _combined(parts: tuple[Expression, ...], decisive: bool) -> Decision:
     return decide
 
 
-def _negated(decision: Decision) -> Decision:
-    def decide(record: Record) -> bool | None:
+def _negated(decision: Matcher) -> Matcher:
+    def decide(record: EnrichedReview) -> bool | None:
         decided = decision(record)
         return None if decided is None else not decided
 
     return decide
 
 
-def _of_known(field: Field, test: Test) -> Decision:
+def _of_known(field: Field, test: Test) -> Matcher:
     value_of = _getter(field)
 
-    def decide(record: Record) -> bool | None:
+    def decide(record: EnrichedReview) -> bool | None:
         value = value_of(record)
         return None if value is None else test(value)
 
     return decide
 
 
-def _getter(field: Field) -> Callable[[Record], Any]:
-    """The field's value; null where what it is in is null or is not there."""
+def _getter(field: Field) -> Callable[[EnrichedReview], Any]:
+    """The field's value; None if one of its containers is null or missing."""
     get = _getter_at(field.path)
-    if field.kind is not Kind.NUMBER:
+    if field.kind is not FieldKind.NUMBER:
         return get
 
-    def get_number(record: Record) -> Any:
+    def get_number(record: EnrichedReview) -> Any:
         value = get(record)
-        # A double that is not a number has no order either.
+        # NaN has no order: it is unknown, as null is.
         return value if value == value else None
 
     return get_number
 
 
-def _getter_at(path: tuple[str, ...]) -> Callable[[Record], Any]:
+def _getter_at(path: tuple[str, ...]) -> Callable[[EnrichedReview], Any]:
     *containers, name = path
     if not containers:
         return operator.itemgetter(name)
 
-    def get_within(record: Record) -> Any:
+    def get_within(record: EnrichedReview) -> Any:
         found: Any = record
         for container in containers:
             found = found.get(container)
@@ -126,16 +129,16 @@ def _getter_at(path: tuple[str, ...]) -> Callable[[Record], Any]:
     return get_within
 
 
-def _test(kind: Kind, sign: str, value: Value) -> Test:
+def _test(kind: FieldKind, sign: str, value: Value) -> Test:
     if sign == "!=":
         equal = _test(kind, "=", value)
         return lambda found: not equal(found)
     match value:
-        case Span(start, end):
+        case TimeSpan(start, end):
             return _test_of_time(sign, start, end)
-        case str() if kind is Kind.VERSION:
+        case str() if kind is FieldKind.VERSION:
             return _test_of_version(sign, value)
-        case str() if kind is Kind.LANGUAGE:
+        case str() if kind is FieldKind.LANGUAGE:
             return _test_of_language(value)
     if sign == "=":
         return lambda found: bool(found == value)
@@ -143,8 +146,8 @@ def _test(kind: Kind, sign: str, value: Value) -> Test:
     return lambda found: compare(found, value)
 
 
-def _test_of_any(kind: Kind, values: tuple[Value, ...]) -> Test:
-    if kind in (Kind.VERSION, Kind.LANGUAGE, Kind.TIME):
+def _test_of_any(kind: FieldKind, values: tuple[Value, ...]) -> Test:
+    if kind in (FieldKind.VERSION, FieldKind.LANGUAGE, FieldKind.TIME):
         tests = tuple(_test(kind, "=", value) for value in values)
         return lambda found: any(test(found) for test in tests)
     chosen = frozenset(values)
@@ -152,7 +155,7 @@ def _test_of_any(kind: Kind, values: tuple[Value, ...]) -> Test:
 
 
 def _test_of_time(sign: str, start: int, end: int) -> Test:
-    """Of milliseconds since the epoch, with all from `start` until before `end`."""
+    """Compares milliseconds since the epoch with the span from `start` until before `end`."""
     match sign:
         case "=":
             return lambda found: start <= found < end
@@ -165,32 +168,32 @@ def _test_of_time(sign: str, start: int, end: int) -> Test:
     return lambda found: bool(found >= start)
 
 
-def _test_of_version(sign: str, written: str) -> Test:
-    """By PEP 440; what is no version equals itself alone, and has no order."""
-    version = version_of(written)
+def _test_of_version(sign: str, wanted: str) -> Test:
+    """By PEP 440; text that is not a version equals only itself and has no order."""
+    version = version_of(wanted)
 
     def compared(found: str) -> bool | None:
         found_version = version_of(found)
         if found_version is None or version is None:
-            return found == written if sign == "=" else None
+            return found == wanted if sign == "=" else None
         if sign == "=":
             return found_version == version
         return ORDERS[sign](found_version, version)
 
-    # A topic holds few versions and many records.
-    remembered = lru_cache(KEPT_VERSIONS)(compared)
-    return lambda found: (remembered if len(found) <= LONGEST_VERSION else compared)(found)
+    # A topic has few versions and many records.
+    cached = lru_cache(CACHED_VERSIONS)(compared)
+    return lambda found: (cached if len(found) <= MAX_VERSION_LENGTH else compared)(found)
 
 
-def _test_of_language(written: str) -> Test:
-    """Basic filtering of RFC 4647: the range itself and what is more special; * is every tag."""
-    if written == "*":
+def _test_of_language(wanted: str) -> Test:
+    """Basic filtering of RFC 4647: a tag and its subtags (en: en-GB); * is every tag."""
+    if wanted == "*":
         return lambda found: True
-    whole = written.lower()
-    beginning = f"{whole}-"
+    lowered_range = wanted.lower()
+    prefix = f"{lowered_range}-"
 
     def test(found: str) -> bool:
         lowered = found.lower()
-        return lowered == whole or lowered.startswith(beginning)
+        return lowered == lowered_range or lowered.startswith(prefix)
 
     return test

@@ -1,4 +1,4 @@
-"""From what somebody wrote to a checked expression."""
+"""Parses and checks a condition."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from reviewmesh.query.where.expression import (
     Or,
     Value,
 )
-from reviewmesh.query.where.fields import ORDERED, Field, Kind, fields_of, help_with
+from reviewmesh.query.where.fields import ORDERED, Field, FieldKind, fields_of, help_with
 from reviewmesh.query.where.grammar import extent, parsed
-from reviewmesh.query.where.literals import Written, value_of
+from reviewmesh.query.where.literals import WrittenValue, value_of
 
 EQUALITY = ("=", "!=")
 
 
-def read(text: str, task: str, now_ms: int) -> Expression:
-    """The condition `text` on enriched records, whose unnamed task is `task`.
+def read_condition(text: str, task: str, now_ms: int) -> Expression:
+    """The condition `text` on enriched records; fields without a task are those of `task`.
 
-    Relative times count back from `now_ms`, milliseconds since the epoch. Raises BadCondition, and
-    ValueError where there is no such task.
+    Relative times count back from `now_ms`, in milliseconds since the epoch. Raises BadCondition,
+    and ValueError for an unknown task.
     """
     fields_of(task)
     return _Reader(text, task, now_ms).expression(parsed(text))
@@ -57,10 +57,10 @@ class _Reader:
             case "is_not_null":
                 return Not(IsNull(field))
             case "flag":
-                if field.kind is not Kind.FLAG:
+                if field.kind is not FieldKind.FLAG:
                     self._refuse(
-                        f"{field.name} is {field.kind.value}: expected a comparison behind it, "
-                        f"such as {field.name} is not null",
+                        f"{field.name} is {field.kind.value}: expected a comparison, such "
+                        f"as {field.name} is not null",
                         name,
                     )
                 return Comparison(field, "=", True)
@@ -82,12 +82,12 @@ class _Reader:
         field = fields_of(self._task).get(name)
         if field is None:
             help_ = help_with(name, self._task)
-            self._refuse(f"{quoted(name)} is no field to compare: {help_}", name)
+            self._refuse(f"{quoted(name)} is not a field: {help_}", name)
         return field
 
     def _value(self, field: Field, node: Token | Tree[Token], ordered: bool) -> Value:
         tokens = [_token(child) for child in _tree(node).children]
-        written = Written(self._text, extent(tokens[0])[0], extent(tokens[-1])[1])
+        written = WrittenValue(self._text, extent(tokens[0])[0], extent(tokens[-1])[1])
         return value_of(field, written, ordered, self._now_ms)
 
     def _refuse(self, reason: str, token: Token) -> NoReturn:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewmesh_models.crossover.comparison import Buying, Crossover, Owning, crossover
+from reviewmesh_models.crossover.comparison import Buying, Crossover, Owning, crossover_volume
 
 # One review a second for 730 hours are 2,628,000; a GPU for a dollar an hour costs 730 a month.
 OWN = Owning(Fraction(1), Fraction(1), Fraction(1), Fraction(0))
@@ -46,7 +46,7 @@ BOUGHT = st.builds(
 )
 def test_both_cost_the_same_at(own: dict[str, Any], first: int, last: int) -> None:
     owning = replace(OWN, **{name: Fraction(value) for name, value in own.items()})
-    assert crossover(owning, BUY) == Crossover(Fraction(first), Fraction(last))
+    assert crossover_volume(owning, BUY) == Crossover(Fraction(first), Fraction(last))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_both_cost_the_same_at(own: dict[str, Any], first: int, last: int) -> No
     ],
 )
 def test_owning_is_cheaper_at_no_volume(owning: Owning, buying: Buying) -> None:
-    assert crossover(owning, buying) is None
+    assert crossover_volume(owning, buying) is None
 
 
 def test_a_review_is_paid_by_its_tokens() -> None:
@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused(wrong: Any) -> None:
 def test_the_crossover_parts_what_is_cheaper(
     owning: Owning, buying: Buying, share: Fraction
 ) -> None:
-    found = crossover(owning, buying)
+    found = crossover_volume(owning, buying)
     if found is None:
         volume = share * owning.capacity
         assert buying.cost(volume) <= owning.cost(volume)
@@ -130,13 +130,13 @@ def test_more_reviews_never_cost_less(
 def test_what_makes_owning_dearer_moves_the_crossover_up(
     owning: Owning, buying: Buying, times: Fraction, more: Fraction
 ) -> None:
-    before = crossover(owning, buying) or NEVER
+    before = crossover_volume(owning, buying) or NEVER
     for dearer in (
-        crossover(replace(owning, gpu_hour=owning.gpu_hour * times), buying),
-        crossover(replace(owning, staff=owning.staff + more), buying),
-        crossover(replace(owning, utilisation=owning.utilisation / times), buying),
-        crossover(replace(owning, rate=owning.rate / times), buying),
-        crossover(owning, replace(buying, output_price=buying.output_price / times)),
+        crossover_volume(replace(owning, gpu_hour=owning.gpu_hour * times), buying),
+        crossover_volume(replace(owning, staff=owning.staff + more), buying),
+        crossover_volume(replace(owning, utilisation=owning.utilisation / times), buying),
+        crossover_volume(replace(owning, rate=owning.rate / times), buying),
+        crossover_volume(owning, replace(buying, output_price=buying.output_price / times)),
     ):
         after = dearer or NEVER
         assert before.first <= after.first

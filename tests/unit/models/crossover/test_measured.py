@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reviewmesh_models.crossover.measured import ReportError, read_rate
+from reviewmesh_models.crossover.measured import FiguresError, read_rate
 
 GPU = {
     "device": "NVIDIA H200",
@@ -59,7 +59,7 @@ def test_figures_can_be_named(tmp_path: Path) -> None:
 def test_a_report_without_the_rate_is_refused(
     report: Any, figures: list[str], said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ReportError, match=said):
+    with pytest.raises(FiguresError, match=said):
         read_rate(written(tmp_path, report), figures)
 
 
@@ -67,7 +67,7 @@ def test_a_report_without_the_rate_is_refused(
 def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     file.write_text(text)
-    with pytest.raises(ReportError, match="expected JSON"):
+    with pytest.raises(FiguresError, match="expected JSON"):
         read_rate(file, [])
 
 
@@ -75,5 +75,5 @@ def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_rate_is_a_number_above_zero(number: str, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     file.write_text(f'{{"a": {number}}}')
-    with pytest.raises(ReportError, match="above 0"):
+    with pytest.raises(FiguresError, match="above 0"):
         read_rate(file, ["a"])

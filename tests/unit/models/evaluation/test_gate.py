@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewmesh_models.evaluation.gate import Gate, GateError, GateResult, check, read_gate
+from reviewmesh_models.evaluation.gate import Gate, GateError, GateResult, check_gate, read_gate
 from reviewmesh_models.evaluation.report import (
     Against,
     Difference,
@@ -63,7 +63,7 @@ def _report(scores: dict[str, float], differences: dict[str, Difference] | None 
 
 
 def _check(report: Report, gate: Gate, serving: str | None = None) -> GateResult:
-    return check(report, OURS, MADE, gate, serving)
+    return check_gate(report, OURS, MADE, gate, serving)
 
 
 NAME = "sentiment.accuracy"
@@ -108,13 +108,13 @@ def test_rules_of_tasks_that_the_package_is_not_up_for_do_not_count() -> None:
 
 def test_a_report_of_another_package_or_task_does_not_count() -> None:
     report = _report({NAME: 1})
-    assert not check(report, "sha256:other", MADE, Gate(), None).passed
+    assert not check_gate(report, "sha256:other", MADE, Gate(), None).passed
     for other in (
         TaskMade(version="2", digest="sha256:task"),
         TaskMade(version="1", digest="sha256:edited"),
     ):
-        assert not check(report, OURS, {"sentiment": other}, Gate(), None).passed
-    assert not check(report, OURS, MADE | {"ner": MADE["sentiment"]}, Gate(), None).passed
+        assert not check_gate(report, OURS, {"sentiment": other}, Gate(), None).passed
+    assert not check_gate(report, OURS, MADE | {"ner": MADE["sentiment"]}, Gate(), None).passed
 
 
 def test_the_gate_of_the_project_asks_for_each_task() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reviewmesh_models.evaluation.measures import bins_of
 from reviewmesh_models.evaluation.scores import (
-    Counts,
+    AnswerCounts,
     calibration_error,
     counts_of,
     entity_parts,
@@ -48,7 +48,7 @@ def _names(labels: list[str], *spans: tuple[int, int, str]) -> dict[str, object]
 
 
 def test_f1_of_counts() -> None:
-    counts = Counts(right=6, wrong=2, missed=4)
+    counts = AnswerCounts(right=6, wrong=2, missed=4)
     assert counts.precision == 0.75
     assert counts.recall == 0.6
     assert micro_f1(np.array([[[6.0, 2, 4]]])).value == pytest.approx(2 / 3)
@@ -61,21 +61,21 @@ def test_macro_f1_counts_labels_alike_and_a_label_never_said_as_zero() -> None:
 
 def test_no_answer_is_a_label_missed_and_none_said() -> None:
     (counts,) = counts_of(label_parts(["a", "a"], ["a", ""], ["a"]))
-    assert counts == Counts(right=1, wrong=0, missed=1)
+    assert counts == AnswerCounts(right=1, wrong=0, missed=1)
     assert share(hits(["a", "a"], ["a", ""])).value == 0.5
 
 
 def test_spans_must_match_exactly() -> None:
     row = _names(["person"], (0, 4, "person"))
     outputs = [NerOutput((_entity(0, 5, "person"),))]
-    assert counts_of(entity_parts([row], outputs, ["person"])) == [Counts(0, 1, 1)]
+    assert counts_of(entity_parts([row], outputs, ["person"])) == [AnswerCounts(0, 1, 1)]
 
 
 def test_labels_that_a_source_never_annotates_are_left_out() -> None:
     row = _names(["person"])
     outputs = [NerOutput((_entity(0, 4, "product"), _entity(5, 8, "person")))]
     parts = entity_parts([row], outputs, ["person", "product"])
-    assert counts_of(parts) == [Counts(0, 1, 0), Counts()]
+    assert counts_of(parts) == [AnswerCounts(0, 1, 0), AnswerCounts()]
     assert stated_entities([row], outputs) == [[(0.9, False)]]
 
 
@@ -85,11 +85,11 @@ def test_topics_are_counted_as_sets_and_polarities_where_the_topic_is_found() ->
     }
     said = TopicOutput((Topic("a", 0.9, "negative"), Topic("b", 0.6, "positive")))
     counts = counts_of(topic_parts([row], [said], LABELS))
-    assert counts == [Counts(right=1), Counts(wrong=1), Counts(missed=1)]
-    assert counts_of(polar_topic_parts([row], [said])) == [Counts(0, 2, 2)]
+    assert counts == [AnswerCounts(right=1), AnswerCounts(wrong=1), AnswerCounts(missed=1)]
+    assert counts_of(polar_topic_parts([row], [said])) == [AnswerCounts(0, 2, 2)]
     right, polarities = polarity_parts([row], [said])
     assert right.tolist() == [[0, 1]]
-    assert counts_of(polarities) == [Counts(missed=1), Counts(wrong=1), Counts()]
+    assert counts_of(polarities) == [AnswerCounts(missed=1), AnswerCounts(wrong=1), AnswerCounts()]
 
 
 def test_calibration_error_is_the_gap_between_stated_and_right() -> None:

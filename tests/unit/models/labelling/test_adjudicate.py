@@ -28,15 +28,15 @@ from reviewmesh_models.labelling.adjudication import (
     CONFIRM,
     KEYS,
     Dispute,
-    Session,
+    JudgeSession,
     disputes_of,
     screen,
 )
 from reviewmesh_models.labelling.decisions import (
+    DecidedUnit,
     Decision,
     DecisionsError,
     Journal,
-    Unit,
     agreed,
     read_judges,
 )
@@ -49,8 +49,8 @@ LABELS = ("positive", "negative", "neutral", "mixed")
 MOODS = TASKS["sentiment"]
 
 
-def unit(number: int) -> Unit:
-    return Unit("sentiment", MOODS.digest, f"key {number}", None)
+def unit(number: int) -> DecidedUnit:
+    return DecidedUnit("sentiment", MOODS.digest, f"key {number}", None)
 
 
 def disputes(number: int) -> list[Dispute]:
@@ -67,13 +67,13 @@ class Judging(RuleBasedStateMachine):
         for file in self.folder.glob("*.jsonl"):
             file.unlink()
         self.disputes = disputes(4)
-        self.decided: list[tuple[Unit, str]] = []
+        self.decided: list[tuple[DecidedUnit, str]] = []
         self.chosen: str | None = None
         self.open()
 
     def open(self) -> None:
         self.journal = Journal(self.folder, "one")
-        self.session = Session(self.disputes, self.journal, 0.0)
+        self.session = JudgeSession(self.disputes, self.journal, 0.0)
         self.chosen = None
 
     @rule(key=st.sampled_from(KEYS[:6]))
@@ -135,14 +135,14 @@ def test_no_order_of_keys_and_kills_loses_a_decision(tmp_path: Path) -> None:
 
 
 def test_a_decision_takes_two_keys(tmp_path: Path) -> None:
-    session = Session(disputes(1), Journal(tmp_path, "one"), 10.0)
+    session = JudgeSession(disputes(1), Journal(tmp_path, "one"), 10.0)
     assert [session.press("2", 11.0), session.press("\r", 12.5)] == ["chosen", "decided"]
     assert read_judges(tmp_path)["one"] == [Decision(unit(0), "negative", 2.5)]
 
 
 def test_a_text_cannot_steer_the_terminal_or_pose_as_the_screen(tmp_path: Path) -> None:
     text = "good\x1b[2J\u202e txet\r\nWhich label\x07"
-    session = Session([Dispute(unit(0), text, LABELS)], Journal(tmp_path, "one"), 0.0)
+    session = JudgeSession([Dispute(unit(0), text, LABELS)], Journal(tmp_path, "one"), 0.0)
     shown = screen(session)
     assert all(mark not in shown for mark in "\x1b\u202e\r\x07")
     assert "  | Which label\\x07" in shown

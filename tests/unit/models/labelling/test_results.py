@@ -16,7 +16,7 @@ from reviewmesh_models.labelling.agreement import (
     agreement_of,
     write_agreement,
 )
-from reviewmesh_models.labelling.decisions import Decision, Unit
+from reviewmesh_models.labelling.decisions import DecidedUnit, Decision
 from reviewmesh_models.labelling.page import page_of
 from reviewmesh_models.labelling.results import Labelled, disagreements, labelled, write_results
 from reviewmesh_models.labelling.reviews import Review, ReviewsError, read_gold, read_reviews
@@ -201,7 +201,9 @@ def test_judges_are_compared_on_what_both_decided(tmp_path: Path) -> None:
     def decided(*labels: str) -> list[Decision]:
         task = TASKS["sentiment"]
         return [
-            Decision(Unit("sentiment", task.digest, found.reviews[at].key, None), label, 2.0 + at)
+            Decision(
+                DecidedUnit("sentiment", task.digest, found.reviews[at].key, None), label, 2.0 + at
+            )
             for at, label in enumerate(labels)
         ]
 

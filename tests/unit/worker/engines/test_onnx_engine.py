@@ -13,7 +13,7 @@ import pytest
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import HEADS_FILE, TOKENIZER_FILE, WEIGHTS_FILE
-from reviewmesh_worker.engines.encoder.windows import Reading
+from reviewmesh_worker.engines.encoder.windows import TaskOutputs
 from reviewmesh_worker.engines.interface import (
     Engine,
     EngineLoadError,
@@ -64,7 +64,7 @@ def with_engine(scenario: Callable[[OnnxEngine], Awaitable[T]]) -> T:
     return asyncio.run(bounded())
 
 
-def assert_sound(text: str, reading: Reading) -> None:
+def assert_sound(text: str, reading: TaskOutputs) -> None:
     for entity in reading.ner.entities:
         assert entity.text and text[entity.start : entity.end] == entity.text
         assert entity.label in DEFINED["ner"].label_ids
@@ -143,7 +143,7 @@ def test_a_text_is_encoded_once_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -
     encoded: list[str] = []
     encode = OnnxReader.read
 
-    def counting(reader: OnnxReader, texts: list[str]) -> list[Reading]:
+    def counting(reader: OnnxReader, texts: list[str]) -> list[TaskOutputs]:
         encoded.extend(texts)
         return encode(reader, texts)
 

@@ -17,12 +17,12 @@ from prometheus_client import REGISTRY
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.interface import (
     UNBOUND,
-    Answer,
     Bounds,
     EngineDead,
     EngineLoad,
     EngineLoadError,
     EngineMemoryError,
+    ItemResult,
     SentimentOutput,
     TaskDescription,
 )
@@ -85,8 +85,8 @@ class ScriptedEngine:
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
         bounds: Bounds = UNBOUND,
-    ) -> Sequence[Answer]:
-        return [Answer(SentimentOutput(self._version, {}))] * len(texts)
+    ) -> Sequence[ItemResult]:
+        return [ItemResult(SentimentOutput(self._version, {}))] * len(texts)
 
     def check(self) -> None:
         if self._version in self._machine.dead:
@@ -452,7 +452,9 @@ def test_a_start_with_nothing_that_can_serve_tells_of_both(tmp_path: Path) -> No
         world = World(tmp_path, Machine())
         world.promote("2")
         world.machine.broken = {"1", "2"}
-        with pytest.raises(EngineLoadError, match="2 is broken; nor what served before: 1 is brok"):
+        with pytest.raises(
+            EngineLoadError, match="2 is broken; the previous model does not load either: 1 is brok"
+        ):
             await world.deployment.start()
         await world.deployment.close()
         assert world.machine.loaded == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reviewmesh_worker.engines.interface import Answer, SentimentOutput
+from reviewmesh_worker.engines.interface import ItemResult, SentimentOutput
 from reviewmesh_worker.serving.languages import language_of, measured_in
 from reviewmesh_worker.serving.results import to_result
 
@@ -48,7 +48,7 @@ def test_a_language_is_measured_in_if_the_package_names_it() -> None:
 
 
 def test_a_result_says_whether_the_model_was_made_for_the_language() -> None:
-    answer = Answer(SentimentOutput("positive", {"positive": 1.0}))
+    answer = ItemResult(SentimentOutput("positive", {"positive": 1.0}))
     usage = to_result("1", answer, 5, language="eu", measured=False).usage
     assert (usage.language, usage.HasField("language_measured")) == ("eu", True)
     assert not usage.language_measured

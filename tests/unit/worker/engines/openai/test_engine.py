@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from reviewmesh_worker.engines.interface import (
-    Answer,
     Bounds,
     EngineLoad,
     EngineLoadError,
     EngineUnavailable,
     ItemFailure,
+    ItemResult,
     NerOutput,
     SentimentOutput,
     Topic,
@@ -80,10 +80,10 @@ def engine_for(given: Settings) -> OpenAIEngine:
 
 def run(
     given: Settings, use: Callable[[OpenAIEngine], Awaitable[None]] | None = None, **call: Any
-) -> Answer | None:
+) -> ItemResult | None:
     """Start an engine; use it, or ask it one thing."""
 
-    async def started() -> Answer | None:
+    async def started() -> ItemResult | None:
         engine = engine_for(given)
         await engine.start()
         try:
@@ -98,7 +98,7 @@ def run(
     return asyncio.run(started())
 
 
-def ask(given: Settings, **call: Any) -> Answer:
+def ask(given: Settings, **call: Any) -> ItemResult:
     answer = run(given, **call)
     assert answer is not None
     return answer
@@ -197,7 +197,7 @@ def test_a_price_that_nobody_knows_is_told_once(
             assert (answer.usage.prompt_tokens, answer.usage.cost_micros) == (200, None)
 
     run(settings(server), use)
-    assert caplog.text.count("is not known") == 1
+    assert caplog.text.count("is known, so the cost is empty") == 1
 
 
 @pytest.mark.parametrize(
