@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reviewmesh.enrich.payments import account_and_spent
+from reviewmesh.leaving.accounts import account_and_spent
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
 from tests.broker import TestStack
 from tests.inference import WorkerProcess

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -15,10 +15,11 @@ from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.departures import Asks, Departure, GivesBack, Step
 from reviewmesh.enrich.items import Answer
-from reviewmesh.enrich.spending import Account, Change, Spending, taken
+from reviewmesh.enrich.spending import Change, Spending, taken
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Output, Record, Unavailable, Unit
+from reviewmesh.leaving.accounts import Account, account_and_spent
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
 from reviewmesh.leaving.budgets import ALL, UNITS, Budgets
 from reviewmesh_schemas.names import DEPARTURES, SPEND
@@ -239,15 +240,6 @@ class Payments:
     def _counts(self, account: Account, spent: Spent) -> bool:
         """Older periods are of no use, except to say what was reserved and never settled."""
         return spent.reserved != NOTHING or self.spending.is_recent(account)
-
-
-def account_and_spent(record: dict[str, Any]) -> tuple[Account, Spent]:
-    """Of a decoded record of reviews.spend."""
-    account = Account(record["period"], record["business_id"] or ALL)
-    sums = (record[name] for name in ("reserved", "settled", "orphaned"))
-    return account, Spent(
-        *(Amount(one["requests"], one["tokens"], one["cost_micros"]) for one in sums)
-    )
 
 
 def _record(amount: Amount) -> dict[str, int]:

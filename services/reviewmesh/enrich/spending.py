@@ -8,34 +8,19 @@ orphaned, in full. So reserved + settled + orphaned never exceeds a budget, when
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, NamedTuple
 
 from reviewmesh.clock import Clock
 from reviewmesh.enrich.departures import Departure
 from reviewmesh.enrich.items import number_of
 from reviewmesh.kafka.record import Unit
+from reviewmesh.leaving.accounts import FORMATS, Account, periods_at
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent, sum_of
-from reviewmesh.leaving.budgets import ALL, PERIODS, Budgets, PeriodName
+from reviewmesh.leaving.budgets import ALL, Budgets
 from reviewmesh_protos.inference.v1 import inference_pb2
-
-FORMATS: Final[Mapping[PeriodName, str]] = {"day": "%Y-%m-%d", "month": "%Y-%m"}
-
-
-class Account(NamedTuple):
-    """What a call is paid from."""
-
-    period: str
-    """A day or a month in UTC."""
-    business_id: str
-    """ALL, or a business with a budget of its own."""
-
-    def kind(self) -> PeriodName:
-        return "day" if self.period.count("-") == FORMATS["day"].count("-") else "month"
-
 
 Change = dict[Account, Spent]
 
@@ -196,8 +181,7 @@ class Spending:
         )
 
     def _periods(self) -> tuple[str, ...]:
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        return tuple(now.strftime(FORMATS[period]) for period in PERIODS)
+        return periods_at(self._clock())
 
     def _exceeded(self, owned: Owned, accounts: Sequence[Account]) -> bool:
         for account in accounts:

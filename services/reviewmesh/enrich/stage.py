@@ -21,7 +21,7 @@ from reviewmesh.enrich.payments import Payments
 from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
 from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
 from reviewmesh.enrich.routes import FALLBACK
-from reviewmesh.enrich.spending import Account, Change
+from reviewmesh.enrich.spending import Change
 from reviewmesh.kafka.record import (
     Output,
     Record,
@@ -30,6 +30,7 @@ from reviewmesh.kafka.record import (
     headers_size,
     kept_headers,
 )
+from reviewmesh.leaving.accounts import Account
 from reviewmesh.leaving.amounts import Spent
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start

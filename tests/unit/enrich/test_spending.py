@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reviewmesh.enrich.departures import Departure
 from reviewmesh.enrich.items import WorkItem
-from reviewmesh.enrich.spending import Account, Change, Spending, taken
+from reviewmesh.enrich.spending import Change, Spending, taken
 from reviewmesh.kafka.record import Unit
+from reviewmesh.leaving.accounts import Account
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
 from reviewmesh.leaving.budgets import ALL, parse_budgets
 from reviewmesh_protos.inference.v1 import inference_pb2
@@ -269,7 +270,7 @@ def test_a_new_owner_counts_what_was_reserved_as_orphaned() -> None:
             inference_pb2.Usage(
                 provider_requests=1, prompt_tokens=-4, completion_tokens=3, cost_micros=-9
             ),
-            Amount(1, 0, 0),
+            CALL,
         ),
     ],
 )
