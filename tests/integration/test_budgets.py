@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import time
 import uuid
 from collections import Counter
@@ -64,6 +67,18 @@ class Paying:
         for spent in days:
             total = total.plus(spent)
         return total
+
+    def told(self) -> list[dict[str, Any]]:
+        """By `reviewmesh budget`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "reviewmesh.cli", "budget", "--json"],
+            env=self.enricher.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def wait_for_more(self, requests: int) -> None:
         wanted = len(self.provider.requests) + requests
@@ -207,6 +222,8 @@ def test_reviews_wait_once_a_budget_is_spent_and_nothing_leaves(begin: Begin) ->
     assert len(paying.provider.requests) == spent
     paying.check()
     assert paying.spent().total().requests == spent
+    requests = next(line for line in paying.told() if line["unit"] == "requests")
+    assert (requests["budget"], requests["settled"], requests["left"]) == (spent, spent, 0)
     # 220 micros a call, and 50,000 are reserved for each: one at a time per partition.
     assert paying.spent("acme").settled.micros % 220 == 0
     mesh.processes[f"worker-{TASK}"].start()
