@@ -20,8 +20,7 @@ from reviewmesh.judge.comparison import RolloutComparison
 from reviewmesh.judge.labelled import LabelledTexts
 from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.kafka.followed import FollowedTopic
-from reviewmesh.kafka.record import Record
-from reviewmesh.kafka.record import Unavailable
+from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
