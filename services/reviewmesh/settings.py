@@ -246,7 +246,7 @@ class CandidatesSettings(Section):
     ner: CommaSeparated = Field(
         default=(),
         description="Workers with the candidate of the task ner: host:port, several separated by "
-        "commas. They are asked during a rollout only.",
+        "commas. They get calls only during a rollout.",
     )
     topic: CommaSeparated = Field(
         default=(), description="Workers with the candidate of the task topic: host:port."
