@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
@@ -101,7 +102,9 @@ class ScriptedWorker(WorkerProcess):
 class Driver:
     """The mesh's client; remembers every answer under the offset of its item."""
 
-    def __init__(self, addresses: Sequence[str], **options: float | FallbackPlan) -> None:
+    def __init__(
+        self, addresses: Sequence[str], **options: float | FallbackPlan | CandidatePlan
+    ) -> None:
         self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
         self.answers: dict[int, list[Answer]] = {}
         self.submitted = 0
@@ -122,7 +125,15 @@ class Driver:
         self.client.submit(
             [
                 WorkItem(
-                    token, partition, first + index, text, "en", trace, business_id, accepted_s
+                    token,
+                    partition,
+                    first + index,
+                    text,
+                    "en",
+                    trace,
+                    business_id,
+                    accepted_s,
+                    review_id=f"r-{first + index}",
                 )
                 for index, text in enumerate(texts)
             ]

@@ -21,11 +21,19 @@ REPROCESS: Final = "reviews.reprocess"
 REPROCESSED: Final = "reviews.reprocessed"
 """The answers to those requests."""
 CAMPAIGNS: Final = "reviews.campaigns"
+COMMANDS: Final = "reviews.commands"
+"""What the judge is asked to do with a rollout."""
+CONTROL: Final = "reviews.control"
+"""The rollout of each task, written by the judge alone."""
 RESULT_OF: Final = {task: f"reviews.{task}" for task in TASKS}
 """A task's results are in a topic of its own."""
+SHADOW_OF: Final = {task: f"reviews.{task}.shadow" for task in TASKS}
+"""What a task's candidate answered to reviews that its own workers answered, too."""
 TASK_OF: Final = {topic: task for task, topic in RESULT_OF.items()}
 
 INTAKE_GROUP: Final = "reviewmesh-intake"
 ENRICHER_GROUPS: Final = {task: f"reviewmesh-enricher-{task}" for task in TASKS}
 JOINER_GROUP: Final = "reviewmesh-joiner"
 INSIGHTS_GROUP: Final = "reviewmesh-insights"
+JUDGE: Final = "reviewmesh-judge"
+"""No group: the transactional id of the judge."""

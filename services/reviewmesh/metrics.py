@@ -109,8 +109,27 @@ NAMES_WORKERS_SERVING = Gauge(
 CALLS = Counter(
     "reviewmesh_inference_calls_total",
     "Calls sent to workers. primary: the task's own; fallback: the fallback's; names: those that "
-    "find the names to mask.",
+    "find the names to mask; candidate: those with the candidate of a rollout.",
     ["task", "route"],
+)
+CANDIDATE_WORKERS_SERVING = Gauge(
+    "reviewmesh_candidate_workers_serving",
+    "Workers with the candidate of a rollout that this process would send calls to, by what they "
+    "would be asked for: shadow, or canary.",
+    ["task", "lane"],
+)
+SHADOWED = Counter(
+    "reviewmesh_shadow_reviews_total",
+    "Reviews that were to be answered by the candidate as well. answered: its answer, or its "
+    "failure, was sent to the shadow topic; dropped: the candidate had no room for it, or the "
+    "rollout went on without it.",
+    ["task", "outcome"],
+)
+CANARIES = Counter(
+    "reviewmesh_canary_reviews_total",
+    "Reviews that were given to the candidate as canaries. answered: by the candidate; failed: by "
+    "the task's own workers after it; taken_back: by them, because the rollout ended.",
+    ["task", "outcome"],
 )
 HELD_BACK = Gauge(
     "reviewmesh_reviews_held_back",
@@ -177,6 +196,34 @@ REPROCESSED = Counter(
     "campaign chose it; failed: the task failed, and what is published stays; unproven: more "
     "reviews came since than the joiner remembers, and a later campaign finds this one again.",
     ["task", "outcome"],
+)
+JUDGE_WORKERS_SERVING = Gauge(
+    "reviewmesh_judge_workers_serving",
+    "Workers that the judge asks about labelled texts. route: primary, or candidate.",
+    ["task", "route"],
+)
+ROLLOUT_SHARE = Gauge(
+    "reviewmesh_rollout_share_ratio",
+    "Share of a task's reviews that the candidate of its rollout answers, in state CANARY and "
+    "READY, or answers as well, in state SHADOW; 0 without a rollout.",
+    ["task", "state"],
+)
+ROLLED_BACK = Counter(
+    "reviewmesh_rollouts_rolled_back_total",
+    "Rollouts that the judge ended, by the metric that showed the candidate to be worse.",
+    ["task", "metric"],
+)
+ROLLOUT_KAPPA = Gauge(
+    "reviewmesh_rollout_kappa",
+    "Cohen's kappa between the candidate's answers and those of the task's own workers to the same "
+    "reviews, for each label by itself, in all languages or one. 1 is full agreement, 0 what "
+    "chance would give.",
+    ["task", "slice", "label"],
+)
+ROLLOUT_COMPARED = Gauge(
+    "reviewmesh_rollout_compared_ratio",
+    "Reviews whose answers were compared in shadow, of those that the task answered meanwhile.",
+    ["task"],
 )
 PARTIALS_OPEN = Gauge(
     "reviewmesh_open_partial_records", "Published records that still lack the answer of a task."

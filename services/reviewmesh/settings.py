@@ -238,6 +238,29 @@ class FallbacksSettings(Section):
         return regions
 
 
+class CandidatesSettings(Section):
+    """Workers with the candidate of a rollout, per task: host:port."""
+
+    ner: CommaSeparated = Field(
+        default=(),
+        description="Workers with the candidate of the task ner: host:port, several separated by "
+        "commas. They are asked during a rollout only.",
+    )
+    topic: CommaSeparated = Field(
+        default=(), description="Workers with the candidate of the task topic: host:port."
+    )
+    sentiment: CommaSeparated = Field(
+        default=(), description="Workers with the candidate of the task sentiment: host:port."
+    )
+    patience_s: float = Field(
+        default=10,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which a review that the candidate has not answered goes to the "
+        "task's own workers, and counts as a failure of the candidate.",
+    )
+
+
 class IntakeSettings(Section):
     dedupe_window_s: float = Field(
         default=3600,
@@ -322,6 +345,7 @@ class Settings(ProcessSettings):
     registry: RegistrySettings = RegistrySettings()
     workers: WorkersSettings = WorkersSettings()
     fallbacks: FallbacksSettings = FallbacksSettings()
+    candidates: CandidatesSettings = CandidatesSettings()
     intake: IntakeSettings = IntakeSettings()
     join: JoinSettings = JoinSettings()
     reprocess: ReprocessSettings = ReprocessSettings()

@@ -15,6 +15,7 @@ PREFIX = "REVIEWMESH_"
 # Each with settings of its own after `__`.
 SECTIONS = frozenset(
     {
+        "CANDIDATES",
         "FALLBACKS",
         "HTTP",
         "INSIGHTS",

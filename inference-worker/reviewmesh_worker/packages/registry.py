@@ -170,6 +170,12 @@ class Registry:
             )
         return self._served(task, entry)
 
+    def resolve_candidate(self, task: str) -> Served:
+        """What may serve a task next; without a candidate, what serves: a candidate that was
+        promoted goes on. The files of the package are not looked at."""
+        entry = self.aliases(task).candidate
+        return self.resolve(task) if entry is None else self._served(task, entry)
+
     def resolve_previous(self, task: str) -> Served | None:
         """What served a task before, if anything did. The files are not looked at."""
         entry = self.aliases(task).previous

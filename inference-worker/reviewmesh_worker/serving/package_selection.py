@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.engines.settings import OpenAISettings
@@ -60,26 +60,37 @@ class FixedPackage:
 
 
 class RegistryAliases:
-    """The packages that a registry's aliases name as serving, task by task."""
+    """The packages that a registry's aliases name as serving, or as candidate, task by task."""
 
-    def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        defined: Mapping[str, Task],
+        named: Sequence[str],
+        alias: Literal["serving", "candidate"] = "serving",
+    ) -> None:
         self._registry = Registry(folder)
+        self._alias = alias
         self.tasks = _picked(named, defined, "the folder of task definitions")
 
     def state(self) -> object:
         return tuple(self._registry.raw_aliases(task) for task in self.tasks)
 
     def select(self, task: str) -> Package:
+        if self._alias == "candidate":
+            return self._fitting(self._registry.resolve_candidate(task).package, task)
         return self._fitting(self._registry.resolve(task).package, task)
 
     def previous(self, task: str) -> Package | None:
+        if self._alias == "candidate":
+            return None
         before = self._registry.resolve_previous(task)
         return None if before is None else self._fitting(before.package, task)
 
     def _fitting(self, package: Package, task: str) -> Package:
         if task not in package.manifest.tasks:
             raise RegistryError(
-                f"{package.id} is the alias serving of {task}, but was made for "
+                f"{package.id} is the alias {self._alias} of {task}, but was made for "
                 f"{', '.join(sorted(package.manifest.tasks))}; promote a package for {task}"
             )
         package.verify_tasks({task: self.tasks[task]})
@@ -123,7 +134,7 @@ def selection_of(settings: Settings) -> PackageSelection:
         if worker.engine == "openai":
             return ProviderModel(settings.openai, defined, worker.tasks)
         if worker.model_registry is not None:
-            return RegistryAliases(worker.model_registry, defined, worker.tasks)
+            return RegistryAliases(worker.model_registry, defined, worker.tasks, worker.alias)
         return FixedPackage(worker.model, defined, worker.tasks)
     except (PackageError, RegistryError, TaskError) as error:
         raise EngineLoadError(str(error)) from error

@@ -37,6 +37,11 @@ class WorkerSettings(Section):
         description="Folder of a registry, in place of one package: the packages that its aliases "
         "name are served, also when the aliases change.",
     )
+    alias: Literal["serving", "candidate"] = Field(
+        default="serving",
+        description="Which alias of the registry is followed: serving, or candidate for the "
+        "workers that a rollout asks beside them.",
+    )
     tasks: CommaSeparated = Field(default=(), description="Tasks to serve; without it, all.")
     task_definitions: Path = Field(
         default=BUNDLED_TASKS,
@@ -71,6 +76,11 @@ class WorkerSettings(Section):
             raise ValueError(
                 "expected a package (REVIEWMESH_WORKER__MODEL) or a registry "
                 "(REVIEWMESH_WORKER__MODEL_REGISTRY), got both"
+            )
+        if self.alias != "serving" and self.model_registry is None:
+            raise ValueError(
+                "expected a registry (REVIEWMESH_WORKER__MODEL_REGISTRY) with "
+                f"REVIEWMESH_WORKER__ALIAS={self.alias}"
             )
         return self
 

@@ -13,7 +13,7 @@ from pydantic_settings import SettingsError
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
-from reviewmesh.cli import cost, dlq, find, forget, lag, publish, reprocess, tail, topics
+from reviewmesh.cli import cost, dlq, find, forget, lag, publish, reprocess, rollout, tail, topics
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.clients import BadOption, check_options
@@ -55,6 +55,7 @@ app.command()(lag.lag)
 app.command()(cost.cost)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(reprocess.app, name="reprocess")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(topics.app, name="topics")
 
 

@@ -11,11 +11,14 @@ from reviewmesh import metrics
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.clock import wall_clock
 from reviewmesh.enrich.campaigns import Campaigns
+from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.reprocess import Codecs, Reprocessing
-from reviewmesh.enrich.routes import FALLBACK, Limits
+from reviewmesh.enrich.rollouts import Rollouts
+from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, Limits
+from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.leaving.policy import Policy, PolicyProblem, read_policy
 from reviewmesh.loop.deadletter import DeadLetters
@@ -26,11 +29,13 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_schemas.names import (
     ACCEPTED,
     CAMPAIGNS,
+    CONTROL,
     DEAD_LETTER,
     ENRICHED,
     REPROCESS,
     REPROCESSED,
     RESULT_OF,
+    SHADOW_OF,
     TASKS,
 )
 
@@ -75,6 +80,37 @@ def plan_of(settings: Settings, task: str) -> FallbackPlan | None:
     )
 
 
+def candidate_of(
+    settings: Settings, contracts: Contracts, task: str, log: structlog.stdlib.BoundLogger
+) -> CandidatePlan | None:
+    """None where the task has no workers with a candidate."""
+    addresses: tuple[str, ...] = getattr(settings.candidates, task)
+    if not addresses:
+        return None
+
+    def pool(lane: str, without: str) -> PoolOf:
+        serving = metrics.CANDIDATE_WORKERS_SERVING.labels(task, lane)
+        calls = metrics.CALLS.labels(task, CANDIDATE)
+        return PoolOf(task, addresses, variable("candidates", task), serving, calls, without)
+
+    shadow = contracts.codec(SHADOW_OF[task])
+    return CandidatePlan(
+        canary=pool("canary", "canaries of a rollout go to the task's own workers"),
+        shadow=pool("shadow", "a rollout compares nothing in shadow"),
+        rollouts=Rollouts(
+            task,
+            settings,
+            codec=contracts.codec(CONTROL),
+            partitions=contracts.partitions(CONTROL),
+            # Not when an answer is there: the event loop has live ones to take.
+            prepare=shadow.prepare,
+            log=log,
+        ),
+        topic=ShadowTopic(task, settings, shadow, contracts.max_bytes(SHADOW_OF[task]), wall_clock),
+        patience_s=settings.candidates.patience_s,
+    )
+
+
 def _policy(settings: Settings) -> Policy:
     if settings.policy is None:
         return Policy()
@@ -101,7 +137,12 @@ def build(
     log: structlog.stdlib.BoundLogger,
 ) -> EnrichStage:
     endpoints = workers_of(settings, task)
-    client = InferenceClient(task, endpoints, fallback=plan_of(settings, task))
+    client = InferenceClient(
+        task,
+        endpoints,
+        fallback=plan_of(settings, task),
+        candidate=candidate_of(settings, contracts, task, log),
+    )
     client.start()
     campaigns = Campaigns(
         settings, contracts.codec(CAMPAIGNS), contracts.partitions(CAMPAIGNS), log

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import structlog
 
-from reviewmesh.avro.codec import Codec, DecodeError
-from reviewmesh.avro.registry import RegistryUnavailable
-from reviewmesh.kafka.followed import FollowedTopic
-from reviewmesh.kafka.record import Record, Unavailable
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.followed import followed
+from reviewmesh.kafka.record import Record
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import CAMPAIGNS
 
@@ -28,11 +27,10 @@ class Campaigns:
         partitions: int,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        self._codec = codec
         self._log = log
         self._states: dict[bytes, str] = {}
         self._follows = False
-        self._topic = FollowedTopic(settings, CAMPAIGNS, partitions, self._take, log)
+        self._topic = followed(settings, CAMPAIGNS, partitions, codec, self._take, log)
 
     def follow(self) -> None:
         """From the first request on: most meshes never have a campaign."""
@@ -58,23 +56,11 @@ class Campaigns:
             return "go"
         return "wait" if state == PAUSED else "drop"
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Record, content: dict[str, Any] | None) -> None:
+        # A state that cannot be read stops nothing that an earlier one let go on.
         key = record.key or b""
-        if record.value is None:
+        if content is None:
             self._states.pop(key, None)
-            return
-        try:
-            content: dict[str, Any] = self._codec.decode_ours(record.value)
-        except RegistryUnavailable as error:
-            raise Unavailable(str(error)) from error
-        except DecodeError as error:
-            # A state that cannot be read stops nothing that an earlier one let go on.
-            self._log.warning(
-                "not a campaign",
-                partition=record.partition,
-                offset=record.offset,
-                reason=str(error),
-            )
             return
         self._states[key] = content["state"]
         if self._topic.is_current:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
+from reviewmesh.enrich.candidate import Candidate, CandidatePlan
 from reviewmesh.enrich.fallback import Fallback, FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
@@ -37,10 +38,13 @@ class InferenceClient:
         call_timeout_s: float = 120.0,
         max_attempts: int = 5,
         fallback: FallbackPlan | None = None,
+        candidate: CandidatePlan | None = None,
         lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_INTERACTIVE,
+        pool: PoolOf | None = None,
     ) -> None:
+        """`pool`: in place of the task's own workers at `endpoints`."""
         self._task = task
-        self._primary = PoolOf(
+        self._primary = pool or PoolOf(
             task,
             tuple(endpoints),
             variable("workers", task),
@@ -48,6 +52,7 @@ class InferenceClient:
             metrics.CALLS.labels(task, PRIMARY),
         )
         self._plan = fallback
+        self._candidate_plan = candidate
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
         self._lane = lane
@@ -55,6 +60,7 @@ class InferenceClient:
         self._jobs = Jobs(batch_items, batch_bytes, self._finished)
         self._calls: Calls | None = None
         self._fallback: Fallback | None = None
+        self._candidate: Candidate | None = None
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"inference-{task}", daemon=True)
@@ -62,6 +68,8 @@ class InferenceClient:
     def start(self) -> None:
         if self._lane == inference_pb2.LANE_INTERACTIVE:
             metrics.INFERENCE_WAITING.labels(self._task).set_function(lambda: self._jobs.waiting)
+        if self._candidate_plan is not None:
+            self._candidate_plan.rollouts.start()
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=10)
 
@@ -70,13 +78,15 @@ class InferenceClient:
         if self._closed or not self._thread.is_alive():
             return
         self._closed = True
+        if self._candidate_plan is not None:
+            self._candidate_plan.rollouts.stop()
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 
     def submit(self, items: Sequence[WorkItem]) -> None:
         if self._calls is not None:
-            self._tell(self._calls.submit, tuple(items))
+            self._tell(self._submit, tuple(items))
 
     def completed(self) -> list[tuple[WorkItem, Answer]]:
         """The items answered since the last call; never blocks."""
@@ -88,10 +98,13 @@ class InferenceClient:
             self._tell(self._calls.withdraw, withdrawn)
         if self._fallback is not None:
             self._tell(self._fallback.withdraw, withdrawn)
+        if self._candidate is not None:
+            self._tell(self._candidate.withdraw, withdrawn)
 
     def starved(self) -> bool:
-        """Whether no answer can come: no worker serves, and the fallback has nothing."""
-        if self._fallback is not None and self._fallback.has_some():
+        """Whether no answer can come: no worker serves, and fallback and candidate have nothing."""
+        others = (self._fallback, self._candidate)
+        if any(other is not None and other.has_some() for other in others):
             return False
         return self._calls is not None and not self._calls.pool.any_serving()
 
@@ -103,8 +116,9 @@ class InferenceClient:
 
     def waits_for(self, partition: int, offset: int) -> str:
         """Why an item is not answered yet; empty when it is unknown, or could be sent now."""
-        if self._fallback is not None and (away := self._fallback.waits_for(partition, offset)):
-            return away
+        for other in (self._fallback, self._candidate):
+            if other is not None and (away := other.waits_for(partition, offset)):
+                return away
         job = self._jobs.find(partition, offset)
         if job is None or self._calls is None:
             return ""
@@ -148,11 +162,28 @@ class InferenceClient:
                 max_attempts=self._max_attempts,
             )
 
+        if self._candidate_plan is not None:
+            self._candidate = Candidate(
+                plan=self._candidate_plan,
+                to_primary=self._calls.submit,
+                on_finished=self._finished,
+            )
+
     async def _shut(self) -> None:
+        if self._candidate is not None:
+            await self._candidate.close()
         if self._fallback is not None:
             await self._fallback.close()
         if self._calls is not None:
             await self._calls.close()
 
+    def _submit(self, items: Sequence[WorkItem]) -> None:
+        assert self._calls is not None
+        rest = items if self._candidate is None else self._candidate.take(items)
+        if rest:
+            self._calls.submit(rest)
+
     def _finished(self, item: WorkItem, answer: Answer) -> None:
+        if self._candidate is not None:
+            answer = self._candidate.marked(item, answer)
         self._done.append((item, answer))

@@ -36,6 +36,8 @@ class WorkItem:
     business_id: str | None
     accepted_s: float
     """When the review was accepted, by the wall clock."""
+    review_id: str = ""
+    content_hash: str = ""
 
     @classmethod
     def of(cls, token: object, record: Record, review: Mapping[str, Any]) -> WorkItem:
@@ -50,6 +52,8 @@ class WorkItem:
             traceparent=trace.decode("ascii", "replace") if trace else None,
             business_id=review["business_id"],
             accepted_s=record.timestamp_ms / 1000,
+            review_id=review["review_id"],
+            content_hash=review["content_hash"] or "",
         )
 
 
@@ -67,6 +71,10 @@ class Answer:
     """The error is one that the item's next try may not meet."""
     route: str = PRIMARY
     """The pool that answered."""
+    rollout: str | None = None
+    """The rollout that the item is a canary of."""
+    candidate_error: str | None = None
+    """Why its candidate did not answer."""
 
 
 @dataclass(slots=True, eq=False)

@@ -18,7 +18,7 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of
+from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
 from reviewmesh.kafka.record import (
     CAMPAIGN,
     Output,
@@ -249,7 +249,7 @@ class Reprocessing:
             words = (
                 str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
             )
-            lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+            lineage = lineage_of_answer(answer)
             output = self._answer(again, failed(words, lineage))
         self._finish(again.record, (output,), partial(self._count, "answered"))
 
@@ -263,6 +263,7 @@ class Reprocessing:
             "accepted_partition": enriched["accepted_partition"],
             "accepted_offset": enriched["accepted_offset"],
             "produced_at": now,
+            "language": enriched["language"],
             **fields,
         }
         value = self._codecs.answer.encode(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reviewmesh.enrich.items import Answer, number_of
-from reviewmesh.enrich.routes import FALLBACK, PRIMARY
+from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 OUTPUTS: dict[str, type] = {
@@ -17,7 +17,7 @@ OUTPUTS: dict[str, type] = {
 }
 
 
-STATUS_OF = {PRIMARY: "OK", FALLBACK: "FALLBACK"}
+STATUS_OF = {PRIMARY: "OK", CANDIDATE: "OK", FALLBACK: "FALLBACK"}
 MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
 
@@ -31,6 +31,8 @@ def lineage_of(
     usage: inference_pb2.Usage | None,
     attempts: int,
     route: str = PRIMARY,
+    rollout: str | None = None,
+    candidate_error: str | None = None,
 ) -> dict[str, Any] | None:
     """None when no worker ever told which model it runs. `route` is the pool of that worker."""
     if lineage is None:
@@ -58,12 +60,26 @@ def lineage_of(
             if usage is not None and usage.HasField("language_measured")
             else None
         ),
+        "rollout": rollout,
+        "candidate_error": candidate_error,
     }
+
+
+def lineage_of_answer(answer: Answer) -> dict[str, Any] | None:
+    """As `lineage_of`."""
+    return lineage_of(
+        answer.lineage,
+        answer.usage,
+        answer.attempts,
+        answer.route,
+        answer.rollout,
+        answer.candidate_error,
+    )
 
 
 def answered(task: str, text: str, answer: Answer) -> dict[str, Any]:
     """The fields of a result that an answer gives. Raises Unusable."""
-    lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+    lineage = lineage_of_answer(answer)
     if lineage is None:
         raise Unusable("expected the worker to say which model answered, got no lineage")
     fields = payload(task, answer.output, text)

@@ -9,6 +9,7 @@ from enum import Enum
 from reviewmesh.leaving.policy import Rule
 
 PRIMARY = "primary"
+CANDIDATE = "candidate"
 FALLBACK = "fallback"
 
 
@@ -53,6 +54,11 @@ class Known:
     """Whether a worker of the mesh finds names."""
     failed_lately: bool
     """Whether the review was at the fallback and came back a moment ago."""
+    is_canary: bool = False
+    """Whether a rollout gives the review to the candidate."""
+    candidate_serving: bool = False
+    candidate_failed: bool = False
+    """Whether the candidate had the review and did not answer it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,20 @@ class Choice:
 
     region: str | None = None
     held: Held | None = None
+    candidate: bool = False
+    """The review is for the candidate."""
 
 
 STAYS = Choice()
 """The review is for the primary pool."""
 
 
+CANARY = Choice(candidate=True)
+
+
 def choose(known: Known, limits: Limits) -> Choice:
+    if known.is_canary and known.candidate_serving and not known.candidate_failed:
+        return CANARY
     missing = known.primary_missing_s > limits.after_s
     late = known.age_s > limits.spill_s
     if not missing and not late:

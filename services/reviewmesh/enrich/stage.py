@@ -18,7 +18,7 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
-from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of
+from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
 from reviewmesh.kafka.record import (
     Output,
     Record,
@@ -265,6 +265,7 @@ class EnrichStage:
             review["review_id"],
             review["content_hash"],
             answered(self._task, review["text"] or "", answer),
+            language=review["language"],
         )
         size, at_most = _size(result), self._contract.max_result_bytes
         if size > at_most:
@@ -282,13 +283,14 @@ class EnrichStage:
             attempts=answer.attempts,
             review_id=review["review_id"],
         )
-        lineage = lineage_of(answer.lineage, answer.usage, answer.attempts, answer.route)
+        lineage = lineage_of_answer(answer)
         results = self._failed_result(
             work.record,
             review["review_id"],
             content_hash=review["content_hash"],
             message=message,
             lineage=lineage,
+            language=review["language"],
         )
         return (*results, dead_letter)
 
@@ -299,13 +301,20 @@ class EnrichStage:
         content_hash: str,
         message: str,
         lineage: dict[str, Any] | None,
+        language: str | None = None,
     ) -> tuple[Output, ...]:
         """Empty where even that is too large, which no review accepted by intake is."""
-        result = self._result(record, review_id, content_hash, failed(message, lineage))
+        fields = failed(message, lineage)
+        result = self._result(record, review_id, content_hash, fields, language)
         return (result,) if _size(result) <= self._contract.max_result_bytes else ()
 
     def _result(
-        self, record: Record, review_id: str, content_hash: str, fields: dict[str, Any]
+        self,
+        record: Record,
+        review_id: str,
+        content_hash: str,
+        fields: dict[str, Any],
+        language: str | None,
     ) -> Output:
         value = self._contract.result.encode(
             {
@@ -314,6 +323,7 @@ class EnrichStage:
                 "accepted_partition": record.partition,
                 "accepted_offset": record.offset,
                 "produced_at": milliseconds(self._clock()),
+                "language": language,
                 **fields,
             }
         )

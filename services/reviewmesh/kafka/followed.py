@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -34,11 +34,13 @@ class FollowedTopic:
         partitions: int,
         take: Callable[[Record], None],
         log: structlog.stdlib.BoundLogger,
+        since: Mapping[int, int] | None = None,
     ) -> None:
+        """`since`: offsets by partition; without one, from the first record that is kept."""
         self._options = kafka.reader_options(settings) | {"fetch.wait.max.ms": "500"}
         self._topic = topic
         self._name = settings.prefix + topic
-        self._positions = dict.fromkeys(range(partitions), 0)
+        self._positions = dict.fromkeys(range(partitions), 0) | dict(since or {})
         self._unread = set(self._positions)
         self._take = take
         self._log = log

@@ -18,7 +18,7 @@ from reviewmesh_schemas.names import TASKS
 
 BACKING = ("broker", "registry")
 BACKING_PORTS = ("broker", "broker.controller", "registry", "registry.management")
-SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag")
+SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag", "judge")
 INSIGHTS = "insights"
 INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"

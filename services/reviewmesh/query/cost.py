@@ -23,7 +23,7 @@ from reviewmesh.kafka.record import Record
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.reading import offsets, partitions_of, read_until
 from reviewmesh.query.values import iso
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, TASK_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF, TASK_OF
 
 DIMENSIONS: Final = ("task", "model", "route", "provider", "business", "day")
 MEASURES: Final = (
@@ -36,7 +36,8 @@ MEASURES: Final = (
 )
 """Fields of the lineage that are summed; `cost_micros` is in millionths of a US dollar."""
 
-ANSWERS: Final = (*TASK_OF, REPROCESSED)
+ANSWERED_FOR: Final = TASK_OF | {topic: task for task, topic in SHADOW_OF.items()}
+ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
 """The topics of answers: each record is one, paid for once. Another topic of answers is added here,
 and `Summing._answered` says how its records are read."""
 
@@ -225,7 +226,7 @@ class Summing:
                 enriched = self._codecs[ENRICHED].decode_ours(answer["enriched"] or b"")
                 business = enriched["business_id"]
         else:
-            task, value = TASK_OF[record.topic], record.value or b""
+            task, value = ANSWERED_FOR[record.topic], record.value or b""
         result = self._codecs[RESULT_OF[task]].decode_ours(value)
         review_id = result["review_id"]
         if result["accepted_partition"] != record.partition or record.key != review_id.encode():

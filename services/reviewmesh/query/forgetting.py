@@ -29,6 +29,10 @@ ELSEWHERE = (
         "labels.sqlite and the .jsonl files hold texts without ids; look for the text",
     ),
     (
+        "labelled rows that a rollout was started with: reviews.commands",
+        "they hold texts without ids, and are deleted after 14 days",
+    ),
+    (
         "providers that the text was sent to: engine `openai`, a fallback, teachers",
         "ask them to delete it; the lineage in reviews.enriched names engine, model and route",
     ),

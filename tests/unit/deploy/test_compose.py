@@ -46,7 +46,7 @@ WORKERS = CPU_WORKERS | GPU_WORKERS
 PIPELINE = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
 # Those whose replicas share a group.
 MEMBERS = {*PIPELINE, "insights"}
-LONG_RUNNING = {*MEMBERS, "lag", *WORKERS}
+LONG_RUNNING = {*MEMBERS, "lag", "judge", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
     **dict.fromkeys(SERVICES, (reviewmesh.settings.Settings, "service.Dockerfile")),
     "insights": (reviewmesh.settings.Settings, "insights.Dockerfile"),
@@ -265,7 +265,7 @@ def test_a_worker_is_healthy_when_it_serves(state: str) -> None:
 
 def test_start_order() -> None:
     assert services()["topics"]["depends_on"].keys() == {"kafka", "registry"}
-    for name in {*MEMBERS, "lag"}:
+    for name in {*MEMBERS, "lag", "judge"}:
         assert services()[name]["depends_on"].keys() == {"topics"}
     for name, service in services().items():
         for other, entry in dict(service.get("depends_on") or {}).items():
@@ -364,6 +364,7 @@ def test_prometheus_scrapes_every_process_of_the_mesh() -> None:
     for job in jobs["worker"]:
         assert {port[worker] for worker in answers_to(job.split(":")[0])} == {job.split(":")[1]}
     assert jobs["lag"] == {f"lag:{port['lag']}"}
+    assert jobs["judge"] == {f"judge:{port['judge']}"}
 
 
 def on(profile: str) -> set[str]:

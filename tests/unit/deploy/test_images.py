@@ -51,7 +51,17 @@ NEVER_STARTED: dict[str, tuple[str, ...]] = {
     "insights": (
         *(
             f"services/reviewmesh/{room}"
-            for room in ("cli", "query", "local", "intake", "enrich", "join", "lag", "leaving")
+            for room in (
+                "cli",
+                "query",
+                "local",
+                "intake",
+                "enrich",
+                "join",
+                "judge",
+                "lag",
+                "leaving",
+            )
         ),
         "protos/reviewmesh_protos/inference",
     ),

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from reviewmesh.enrich.routes import STAYS, Choice, Held, Known, Limits, choose
+from reviewmesh.enrich.routes import CANARY, STAYS, Choice, Held, Known, Limits, choose
 from reviewmesh.leaving.policy import Rule
 
 LIMITS = Limits(after_s=30, spill_s=600)
@@ -21,27 +21,36 @@ RULE = {
 REGIONS = {"none": (), "eu": ("eu",), "us": ("us",), "both": ("us", "eu")}
 NAMES = {"finder": True, "no_finder": False}
 FAILED = {"fresh": False, "failed": True}
+# Whether the review is a canary, whether a candidate serves, whether it failed on the review.
+CANDIDATE = {
+    "no_canary": (False, True, False),
+    "canary": (True, True, False),
+    "candidate_gone": (True, False, False),
+    "candidate_failed": (True, True, True),
+}
 
 # The first row that fits is what happens; * fits everything.
 TABLE = """
-serving       young  *          *     *          *       stays
-just_missing  young  *          *     *          *       stays
-*             *      forbidden  *     *          *       forbidden
-*             *      elsewhere  *     *          *       no_worker
-*             *      *          none  *          *       no_worker
-*             *      names      *     no_finder  *       no_names
-*             *      *          *     *          failed  failed
-*             *      *          eu    *          *       eu
-*             *      *          us    *          *       us
-*             *      *          both  *          *       eu
+*             *      *          *     *          *       canary  candidate
+serving       young  *          *     *          *       *       stays
+just_missing  young  *          *     *          *       *       stays
+*             *      forbidden  *     *          *       *       forbidden
+*             *      elsewhere  *     *          *       *       no_worker
+*             *      *          none  *          *       *       no_worker
+*             *      names      *     no_finder  *       *       no_names
+*             *      *          *     *          failed  *       failed
+*             *      *          eu    *          *       *       eu
+*             *      *          us    *          *       *       us
+*             *      *          both  *          *       *       eu
 """
 ROWS = [tuple(row.split()) for row in TABLE.strip().splitlines()]
-COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, FAILED))
+COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, FAILED, CANDIDATE))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda names: ", ".join(names))
 def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
-    missing, age, rule, regions, names, failed = combination
+    missing, age, rule, regions, names, failed, candidate = combination
+    is_canary, candidate_serving, candidate_failed = CANDIDATE[candidate]
     known = Known(
         primary_missing_s=MISSING[missing],
         age_s=AGE[age],
@@ -49,12 +58,16 @@ def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
         regions_serving=frozenset(REGIONS[regions]),
         names_serving=NAMES[names],
         failed_lately=FAILED[failed],
+        is_canary=is_canary,
+        candidate_serving=candidate_serving,
+        candidate_failed=candidate_failed,
     )
     assert choose(known, LIMITS) == OUTCOMES[_row_of(combination)[-1]]
 
 
 OUTCOMES = {
     "stays": STAYS,
+    "candidate": CANARY,
     "eu": Choice(region="eu"),
     "us": Choice(region="us"),
     **{held.value: Choice(held=held) for held in Held},

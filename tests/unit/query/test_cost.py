@@ -22,7 +22,7 @@ from reviewmesh.query.cost import (
     costs,
 )
 from reviewmesh.settings import Settings
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, TASK_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF
 from tests.scripted_kafka import Cluster
 
 SCHEMAS = {topic.name: topic.schema for topic in load_topics().topics}
@@ -80,11 +80,13 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cluster = Cluster()
-        for topic in (*TASK_OF, ACCEPTED, REPROCESSED):
+        for topic in (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED):
             self.cluster.create(topic, PARTITIONS)
         self.cluster.install(monkeypatch)
         monkeypatch.setattr(Connection, "codec", lambda _, topic: codec(topic))
-        found = dict.fromkeys((*TASK_OF, ACCEPTED, REPROCESSED), PARTITIONS)
+        found = dict.fromkeys(
+            (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED), PARTITIONS
+        )
         kafka: Any = {"bootstrap_servers": "broker.invalid:9092"}
         nothing: Any = None
         self.connection = Connection(Settings(kafka=kafka), nothing, nothing, found)
@@ -289,3 +291,15 @@ def test_every_dimension_can_be_asked_for(world: World) -> None:
     world.answer("ner", 0, world.accept(0, "a", "hotel"), "a", BOUGHT)
     [key] = world.costs(*DIMENSIONS).totals
     assert key[:5] == ("ner", "gpt", "fallback", "openai", "hotel")
+
+
+def test_what_a_candidate_answered_in_shadow_was_paid_as_well(world: World) -> None:
+    at = world.accept(0, "a", "b-1")
+    world.answer("topic", 0, at, "a", OURS)
+    copy = result(0, at, "a", BOUGHT | {"route": "candidate"})
+    world.write(SHADOW_OF["topic"], 0, "a", copy, NOON_MS)
+    found = world.costs("task", "route", "business")
+    assert {key: total.answers for key, total in found.ordered()} == {
+        ("topic", "candidate", "b-1"): 1,
+        ("topic", "primary", "b-1"): 1,
+    }

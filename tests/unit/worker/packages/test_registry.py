@@ -86,6 +86,13 @@ def test_a_package_that_is_added_is_copied_and_a_candidate(
         registry.resolve("ner")
 
 
+def test_a_candidate_is_resolved_also_once_it_was_promoted(registry: Registry) -> None:
+    assert registry.resolve_candidate("ner").package.id == "small@2"
+    promote(registry, "small@2")
+    assert stand(registry, "ner")["candidate"] is None
+    assert registry.resolve_candidate("ner").package.id == "small@2"
+
+
 def test_an_id_is_given_once(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="small@1 already; make the package under another"):
         registry.add(small_package(tmp_path / "again", "1", training={}).folder, DEFINED)

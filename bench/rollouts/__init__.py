@@ -1,0 +1,1 @@
+"""How often the judge errs, and how soon it finds a candidate that is worse: simulated rollouts."""

@@ -1,0 +1,165 @@
+"""Rollouts of made-up models through the judge's own comparison and decisions. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
+from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
+from reviewmesh.judge.answers import ALL, Seen
+from reviewmesh.judge.bounds import Bounds
+from reviewmesh.judge.comparison import LABELS, Comparison, alpha_of
+from reviewmesh.judge.decision import Action, Decision, Standing, decide
+
+ROLLOUT = "simulated"
+LANGUAGES = ("en", "en", "en", "de", "da")
+LABELLED = 1_000
+"""Rows of the labelled file."""
+LOOK_EVERY = 50
+LATER = 1_000
+"""Canaries that are still judged once it is ready."""
+GIVES_UP_AFTER = 20_000
+
+
+@dataclass(frozen=True)
+class Models:
+    """How the two differ: as they are, the candidate is as good as the other in everything."""
+
+    right: float = 0.85
+    """How often the task's own workers are right."""
+    worse: float = 0.0
+    """By how much less often the candidate is."""
+    differ: float = 0.10
+    """How often just one of both is right."""
+    disagree: float = 0.15
+    fail: float = 0.01
+
+
+class Made:
+    """Observations by chance."""
+
+    def __init__(self, models: Models, seed: int) -> None:
+        self._models = models
+        self._chance = random.Random(seed)
+        self._offset = 0
+
+    def language(self) -> str:
+        return self._chance.choice(LANGUAGES)
+
+    def rightness(self) -> tuple[bool, bool]:
+        """Of the task's own workers and the candidate, about one text."""
+        models, drawn = self._models, self._chance.random()
+        only_own = (models.differ + models.worse) / 2
+        if drawn < only_own:
+            return True, False
+        if drawn < models.differ:
+            return False, True
+        both = (models.right - only_own) / (1 - models.differ)
+        right = self._chance.random() < both
+        return right, right
+
+    def copied(self) -> tuple[Seen, Seen]:
+        """Both answers to one review."""
+        self._offset += 1
+        differs = self._chance.random() < self._models.disagree
+        own = self._seen(self.language(), "a", PRIMARY)
+        return own, replace(own, said=frozenset("b" if differs else "a"), route=CANDIDATE)
+
+    def canary(self, route: str) -> Seen:
+        self._offset += 1
+        failed = self._chance.random() < self._models.fail
+        return self._seen(self.language(), None if failed else "a", route)
+
+    def _seen(self, language: str, said: str | None, route: str) -> Seen:
+        is_candidate = route == CANDIDATE
+        return Seen(
+            place=(0, self._offset),
+            language=language,
+            said=None if said is None else frozenset(said),
+            labels=frozenset(said or ()),
+            ms=self._chance.lognormvariate(3, 0.5),
+            route=route,
+            rollout=ROLLOUT if is_candidate else None,
+            candidate_error="failed" if is_candidate and said is None else None,
+        )
+
+
+def rolled_out(models: Models, bounds: Bounds, seed: int) -> Decision | None:
+    """A whole rollout; None where it was not rolled back."""
+    made = Made(models, seed)
+    ended = _in_shadow(made, bounds)
+    return ended if ended is not None else _in_canary(made, bounds)
+
+
+def _in_shadow(made: Made, bounds: Bounds) -> Decision | None:
+    shown = Comparison(ROLLOUT, bounds.slower_times, [])
+    asked = 0
+
+    def observe() -> None:
+        nonlocal asked
+        own, copy = made.copied()
+        shown.own_answer(own)
+        shown.copied_answer(replace(copy, rollout=ROLLOUT))
+        if asked < LABELLED:
+            asked += 1
+            shown.labelled(made.language(), *made.rightness())
+
+    def standing() -> Standing:
+        return Standing(SHADOW, 0, bounds.shadow_share, 1, 0, LABELLED - asked)
+
+    decision = _looked_at(observe, standing, bounds, shown)
+    return decision if decision is None or decision.action is Action.ROLL_BACK else None
+
+
+def _in_canary(made: Made, bounds: Bounds) -> Decision | None:
+    shown = Comparison(ROLLOUT, bounds.slower_times, [])
+
+    def observe() -> None:
+        shown.answer(made.canary(PRIMARY))
+        shown.answer(made.canary(CANDIDATE))
+
+    for step, share in enumerate(bounds.steps):
+        at = Standing(CANARY, step, share, 1, bounds.step_s, 0)
+        decision = _looked_at(observe, lambda at=at: at, bounds, shown)  # type: ignore[misc]
+        if decision is not None and decision.action is Action.ROLL_BACK:
+            return decision
+    ready = Standing(READY, 0, bounds.steps[-1], 1, 0, 0)
+    for number in range(LATER):
+        observe()
+        if number % LOOK_EVERY == 0:
+            decision = decide(ready, bounds, shown)
+            if decision.action is Action.ROLL_BACK:
+                return decision
+    return None
+
+
+def _looked_at(
+    observe: Callable[[], None],
+    standing: Callable[[], Standing],
+    bounds: Bounds,
+    shown: Comparison,
+) -> Decision | None:
+    """Until it goes on or ends; None where neither comes."""
+    for number in range(1, GIVES_UP_AFTER):
+        observe()
+        if number % LOOK_EVERY == 0:
+            decision = decide(standing(), bounds, shown)
+            if decision.action is not Action.HOLD:
+                return decision
+    return None
+
+
+def pairs_until_found(models: Models, alpha: float, seed: int, at_most: int) -> int | None:
+    """Labelled texts until the candidate is shown to be worse, with the share of alpha that the
+    judge spends on them."""
+    made = Made(models, seed)
+    shown = Comparison(ROLLOUT, 1.5, [])
+    for number in range(1, at_most + 1):
+        shown.labelled("", *made.rightness())
+        if number % LOOK_EVERY == 0:
+            found = shown.found[LABELS, ALL]
+            if found.shows_above(0.0, alpha_of(alpha, ALL)):
+                return number
+    return None

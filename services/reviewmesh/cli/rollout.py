@@ -1,0 +1,207 @@
+"""`reviewmesh rollout`: a task's candidate, from shadow over the canary to being promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.sequence import drawn
+from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
+from reviewmesh.judge.answers import ALL
+from reviewmesh.judge.bounds import Bounds, BoundsProblem, read_bounds
+from reviewmesh.judge.comparison import DISAGREEMENT, FAILURES, LABELS, LATENCY
+from reviewmesh.judge.decision import HALF
+from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, Record
+from reviewmesh.query.connection import connect
+from reviewmesh.query.labelled_rows import RowsProblem, read_labelled
+from reviewmesh.query.rollouts import give, rollouts
+from reviewmesh.query.values import iso
+from reviewmesh_schemas.names import TASKS
+
+app = typer.Typer(
+    help="Let a candidate of a task answer beside its workers, then some reviews in their place.",
+    no_args_is_help=True,
+)
+
+Task = Annotated[str, typer.Option(help=f"The task: {', '.join(TASKS)}.", show_default=False)]
+Epoch = Annotated[
+    int | None,
+    typer.Option(
+        help="The epoch that was looked at; a command for an older one is refused. Without it, "
+        "the one of this moment.",
+        show_default=False,
+    ),
+]
+WORDS = {
+    LABELS: "less often right about labelled texts than the task's own workers",
+    DISAGREEMENT: "other answers than the task's own workers",
+    FAILURES: "more failures than the task's own workers",
+    LATENCY: "answers that take longer than allowed",
+}
+
+
+@app.command()
+def start(
+    task: Task,
+    bounds: Annotated[
+        Path | None,
+        typer.Option(help="Bounds of the judge, as YAML; docs/rollouts.md.", show_default=False),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Labelled rows, as JSON lines, to ask both models.", show_default=False),
+    ] = None,
+    epoch: Epoch = None,
+) -> None:
+    """Begin in shadow: the candidate answers reviews as well, and nobody sees it."""
+    _check(task)
+    try:
+        chosen = read_bounds(bounds) if bounds is not None else Bounds()
+        labelled = read_labelled(labels, task) if labels is not None else []
+    except (BoundsProblem, RowsProblem) as error:
+        raise typer.BadParameter(str(error)) from None
+    _give(task, START, epoch, bounds=chosen.model_dump_json(), labelled=labelled)
+    if not labelled:
+        err.print("without --labels the judge cannot tell a better candidate from a worse one")
+
+
+@app.command()
+def advance(task: Task, epoch: Epoch = None) -> None:
+    """Go on to the next step without waiting for the judge; from READY, end the rollout."""
+    _check(task)
+    _give(task, ADVANCE, epoch)
+
+
+@app.command()
+def abort(task: Task, epoch: Epoch = None) -> None:
+    """End a rollout: the candidate is asked nothing more."""
+    _check(task)
+    _give(task, ABORT, epoch)
+
+
+@app.command()
+def status(
+    task: Annotated[str | None, typer.Option(help="Only this task.", show_default=False)] = None,
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a task.")] = False,
+) -> None:
+    """Where each rollout is, what it waits for, and what it has shown over time."""
+    if task is not None:
+        _check(task)
+    for record in rollouts(connect()).values():
+        if task not in (None, record.task):
+            continue
+        if as_lines:
+            print(json_text(as_json(record)))
+        else:
+            for line in told(record):
+                out.print(line)
+
+
+def _check(task: str) -> None:
+    if task not in TASKS:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(TASKS)}, got {task!r:.80}", param_hint="--task"
+        )
+
+
+def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
+    connection = connect()
+    at = rollouts(connection)[task].epoch if epoch is None else epoch
+    record = give(connection, task, action, at, **more)
+    if record.refusal is not None:
+        raise CommandFailed(record.refusal)
+    out.print(record.rollout)
+    err.print(f"{_standing(record)}; see `reviewmesh rollout status --task {task}`")
+
+
+def again_command(record: Record) -> str:
+    """Does what the candidate answered again, with the task's own workers."""
+    return (
+        f"reviewmesh reprocess --task {record.task} "
+        f'--where \'rollout = "{record.rollout}" and route = "candidate"\''
+    )
+
+
+def promote_command(record: Record) -> str:
+    return f"reviewmesh-models promote {record.model or 'NAME@VERSION'} --task {record.task}"
+
+
+def told(record: Record) -> Iterator[str]:
+    if not record.rollout:
+        yield f"{record.task}: no rollout"
+        return
+    yield f"{record.task}: {_standing(record)}"
+    yield f"  {record.reason or ''} ({iso(record.stage_at or 0)})"
+    if record.model is not None:
+        yield f"  candidate: {record.model}"
+    if record.goes_on and record.verdict:
+        yield f"  now: {record.verdict}"
+    if record.compared or record.state == SHADOW:
+        yield f"  {_compared(record)}"
+    if record.canaries:
+        yield f"  {record.canaries:,} canaries seen"
+    yield from _sequences(record)
+    if record.canaries or record.state in (CANARY, READY):
+        yield "  the candidate's answers again, by the task's own workers:"
+        yield f"    {again_command(record)}"
+    if record.state == READY:
+        yield "  promote it, then end the rollout:"
+        yield f"    {promote_command(record)}"
+        yield f"    reviewmesh rollout advance --task {record.task}"
+
+
+def _standing(record: Record) -> str:
+    share = f" at {record.share:.4g} of the reviews" if record.goes_on else ""
+    return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
+
+
+def _compared(record: Record) -> str:
+    if record.state != SHADOW:
+        return f"{record.compared:,} answers were compared in shadow"
+    return (
+        f"{record.compared:,} of {record.answered:,} answers were compared in shadow: "
+        f"{record.compared / max(1, record.answered):.1%}"
+    )
+
+
+def _sequences(record: Record) -> Iterator[str]:
+    bounds = record.bounds_in_force()
+    limits = {
+        LABELS: bounds.worse,
+        DISAGREEMENT: bounds.disagreement,
+        FAILURES: bounds.failures,
+        LATENCY: HALF,
+    }
+    for metric, limit in limits.items():
+        own = _of(record, metric, ALL)
+        if not own:
+            continue
+        yield f"  {metric}: {WORDS[metric]}; ends if it is shown to be above {limit:g} (┊)"
+        for line in drawn(own, limit):
+            yield f"    {line}"
+        for name in record.slices:
+            if looks := _of(record, metric, name):
+                last = looks[-1]
+                yield (
+                    f"    {name}: {last.mean:.3f} [{last.low:.3f}, {last.high:.3f}] "
+                    f"over {last.observations:,}"
+                )
+
+
+def _of(record: Record, metric: str, name: str) -> list[Look]:
+    return [look for look in record.looks if (look.metric, look.slice) == (metric, name)]
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    content = record.content()
+    for name in ("started_at", "stage_at", "changed_at"):
+        content[name] = None if content[name] is None else iso(content[name])
+    if record.rollout:
+        content["again"] = again_command(record)
+        content["promote"] = promote_command(record)
+    return content

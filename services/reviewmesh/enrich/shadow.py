@@ -1,0 +1,83 @@
+"""Sends what the candidate answered in shadow to the task's shadow topic.
+
+By a producer of its own, outside of the transactions of live results: an answer may be lost or come
+twice, and none is waited for.
+"""
+
+from __future__ import annotations
+
+import structlog
+from confluent_kafka import Producer
+
+from reviewmesh.avro.codec import Codec
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import Clock, milliseconds
+from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
+from reviewmesh.kafka.clients import RECONNECT
+from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import SHADOW_OF
+
+CLOSE_WITHIN_S = 2.0
+
+
+class ShadowTopic:
+    """Used from one event loop."""
+
+    def __init__(
+        self, task: str, settings: Settings, codec: Codec, max_bytes: int, clock: Clock
+    ) -> None:
+        self._task = task
+        self._topic = settings.prefix + SHADOW_OF[task]
+        self._codec = codec
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._log = structlog.get_logger(task=task)
+        self._producer = Producer(
+            {
+                "linger.ms": "50",
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": "1000",
+                "message.timeout.ms": "30000",
+                "message.max.bytes": "16777216",
+                "log_level": "0",
+                **RECONNECT,
+                **settings.kafka.as_librdkafka(),
+                "enable.idempotence": "true",
+            }
+        )
+
+    def send(self, item: WorkItem, answer: Answer) -> bool:
+        """False where it is lost: there is no room, or nothing can be made of it now."""
+        try:
+            value = self._codec.encode(self._result(item, answer))
+            if len(value) > self._max_bytes:
+                return False
+            self._producer.produce(
+                self._topic, key=item.review_id.encode(), value=value, partition=item.partition
+            )
+        except (BufferError, RegistryUnavailable) as error:
+            self._log.warning("an answer of the candidate is lost", reason=str(error))
+            return False
+        self._producer.poll(0)
+        return True
+
+    def close(self) -> None:
+        self._producer.flush(CLOSE_WITHIN_S)
+
+    def _result(self, item: WorkItem, answer: Answer) -> dict[str, object]:
+        try:
+            if answer.output is None:
+                raise Unusable(answer.error or "the worker gave no reason")
+            fields = answered(self._task, item.text, answer)
+        except Exception as error:  # noqa: BLE001 - a worker may answer anything
+            fields = failed(str(error), lineage_of_answer(answer))
+        return {
+            "review_id": item.review_id,
+            "content_hash": item.content_hash,
+            "accepted_partition": item.partition,
+            "accepted_offset": item.offset,
+            "produced_at": milliseconds(self._clock()),
+            "language": item.language or None,
+            **fields,
+        }

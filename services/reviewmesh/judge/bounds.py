@@ -1,0 +1,89 @@
+"""Within which bounds the judge decides by itself; a file with sound defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+LONGEST_HOURS = 160
+"""Shorter than the answers are kept that a restarted judge reads again."""
+
+
+class BoundsProblem(ValueError):
+    """Says which bound is wrong, what was expected and what came."""
+
+
+class Bounds(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alpha: float = Field(default=0.025, gt=0, le=0.2)
+    """Probability of rolling back a candidate that is within the bounds, over the whole rollout."""
+    shadow_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the reviews that the candidate answers as well, before the canary."""
+    pairs: int = Field(default=500, ge=50)
+    """Answers to compare in shadow before the canary."""
+    compared: float = Field(default=0.5, ge=0, le=1)
+    """Share of the copied reviews that must have been compared."""
+    disagreement: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the reviews whose answers may differ."""
+    worse: float = Field(default=0.0, ge=0, lt=1)
+    """By how much less often the candidate may be right about labelled texts."""
+    steps: tuple[float, ...] = Field(default=(0.01, 0.05, 0.25, 0.5), min_length=1, max_length=20)
+    """Shares of the reviews that the candidate answers, one after the other."""
+    canaries: int = Field(default=200, ge=50)
+    """Canaries to see at each step."""
+    step_s: float = Field(default=600, ge=0)
+    """Seconds that a step takes at least."""
+    failures: float = Field(default=0.02, gt=0, lt=1)
+    """By how much the candidate's share of failures may exceed that of the task's own workers."""
+    slower_times: float = Field(default=1.5, gt=0)
+    """How many times as long half of the candidate's answers may take."""
+    hours: float = Field(default=72, gt=0, le=LONGEST_HOURS)
+    """Hours after which a rollout that is not ready is rolled back."""
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Self:
+        if list(self.steps) != sorted(set(self.steps)) or self.steps[0] <= 0:
+            raise ValueError("steps: expected shares that rise, from above 0")
+        if self.steps[-1] > 1:
+            raise ValueError("steps: expected shares of 1 at most")
+        return self
+
+
+def read_bounds(file: Path) -> Bounds:
+    """Raises BoundsProblem, and OSError."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BoundsProblem(f"{file}: expected YAML: {error}") from error
+    if content is None:
+        return Bounds()
+    if not isinstance(content, dict):
+        raise BoundsProblem(f"{file}: expected names of bounds with their values")
+    try:
+        return Bounds.model_validate(content)
+    except ValidationError as error:
+        raise BoundsProblem(f"{file}: {_told(error)}") from error
+
+
+def parse_bounds(text: str) -> Bounds:
+    """Of JSON, as a command holds them. Raises BoundsProblem."""
+    try:
+        return Bounds.model_validate_json(text)
+    except ValidationError as error:
+        raise BoundsProblem(_told(error)) from error
+
+
+def _told(error: ValidationError) -> str:
+    known = ", ".join(Bounds.model_fields)
+    told = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            told.append(f"{name}: there is no such bound; there are {known}")
+        else:
+            told.append(f"{name}: {problem['msg']}" if name else str(problem["msg"]))
+    return "; ".join(told)

@@ -1,0 +1,185 @@
+"""What a rollout has shown so far: observations by metric and slice. Pure.
+
+In shadow the two answers to a review make a pair. In canary a review has one answer, so that each
+of the candidate is held against one of the task's own workers to another review, the last that was
+not used: who answers a review is drawn by its id, and what is compared is near in time. The choice
+does not look at the answers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass
+
+from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
+from reviewmesh.judge.answers import ALL, Place, Seen
+from reviewmesh.judge.evidence import Interval, Observations
+from reviewmesh.judge.kappa import Agreement
+
+LABELS, DISAGREEMENT, FAILURES, LATENCY = "labels", "disagreement", "failures", "latency"
+METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY)
+SLICES = 8
+"""Languages that are judged by themselves: the first that come."""
+REMEMBERED = 20_000
+UNUSED = 1_000
+OWN = (PRIMARY, "")
+"""Routes of the task's own workers; a failure without a lineage names none."""
+
+
+def alpha_of(alpha: float, of_slice: str) -> float:
+    """What one metric may spend on one slice. All reviews get half of a metric's share."""
+    share = alpha / len(METRICS)
+    return share / 2 if of_slice == ALL else share / 2 / SLICES
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one metric shows on one slice."""
+
+    metric: str
+    of_slice: str
+    observations: int
+    mean: float
+    interval: Interval
+
+
+class Comparison:
+    """Of one state of one rollout."""
+
+    def __init__(
+        self, rollout: str, slower_times: float, slices: list[str], model: str | None = None
+    ) -> None:
+        """`slices` and `model`: those that are known already."""
+        self._rollout = rollout
+        self._slower_times = slower_times
+        self.slices = slices
+        self.model = model
+        self.other_model: str | None = None
+        """Another one that answered as the candidate."""
+        self.found: dict[tuple[str, str], Observations] = {}
+        self.agreement: dict[str, Agreement] = defaultdict(Agreement)
+        self.answered = 0
+        self.compared = 0
+        self.canaries = 0
+        self._own: OrderedDict[Place, Seen] = OrderedDict()
+        self._copies: OrderedDict[Place, Seen] = OrderedDict()
+        self._unused: dict[tuple[str, str], deque[Seen]] = {}
+
+    # -- shadow ------------------------------------------------------------------------------
+
+    def own_answer(self, answer: Seen) -> None:
+        """Of the task's own workers, in shadow; what the fallback answered is not compared."""
+        self.answered += 1
+        if answer.route not in OWN:
+            return
+        copy = self._copies.pop(answer.place, None)
+        if copy is not None:
+            self._compare(answer, copy)
+        else:
+            _remember(self._own, answer)
+
+    def copied_answer(self, answer: Seen) -> None:
+        """Of the candidate, in shadow."""
+        if answer.rollout not in (self._rollout, None):
+            return
+        self._is_of(answer)
+        own = self._own.pop(answer.place, None)
+        if own is not None:
+            self._compare(own, answer)
+        else:
+            _remember(self._copies, answer)
+
+    def _compare(self, own: Seen, copy: Seen) -> None:
+        """A candidate that fails differs; where the task's own workers fail nothing is shown."""
+        if own.said is None:
+            return
+        self.compared += 1
+        differs = float(own.said != copy.said)
+        for name in self._slices_of(own):
+            self._observe(DISAGREEMENT, name, differs)
+            if copy.said is not None:
+                self.agreement[name].add(own.labels, copy.labels)
+
+    # -- labelled texts ----------------------------------------------------------------------
+
+    def labelled(self, language: str, own_right: bool, candidate_right: bool) -> None:
+        difference = float(own_right) - float(candidate_right)
+        for name in (ALL, language) if language in self.slices else (ALL,):
+            self._observe(LABELS, name, difference, low=-1.0)
+
+    # -- canary ------------------------------------------------------------------------------
+
+    def answer(self, answer: Seen) -> None:
+        """Of a review, whoever answered it."""
+        self.answered += 1
+        if answer.rollout == self._rollout:
+            self.canaries += 1
+            side = CANDIDATE
+            if answer.route == CANDIDATE:
+                self._is_of(answer)
+        elif answer.rollout is None and answer.route in OWN:
+            side = PRIMARY
+        else:
+            return
+        other = PRIMARY if side == CANDIDATE else CANDIDATE
+        for name in self._slices_of(answer):
+            waiting = self._unused.setdefault((name, other), deque(maxlen=UNUSED))
+            if not waiting:
+                self._unused.setdefault((name, side), deque(maxlen=UNUSED)).append(answer)
+                continue
+            partner = waiting.pop()
+            pair = (answer, partner) if side == CANDIDATE else (partner, answer)
+            self._hold_against(name, *pair)
+
+    def _hold_against(self, name: str, candidate: Seen, own: Seen) -> None:
+        failed = candidate.candidate_error is not None or candidate.said is None
+        self._observe(FAILURES, name, float(failed) - float(own.said is None), low=-1.0)
+        if not failed and candidate.ms is not None and own.ms is not None:
+            self._observe(LATENCY, name, float(candidate.ms > self._slower_times * own.ms))
+
+    # -- both --------------------------------------------------------------------------------
+
+    def verdict(self, metric: str, of_slice: str, alpha: float) -> Verdict | None:
+        """None where nothing was observed."""
+        found = self.found.get((metric, of_slice))
+        if found is None:
+            return None
+        interval = found.interval(alpha_of(alpha, of_slice))
+        return Verdict(metric, of_slice, found.number, found.mean, interval)
+
+    def shows_above(self, metric: str, bound: float, alpha: float) -> str:
+        """The first slice whose mean is shown to be above the bound; empty without one."""
+        for name in (ALL, *self.slices):
+            found = self.found.get((metric, name))
+            if found is not None and found.shows_above(bound, alpha_of(alpha, name)):
+                return name
+        return ""
+
+    def _is_of(self, answer: Seen) -> None:
+        if self.model is None:
+            self.model = answer.model
+        elif answer.model not in (self.model, None):
+            self.other_model = answer.model
+
+    def shows_within(self, metric: str, bound: float, alpha: float) -> bool:
+        """Whether the confidence sequence over all reviews lies below the bound as a whole."""
+        found = self.found.get((metric, ALL))
+        return found is not None and found.shows_below(bound, alpha_of(alpha, ALL) / 2)
+
+    def _observe(self, metric: str, of_slice: str, value: float, low: float = 0.0) -> None:
+        found = self.found.get((metric, of_slice))
+        if found is None:
+            found = self.found[metric, of_slice] = Observations(low)
+        found.add(value)
+
+    def _slices_of(self, answer: Seen) -> tuple[str, ...]:
+        language = answer.language
+        if language and language not in self.slices and len(self.slices) < SLICES:
+            self.slices.append(language)
+        return (ALL, language) if language in self.slices else (ALL,)
+
+
+def _remember(answers: OrderedDict[Place, Seen], answer: Seen) -> None:
+    answers[answer.place] = answer
+    if len(answers) > REMEMBERED:
+        answers.popitem(last=False)

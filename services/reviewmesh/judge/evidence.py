@@ -1,0 +1,106 @@
+"""Tests and confidence sequences for a mean, valid however often one looks. Pure.
+
+Observations are bounded. A gambler bets a fixed share of the capital on each of them being larger
+than a bound. If their mean is not larger, the capital is a nonnegative supermartingale that begins
+at 1, and Ville's inequality says that it ever reaches 1/alpha with probability alpha at most: one
+may look after every observation, and stop whenever one likes (Waudby-Smith and Ramdas, "Estimating
+means of bounded random variables by betting", JRSS B 86(1), 2024). The best share depends on what
+is not known, so the capital is divided over several shares (the method of mixtures: Robbins,
+Annals of Mathematical Statistics 41(5), 1970; over constant bets: Orabona and Jun, "Tight
+concentrations and confidence sequences from the regret of universal portfolio", IEEE Transactions
+on Information Theory 70(1), 2024). The bounds that are not refuted make a confidence sequence.
+
+The shares do not change, so that all of it depends on how often each value came, not on the order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+# Shares of what may be lost. They span means that differ by half a hundredth to all.
+BETS = tuple(0.96 * 0.72**power for power in range(16))
+PRECISION = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    low: float
+    high: float
+
+
+@dataclass(slots=True)
+class Observations:
+    """How often each value came; `low` and `high` are the smallest and largest possible one."""
+
+    low: float = 0.0
+    high: float = 1.0
+    counts: Counter[float] = field(default_factory=Counter)
+
+    def add(self, value: float) -> None:
+        self.counts[value] += 1
+
+    @property
+    def number(self) -> int:
+        return self.counts.total()
+
+    @property
+    def mean(self) -> float:
+        """0 without any."""
+        return sum(value * count for value, count in self.counts.items()) / max(1, self.number)
+
+    def shows_above(self, bound: float, alpha: float) -> bool:
+        """Whether the mean is larger; wrong with probability alpha at most, at all looks."""
+        if self.mean <= bound:
+            # By the concavity of the logarithm no bet has gained.
+            return False
+        return log_capital(self.counts, bound, self.low) >= -math.log(alpha)
+
+    def shows_below(self, bound: float, alpha: float) -> bool:
+        """As `shows_above`."""
+        if self.mean >= bound:
+            return False
+        return log_capital(_mirrored(self.counts), -bound, -self.high) >= -math.log(alpha)
+
+    def interval(self, alpha: float) -> Interval:
+        """Holds the mean at all looks together, but for a probability of alpha."""
+        if not self.number:
+            return Interval(self.low, self.high)
+        return Interval(
+            _refuted_up_to(self.counts, self.low, self.mean, alpha / 2),
+            -_refuted_up_to(_mirrored(self.counts), -self.high, -self.mean, alpha / 2),
+        )
+
+
+def log_capital(counts: Counter[float], bound: float, low: float) -> float:
+    """Of who bets on a mean above `bound`; `low` is the smallest value that can come."""
+    at_stake = bound - low
+    if at_stake <= 0:
+        # The mean is at least that: nobody takes the bet.
+        return 0.0
+    gains = [0.0] * len(BETS)
+    for value, count in counts.items():
+        won = (value - bound) / at_stake
+        for number, bet in enumerate(BETS):
+            gains[number] += count * math.log1p(bet * won)
+    best = max(gains)
+    return best + math.log(sum(math.exp(gain - best) for gain in gains) / len(BETS))
+
+
+def _refuted_up_to(counts: Counter[float], low: float, mean: float, alpha: float) -> float:
+    """The largest bound that the observations show to be too small, by bisection: the evidence
+    falls as the bound rises to their mean."""
+    wanted = -math.log(alpha)
+    refuted, kept = low, mean
+    while kept - refuted > PRECISION:
+        middle = (refuted + kept) / 2
+        if log_capital(counts, middle, low) >= wanted:
+            refuted = middle
+        else:
+            kept = middle
+    return refuted
+
+
+def _mirrored(counts: Counter[float]) -> Counter[float]:
+    return Counter({-value: count for value, count in counts.items()})

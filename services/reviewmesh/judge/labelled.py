@@ -1,0 +1,123 @@
+"""Asks both models about the labelled texts of a rollout, a few at a time, on the backfill lane."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reviewmesh import metrics
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.results import payload
+from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
+from reviewmesh.judge.answers import language_of, said
+from reviewmesh_kit.settings import variable
+from reviewmesh_protos.inference.v1 import inference_pb2
+
+AT_ONCE = 16
+CALL_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Whether each model was right about a text."""
+
+    language: str
+    own_right: bool
+    candidate_right: bool
+
+
+class LabelledTexts:
+    """Of one rollout. Used by the judge's thread; a judge that starts again asks again."""
+
+    def __init__(
+        self,
+        task: str,
+        rollout: str,
+        rows: Sequence[Mapping[str, Any]],
+        workers: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """`workers`: addresses by route."""
+        self._task = task
+        self._rows = list(rows)
+        # The rows of a file may be sorted, and what is looked at first must not be special.
+        random.Random(rollout).shuffle(self._rows)
+        self._next = 0
+        self._right: dict[int, dict[str, bool]] = {}
+        self._clients = {
+            route: InferenceClient(
+                task,
+                addresses,
+                batch_items=AT_ONCE,
+                call_timeout_s=CALL_TIMEOUT_S,
+                lane=inference_pb2.LANE_BACKFILL,
+                pool=_pool(task, route, addresses),
+            )
+            for route, addresses in workers.items()
+        }
+        for client in self._clients.values():
+            client.start()
+
+    @property
+    def left(self) -> int:
+        return len(self._rows) - self._next + len(self._right)
+
+    def poll(self) -> list[Both]:
+        """The texts that both have answered since the last call; never blocks."""
+        found = []
+        for route, client in self._clients.items():
+            for item, answer in client.completed():
+                right = self._right[item.offset]
+                right[route] = self._is_right(item, answer)
+                if len(right) == len(self._clients):
+                    del self._right[item.offset]
+                    language = language_of(item.language)
+                    found.append(Both(language, right[PRIMARY], right[CANDIDATE]))
+        while self._next < len(self._rows) and len(self._right) < AT_ONCE:
+            self._ask(self._next)
+            self._next += 1
+        return found
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def _ask(self, number: int) -> None:
+        row = self._rows[number]
+        self._right[number] = {}
+        item = WorkItem(
+            token=self,
+            partition=0,
+            offset=number,
+            text=row["text"],
+            language=row["language"] or "",
+            traceparent=None,
+            business_id=None,
+            accepted_s=time.time(),
+        )
+        for client in self._clients.values():
+            client.submit([item])
+
+    def _is_right(self, item: WorkItem, answer: Answer) -> bool:
+        """An answer that fails, or that no result can be made of, is not."""
+        try:
+            fields = payload(self._task, answer.output, item.text)
+        except Exception:  # noqa: BLE001 - a worker may answer anything
+            return False
+        return said(self._task, fields) == frozenset(self._rows[item.offset]["right"])
+
+
+def _pool(task: str, route: str, addresses: tuple[str, ...]) -> PoolOf:
+    section = "candidates" if route == CANDIDATE else "workers"
+    return PoolOf(
+        task,
+        addresses,
+        variable(section, task),
+        metrics.JUDGE_WORKERS_SERVING.labels(task, route),
+        metrics.CALLS.labels(task, route),
+        "labelled texts wait",
+    )

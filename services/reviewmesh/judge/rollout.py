@@ -1,0 +1,246 @@
+"""The record of a task's rollout, and how commands and decisions change it. Pure."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from reviewmesh.enrich.rollouts import (
+    ABORTED,
+    CANARY,
+    DONE,
+    GOING_ON,
+    NONE,
+    READY,
+    ROLLED_BACK,
+    SHADOW,
+)
+from reviewmesh.judge.bounds import Bounds, BoundsProblem, parse_bounds
+from reviewmesh.judge.comparison import Verdict
+
+START, ADVANCE, ABORT = "start", "advance", "abort"
+LOOKS_OF_A_METRIC = 40
+
+
+class Refused(ValueError):
+    """A command that is not carried out; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A confidence sequence at one moment."""
+
+    at: int
+    state: str
+    metric: str
+    slice: str
+    observations: int
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, verdict: Verdict, state: str, at: int) -> Look:
+        return cls(
+            at,
+            state,
+            verdict.metric,
+            verdict.of_slice,
+            verdict.observations,
+            verdict.mean,
+            verdict.interval.low,
+            verdict.interval.high,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What `reviews.control` holds of a task. Times are in milliseconds since 1970."""
+
+    task: str
+    rollout: str = ""
+    epoch: int = 0
+    state: str = NONE
+    share: float = 0.0
+    step: int = 0
+    reason: str | None = None
+    verdict: str | None = None
+    bounds: str | None = None
+    model: str | None = None
+    started_at: int | None = None
+    stage_at: int | None = None
+    changed_at: int | None = None
+    since: Mapping[str, int] = field(default_factory=dict)
+    slices: tuple[str, ...] = ()
+    answered: int = 0
+    compared: int = 0
+    canaries: int = 0
+    looks: tuple[Look, ...] = ()
+    start_command: int | None = None
+    commands_read: int = 0
+    last_command: str | None = None
+    refusal: str | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.state in GOING_ON
+
+    def bounds_in_force(self) -> Bounds:
+        return parse_bounds(self.bounds or "{}")
+
+    def content(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def record_of(content: Mapping[str, Any]) -> Record:
+    fields = dict(content)
+    fields["slices"] = tuple(content["slices"])
+    fields["looks"] = tuple(Look(**look) for look in content["looks"])
+    return Record(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    id: str
+    task: str
+    action: str
+    epoch: int
+    bounds: str | None
+    offset: int
+
+
+def command_of(content: Mapping[str, Any], offset: int) -> Command:
+    return Command(
+        content["command"],
+        content["task"],
+        content["action"],
+        content["epoch"],
+        content["bounds"],
+        offset,
+    )
+
+
+def answered(record: Record, command: Command, has_candidate: bool, now_ms: int) -> Record:
+    """The record after a command: carried out, or refused for a reason that it then holds."""
+    try:
+        changed = _carried_out(record, command, has_candidate, now_ms)
+        refusal = None
+    except Refused as error:
+        changed, refusal = record, str(error)
+    return replace(
+        changed,
+        commands_read=command.offset + 1,
+        last_command=command.id,
+        refusal=refusal,
+        changed_at=now_ms,
+    )
+
+
+def _carried_out(record: Record, command: Command, has_candidate: bool, now_ms: int) -> Record:
+    """Raises Refused."""
+    if command.epoch != record.epoch:
+        raise Refused(
+            f"the rollout of {record.task} is at epoch {record.epoch} "
+            f"({record.state.lower()}), and the command was given for epoch {command.epoch}: "
+            f"it changed meanwhile; see `reviewmesh rollout status` and decide again"
+        )
+    if command.action == START:
+        return _started(record, command, has_candidate, now_ms)
+    if not record.goes_on:
+        raise Refused(f"no rollout of {record.task} goes on; it is {record.state.lower()}")
+    if command.action == ABORT:
+        return _ended(record, ABORTED, "aborted by a command", now_ms)
+    if command.action == ADVANCE:
+        if record.state == READY:
+            return _ended(record, DONE, "ended by a command", now_ms)
+        return advanced(record, "advanced by a command", now_ms)
+    raise Refused(f"expected start, advance or abort, got {command.action!r:.80}")
+
+
+def _started(record: Record, command: Command, has_candidate: bool, now_ms: int) -> Record:
+    if record.goes_on:
+        raise Refused(
+            f"rollout {record.rollout} goes on; end it with `reviewmesh rollout abort --task "
+            f"{record.task}` first"
+        )
+    if not has_candidate:
+        name = f"REVIEWMESH_CANDIDATES__{record.task.upper()}"
+        raise Refused(
+            f"the judge knows no workers with a candidate of {record.task}: set {name} to their "
+            "addresses, for the enricher and for the judge, and start both again"
+        )
+    try:
+        bounds = parse_bounds(command.bounds or "{}")
+    except BoundsProblem as error:
+        raise Refused(f"the bounds: {error}") from error
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
+    return Record(
+        task=record.task,
+        rollout=f"{record.task}-{stamp}-{secrets.token_hex(2)}",
+        epoch=record.epoch + 1,
+        state=SHADOW,
+        share=bounds.shadow_share,
+        reason="started by a command",
+        bounds=command.bounds,
+        started_at=now_ms,
+        stage_at=now_ms,
+        changed_at=now_ms,
+        start_command=command.offset,
+    )
+
+
+def advanced(record: Record, why: str, now_ms: int) -> Record:
+    """To the canary, to its next step, or to be promoted."""
+    steps = record.bounds_in_force().steps
+    if record.state == SHADOW:
+        changes: dict[str, Any] = {
+            "state": CANARY,
+            "step": 0,
+            "share": steps[0],
+            "since": {},
+            "answered": 0,
+        }
+    elif record.step + 1 < len(steps):
+        changes = {"step": record.step + 1, "share": steps[record.step + 1]}
+    else:
+        changes = {"state": READY}
+    return replace(
+        record,
+        epoch=record.epoch + 1,
+        reason=why,
+        verdict=None,
+        stage_at=now_ms,
+        changed_at=now_ms,
+        **changes,
+    )
+
+
+def rolled_back(record: Record, why: str, now_ms: int) -> Record:
+    return _ended(record, ROLLED_BACK, why, now_ms)
+
+
+def _ended(record: Record, state: str, why: str, now_ms: int) -> Record:
+    return replace(
+        record,
+        epoch=record.epoch + 1,
+        state=state,
+        share=0.0,
+        reason=why,
+        verdict=None,
+        stage_at=now_ms,
+        changed_at=now_ms,
+    )
+
+
+def with_looks(record: Record, looks: list[Look]) -> Record:
+    """Old ones of a metric and slice make room by every other being let go of."""
+    kept = [*record.looks, *looks]
+    for metric, name in {(look.metric, look.slice) for look in looks}:
+        own = [look for look in kept if (look.metric, look.slice) == (metric, name)]
+        if len(own) > LOOKS_OF_A_METRIC:
+            dropped = {id(look) for look in own[1:-1:2]}
+            kept = [look for look in kept if id(look) not in dropped]
+    return replace(record, looks=tuple(kept))

@@ -1,0 +1,79 @@
+"""The judge as a process: waits for the broker, then one session after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import FrameType
+
+import structlog
+from confluent_kafka import KafkaException
+
+from reviewmesh.avro.contracts import Contracts
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.judge.session import Session
+from reviewmesh.kafka.record import Unavailable
+from reviewmesh.process.startup import Startup
+from reviewmesh.settings import Settings
+from reviewmesh_schemas.names import COMMANDS, CONTROL, RESULT_OF, SHADOW_OF
+
+TURN_EVERY_S = 0.5
+AGAIN_AFTER_S = 2.0
+
+
+class JudgeService:
+    """Runs until it is stopped."""
+
+    def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
+        self._settings = settings
+        self._log = log
+        self._contracts = Contracts(settings)
+        for topic in (CONTROL, COMMANDS, *RESULT_OF.values(), *SHADOW_OF.values()):
+            self._contracts.codec(topic)
+        self._startup = Startup(settings, self._contracts, log)
+        self._started = False
+        self._stop = threading.Event()
+        self._heartbeat = time.monotonic()
+        self._problem = "what is written of rollouts"
+        self.held_up_by = ""
+
+    @property
+    def heartbeat(self) -> float:
+        return self._heartbeat if self._started else self._startup.heartbeat
+
+    @property
+    def waiting_for(self) -> str:
+        return self._problem if self._started else self._startup.readiness.waiting_for
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """A signal's handler."""
+        self._startup.request_stop()
+        self._stop.set()
+
+    def close(self) -> None:
+        """Nothing is open before `run`."""
+
+    def run(self) -> None:
+        self._startup.wait()
+        self._started = True
+        while not self._stop.is_set():
+            self._heartbeat = time.monotonic()
+            try:
+                self._hold_session()
+            except (KafkaException, Unavailable, RegistryUnavailable) as error:
+                reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+                self._problem = reason
+                self._log.warning("begins again", reason=reason)
+                self._stop.wait(AGAIN_AFTER_S)
+
+    def _hold_session(self) -> None:
+        """Returns after a stop."""
+        session = Session(self._settings, self._contracts, self._log)
+        try:
+            while not self._stop.is_set():
+                self._heartbeat = time.monotonic()
+                session.turn()
+                self._problem = session.waiting_for
+                self._stop.wait(TURN_EVERY_S)
+        finally:
+            session.close()

@@ -1,0 +1,73 @@
+"""Rollouts of candidates: what `reviews.control` says of them, and commands to the judge."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.judge.rollout import Record, record_of
+from reviewmesh.kafka.partitioning import partition_of
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.errors import CannotReach
+from reviewmesh.query.reading import partitions_of, read_all
+from reviewmesh.query.sending import Sender
+from reviewmesh_schemas.names import COMMANDS, CONTROL, TASKS
+
+ANSWER_WITHIN_S = 30.0
+ASK_EVERY_S = 0.5
+
+
+def rollouts(connection: Connection) -> dict[str, Record]:
+    """Of every task, the last one. Raises CannotReach."""
+    codec = connection.codec(CONTROL)
+    found = {task: Record(task) for task in TASKS}
+    for record in read_all(connection, partitions_of(connection, CONTROL)):
+        try:
+            content = codec.decode_ours(record.value or b"")
+        except DecodeError:
+            continue
+        if content["task"] in found:
+            found[content["task"]] = record_of(content)
+    return found
+
+
+def give(
+    connection: Connection,
+    task: str,
+    action: str,
+    epoch: int,
+    bounds: str | None = None,
+    labelled: Sequence[Mapping[str, Any]] = (),
+) -> Record:
+    """Give the judge a command and wait for its answer, which the record holds.
+
+    Raises CannotReach where no judge answers.
+    """
+    name, key = secrets.token_hex(8), task.encode()
+    value = connection.codec(COMMANDS).encode(
+        {
+            "command": name,
+            "task": task,
+            "action": action,
+            "epoch": epoch,
+            "bounds": bounds,
+            "labelled": list(labelled),
+            "requested_at": int(time.time() * 1000),
+        }
+    )
+    sender = Sender(connection)
+    sender.send(COMMANDS, partition_of(key, connection.partitions(COMMANDS)), key, value, ())
+    sender.close()
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while time.monotonic() < deadline:
+        record = rollouts(connection)[task]
+        if record.last_command == name:
+            return record
+        time.sleep(ASK_EVERY_S)
+    raise CannotReach(
+        f"no judge answered within {ANSWER_WITHIN_S:g} s; see `reviewmesh ps`. The command is "
+        "kept: a judge that comes back carries it out, if nothing has changed until then"
+    )

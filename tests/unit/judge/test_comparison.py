@@ -1,0 +1,146 @@
+"""What the answers of a rollout add up to."""
+
+from __future__ import annotations
+
+from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
+from reviewmesh.judge.answers import ALL, Seen
+from reviewmesh.judge.comparison import (
+    DISAGREEMENT,
+    FAILURES,
+    LABELS,
+    LATENCY,
+    SLICES,
+    Comparison,
+    alpha_of,
+)
+
+ROLLOUT = "topic-1"
+
+
+def answer(
+    offset: int,
+    said: str | None = "food",
+    candidate: bool = False,
+    language: str = "en",
+    error: str | None = None,
+    ms: float = 10.0,
+    model: str = "m@1",
+) -> Seen:
+    is_canary = candidate or error is not None
+    labels = frozenset() if said is None else frozenset([said])
+    return Seen(
+        place=(0, offset),
+        language=language,
+        said=None if said is None else labels,
+        labels=labels,
+        ms=ms,
+        route=CANDIDATE if candidate else PRIMARY,
+        rollout=ROLLOUT if is_canary else None,
+        candidate_error=error,
+        model=model,
+    )
+
+
+def counts(shown: Comparison, metric: str, name: str = ALL) -> dict[float, int]:
+    found = shown.found.get((metric, name))
+    return {} if found is None else dict(found.counts)
+
+
+def comparison() -> Comparison:
+    return Comparison(ROLLOUT, slower_times=1.5, slices=[])
+
+
+def test_both_answers_to_a_review_make_a_pair_in_any_order() -> None:
+    shown = comparison()
+    shown.own_answer(answer(1))
+    shown.copied_answer(answer(1, candidate=True))
+    shown.copied_answer(answer(2, "price", candidate=True))
+    shown.own_answer(answer(2))
+    shown.own_answer(answer(3))
+    assert (shown.answered, shown.compared) == (3, 2)
+    assert counts(shown, DISAGREEMENT) == {0.0: 1, 1.0: 1}
+    assert counts(shown, DISAGREEMENT, "en") == {0.0: 1, 1.0: 1}
+
+
+def test_a_copy_that_comes_twice_counts_once() -> None:
+    shown = comparison()
+    shown.own_answer(answer(1))
+    for _ in range(2):
+        shown.copied_answer(answer(1, candidate=True))
+    assert shown.compared == 1
+
+
+def test_a_candidate_that_fails_differs_and_where_the_own_workers_fail_nothing_is_shown() -> None:
+    shown = comparison()
+    for offset, own, copy in ((1, "food", None), (2, None, "food")):
+        shown.own_answer(answer(offset, own))
+        shown.copied_answer(answer(offset, copy, candidate=True))
+    assert counts(shown, DISAGREEMENT) == {1.0: 1}
+
+
+def test_canaries_are_held_against_reviews_of_the_own_workers_each_used_once() -> None:
+    shown = comparison()
+    for offset in range(3):
+        shown.answer(answer(offset))
+    shown.answer(answer(10, candidate=True, ms=16.0))
+    shown.answer(answer(11, error="no answer within 10 s"))
+    shown.answer(answer(12, candidate=True))
+    shown.answer(answer(13, candidate=True))
+    assert shown.canaries == 4
+    assert counts(shown, FAILURES) == {0.0: 2, 1.0: 1}
+    assert counts(shown, LATENCY) == {1.0: 1, 0.0: 1}
+    shown.answer(answer(3, None))
+    assert counts(shown, FAILURES) == {0.0: 2, 1.0: 1, -1.0: 1}
+
+
+def test_answers_of_the_fallback_and_of_other_rollouts_are_held_against_nothing() -> None:
+    shown = comparison()
+    shown.answer(answer(1, candidate=True))
+    for route, rollout in (("fallback", None), (PRIMARY, "topic-0"), (CANDIDATE, "topic-0")):
+        other = answer(2)
+        shown.answer(Seen(other.place, "en", other.said, other.labels, 1.0, route, rollout, None))
+    assert counts(shown, FAILURES) == {}
+
+
+def test_a_language_beyond_the_eighth_is_judged_with_the_others_only() -> None:
+    shown = comparison()
+    for number in range(SLICES + 2):
+        language = f"l{number}"
+        shown.own_answer(answer(number, language=language))
+        shown.copied_answer(answer(number, candidate=True, language=language))
+    assert len(shown.slices) == SLICES
+    assert counts(shown, DISAGREEMENT) == {0.0: SLICES + 2}
+
+
+def test_labelled_texts_tell_who_is_right_more_often() -> None:
+    shown = comparison()
+    for own, candidate in ((True, True), (True, False), (False, True), (False, False)):
+        shown.labelled("en", own, candidate)
+    assert counts(shown, LABELS) == {0.0: 2, 1.0: 1, -1.0: 1}
+    for _ in range(60):
+        shown.labelled("en", own_right=True, candidate_right=False)
+    assert shown.shows_above(LABELS, 0.0, 0.025) == ALL
+
+
+def test_alpha_is_spent_once() -> None:
+    spent = alpha_of(0.025, ALL) + SLICES * alpha_of(0.025, "da")
+    assert 4 * spent == 0.025
+
+
+def test_another_model_that_answers_as_the_candidate_is_noticed() -> None:
+    shown = comparison()
+    shown.copied_answer(answer(1, candidate=True))
+    assert (shown.model, shown.other_model) == ("m@1", None)
+    shown.copied_answer(answer(2, candidate=True, model="m@2"))
+    assert shown.other_model == "m@2"
+
+
+def test_kappa_of_each_label() -> None:
+    shown = comparison()
+    pairs = [("a", "a")] * 4 + [("b", "b")] * 4 + [("a", "b"), ("b", "a")]
+    for offset, (own, copy) in enumerate(pairs):
+        shown.own_answer(answer(offset, own))
+        shown.copied_answer(answer(offset, copy, candidate=True))
+    # 8 of 10 agree, 5 of 10 would by chance.
+    kappas = shown.agreement[ALL].kappas()
+    assert {label: round(kappa, 9) for label, kappa in kappas.items()} == {"a": 0.6, "b": 0.6}

@@ -1,0 +1,117 @@
+"""When a rollout goes on, waits or ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
+from reviewmesh.judge.bounds import Bounds, BoundsProblem, parse_bounds
+from reviewmesh.judge.comparison import FAILURES, LABELS, LATENCY, Comparison
+from reviewmesh.judge.decision import MODEL, TIME, Action, Decision, Standing, decide
+from tests.unit.judge.test_comparison import ROLLOUT, answer
+
+BOUNDS = Bounds()
+IN_SHADOW = Standing(SHADOW, 0, share=1.0, hours=1, step_s=3600, labelled_left=0)
+IN_CANARY = replace(IN_SHADOW, state=CANARY, share=0.01)
+
+
+def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> Comparison:
+    shown = Comparison(ROLLOUT, 1.5, [])
+    for offset in range(pairs):
+        shown.own_answer(answer(offset))
+        said = "price" if offset < differing else "food"
+        shown.copied_answer(answer(offset, said, candidate=True))
+    for offset in range(pairs, pairs + uncompared):
+        shown.own_answer(answer(offset))
+    return shown
+
+
+def canaries(number: int, failing: int = 0, ms: float = 10.0) -> Comparison:
+    shown = Comparison(ROLLOUT, 1.5, [])
+    for offset in range(number):
+        shown.answer(answer(offset))
+        if offset < failing:
+            shown.answer(answer(10_000 + offset, error="gone"))
+        else:
+            shown.answer(answer(10_000 + offset, candidate=True, ms=ms))
+    return shown
+
+
+def decided(standing: Standing, shown: Comparison) -> Decision:
+    return decide(standing, BOUNDS, shown)
+
+
+@pytest.mark.parametrize(
+    ("standing", "shown", "why"),
+    [
+        (IN_SHADOW, shadowed(20), "20 pairs compared, 500 are wanted"),
+        (IN_SHADOW, shadowed(600, uncompared=900), "40% of the copied reviews were compared"),
+        (IN_SHADOW, shadowed(600, differing=110), "disagreement may still be above 0.2"),
+        (replace(IN_SHADOW, labelled_left=7), shadowed(600), "7 labelled texts are still"),
+        (IN_CANARY, canaries(100), "100 canaries seen, 200 are wanted"),
+        (replace(IN_CANARY, step=1), canaries(300), "300 canaries seen, 400 are wanted"),
+        (replace(IN_CANARY, step_s=10), canaries(300), "590 s of this step are left"),
+        (IN_CANARY, canaries(250), "failures may still be above 0.02"),
+        (replace(IN_CANARY, state=READY), canaries(9), "nothing is shown against it: promote it"),
+    ],
+)
+def test_what_it_waits_for_is_said(standing: Standing, shown: Comparison, why: str) -> None:
+    decision = decided(standing, shown)
+    assert decision.action is Action.HOLD
+    assert why in decision.why
+
+
+def test_it_goes_on_once_the_bounds_are_shown_to_hold() -> None:
+    assert decided(IN_SHADOW, shadowed(600, differing=30)).action is Action.ADVANCE
+    assert decided(IN_CANARY, canaries(1_000)).action is Action.ADVANCE
+
+
+@pytest.mark.parametrize("state", [CANARY, READY])
+def test_a_candidate_that_fails_or_is_slow_is_rolled_back(state: str) -> None:
+    standing = replace(IN_CANARY, state=state)
+    failing = decided(standing, canaries(200, failing=60))
+    assert (failing.action, failing.metric) == (Action.ROLL_BACK, FAILURES)
+    slow = decided(standing, canaries(200, ms=16.0))
+    assert (slow.action, slow.metric) == (Action.ROLL_BACK, LATENCY)
+    assert decided(standing, canaries(200, ms=14.0)).action is Action.HOLD
+
+
+def test_a_candidate_that_differs_too_often_is_rolled_back() -> None:
+    decision = decided(IN_SHADOW, shadowed(300, differing=150))
+    assert decision.action is Action.ROLL_BACK
+    assert "differ more often than allowed: 0.500 [" in decision.why
+
+
+def test_worse_is_said_over_labelled_texts_only() -> None:
+    shown = shadowed(300, differing=40)
+    for number in range(100):
+        shown.labelled("en", own_right=True, candidate_right=number % 3 == 0)
+    decision = decided(IN_SHADOW, shown)
+    assert (decision.action, decision.metric) == (Action.ROLL_BACK, LABELS)
+    assert decision.why.startswith("the candidate is worse")
+
+
+def test_a_rollout_that_takes_too_long_or_changes_its_model_ends() -> None:
+    late = decided(replace(IN_SHADOW, hours=73), shadowed(9))
+    assert (late.action, late.metric) == (Action.ROLL_BACK, TIME)
+    shown = shadowed(9)
+    shown.copied_answer(answer(1, candidate=True, model="m@2"))
+    changed = decided(IN_SHADOW, shown)
+    assert (changed.action, changed.metric) == (Action.ROLL_BACK, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"alpha": 2}', "alpha: Input should be less than or equal to 0.2"),
+        ('{"aplha": 0.1}', "aplha: there is no such bound; there are alpha, shadow_share"),
+        ('{"steps": [0.5, 0.1]}', "expected shares that rise"),
+        ('{"steps": [0.5, 2]}', "expected shares of 1 at most"),
+    ],
+)
+def test_bounds_that_are_wrong_say_how(text: str, problem: str) -> None:
+    with pytest.raises(BoundsProblem) as raised:
+        parse_bounds(text)
+    assert problem in str(raised.value)
