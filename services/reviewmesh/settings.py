@@ -211,7 +211,8 @@ class FallbacksSettings(Section):
         default=30,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds without any worker of a task after which its fallback is taken.",
+        description="Seconds without any worker of a task that answers after which its fallback is "
+        "taken.",
     )
     spill_s: float = Field(
         default=600,
