@@ -92,7 +92,7 @@ def test_find_shows_an_incomplete_review_and_what_odd_headers_hide(put: Put, run
     found = run("find", "odd")
 
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count("waits for intake") == 6
+    assert found.stdout.count("waits for intake") == 7
     assert found.stdout.count("tombstone") == 2
     assert "revision 1, ner TIMEOUT" in found.stdout
     assert "waits for answers on accepted offset 7" in found.stdout
