@@ -16,7 +16,7 @@ from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, read_bounds
 from reviewmesh.judge.comparison import DISAGREEMENT, FAILURES, LABELS, LATENCY
 from reviewmesh.judge.decision import HALF
-from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, Record
+from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, RolloutRecord
 from reviewmesh.query.connection import connect
 from reviewmesh.query.labelled_rows import RowsProblem, read_labelled
 from reviewmesh.query.rollouts import give, rollouts
@@ -58,7 +58,7 @@ def start(
     ] = None,
     epoch: Epoch = None,
 ) -> None:
-    """Begin in shadow: the candidate answers reviews as well, and nobody sees it."""
+    """Begin in shadow: the candidate answers reviews as well, and its answers are not published."""
     _check(task)
     try:
         chosen = read_bounds(bounds) if bounds is not None else Bounds()
@@ -72,14 +72,14 @@ def start(
 
 @app.command()
 def advance(task: Task, epoch: Epoch = None) -> None:
-    """Go on to the next step without waiting for the judge; from READY, end the rollout."""
+    """Advance to the next step without waiting for the judge; from READY, end the rollout."""
     _check(task)
     _give(task, ADVANCE, epoch)
 
 
 @app.command()
 def abort(task: Task, epoch: Epoch = None) -> None:
-    """End a rollout: the candidate is asked nothing more."""
+    """End a rollout: the candidate gets no more calls."""
     _check(task)
     _give(task, ABORT, epoch)
 
@@ -89,7 +89,7 @@ def status(
     task: Annotated[str | None, typer.Option(help="Only this task.", show_default=False)] = None,
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a task.")] = False,
 ) -> None:
-    """Where each rollout is, what it waits for, and what it has shown over time."""
+    """Show the state of each rollout, what it waits for, and its confidence sequences."""
     if task is not None:
         _check(task)
     for record in rollouts(connect()).values():
@@ -119,19 +119,19 @@ def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
     err.print(f"{_standing(record)}; see `reviewmesh rollout status --task {task}`")
 
 
-def again_command(record: Record) -> str:
-    """Does what the candidate answered again, with the task's own workers."""
+def again_command(record: RolloutRecord) -> str:
+    """The command that does the candidate's answers again with the task's own workers."""
     return (
         f"reviewmesh reprocess --task {record.task} "
         f'--where \'rollout = "{record.rollout}" and route = "candidate"\''
     )
 
 
-def promote_command(record: Record) -> str:
+def promote_command(record: RolloutRecord) -> str:
     return f"reviewmesh-models promote {record.model or 'NAME@VERSION'} --task {record.task}"
 
 
-def told(record: Record) -> Iterator[str]:
+def told(record: RolloutRecord) -> Iterator[str]:
     if not record.rollout:
         yield f"{record.task}: no rollout"
         return
@@ -155,12 +155,12 @@ def told(record: Record) -> Iterator[str]:
         yield f"    reviewmesh rollout advance --task {record.task}"
 
 
-def _standing(record: Record) -> str:
+def _standing(record: RolloutRecord) -> str:
     share = f" at {record.share:.4g} of the reviews" if record.goes_on else ""
     return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 
-def _compared(record: Record) -> str:
+def _compared(record: RolloutRecord) -> str:
     if record.state != SHADOW:
         return f"{record.compared:,} answers were compared in shadow"
     return (
@@ -169,7 +169,7 @@ def _compared(record: Record) -> str:
     )
 
 
-def _sequences(record: Record) -> Iterator[str]:
+def _sequences(record: RolloutRecord) -> Iterator[str]:
     bounds = record.bounds_in_force()
     limits = {
         LABELS: bounds.worse,
@@ -193,11 +193,11 @@ def _sequences(record: Record) -> Iterator[str]:
                 )
 
 
-def _of(record: Record, metric: str, name: str) -> list[Look]:
+def _of(record: RolloutRecord, metric: str, name: str) -> list[Look]:
     return [look for look in record.looks if (look.metric, look.slice) == (metric, name)]
 
 
-def as_json(record: Record) -> dict[str, Any]:
+def as_json(record: RolloutRecord) -> dict[str, Any]:
     content = record.content()
     for name in ("started_at", "stage_at", "changed_at"):
         content[name] = None if content[name] is None else iso(content[name])

@@ -1,4 +1,4 @@
-"""What the judge takes from a result: what was said, whether it failed, how long it took. Pure."""
+"""What the judge uses of a result: the labels, whether it failed, how long it took. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class JudgedAnswer:
     """An answer, of the task's own workers or of the candidate."""
 
     place: Place
@@ -23,7 +23,7 @@ class Seen:
     said: frozenset[str] | None
     """None where the task failed."""
     labels: frozenset[str]
-    """The labels that it gave, without where."""
+    """The labels of the answer, without their offsets."""
     ms: float | None
     route: str
     rollout: str | None
@@ -32,11 +32,11 @@ class Seen:
     """NAME@VERSION."""
 
 
-def seen(task: str, result: Mapping[str, Any]) -> Seen:
+def seen(task: str, result: Mapping[str, Any]) -> JudgedAnswer:
     lineage = result["lineage"] or {}
     has_failed = result["status"] not in ("OK", "FALLBACK")
     times = [lineage.get(name) for name in ("queue_ms", "inference_ms")]
-    return Seen(
+    return JudgedAnswer(
         place=(result["accepted_partition"], result["accepted_offset"]),
         language=language_of(result["language"]),
         said=None if has_failed else said(task, result),

@@ -12,14 +12,14 @@ from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.judge.answers import ALL, Place, Seen
+from reviewmesh.judge.answers import ALL, JudgedAnswer, Place
 from reviewmesh.judge.evidence import Interval, Observations
 from reviewmesh.judge.kappa import Agreement
 
 LABELS, DISAGREEMENT, FAILURES, LATENCY = "labels", "disagreement", "failures", "latency"
 METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY)
 SLICES = 8
-"""Languages that are judged by themselves: the first that come."""
+"""Languages that are judged separately: the first that occur."""
 REMEMBERED = 20_000
 UNUSED = 1_000
 OWN = (PRIMARY, "")
@@ -27,7 +27,7 @@ OWN = (PRIMARY, "")
 
 
 def alpha_of(alpha: float, of_slice: str) -> float:
-    """What one metric may spend on one slice. All reviews get half of a metric's share."""
+    """The part of alpha for one metric on one slice. All reviews get half of the metric's part."""
     share = alpha / len(METRICS)
     return share / 2 if of_slice == ALL else share / 2 / SLICES
 
@@ -43,7 +43,7 @@ class Verdict:
     interval: Interval
 
 
-class Comparison:
+class RolloutComparison:
     """Of one state of one rollout."""
 
     def __init__(
@@ -55,20 +55,21 @@ class Comparison:
         self.slices = slices
         self.model = model
         self.other_model: str | None = None
-        """Another one that answered as the candidate."""
+        """Another model that answered as the candidate."""
         self.found: dict[tuple[str, str], Observations] = {}
         self.agreement: dict[str, Agreement] = defaultdict(Agreement)
         self.answered = 0
         self.compared = 0
         self.canaries = 0
-        self._own: OrderedDict[Place, Seen] = OrderedDict()
-        self._copies: OrderedDict[Place, Seen] = OrderedDict()
-        self._unused: dict[tuple[str, str], deque[Seen]] = {}
+        self._own: OrderedDict[Place, JudgedAnswer] = OrderedDict()
+        self._copies: OrderedDict[Place, JudgedAnswer] = OrderedDict()
+        self._unused: dict[tuple[str, str], deque[JudgedAnswer]] = {}
 
     # -- shadow ------------------------------------------------------------------------------
 
-    def own_answer(self, answer: Seen) -> None:
-        """Of the task's own workers, in shadow; what the fallback answered is not compared."""
+    def own_answer(self, answer: JudgedAnswer) -> None:
+        """Add an answer of the task's own workers, in shadow; answers of the fallback are not
+        compared."""
         self.answered += 1
         if answer.route not in OWN:
             return
@@ -78,8 +79,8 @@ class Comparison:
         else:
             _remember(self._own, answer)
 
-    def copied_answer(self, answer: Seen) -> None:
-        """Of the candidate, in shadow."""
+    def copied_answer(self, answer: JudgedAnswer) -> None:
+        """Add an answer of the candidate, in shadow."""
         if answer.rollout not in (self._rollout, None):
             return
         self._is_of(answer)
@@ -89,8 +90,9 @@ class Comparison:
         else:
             _remember(self._copies, answer)
 
-    def _compare(self, own: Seen, copy: Seen) -> None:
-        """A candidate that fails differs; where the task's own workers fail nothing is shown."""
+    def _compare(self, own: JudgedAnswer, copy: JudgedAnswer) -> None:
+        """A failure of the candidate counts as a difference; one of the task's own workers is not
+        counted."""
         if own.said is None:
             return
         self.compared += 1
@@ -109,8 +111,8 @@ class Comparison:
 
     # -- canary ------------------------------------------------------------------------------
 
-    def answer(self, answer: Seen) -> None:
-        """Of a review, whoever answered it."""
+    def answer(self, answer: JudgedAnswer) -> None:
+        """Add the answer to a review in canary, from the candidate or the task's own workers."""
         self.answered += 1
         if answer.rollout == self._rollout:
             self.canaries += 1
@@ -131,7 +133,7 @@ class Comparison:
             pair = (answer, partner) if side == CANDIDATE else (partner, answer)
             self._hold_against(name, *pair)
 
-    def _hold_against(self, name: str, candidate: Seen, own: Seen) -> None:
+    def _hold_against(self, name: str, candidate: JudgedAnswer, own: JudgedAnswer) -> None:
         failed = candidate.candidate_error is not None or candidate.said is None
         self._observe(FAILURES, name, float(failed) - float(own.said is None), low=-1.0)
         if not failed and candidate.ms is not None and own.ms is not None:
@@ -140,7 +142,7 @@ class Comparison:
     # -- both --------------------------------------------------------------------------------
 
     def verdict(self, metric: str, of_slice: str, alpha: float) -> Verdict | None:
-        """None where nothing was observed."""
+        """None without observations."""
         found = self.found.get((metric, of_slice))
         if found is None:
             return None
@@ -155,7 +157,7 @@ class Comparison:
                 return name
         return ""
 
-    def _is_of(self, answer: Seen) -> None:
+    def _is_of(self, answer: JudgedAnswer) -> None:
         if self.model is None:
             self.model = answer.model
         elif answer.model not in (self.model, None):
@@ -172,14 +174,14 @@ class Comparison:
             found = self.found[metric, of_slice] = Observations(low)
         found.add(value)
 
-    def _slices_of(self, answer: Seen) -> tuple[str, ...]:
+    def _slices_of(self, answer: JudgedAnswer) -> tuple[str, ...]:
         language = answer.language
         if language and language not in self.slices and len(self.slices) < SLICES:
             self.slices.append(language)
         return (ALL, language) if language in self.slices else (ALL,)
 
 
-def _remember(answers: OrderedDict[Place, Seen], answer: Seen) -> None:
+def _remember(answers: OrderedDict[Place, JudgedAnswer], answer: JudgedAnswer) -> None:
     answers[answer.place] = answer
     if len(answers) > REMEMBERED:
         answers.popitem(last=False)

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from reviewmesh.avro.codec import Codec
-from reviewmesh.judge.rollout import Record
+from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.settings import Settings
@@ -20,7 +20,7 @@ CALL_TIMEOUT_S = 10.0
 
 
 class ControlTopic:
-    """Raises KafkaException, after which it is of no more use."""
+    """Raises KafkaException, after which it must be replaced."""
 
     def __init__(self, settings: Settings, codec: Codec, partitions: int) -> None:
         self._name = settings.prefix + CONTROL
@@ -31,7 +31,7 @@ class ControlTopic:
         self._producer: Producer = kafka.make_producer(options, lambda error: None)
         self._producer.init_transactions(CALL_TIMEOUT_S)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: RolloutRecord) -> None:
         key = record.task.encode()
         value: Any = self._codec.encode(record.content())
         self._producer.begin_transaction()

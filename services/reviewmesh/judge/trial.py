@@ -1,7 +1,7 @@
-"""A rollout that goes on, in one of its states: reads the answers and adds them up.
+"""A running rollout in one of its states: reads the answers and adds them to the comparison.
 
-What it knows follows from the topics, from the offsets that the record names: a judge that starts
-again reads them again.
+Its state is read from the topics, from the offsets in the record: a restarted judge reads them
+again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import structlog
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.followed import followed
 from reviewmesh.enrich.rollouts import SHADOW
-from reviewmesh.judge.answers import Seen, seen
-from reviewmesh.judge.comparison import Comparison
+from reviewmesh.judge.answers import JudgedAnswer, seen
+from reviewmesh.judge.comparison import RolloutComparison
 from reviewmesh.judge.labelled import LabelledTexts
-from reviewmesh.judge.rollout import Record
+from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.kafka.followed import FollowedTopic
-from reviewmesh.kafka.record import Record as KafkaRecord
-from reviewmesh.kafka.record import Unavailable
+from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
@@ -31,7 +30,7 @@ TAKEN_AT_ONCE = 5_000
 
 
 def topics_of(task: str, state: str) -> tuple[str, ...]:
-    """What is read of a task in that state."""
+    """The topics that are read in a state."""
     shadow = (SHADOW_OF[task],) if state == SHADOW else ()
     return (RESULT_OF[task], *shadow)
 
@@ -41,7 +40,7 @@ class Trial:
 
     def __init__(
         self,
-        record: Record,
+        record: RolloutRecord,
         settings: Settings,
         codec_of: Callable[[str], Codec],
         labelled: Sequence[Mapping[str, Any]],
@@ -51,10 +50,10 @@ class Trial:
         bounds = record.bounds_in_force()
         self.rollout, self.state = record.rollout, record.state
         self._task = record.task
-        self.shown = Comparison(
+        self.shown = RolloutComparison(
             record.rollout, bounds.slower_times, list(record.slices), record.model
         )
-        self._queue: Queue[tuple[str, Seen]] = Queue(READ_AHEAD)
+        self._queue: Queue[tuple[str, JudgedAnswer]] = Queue(READ_AHEAD)
         self._topics: list[FollowedTopic] = []
         for topic in topics_of(record.task, record.state):
             since = {
@@ -78,11 +77,11 @@ class Trial:
 
     @property
     def is_current(self) -> bool:
-        """Whether all that there is has been read: what was shown before is known again."""
+        """Whether all existing answers were read: nothing from before a restart is missing."""
         return all(topic.is_current for topic in self._topics) and self._queue.empty()
 
     def poll(self) -> None:
-        """Add up what has come; never blocks."""
+        """Add the answers that have arrived; never blocks."""
         for _ in range(TAKEN_AT_ONCE):
             try:
                 topic, answer = self._queue.get_nowait()
@@ -103,7 +102,7 @@ class Trial:
         if self._labelled is not None:
             self._labelled.close()
 
-    def _take(self, record: KafkaRecord, content: dict[str, Any] | None) -> None:
+    def _take(self, record: Record, content: dict[str, Any] | None) -> None:
         if content is None:
             return
         try:
