@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from reviewmesh import metrics
-from reviewmesh.enrich.departures import Asks, Failed, GivesBack
+from reviewmesh.enrich.departures import Asks, GivesBack, Unanswered
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer
 from reviewmesh.enrich.pool import PoolOf
@@ -357,8 +357,8 @@ def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
     driver.submit(["One"])
     soon(lambda: outside.heard() == ["One"], "it has left")
     outside.worker.process.kill()
-    soon(lambda: any(isinstance(step, Failed) for step in driver.steps), "the call broke")
-    [failed] = [step for step in driver.steps if isinstance(step, Failed)]
+    soon(lambda: any(isinstance(step, Unanswered) for step in driver.steps), "the call broke")
+    [failed] = [step for step in driver.steps if isinstance(step, Unanswered)]
     assert failed.usage is None
     outside.does()
     outside.worker.start()

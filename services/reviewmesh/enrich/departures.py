@@ -59,7 +59,7 @@ class GivesBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Unanswered:
     """It was sent, and the review waits for another answer."""
 
     departure: Departure
@@ -67,7 +67,7 @@ class Failed:
     """None where nobody told what it took."""
 
 
-Step = Asks | GivesBack | Failed
+Step = Asks | GivesBack | Unanswered
 
 
 class Steps:

@@ -18,7 +18,7 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
-from reviewmesh.enrich.departures import Asks, Departure, Failed, GivesBack, Steps
+from reviewmesh.enrich.departures import Asks, Departure, GivesBack, Steps, Unanswered
 from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.names import Names, Span
@@ -355,7 +355,7 @@ class Fallback:
             if now - region.told_at >= REST_S:
                 region.told_at = now
                 self._log.warning("the fallback fails", region=away.region, reason=answer.error)
-            self._steps.append(Failed(_departure(away), answer.usage))
+            self._steps.append(Unanswered(_departure(away), answer.usage))
             away.job.departures += 1
             if region.answered_at < away.since:
                 self._rest(away.job, Held.FAILED)

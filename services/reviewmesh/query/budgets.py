@@ -16,7 +16,7 @@ from reviewmesh_schemas.names import SPEND
 
 
 @dataclass
-class Spending:
+class SpentByAccount:
     """The latest sums."""
 
     spent: dict[Account, Spent]
@@ -24,7 +24,7 @@ class Spending:
     """Records that no enricher writes."""
 
 
-def spending(connection: Connection) -> Spending:
+def spending(connection: Connection) -> SpentByAccount:
     """Raises CannotReach."""
     places = [MeshPartition(SPEND, number) for number in range(connection.partitions(SPEND))]
     starts, ends = offsets(connection, places, OFFSET_BEGINNING), offsets(connection, places)
@@ -39,7 +39,7 @@ def spending(connection: Connection) -> Spending:
             latest[record.key or b""] = account_and_spent(codec.decode_ours(record.value))
         except DecodeError:
             skipped += 1
-    found = Spending({}, skipped)
+    found = SpentByAccount({}, skipped)
     for account, spent in latest.values():
         found.spent[account] = found.spent.get(account, Spent()).plus(spent)
     return found
