@@ -65,7 +65,7 @@ def budget(
     budgets = _budgets(connection)
     found = spending(connection)
     periods = periods_at(wall_clock()) if period is None else (period,)
-    lines = list(lines_of(periods, budgets, found.spent))
+    lines = list(lines_of(periods, budgets, found.by_account()))
     if as_lines:
         for line in lines:
             print(json_text(row_of(line)))
