@@ -166,12 +166,13 @@ def test_a_candidate_that_turns_worse_is_rolled_back_and_its_answers_are_done_ag
     found = driver.publish_until("CANARY")
     assert found["rollout"] == rollout
     assert found["compared"] >= 100
+    judge: Process = mesh.processes["judge"]
+    assert judge.metric('reviewmesh_rollout_kappa{label="mixed",slice="all",task="sentiment"}') == 1
     driver.publish()
     mesh.wait_for(
         lambda: "candidate" in routes(driver.answered(), rollout), SOON_S, "canaries are answered"
     )
     # A judge that starts again goes on with what is written.
-    judge: Process = mesh.processes["judge"]
     judge.kill()
     judge.start()
     mesh.wait_ready()

@@ -170,7 +170,11 @@ def _compared(record: Record) -> str:
 
 
 def _sequences(record: Record) -> Iterator[str]:
-    bounds = record.bounds_in_force()
+    try:
+        bounds = record.bounds_in_force()
+    except BoundsProblem as error:
+        yield f"  its bounds cannot be read: {error}"
+        return
     limits = {
         LABELS: bounds.worse,
         DISAGREEMENT: bounds.disagreement,

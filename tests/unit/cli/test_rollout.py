@@ -64,6 +64,12 @@ def test_each_metric_is_drawn_with_its_bound_and_its_slices() -> None:
     assert "da: 0.250 [0.000, 0.500] over 8" in said
 
 
+def test_bounds_of_another_version_do_not_hide_the_rest() -> None:
+    said = lines(replace(RECORD, bounds='{"unheard_of": 1}'))
+    assert "its bounds cannot be read: unheard_of: there is no such bound" in said
+    assert "412 of 10,020 answers" in said
+
+
 def test_a_task_without_a_rollout() -> None:
     assert lines(Record("ner")) == "ner: no rollout"
 
