@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.judge.answers import ALL, Seen
+from reviewmesh.judge.answers import ALL, JudgedAnswer
 from reviewmesh.judge.bounds import Bounds
-from reviewmesh.judge.comparison import LABELS, Comparison, alpha_of
+from reviewmesh.judge.comparison import LABELS, RolloutComparison, alpha_of
 from reviewmesh.judge.decision import Action, Decision, Standing, decide
 
 ROLLOUT = "simulated"
@@ -60,21 +60,21 @@ class Made:
         right = self._chance.random() < both
         return right, right
 
-    def copied(self) -> tuple[Seen, Seen]:
+    def copied(self) -> tuple[JudgedAnswer, JudgedAnswer]:
         """Both answers to one review."""
         self._offset += 1
         differs = self._chance.random() < self._models.disagree
         own = self._seen(self.language(), "a", PRIMARY)
         return own, replace(own, said=frozenset("b" if differs else "a"), route=CANDIDATE)
 
-    def canary(self, route: str) -> Seen:
+    def canary(self, route: str) -> JudgedAnswer:
         self._offset += 1
         failed = self._chance.random() < self._models.fail
         return self._seen(self.language(), None if failed else "a", route)
 
-    def _seen(self, language: str, said: str | None, route: str) -> Seen:
+    def _seen(self, language: str, said: str | None, route: str) -> JudgedAnswer:
         is_candidate = route == CANDIDATE
-        return Seen(
+        return JudgedAnswer(
             place=(0, self._offset),
             language=language,
             said=None if said is None else frozenset(said),
@@ -94,7 +94,7 @@ def rolled_out(models: Models, bounds: Bounds, seed: int) -> Decision | None:
 
 
 def _in_shadow(made: Made, bounds: Bounds) -> Decision | None:
-    shown = Comparison(ROLLOUT, bounds.slower_times, [])
+    shown = RolloutComparison(ROLLOUT, bounds.slower_times, [])
     asked = 0
 
     def observe() -> None:
@@ -114,7 +114,7 @@ def _in_shadow(made: Made, bounds: Bounds) -> Decision | None:
 
 
 def _in_canary(made: Made, bounds: Bounds) -> Decision | None:
-    shown = Comparison(ROLLOUT, bounds.slower_times, [])
+    shown = RolloutComparison(ROLLOUT, bounds.slower_times, [])
 
     def observe() -> None:
         shown.answer(made.canary(PRIMARY))
@@ -139,7 +139,7 @@ def _looked_at(
     observe: Callable[[], None],
     standing: Callable[[], Standing],
     bounds: Bounds,
-    shown: Comparison,
+    shown: RolloutComparison,
 ) -> Decision | None:
     """Until it goes on or ends; None where neither comes."""
     for number in range(1, GIVES_UP_AFTER):
@@ -155,7 +155,7 @@ def pairs_until_found(models: Models, alpha: float, seed: int, at_most: int) -> 
     """Labelled texts until the candidate is shown to be worse, with the share of alpha that the
     judge spends on them."""
     made = Made(models, seed)
-    shown = Comparison(ROLLOUT, 1.5, [])
+    shown = RolloutComparison(ROLLOUT, 1.5, [])
     for number in range(1, at_most + 1):
         shown.labelled("", *made.rightness())
         if number % LOOK_EVERY == 0:

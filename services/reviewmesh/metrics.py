@@ -84,7 +84,7 @@ DEAD_LETTER_CAUSES = {
     "or its batch takes too much memory when it is decompressed.",
     "TOMBSTONE": "The record has no value, and its key is not the id of a review.",
     "FAILED": "The inference worker gave a final error for the review, or an answer that is not "
-    "valid. The review comes out without the answer of this task.",
+    "valid. The review is published without the answer of this task.",
     "UNREADABLE": "The client cannot read the batch that holds the record, or the record makes the "
     "service fail each time it is tried.",
 }
@@ -152,8 +152,8 @@ ENRICHED = Counter("reviewmesh_enriched_total", "Enriched records published, by 
 LATE_RESULTS = Counter(
     "reviewmesh_late_results_total",
     "Results for which no review was waiting. merged: completed a partial record; dropped: the "
-    "review is out already; doubled: a second result of the same task; orphaned: the accepted "
-    "review never comes; foreign: the accepted review at that offset has another content.",
+    "review is published already; doubled: a second result of the same task; orphaned: there is no "
+    "accepted review at that offset; foreign: the accepted review there has another content.",
     ["task", "outcome"],
 )
 ENRICHERS_ASKED = Counter(
@@ -169,7 +169,7 @@ REPLAYS_DROPPED = Counter(
 )
 ERASED = Counter(
     "reviewmesh_erased_reviews_total",
-    "Tombstones that were accepted: the review comes out once more, without its content.",
+    "Tombstones that were accepted: the review is published once more, without its content.",
 )
 ERASED_REPLAYS_DROPPED = Counter(
     "reviewmesh_erased_replays_dropped_total",
@@ -179,22 +179,22 @@ ERASED_REPLAYS_DROPPED = Counter(
 NOT_REPEATED = Counter(
     "reviewmesh_records_not_repeated_total",
     "Records that were read again after an offset reset and got no second outcome. judged: intake "
-    "had judged them; published: their review is out; superseded: a later version of it is out; "
-    "unproven: the review would be incomplete, and what was published at that time is deleted.",
+    "had judged them; published: their review is published; superseded: a later version of it "
+    "is; unproven: the review would be incomplete, and records of that time are deleted.",
     ["service", "reason"],
 )
 REPROCESS_REQUESTS = Counter(
     "reviewmesh_reprocess_requests_total",
-    "Requests of campaigns that an enricher is done with. answered: its answer, or its failure, is "
-    "with the joiner; cancelled: its campaign is cancelled or forgotten.",
+    "Requests of campaigns that an enricher has finished. answered: the answer or the failure was "
+    "sent to the joiner; cancelled: the campaign was cancelled or has expired.",
     ["task", "outcome"],
 )
 REPROCESSED = Counter(
     "reviewmesh_reprocessed_answers_total",
-    "Answers of campaigns that the joiner is done with. published: the review is out again as a "
-    "higher revision; superseded: something newer of it was accepted or published since the "
-    "campaign chose it; failed: the task failed, and what is published stays; unproven: more "
-    "reviews came since than the joiner remembers, and a later campaign finds this one again.",
+    "Answers of campaigns that the joiner has finished. published: the review was published as a "
+    "higher revision; superseded: a newer version was accepted or published since the campaign "
+    "chose the review; failed: the task failed, and the old answer stays; unproven: more reviews "
+    "were published since than the joiner remembers, and a later campaign finds this one again.",
     ["task", "outcome"],
 )
 JUDGE_WORKERS_SERVING = Gauge(

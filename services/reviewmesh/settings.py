@@ -64,7 +64,9 @@ class KafkaSettings(BaseModel):
         taken = sorted(SET_BY_THE_MESH & self.__pydantic_extra__.keys())
         if taken:
             names = ", ".join(variable("kafka", name) for name in taken)
-            raise ValueError(f"the mesh sets these itself, exactly-once rests on them: {names}")
+            raise ValueError(
+                f"the mesh sets these itself, because exactly-once needs them: {names}"
+            )
         return self
 
     def as_librdkafka(self) -> dict[str, str]:
@@ -187,7 +189,7 @@ class WorkersSettings(Section):
 
 
 class WrongSetting(ValueError):
-    """What only the service that uses a setting can tell; names the setting."""
+    """An error in a setting that only the service that uses it can find; names the setting."""
 
 
 ENDPOINT = re.compile(r"[a-z0-9-]+@\S+:\d+")

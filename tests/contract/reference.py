@@ -55,7 +55,7 @@ READ_BY = {
 AFTER_SECTION = {
     "kafka": "Any other option of librdkafka is `REVIEWMESH_KAFKA__<option with _ for .>`, for "
     "example `REVIEWMESH_KAFKA__SECURITY_PROTOCOL`. Their values are never logged. The mesh sets "
-    "these itself, because exactly-once rests on them, and refuses them here: "
+    "these itself, because exactly-once needs them, and refuses them here: "
     + ", ".join(f"`{name}`" for name in sorted(service_settings.SET_BY_THE_MESH))
     + ".",
     "openai": "See [models of a provider](../openai-engine.md).",

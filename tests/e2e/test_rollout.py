@@ -13,7 +13,7 @@ import pytest
 
 from reviewmesh.judge.answers import seen
 from reviewmesh.judge.bounds import read_bounds
-from reviewmesh.judge.comparison import FAILURES, Comparison
+from reviewmesh.judge.comparison import FAILURES, RolloutComparison
 from tests.broker import TestStack, wait_until
 from tests.command_line import reviewmesh
 from tests.inference import ScriptedWorker
@@ -217,7 +217,7 @@ def crossed_at(
     """When the results showed that the candidate is worse; the end where the order of the judge
     was another one."""
     bounds = read_bounds(bounds_file)
-    shown = Comparison(rollout, bounds.slower_times, [])
+    shown = RolloutComparison(rollout, bounds.slower_times, [])
     first = next(r["produced_at"] for r in results if r["lineage"]["rollout"] == rollout)
     for result in sorted(results, key=lambda r: r["produced_at"]):
         if result["produced_at"] >= first:

@@ -1,5 +1,5 @@
-"""`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages; own
-GPUs against a provider.
+"""`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages;
+compare the cost of own GPUs with a provider's.
 
 Needs the extras `worker` and `cli`; `train` needs `training` as well.
 """

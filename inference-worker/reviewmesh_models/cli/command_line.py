@@ -29,7 +29,7 @@ RegistryFolder = Annotated[
 
 
 def complain(message: str) -> None:
-    # A provider's or a file's words may be among it.
+    # The message may contain text from a provider or a file.
     Console(stderr=True).print(plain_lines(message), style="red", markup=False, soft_wrap=True)
 
 

@@ -21,17 +21,17 @@ from reviewmesh_models.crossover.page import FIGURES, VOLUMES, Figure, as_text, 
 GIVEN = "given"
 LARGEST = 10**12
 PLACES = 12
-"""Behind the point of a number that is given: more would say nothing, and cost much to compute."""
+"""Most decimal places of an argument: more add nothing, and exact arithmetic with them is slow."""
 
 
 def _exact(text: str) -> Fraction:
-    """A decimal number as it is written. Raises BadParameter."""
+    """The exact value of a decimal number. Raises BadParameter."""
     try:
         value = Decimal(text)
     except InvalidOperation:
         value = Decimal("NaN")
     exponent = value.as_tuple().exponent
-    # Neither infinity nor what is no number has an exponent.
+    # Infinity and NaN have no exponent.
     if isinstance(exponent, int) and exponent >= -PLACES and 0 <= value <= LARGEST:
         return Fraction(value)
     raise typer.BadParameter(
@@ -84,7 +84,7 @@ def crossover(
     ] = None,
     output: Annotated[Path, typer.Option(help="The page with the plot.")] = Path("crossover.html"),
 ) -> None:
-    """From which volume on own GPUs cost less than a provider's tokens."""
+    """The volume from which own GPUs cost less than a provider's tokens."""
     if (report is None) == (rate is None) or (figure and report is None):
         raise ended(WRONG_USAGE, "expected --report, with or without --figure, or else --rate")
     try:
@@ -139,7 +139,7 @@ def _by(option: Fraction | None) -> str:
 
 
 def _shown(value: Fraction) -> str:
-    """As it was given: each was a decimal number."""
+    """As a decimal, which it was in the arguments."""
     shown = f"{Decimal(value.numerator) / Decimal(value.denominator):,f}"
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
 

@@ -70,7 +70,7 @@ class LocalPackages:
         )
 
     def package(self, name: str) -> Package:
-        """Verified, by its folder or its name in the registry."""
+        """The verified package, by its folder or its name in the registry."""
         if Path(name).is_dir() or "@" not in name:
             package = Package.open(Path(name))
         elif self.registry is None:
@@ -175,7 +175,7 @@ def gate(
     ] = None,
     against: AgainstOption = None,
 ) -> None:
-    """Hold a package's report against the gate; exits with 1 when it may not serve."""
+    """Check a package's report against the gate; exits with 1 if the package may not serve."""
     with exits_on_errors():
         here = LocalPackages.of(registry)
         asked = here.package(package)

@@ -56,8 +56,9 @@ def label(
     tasks: TasksOption = BUNDLED_TASKS,
     registry: RegistryFolder = None,
 ) -> None:
-    """Ask two or more teachers for labels; the same command goes on where it was stopped."""
-    # Loads the provider's client, which takes a second that no other command need wait for.
+    """Ask two or more teachers for labels; the same command continues where it was stopped."""
+    # Imported here: the provider's client takes a second to load, and other commands do not need
+    # it.
     from reviewmesh_models.labelling.asked import ask_all
 
     with exits_on_errors():
@@ -86,7 +87,7 @@ def label(
     for why in unfinished:
         complain(why)
     if unfinished:
-        complain("what was answered is kept: run the same command again to go on")
+        complain("answers so far are kept: run the same command again to continue")
         raise typer.Exit(FAILED)
 
 
@@ -95,7 +96,7 @@ def adjudicate(
     judge: Annotated[str, typer.Option(help="Who decides; each judge decides unseen by others.")],
     tasks: TasksOption = BUNDLED_TASKS,
 ) -> None:
-    """Decide what the teachers dispute, at the terminal; goes on where the judge left off."""
+    """Decide disputed labels at the terminal; continues where the judge stopped."""
     with exits_on_errors():
         definitions = load_tasks(tasks)
         with _labelled(folder) as store:
@@ -108,7 +109,7 @@ def adjudicate(
 
 
 def agreement(folder: FolderArgument, tasks: TasksOption = BUNDLED_TASKS) -> None:
-    """How far teachers and judges agree; writes agreement.json and agreement.html."""
+    """Measure how far teachers and judges agree; writes agreement.json and agreement.html."""
     with exits_on_errors():
         with _labelled(folder) as store:
             judges = read_judges(folder)
@@ -143,13 +144,16 @@ def _decide(session: JudgeSession) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Iterator[str]]:
-    """Keys as they are pressed. The terminal stays so between them: no key is lost or echoed.
+    """Keys as they are pressed. The terminal keeps this mode between them: no key is lost or
+    echoed.
 
     Raises StoreError without a terminal.
     """
     terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
     if terminal is None:
-        raise StoreError("expected a terminal to decide at, found none; run it without a pipe")
+        raise StoreError(
+            "expected a terminal to ask for decisions, found none; run it without a pipe"
+        )
     before = termios.tcgetattr(terminal)
     try:
         tty.setcbreak(terminal, termios.TCSADRAIN)
@@ -162,12 +166,12 @@ def _keys() -> Iterator[Iterator[str]]:
 
 def _labelled(folder: Path) -> Store:
     if not (folder / FILE).is_file():
-        raise StoreError(f"expected a labelling in {folder}, found none; `label` makes one")
+        raise StoreError(f"expected a labelling at {folder}, found none; `label` makes one")
     return Store(folder)
 
 
 def _asked(store: Store, tasks: Mapping[str, Task]) -> Mapping[str, Task]:
-    """The tasks, where they are those that the teachers were asked with. Raises TaskError."""
+    """The tasks, if they are those that the teachers were asked with. Raises TaskError."""
     for name, digest in store.tasks.items():
         if name not in tasks or tasks[name].digest != digest:
             raise TaskError(

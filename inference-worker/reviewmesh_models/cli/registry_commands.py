@@ -60,7 +60,7 @@ def list_packages(registry: RegistryFolder = None) -> None:
 
 
 def show(id: Id, registry: RegistryFolder = None) -> None:
-    """What a package is made of, where it serves, and what was done with it."""
+    """Show a package's manifest, where it serves, and its history."""
     with exits_on_errors():
         found, _ = _opened(registry)
         package = found.package(id)
@@ -128,7 +128,7 @@ def promote(
 
 
 def rollback(id: Id, registry: RegistryFolder = None, task: Tasks = None) -> None:
-    """Take a package out of service: its tasks go back to what served before."""
+    """Take a package out of service: the previous package serves its tasks again."""
     with exits_on_errors():
         found, tasks = _opened(registry)
         again = found.rollback(id, tasks, task or ())

@@ -35,7 +35,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder to make the package in; empty or new.")],
     tasks: Annotated[Path, typer.Option(help="Folder of the tasks.")] = BUNDLED_TASKS,
 ) -> None:
-    """Make a package from labelled rows; the same command goes on where it was stopped."""
+    """Make a package from labelled rows; the same command continues where it was stopped."""
     console = Console()
     try:
         train_package(

@@ -1,4 +1,4 @@
-"""Whether own GPUs or a provider's tokens cost less, and from which volume on.
+"""Whether own GPUs or a provider's tokens cost less, and from which volume.
 
 `comparison` computes, `measured` reads rates from reports of the benchmarks, `page` draws.
 """

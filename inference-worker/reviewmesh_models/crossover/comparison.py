@@ -50,7 +50,7 @@ class Owning:
         return self.gpu_hour * HOURS_A_MONTH
 
     def gpus(self, reviews: Fraction) -> int:
-        """For so many reviews a month; one at least, or there would be nothing to answer with."""
+        """GPUs for so many reviews a month; at least one."""
         return max(1, math.ceil(reviews / self.capacity))
 
     def cost(self, reviews: Fraction) -> Fraction:
@@ -102,7 +102,8 @@ class Crossover:
     first: Fraction
     """Below it the provider is cheaper."""
     last: Fraction
-    """Above it owning is never dearer. Between the two each further GPU may turn it once more."""
+    """Above it owning never costs more. Between the two, a further GPU may make the provider
+    cheaper again."""
 
 
 def crossover_volume(owning: Owning, buying: Buying) -> Crossover | None:

@@ -1,4 +1,4 @@
-"""Reviews a second of one GPU, as a report of a benchmark has measured it."""
+"""Reviews per second of one GPU, from the report of a benchmark."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 RATE: Final = "worker_reviews_per_s"
-"""What the reports of `make bench-gpu` and `make bench-vllm` call the rate of a task."""
+"""The rate of a task in the reports of `make bench-gpu` and `make bench-vllm`."""
 LISTED: Final = 20
 
 
 class FiguresError(ValueError):
-    """A report without the figures that are needed; says which it has."""
+    """A report lacks the required figures; the message lists those that it has."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Measured:
 
 
 def read_rate(file: Path, figures: list[str]) -> Measured:
-    """The rate of a review that needs every one of these answers, one after the other.
+    """The rate of reviews if each needs all these answers, one after the other.
 
     `figures` are paths into the JSON, such as `tasks.topic.worker_reviews_per_s`; without any, all
     below `tasks`. Raises ReportError and OSError.

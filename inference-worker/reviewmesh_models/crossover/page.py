@@ -1,4 +1,4 @@
-"""What was compared, as rows for a terminal and as a page with a plot."""
+"""The comparison as rows for a terminal and as a page with a plot."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _POINTS: Final = 600
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that the comparison was made with."""
+    """An input of the comparison."""
 
     name: str
     value: str
     origin: str
-    """`given`, or `measured` with the report that it is from."""
+    """`given`, `default`, or `measured` with its report."""
 
 
 def as_text(crossing: Crossover | None) -> str:
@@ -43,7 +43,7 @@ def as_text(crossing: Crossover | None) -> str:
 
 
 def volumes(owning: Owning, crossing: Crossover | None) -> list[Fraction]:
-    """Where it is worth looking: around the crossover, or at full GPUs where there is none."""
+    """The volumes to show: around the crossover, or of full GPUs if there is none."""
     if crossing is None:
         return [owning.capacity * gpus for gpus in (1, 2, 4)]
     some = {crossing.first / 2, crossing.first, crossing.last, crossing.last * 2}

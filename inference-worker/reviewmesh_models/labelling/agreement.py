@@ -1,4 +1,4 @@
-"""How far teachers agree, where they do not, and what that costs: the file `agreement.json`."""
+"""How far teachers agree, where they differ, and what that costs: the file `agreement.json`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Part(BaseModel):
 
 
 class Pair(_Part):
-    """Two teachers and the units of which both say something."""
+    """Two teachers and the units that both labelled."""
 
     one: str
     other: str
@@ -53,22 +53,22 @@ class Pair(_Part):
 
 
 class DisagreementCosts(_Part):
-    """What it costs that teachers differ, in reviews, money, mistakes and a person's time."""
+    """The cost of disagreement: in reviews, money, mistakes and a person's time."""
 
     reviews: int
-    """With labels of enough teachers, gold aside."""
+    """With labels from enough teachers, without gold."""
     disputed: int
-    """Of them, with at least one disputed unit."""
+    """Those of them with at least one disputed unit."""
     left_out: int
-    """Of them, with a unit that is not sure enough to be learned from."""
+    """Those of them with a unit too uncertain for training."""
     money_per_kept_row: float | None
-    """Of all that was paid; None where no row was kept."""
+    """All that was paid, divided by the rows; None if no row was kept."""
     wrong_where_agreed: float | None
     """Share of gold units on which the consensus is wrong although all teachers say the same."""
     wrong_where_disputed: float | None
     disputed_units: int
     seconds_a_decision: float | None
-    """The median of what people took; None before anybody decided."""
+    """Median time of a decision; None before the first."""
 
 
 class Judges(_Part):
@@ -83,14 +83,14 @@ class Judges(_Part):
 
 class TaskAgreement(_Part):
     labels: list[str]
-    """What may be said of a unit."""
+    """The labels that a unit may have."""
     units: int
     failures: dict[str, int]
-    """By teacher: reviews that it gave no labels for."""
+    """By teacher: number of reviews without labels from it."""
     alpha: dict[str, Score | None]
-    """By label, and for all; None where all teachers only ever say one thing."""
+    """By label, and for all; None if all teachers always give the same label."""
     reliability: dict[str, dict[str, float]]
-    """By teacher and label: how often it says a label of what is one, as estimated."""
+    """By teacher and label: the estimated share of units with that label that it labels so."""
     pairs: list[Pair]
     gold: Gold | None
     costs: DisagreementCosts
@@ -134,7 +134,7 @@ def agreement_of(
 
 def write_agreement(agreement: Agreement, folder: Path) -> Path:
     file = folder / REPORT_FILE
-    # In ASCII: a text may hold half of a surrogate pair.
+    # In ASCII: a text may contain a lone surrogate.
     content = json.dumps(agreement.model_dump(), indent=2, allow_nan=False)
     file.write_text(content + "\n", encoding="utf-8")
     return file
@@ -284,7 +284,7 @@ def _pair(found: Labelled, of_task: TaskLabels, one: int, other: int) -> Pair:
 
 
 def _f1(pairs: Sequence[tuple[Sequence[Any], Sequence[Any]]], *, exact: bool) -> Score:
-    """Each name is met by at most one of the other teacher, of the same label."""
+    """Each name is matched with at most one of the other teacher, of the same label."""
     parts = np.zeros((max(len(pairs), 1), 1, 3))
     for at, (mine, theirs) in enumerate(pairs):
         left = list(theirs)
@@ -342,7 +342,7 @@ def _costs(
 
 
 def _wrong(found: Labelled, of_task: TaskLabels) -> dict[int, bool]:
-    """By unit of gold: whether the consensus is another than the gold's label."""
+    """By unit of gold: whether the consensus differs from the gold label."""
     units, decided = of_task.consensus.units, of_task.consensus.decided
     answers = [review.gold for review in found.reviews]
     wrong = {}
@@ -357,7 +357,7 @@ def _wrong(found: Labelled, of_task: TaskLabels) -> dict[int, bool]:
 
 
 def _gold_label(of_task: TaskLabels, gold: Mapping[str, Any], what: Any) -> str | None:
-    """What a unit is by the gold row; None where it does not say."""
+    """The label of a unit in the gold row; None if the row does not label it."""
     answer = of_task.task.answer
     nothing = labels_of_units(of_task.task)[-1]
     if answer == "label":

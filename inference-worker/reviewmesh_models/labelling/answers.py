@@ -1,4 +1,4 @@
-"""What a teacher says of a text: labels in the form of the labelled rows, or why there are none.
+"""A teacher's answer for a text: labels in the form of the labelled rows, or why there are none.
 
 `sentiment`: `{"sentiment"}`; `topic`: `{"topics": [{"topic", "polarity"}]}`; `ner`: `{"entities":
 [{"start", "end", "label", "text"}]}` with offsets in code points. Together they are a row that
@@ -29,7 +29,7 @@ FIELD: Final[Mapping[str, str]] = {SENTIMENT: "sentiment", TOPIC: "topics", NER:
 
 @dataclass(frozen=True, slots=True)
 class TeacherFailure:
-    """A text that a teacher gave no labels for, and that would not change when asked again."""
+    """A teacher gave no labels for a text, and would not if asked again."""
 
     code: str
     message: str

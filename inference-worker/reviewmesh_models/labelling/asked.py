@@ -1,4 +1,5 @@
-"""All teachers asked at once, for one task after the other; one that fails does not stop others."""
+"""Asks all teachers concurrently, each for one task after the other; a failure stops only that
+teacher."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ async def _ask_endpoint(
                 if teacher.batch:
                     await batches.label(task, reviews, answered)
                 else:
-                    # From an earlier run with the same settings: what is paid is not asked again.
+                    # From an earlier run with the same settings: paid answers are not requested
+                    # again.
                     await batches.finish(task, reviews, lambda _: None)
                     await live.label(task, reviews, answered)
         except (TeacherFailed, BudgetSpent) as error:

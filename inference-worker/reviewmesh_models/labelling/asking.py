@@ -1,7 +1,7 @@
-"""What an OpenAI-compatible endpoint is asked of a text, and what its answer costs.
+"""The request to an OpenAI-compatible endpoint for a text, and the cost of its answer.
 
-Prompt, schema and reading of the answer are those of the worker's engine `openai`: a teacher is
-asked as the mesh would ask it.
+Prompt, schema and parsing are those of the worker's engine `openai`: a teacher gets the same
+requests as from the mesh.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reviewmesh_worker.tasks.prompt import prefix_of
 REFUSED: Final = "REFUSED"
 
 _PER_CALL: Final = 64
-"""Tokens that an endpoint may add to what it is sent: its chat template."""
+"""Tokens that an endpoint may add to a request: its chat template."""
 _PER_WORD: Final = 32
 """Tokens of one label with its name and the JSON around it, at most."""
 _SPAN_TOKENS: Final = 1024
@@ -73,7 +73,7 @@ def answer_tokens(teacher: Teacher, task: Task) -> int:
 def read_teacher_completion(
     teacher: Teacher, task: Task, text: str, body: Mapping[str, Any]
 ) -> tuple[Labels | TeacherFailure, Spent | None]:
-    """What a chat completion says, and what it cost; None where it does not say so."""
+    """The labels of a chat completion, and its cost; None if it does not report its usage."""
     completion = ChatCompletion.construct(**body)
     outcome = read_completion(task, completion, text)
     tokens = tokens_of(completion)

@@ -42,7 +42,7 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _RETRIES: Final = 5
-"""Attempts to read the state of batches; nothing that costs is sent twice."""
+"""Attempts to read the state of batches; requests that cost money are not repeated."""
 _LISTED: Final = 1000
 
 Collected = tuple[Labels | TeacherFailure | None, Spent]
@@ -197,7 +197,7 @@ class BatchTeacher:
 
 
 def _size(waiting: Sequence[tuple[str, Spent]]) -> int:
-    """How many fit into one file; a request has fewer bytes than its bound has tokens."""
+    """How many requests fit into one file; a request has fewer bytes than its bound has tokens."""
     size = bytes_ = 0
     for _, bound in waiting[:_MOST_REQUESTS]:
         bytes_ += bound.prompt_tokens * 2

@@ -1,4 +1,4 @@
-"""What the teachers say together, each weighed by how reliable it is for each label.
+"""The consensus of the teachers, each weighted by its reliability for each label.
 
 Reliability is estimated from the answers alone (see `dawid_skene`), first over all units of a task,
 then, where a task has many labels of its own (topics), for each of them: with the estimate over all
@@ -20,7 +20,7 @@ from reviewmesh_models.labelling.units import Span, Units
 from reviewmesh_worker.tasks.definition import Task
 
 LEAST_SURE: Final = 0.7
-"""A review with a unit below is no training data until a person has decided it."""
+"""A review with a unit below this is not used for training until a person has decided it."""
 WHOLE: Final = ""
 """The group of all units of a task."""
 

@@ -49,12 +49,12 @@ class BudgetSpent(RuntimeError):
 
 
 class _MayPass(RuntimeError):
-    """The attempt failed; another one may succeed."""
+    """The attempt failed; a retry may succeed."""
 
     def __init__(self, said: str, after_s: float | None = None) -> None:
         super().__init__(said)
         self.after_s = after_s
-        """Where the provider named a time."""
+        """Set if the provider named a time."""
 
 
 def client_of(teacher: Teacher) -> AsyncOpenAI:
@@ -99,7 +99,7 @@ class LiveTeacher:
                 for _ in range(min(self._teacher.concurrency, len(missing))):
                     group.create_task(self._lane(asked, task, texts, answered))
         except* (TeacherFailed, BudgetSpent) as group_error:
-            # The first tells it; the others were ended by it.
+            # The first exception is the cause; the other tasks were cancelled because of it.
             raise _first(group_error) from None
 
     async def _lane(
@@ -168,7 +168,7 @@ class LiveTeacher:
                     f"the budget has no room for another call of the teacher {self._teacher.name}, "
                     f"which may cost {bound.tokens:,} tokens and {bound.money:.6f} of money"
                 )
-            # A call under way will cost less than its bound.
+            # A call in flight will cost less than its bound.
             await self._settled.wait()
 
     async def _call(self, task: Task, text: str) -> tuple[Labels | TeacherFailure, Spent | None]:
@@ -192,7 +192,7 @@ class LiveTeacher:
     def _meaning(self, error: openai.APIStatusError) -> Exception:
         said = f"HTTP {error.status_code}: {_short(error)}"
         if error.status_code in _REFUSED_KEY:
-            # The provider's words may hold a part of the key.
+            # The provider's message may contain a part of the key.
             said = f"HTTP {error.status_code}: the key is refused"
         may_pass = error.status_code in _MAY_PASS or error.status_code >= 500
         if may_pass and error.code != _SPENT:
@@ -205,7 +205,7 @@ class LiveTeacher:
 
 
 def check_bound(teacher: Teacher, cost: Spent, bound: Spent) -> None:
-    """Raises TeacherFailed where a call did cost more than it can: no budget would hold."""
+    """Raises TeacherFailed if a call cost more than its bound: no budget would hold."""
     if cost.prompt_tokens > bound.prompt_tokens or cost.completion_tokens > bound.completion_tokens:
         raise TeacherFailed(
             f"teacher {teacher.name} says that a call used {cost.prompt_tokens:,} and "

@@ -1,4 +1,4 @@
-"""What came of a labelling: the consensus of every task, and the files that it is written to.
+"""The results of a labelling: the consensus of every task, and the files that it is written to.
 
 `reviews_train.jsonl` and `ner_train.jsonl` have the form that `reviewmesh-models train` reads.
 `disagreements.jsonl` has the reviews on which teachers differ, those of the highest entropy first.
@@ -33,7 +33,7 @@ ENTITIES_FILE: Final = "ner_train.jsonl"
 DISAGREEMENTS_FILE: Final = "disagreements.jsonl"
 SOURCE: Final = "teachers"
 LEAST_TEACHERS: Final = 2
-"""A review of which fewer gave labels has none."""
+"""A review with labels from fewer teachers has no consensus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class TaskLabels:
     answers: Sequence[Sequence[Labels | None]]
     """(teachers, reviews)."""
     failures: Sequence[int]
-    """(teachers): of how many reviews each gave no labels when asked."""
+    """(teachers): number of reviews for which each gave no labels."""
     answered: Sequence[bool]
     """(reviews): whether enough teachers gave labels."""
     consensus: Consensus
     labels: Sequence[Labels | None]
-    """(reviews): agreed; None where too few teachers gave labels."""
+    """(reviews): the consensus; None if too few teachers gave labels."""
     sure: Sequence[bool]
     """(reviews): whether every unit is sure enough for training."""
 
@@ -64,9 +64,9 @@ class Labelled:
 def labelled(
     store: Store, tasks: Mapping[str, Task], decided: Mapping[DecidedUnit, str | None]
 ) -> Labelled:
-    """What the store's teachers said of the tasks that they were asked for.
+    """The answers of the store's teachers, by task.
 
-    `tasks` must have the definitions that they were asked with.
+    `tasks` must have the definitions that the teachers were asked with.
     """
     reviews = store.reviews()
     teachers = store.teachers
@@ -94,7 +94,7 @@ def write_results(found: Labelled, folder: Path) -> dict[str, int]:
 
 
 def disagreements(found: Labelled) -> list[Mapping[str, Any]]:
-    """A record for each review and task with disputed units, most doubt first; gold aside."""
+    """A record per review and task with disputed units, highest entropy first; without gold."""
     records = []
     for name, of_task in found.tasks.items():
         consensus = of_task.consensus
@@ -129,7 +129,7 @@ def disagreements(found: Labelled) -> list[Mapping[str, Any]]:
 
 
 def to_decide(found: Labelled, consensus: Consensus) -> list[int]:
-    """Disputed units, most doubt first; what is gold is known."""
+    """Disputed units, highest entropy first; without gold, whose labels are known."""
     keys = consensus.units.keys
     return [unit for unit in consensus.disputed if found.reviews[keys[unit][0]].gold is None]
 
@@ -207,7 +207,7 @@ def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     written = 0
     with beside.open("w", encoding="utf-8") as out:
         for row in rows:
-            # In ASCII: a text may hold half of a surrogate pair.
+            # In ASCII: a text may contain a lone surrogate.
             out.write(json.dumps(row) + "\n")
             written += 1
         out.flush()

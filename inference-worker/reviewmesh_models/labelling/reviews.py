@@ -1,4 +1,4 @@
-"""The reviews that are to be labelled, from JSON lines.
+"""The reviews to label, from JSON lines.
 
 A line is a labelled or unlabelled row (`{"text": …}`) or a record of the enriched topic as
 `reviewmesh tail --topic enriched --json` prints it: both have `text`, and only that is read. Rows
@@ -26,11 +26,11 @@ class ReviewsError(ValueError):
 class Review:
     text: str
     gold: Mapping[str, Any] | None = None
-    """A labelled row, of one whose labels are known."""
+    """The labelled row of a gold review."""
 
     @property
     def key(self) -> str:
-        """SHA-256 of the text: the same text is asked once."""
+        """SHA-256 of the text: the same text is sent once."""
         return request_key(self.text)
 
 

@@ -1,4 +1,4 @@
-"""What was asked, answered and spent, in one SQLite file that survives a kill at any moment.
+"""Reviews, answers, calls and cost, in one SQLite file that survives a kill at any moment.
 
 A call is reserved, with the most that it can cost, before it is sent; its answer and its real cost
 are written in one transaction. What was reserved by a process that died counts in full for
@@ -62,7 +62,7 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One teacher, one task in one version: what answers are kept by."""
+    """One teacher and one task in one version: the key of the answers."""
 
     identity: str
     task: str
@@ -79,7 +79,7 @@ class RecordedCall:
 class ProviderBatch:
     id: int
     mark: str
-    """Sent along: finds a batch whose number was not recorded before a kill."""
+    """Sent with the batch: finds it if its number was not recorded before a kill."""
     task: str
     state: str
     file: str | None
@@ -142,7 +142,7 @@ class Store:
     # -- what is asked --------------------------------------------------------------------------
 
     def begin(self, teachers: Mapping[str, str], tasks: Mapping[str, str]) -> None:
-        """Who is asked (identity by name) and for what (digest by task) from now on."""
+        """Set the teachers (identity by name) and tasks (digest by task) of this run."""
         with self._transaction():
             self._db.execute("DELETE FROM teachers")
             self._db.executemany(
@@ -164,7 +164,7 @@ class Store:
         return dict(self._db.execute("SELECT name, digest FROM tasks").fetchall())
 
     def add(self, reviews: Iterable[Review]) -> None:
-        """Those that are not there yet; one that is gold stays gold."""
+        """Add the reviews that are missing; a gold review stays gold."""
         with self._transaction():
             (position,) = self._db.execute("SELECT count(*) FROM reviews").fetchone()
             for review in reviews:
@@ -205,7 +205,7 @@ class Store:
         return {key for (key,) in rows}
 
     def keep(self, asked: Asked, answers: Iterable[tuple[str, Labels | TeacherFailure]]) -> None:
-        """Answers that cost nothing."""
+        """Write answers that cost nothing."""
         with self._transaction():
             for key, answer in answers:
                 self._keep(asked, key, answer)
@@ -215,7 +215,7 @@ class Store:
     def reserve(
         self, asked: Asked, key: str, bound: Spent, budget: Budget | None
     ) -> RecordedCall | None:
-        """Before a call is sent; None when the budget has no room for the most it can cost."""
+        """Reserve a call before it is sent; None if the budget has no room for its highest cost."""
         with self._transaction():
             if not _within(self._totals.and_one(bound), budget):
                 return None
@@ -224,7 +224,7 @@ class Store:
     def settle(
         self, asked: Asked, call: RecordedCall, cost: Spent, answer: Labels | TeacherFailure | None
     ) -> None:
-        """What a call did cost, and its answer; None where it has none that would stay."""
+        """Record the cost of a call and its answer; None if it has no final answer."""
         with self._transaction():
             self._settle(call.id, cost)
             if answer is not None:
@@ -233,14 +233,14 @@ class Store:
     def orphan(
         self, call: RecordedCall, answered: tuple[Asked, Labels | TeacherFailure] | None = None
     ) -> None:
-        """Nobody knows what the call did cost: it counts with the most that it can."""
+        """The cost of the call is unknown: it counts with its highest possible cost."""
         with self._transaction():
             self._db.execute("UPDATE calls SET state=? WHERE id=?", (ORPHANED, call.id))
             if answered is not None:
                 self._keep(answered[0], call.key, answered[1])
 
     def in_flight(self) -> int:
-        """Calls that were sent and not settled, those in batches aside."""
+        """Calls that were sent and not settled, without those in batches."""
         (found,) = self._db.execute(
             "SELECT count(*) FROM calls WHERE state=? AND batch IS NULL", (RESERVED,)
         ).fetchone()
@@ -306,7 +306,7 @@ class Store:
         batch: ProviderBatch,
         answers: Mapping[str, tuple[Labels | TeacherFailure | None, Spent]],
     ) -> None:
-        """Every answer of it with its cost; a review without one was not worked on."""
+        """Record every answer of a batch with its cost; a review without one was not processed."""
         with self._transaction():
             rows = self._db.execute("SELECT id, key FROM calls WHERE batch=?", (batch.id,))
             for call, key in rows.fetchall():
@@ -395,5 +395,5 @@ def _locked(file: Path) -> int:
 
 
 def _dumped(value: object) -> str:
-    # In ASCII: SQLite refuses half of a surrogate pair.
+    # In ASCII: SQLite refuses lone surrogates.
     return json.dumps(value)

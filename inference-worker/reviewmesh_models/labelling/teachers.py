@@ -1,4 +1,4 @@
-"""`teachers.yaml`: who is asked, at what price, and what it may cost.
+"""`teachers.yaml`: the teachers, their prices, and the budget.
 
 teachers:
   - name: large
@@ -65,15 +65,16 @@ class Teacher(_Part):
     """Calls that are under way at once."""
     timeout_s: float = Field(default=60, gt=0, le=3600)
     temperature: float | None = Field(default=0, ge=0, le=2)
-    """None says nothing of it, for models that refuse one."""
+    """None leaves it out of the request, for models that refuse it."""
     answer_tokens: int | None = Field(default=None, ge=1, le=131072)
-    """The longest answer, with what a model thinks before it; by the task if None."""
+    """The longest answer in tokens, including reasoning; by the task if None."""
     package: str | None = Field(default=None, min_length=1)
     """Folder of a package, or NAME@VERSION in the registry."""
 
     @property
     def identity(self) -> str:
-        """A digest of what decides an answer: another model of the same name is another teacher."""
+        """A digest of the fields that affect answers: another model under the same name is another
+        teacher."""
         decisive = self.model_dump(
             mode="json", include={"base_url", "model", "package", "temperature", "answer_tokens"}
         )
@@ -81,7 +82,7 @@ class Teacher(_Part):
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def key(self) -> SecretStr:
-        """The key of the endpoint; a stand-in where none is named. Raises TeachersError."""
+        """The key of the endpoint; a placeholder if none is configured. Raises TeachersError."""
         if self.key_env is not None:
             if not (found := os.environ.get(self.key_env)):
                 raise TeachersError(
@@ -115,7 +116,7 @@ class Teacher(_Part):
 
 
 class Budget(_Part):
-    """What all runs over one folder may cost together; at least one bound."""
+    """The limit of all runs over one folder together; at least one bound is set."""
 
     requests: int | None = Field(default=None, ge=0)
     tokens: int | None = Field(default=None, ge=0)
@@ -131,7 +132,7 @@ class Budget(_Part):
 class Teachers(_Part):
     teachers: tuple[Teacher, ...] = Field(min_length=2)
     budget: Budget | None = None
-    """None where only packages are asked, which cost nothing."""
+    """None if all teachers are packages, which cost nothing."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

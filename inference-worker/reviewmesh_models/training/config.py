@@ -185,7 +185,7 @@ class CausalConfig(_Training):
                 "expected lora, with rank, alpha, dropout and targets, for method lora"
             )
         if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("each task may stand once")
+            raise ValueError("expected each task once")
         return self
 
 

@@ -70,7 +70,7 @@ class Usage:
     """None where the engine runs the model itself."""
 
     def counted_elsewhere(self) -> Usage:
-        """Of the same answer, given to another call: what it took is counted once."""
+        """The usage of the same answer for another call: tokens and cost are counted once."""
         return Usage(
             queue_ms=self.queue_ms,
             inference_ms=self.inference_ms,
@@ -120,7 +120,7 @@ class TaskDescription:
     provider: str = ""
     """Who runs the model; empty where the engine does so itself."""
     languages: tuple[str, ...] = ()
-    """Those that the model was made for; empty where its package names none."""
+    """Languages that the model was made for; empty if its package lists none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,8 @@ class EngineMemoryError(EngineLoadError):
 
 
 class EngineUnavailable(RuntimeError):
-    """What an engine asks refuses it or cannot be reached: no text was read, others may try."""
+    """The engine's endpoint refuses or cannot be reached: no text was processed, another worker may
+    try."""
 
 
 class EngineDead(RuntimeError):

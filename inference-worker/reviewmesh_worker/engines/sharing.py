@@ -21,7 +21,7 @@ from reviewmesh_worker.engines.lanes import Lane
 
 
 class HasUsage(Protocol):
-    """A dataclass that tells what it took."""
+    """A dataclass with a usage."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

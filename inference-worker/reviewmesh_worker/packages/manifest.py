@@ -83,7 +83,7 @@ class TaskVersion(_Part):
 
 
 class Base(_Part):
-    """What a model was fine-tuned from."""
+    """The base model that was fine-tuned."""
 
     name: str
     source: str
@@ -104,14 +104,14 @@ class Manifest(_Part):
     name: Name
     version: Version
     kind: ModelKind
-    """What the weights are; with the machine it decides which engine serves them."""
+    """The kind of weights; together with the machine it decides which engine serves them."""
     tasks: dict[Name, TaskVersion] = Field(min_length=1)
     base: Base | None
-    """None where a model was trained from nothing."""
+    """None if the model was trained from random weights."""
     license: str
     data: list[DataSource]
     languages: list[Language] | None = None
-    """Those that the model was made for, BCP 47 primary subtags; None where that is not known."""
+    """Languages that the model was made for, as BCP 47 primary subtags; None if unknown."""
     training: dict[str, Any]
     """The settings as trained."""
     scores: dict[str, Any] | None = None
@@ -121,7 +121,7 @@ class Manifest(_Part):
 
 @dataclass(frozen=True)
 class Package:
-    """A folder whose manifest was read; `verify` looks at everything else."""
+    """A folder whose manifest was read; `verify` checks everything else."""
 
     folder: Path
     manifest: Manifest
@@ -141,7 +141,7 @@ class Package:
 
     @cached_property
     def digest(self) -> str:
-        """Over all that decides an answer: the manifest without its scores and its date."""
+        """The digest of all that affects answers: the manifest without its scores and date."""
         left_out = {"scores", "created_at"}
         if self.manifest.languages is None:
             # Packages made before manifests had them keep their digests.
@@ -151,12 +151,12 @@ class Package:
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def verify(self, tasks: Mapping[str, Task]) -> None:
-        """Every file, and those of its tasks that are among `tasks`. Raises PackageError."""
+        """Check every file, and the versions of its tasks in `tasks`. Raises PackageError."""
         self.verify_tasks(tasks)
         self.verify_files()
 
     def fitting(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
-        """Those that it was made for, with just these definitions."""
+        """The tasks that it was made for, with exactly these definitions."""
         return {
             name: task
             for name, task in tasks.items()
@@ -170,14 +170,14 @@ class Package:
         shared = [task for name, task in tasks.items() if name in made_for]
         if not shared:
             raise PackageError(
-                f"{self.id} serves {_listed(made_for)}, and what is wanted is {_listed(tasks)}; "
+                f"{self.id} serves {_listed(made_for)}, expected one for {_listed(tasks)}; "
                 "name another package"
             )
         for task in shared:
             _check_task(self.id, task, made_for[task.name])
 
     def verify_files(self) -> None:
-        """The files are those of the manifest, byte for byte. Raises PackageError."""
+        """Check that the files have the digests of the manifest. Raises PackageError."""
         there = set(_files_in(self.folder))
         named = self.manifest.files
         if missing := named.keys() - there:
@@ -289,7 +289,7 @@ def _check_task(package: str, task: Task, made_for: TaskVersion) -> None:
 
 
 def _files_in(folder: Path) -> Iterator[str]:
-    """What belongs to a package, relative and with forward slashes."""
+    """The paths of a package's files, relative and with forward slashes."""
     for parent, folders, files in os.walk(folder):
         for name in folders:
             if (Path(parent) / name).is_symlink():
@@ -310,7 +310,7 @@ def _files_in(folder: Path) -> Iterator[str]:
 
 
 def _check_harmless(file: Path) -> None:
-    """Raises PackageError for what could run code when it is loaded."""
+    """Raises PackageError for a file that could run code when it is loaded."""
     if file.suffix not in HARMLESS:
         raise PackageError(
             f"{file}: a package may hold {_listed(HARMLESS)}; found {file.name!r}: give weights as "

@@ -1,4 +1,4 @@
-"""A model that a provider runs: the settings name it, no folder holds it."""
+"""A model that a provider runs: it is named in the settings and has no folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROVIDER: Final = "provider"
 
 @dataclass(frozen=True)
 class ProviderPackage(Package):
-    """It has no files; its digest is over what decides an answer."""
+    """It has no files; its digest covers everything that affects answers."""
 
     @property
     def kind(self) -> str:
@@ -28,7 +28,7 @@ class ProviderPackage(Package):
         return self.manifest.name
 
     def verify_files(self) -> None:
-        """There are none."""
+        """There are no files."""
 
 
 def provider_package(

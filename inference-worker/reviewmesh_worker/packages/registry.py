@@ -35,7 +35,7 @@ LOCK_TIMEOUT_S: Final = 30.0
 
 GateOutcome = Literal["passed", "forced"]
 PackageCheck = Callable[[Package, Package | None, Collection[str]], Sequence[str]]
-"""(candidate, what serves, tasks) → why the candidate may not serve them; nothing when it may."""
+"""(candidate, serving package, tasks) → why the candidate may not serve them; empty when it may."""
 
 
 class RegistryError(ValueError):
@@ -47,19 +47,19 @@ class NotPassed(RegistryError):
 
 
 class AliasEntry(BaseModel):
-    """A package under an alias, as it was when it was put there."""
+    """A package under an alias, as it was when the alias was set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     package: str
     digest: Digest
     gate: GateOutcome | None
-    """How it came to serve; None for a candidate that has not served."""
+    """How it was promoted; None for a candidate that was not."""
     at: AwareDatetime
 
 
 class Aliases(BaseModel):
-    """What `aliases/<task>.json` holds."""
+    """The content of `aliases/<task>.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +79,7 @@ class Change(BaseModel):
     digest: Digest
     gate: GateOutcome | None
     tasks: dict[str, str | None]
-    """By task, what served before."""
+    """By task, the previous package."""
     not_passed: list[str] = []
     """What of its gate a package did not pass that was promoted nevertheless,"""
     forced_because: str = ""
@@ -88,7 +88,7 @@ class Change(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The package that an alias names, its manifest read and its digest that of the alias."""
+    """The package that an alias names, with the digest that the alias has."""
 
     package: Package
     entry: AliasEntry
@@ -107,7 +107,7 @@ class Registry:
     # -- reading -----------------------------------------------------------------------------
 
     def ids(self) -> list[str]:
-        """Of every package, whether or not it can be read."""
+        """The id of every package, readable or not."""
         packages = self.folder / "packages"
         if not packages.is_dir():
             raise RegistryError(
@@ -131,7 +131,7 @@ class Registry:
         return package
 
     def tasks(self) -> list[str]:
-        """Those that have aliases."""
+        """The tasks that have aliases."""
         return sorted(file.stem for file in (self.folder / "aliases").glob("*.json"))
 
     def aliases(self, task: str) -> Aliases:
@@ -149,14 +149,14 @@ class Registry:
             ) from error
 
     def raw_aliases(self, task: str) -> bytes | None:
-        """What the file holds, to see cheaply whether it changed. Raises OSError."""
+        """The raw content of the alias file, to detect changes cheaply. Raises OSError."""
         try:
             return self._alias_file(task).read_bytes()
         except FileNotFoundError:
             return None
 
     def resolve(self, task: str) -> Served:
-        """What serves a task. The files of the package are not looked at."""
+        """The package that serves a task. Its files are not verified."""
         entry = self.aliases(task).serving
         if entry is None:
             raise RegistryError(
@@ -177,12 +177,12 @@ class Registry:
         return self.resolve(task) if entry is None else self._served(task, entry)
 
     def resolve_previous(self, task: str) -> Served | None:
-        """What served a task before, if anything did. The files are not looked at."""
+        """The package that served a task before, if any. Its files are not verified."""
         entry = self.aliases(task).previous
         return None if entry is None else self._served(task, entry)
 
     def history(self) -> list[Change]:
-        """Oldest first."""
+        """All changes, oldest first."""
         file = self.folder / "history.jsonl"
         lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
         try:
@@ -201,7 +201,7 @@ class Registry:
         """
         package = Package.open(source)
         with copied(source, self.folder / "packages") as copy:
-            # The copy, so that what was read is what stays.
+            # Verify the copy, because the copy is what will be served.
             Package(copy, package.manifest).verify(tasks)
             with self._lock():
                 target = self._folder_of(package.id)
@@ -223,9 +223,11 @@ class Registry:
         only: Collection[str] = (),
         forced_because: str = "",
     ) -> list[str]:
-        """Let a package serve its tasks, or `only` some; returns those that it did not before.
+        """Let a package serve its tasks, or `only` some; returns those that it did not serve
+        before.
 
-        It must pass `check`, unless a reason to force it is given, which the history keeps.
+        It must pass `check`, unless a reason to force it is given, which is recorded in the
+        history.
         """
         with self._lock():
             package = self.package(id)
@@ -251,9 +253,9 @@ class Registry:
     def rollback(
         self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()
     ) -> dict[str, str]:
-        """Take a package out of service: its tasks go back to what served before.
+        """Take a package out of service: the previous packages serve its tasks again.
 
-        Returns by task what serves again.
+        Returns by task the package that serves again.
         """
         with self._lock():
             serving = {

@@ -183,7 +183,7 @@ class Deployment:
     async def _start_with(
         self, select: Callable[[str], Package], tasks: Iterable[str]
     ) -> list[tuple[Exception, list[str]]]:
-        """Serve what is selected; returns the tasks that failed and why. Raises OSError."""
+        """Serve the selected packages; returns the tasks that failed and why. Raises OSError."""
         failed: list[tuple[Exception, list[str]]] = []
         wanted: list[tuple[Package, str]] = []
         for task in tasks:
@@ -211,7 +211,9 @@ class Deployment:
             return package
 
         for worse, _ in await self._start_with(previous, tasks):
-            raise EngineLoadError(f"{error}; nor what served before: {worse}") from worse
+            raise EngineLoadError(
+                f"{error}; the previous model does not load either: {worse}"
+            ) from worse
         self._keep_old("failed" if isinstance(error, EngineLoadError) else "refused", tasks, error)
 
     # -- follow the selection ----------------------------------------------------------------
@@ -242,7 +244,9 @@ class Deployment:
             try:
                 loaded = await self._load(package, tasks)
             except EngineMemoryError as error:
-                self._log.warning("no memory for two, draining", reason=str(error))
+                self._log.warning(
+                    "no memory for both models, draining the old one first", reason=str(error)
+                )
                 await self._swap_drained([(package, tasks)])
             except EngineLoadError as error:
                 self._keep_old("failed", tasks, error)
@@ -403,7 +407,9 @@ class Deployment:
         try:
             await asyncio.wait_for(loaded.idle.wait(), timeout_s)
         except TimeoutError:
-            self._log.warning("closed with calls", package=loaded.package.id, calls=loaded.calls)
+            self._log.warning(
+                "engine closed with calls in flight", package=loaded.package.id, calls=loaded.calls
+            )
         finally:
             await self._close(loaded.engine)
 
@@ -421,14 +427,14 @@ class Deployment:
                 await engine.close()
         except TimeoutError:
             self.stuck = True
-            self._log.error("an engine does not close", within_s=CLOSE_TIMEOUT_S)
+            self._log.error("an engine did not close in time", within_s=CLOSE_TIMEOUT_S)
         except Exception:  # noqa: BLE001 - an engine may raise anything; another one serves
             self._log.exception("closing an engine failed")
 
     def _keep_old(self, outcome: str, tasks: Sequence[str], error: Exception) -> None:
         metrics.SWAPS.labels(outcome).inc()
         self._log.error(
-            "what served before serves until the aliases change again",
+            "the previous model serves until the aliases change again",
             outcome=outcome,
             tasks=sorted(tasks),
             reason=str(error),

@@ -9,11 +9,11 @@ from typing import Final
 import py3langid
 
 _ENOUGH: Final = 1_000
-"""Code points that are looked at: more say the same and take longer."""
+"""Code points used for detection: more take longer and change nothing."""
 _REMEMBERED: Final = 4_096
-"""Texts whose language is kept, because every task asks for it."""
+"""Texts whose language is cached, because each task requests it."""
 _UNKNOWN: Final = frozenset({"und", "zxx"})
-"""Undetermined, and no language at all: emoji, numbers."""
+"""Undetermined, and without language: emoji, numbers."""
 
 
 def measured_in(language: str, languages: Sequence[str]) -> bool | None:

@@ -30,7 +30,8 @@ class PackageSelection(Protocol):
         ...
 
     def select(self, task: str) -> Package:
-        """The package to serve, files unverified. Raises PackageError, RegistryError or OSError."""
+        """The package to serve; its files are not verified. Raises PackageError, RegistryError or
+        OSError."""
         ...
 
     def previous(self, task: str) -> Package | None:

@@ -97,7 +97,7 @@ def load_task(folder: Path) -> Task:
     ids = [label.id for label in content.labels]
     if len(set(ids)) != len(ids):
         twice = sorted({one for one in ids if ids.count(one) > 1})
-        raise TaskError(f"{folder / _TASK_FILE}: each label may stand once, found twice: {twice}")
+        raise TaskError(f"{folder / _TASK_FILE}: expected each label once, found twice: {twice}")
     _check_template(folder / _PROMPT_FILE, template)
     return Task(
         name=name,

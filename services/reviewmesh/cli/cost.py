@@ -69,7 +69,7 @@ def _span(option: str, text: str) -> tuple[int, int]:
 
 
 def table_of(found: Costs) -> Table:
-    """Counts are shortened; money is exact. `+`: some answers do not tell it, `-`: none does."""
+    """Counts are shortened; money is exact. `+`: some answers lack the figure, `-`: all do."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in found.by:
         table.add_column(name, overflow="fold")
@@ -116,7 +116,7 @@ def dollars(micros: int) -> str:
 
 
 def row_of(by: tuple[str, ...], key: CostKey, total: Total) -> dict[str, object]:
-    """A sum that no answer tells is None; `unknown` counts the answers that do not tell one."""
+    """A sum that no answer has is None; `unknown` counts the answers that lack it."""
     return {
         **dict(zip(by, key, strict=True)),
         "answers": total.answers,

@@ -115,7 +115,7 @@ def replay(
     err.print(words)
     if failures:
         raise CommandFailed(
-            f"{len(failures)} dead letters were not taken, the first: {failures[0]}; replay it "
+            f"{len(failures)} dead letters could not be sent, the first: {failures[0]}; replay it "
             "again"
         )
     if len(sendable) < len(fresh):

@@ -46,7 +46,7 @@ def lag(
     for problem in snapshot.problems:
         err.print(f"not measured: {problem}", style="red")
     if snapshot.problems:
-        raise CannotReach("the numbers above leave something out")
+        raise CannotReach("the numbers above are incomplete")
 
 
 def print_left_open(snapshot: Snapshot) -> None:

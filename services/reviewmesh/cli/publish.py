@@ -165,7 +165,7 @@ def parse(line: str, now_ms: int) -> tuple[dict[str, Any], bool]:
         raise NoReview(f"expected a JSON object, got {type(content).__name__}")
     unknown = sorted(set(content) - set(FIELDS))
     if unknown:
-        raise NoReview(f"unknown field {unknown[0]!r:.60}; known are {', '.join(FIELDS)}")
+        raise NoReview(f"unknown field {unknown[0]!r:.60}; expected one of {', '.join(FIELDS)}")
     review_id = content.get("review_id")
     if review_id is not None and (not isinstance(review_id, str) or not review_id):
         raise NoReview(f"review_id: expected text that is not empty, got {_shown(review_id)}")
@@ -204,7 +204,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(word: str) -> Any:
-    raise NoReview(f"expected JSON, which has no {word}")
+    raise NoReview(f"expected JSON, which does not allow {word}")
 
 
 def _shown(value: Any) -> str:
@@ -278,8 +278,8 @@ def _milliseconds(value: int) -> int:
     elif value >= LEAST_US:
         looks += "microseconds" if value < LEAST_NS else "nanoseconds"
     raise NoReview(
-        f"created_at: expected milliseconds since 1970, got {_shown(value)}{looks}; dates before "
-        "1973 and after 5138 go as ISO 8601"
+        f"created_at: expected milliseconds since 1970, got {_shown(value)}{looks}; write dates "
+        "before 1973 and after 5138 in ISO 8601"
     )
 
 
@@ -287,7 +287,7 @@ def _attributes(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise NoReview(f"attributes: expected names with texts, got {_shown(value)}")
+        raise NoReview(f"attributes: expected names with text values, got {_shown(value)}")
     for name, item in value.items():
         _unicode(name, "attributes")
         _unicode(item, f"attributes, {name!r:.60}")

@@ -16,7 +16,7 @@ from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, read_bounds
 from reviewmesh.judge.comparison import DISAGREEMENT, FAILURES, LABELS, LATENCY
 from reviewmesh.judge.decision import HALF
-from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, Record
+from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, RolloutRecord
 from reviewmesh.query.connection import connect
 from reviewmesh.query.labelled_rows import RowsProblem, read_labelled
 from reviewmesh.query.rollouts import give, rollouts
@@ -119,7 +119,7 @@ def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
     err.print(f"{_standing(record)}; see `reviewmesh rollout status --task {task}`")
 
 
-def again_command(record: Record) -> str:
+def again_command(record: RolloutRecord) -> str:
     """Does what the candidate answered again, with the task's own workers."""
     return (
         f"reviewmesh reprocess --task {record.task} "
@@ -127,11 +127,11 @@ def again_command(record: Record) -> str:
     )
 
 
-def promote_command(record: Record) -> str:
+def promote_command(record: RolloutRecord) -> str:
     return f"reviewmesh-models promote {record.model or 'NAME@VERSION'} --task {record.task}"
 
 
-def told(record: Record) -> Iterator[str]:
+def told(record: RolloutRecord) -> Iterator[str]:
     if not record.rollout:
         yield f"{record.task}: no rollout"
         return
@@ -155,12 +155,12 @@ def told(record: Record) -> Iterator[str]:
         yield f"    reviewmesh rollout advance --task {record.task}"
 
 
-def _standing(record: Record) -> str:
+def _standing(record: RolloutRecord) -> str:
     share = f" at {record.share:.4g} of the reviews" if record.goes_on else ""
     return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 
-def _compared(record: Record) -> str:
+def _compared(record: RolloutRecord) -> str:
     if record.state != SHADOW:
         return f"{record.compared:,} answers were compared in shadow"
     return (
@@ -169,7 +169,7 @@ def _compared(record: Record) -> str:
     )
 
 
-def _sequences(record: Record) -> Iterator[str]:
+def _sequences(record: RolloutRecord) -> Iterator[str]:
     try:
         bounds = record.bounds_in_force()
     except BoundsProblem as error:
@@ -197,11 +197,11 @@ def _sequences(record: Record) -> Iterator[str]:
                 )
 
 
-def _of(record: Record, metric: str, name: str) -> list[Look]:
+def _of(record: RolloutRecord, metric: str, name: str) -> list[Look]:
     return [look for look in record.looks if (look.metric, look.slice) == (metric, name)]
 
 
-def as_json(record: Record) -> dict[str, Any]:
+def as_json(record: RolloutRecord) -> dict[str, Any]:
     content = record.content()
     for name in ("started_at", "stage_at", "changed_at"):
         content[name] = None if content[name] is None else iso(content[name])

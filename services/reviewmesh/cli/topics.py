@@ -60,5 +60,5 @@ def list_() -> None:
     out.print(table)
     if wrong:
         raise CommandFailed(
-            f"{wrong} topics are not as the contracts say; run `reviewmesh topics apply`"
+            f"{wrong} topics differ from their contracts; run `reviewmesh topics apply`"
         )

@@ -17,7 +17,7 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
-from reviewmesh.enrich.items import Answer, Job, Output, WorkItem, used_in_all
+from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.names import Names, Span
 from reviewmesh.enrich.pool import PoolOf
@@ -321,7 +321,7 @@ class Fallback:
             self._log.info("all reviews go to the primary workers again")
 
 
-def unmasked(output: Output | None, masked: Masked, text: str) -> Output | None:
+def unmasked(output: TaskOutput | None, masked: Masked, text: str) -> TaskOutput | None:
     """The same answer about `text`; only names have places in it."""
     if not isinstance(output, inference_pb2.NerOutput):
         return output

@@ -20,7 +20,7 @@ SUMMED = (
     "provider_requests",
 )
 
-Output = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
+TaskOutput = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class WorkItem:
 class Answer:
     """An output, or the final error; `attempts` counts calls that reached a worker."""
 
-    output: Output | None
+    output: TaskOutput | None
     error: str | None
     attempts: int
     lineage: inference_pb2.Lineage | None

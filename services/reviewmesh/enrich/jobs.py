@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from reviewmesh.enrich.items import Answer, Job, Output, WorkItem
+from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem
 from reviewmesh.enrich.oldest_first import OldestFirst
 
 
@@ -99,7 +99,7 @@ class Jobs:
             size += job.size
         return batch
 
-    def answer(self, job: Job, output: Output | None) -> None:
+    def answer(self, job: Job, output: TaskOutput | None) -> None:
         self._finish(job, output, error=None)
 
     def give_up(self, job: Job, reason: str, may_pass: bool = False) -> None:
@@ -107,7 +107,7 @@ class Jobs:
         self._finish(job, None, error=reason, may_pass=may_pass)
 
     def _finish(
-        self, job: Job, output: Output | None, error: str | None, may_pass: bool = False
+        self, job: Job, output: TaskOutput | None, error: str | None, may_pass: bool = False
     ) -> None:
         if not self.holds(job):
             return

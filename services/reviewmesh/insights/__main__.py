@@ -99,7 +99,7 @@ class InsightsService:
                 await asyncio.wait_for(self._stopping.wait(), BEAT_S)
         if not self._stopping.is_set():
             failure = starting.exception() if starting.done() else None
-            raise insights.app.crash_reason or failure or RuntimeError("Faust ended by itself")
+            raise insights.app.crash_reason or failure or RuntimeError("Faust stopped unexpectedly")
         await insights.stop()
 
     def _end_within_grace(self, code: int) -> None:

@@ -181,7 +181,7 @@ class Insights:
                 await self._reader.commit(turn.batch)
         except TimeoutError as error:
             raise StandsStill(
-                f"the broker did not take a turn's writes in {WRITE_S:g} s"
+                f"the broker did not acknowledge writes within {WRITE_S:g} s"
             ) from error
         published = sum(message.topic == self._names.insights for message in turn.messages)
         metrics.INSIGHTS_PUBLISHED.inc(published)

@@ -40,8 +40,8 @@ class ReadBatch:
 
 
 class GroupReader(ConsumerRebalanceListener):
-    """One member of the group. A batch whose assignment is over is to be left: its records come
-    again, here or elsewhere, for nothing of it was committed."""
+    """One member of the group. Drop a batch whose assignment is over: nothing of it was committed,
+    so its records come again, here or elsewhere."""
 
     def __init__(self, settings: Settings, group: str, topics: Iterable[str]) -> None:
         self._topics = list(topics)

@@ -141,7 +141,7 @@ class InsightWindows:
             )
         except DecodeError as error:
             self._log.error(
-                "a record that is no enriched review is left out",
+                "skipped a record that is not an enriched review",
                 partition=record.partition,
                 offset=record.offset,
                 error=str(error),
@@ -186,7 +186,7 @@ class InsightWindows:
         """Wait for as long as the registry does not answer."""
         while True:
             try:
-                # Most answers are known already; one that failed may take its time again.
+                # Most schemas are cached; a failed request may take its whole timeout again.
                 answer = await asyncio.to_thread(ask) if self.registry_problem else ask()
             except RegistryUnavailable as error:
                 if not self.registry_problem:

@@ -187,7 +187,7 @@ class IntakeStage:
                 foreign += 1
                 if foreign == 1:
                     self._log.warning(
-                        "not intake's own record, it is left out of the memory of duplicates",
+                        "not used for deduplication: a record that intake did not write",
                         topic=ACCEPTED,
                         partition=partition,
                         offset=record.offset,
@@ -202,7 +202,7 @@ class IntakeStage:
             )
         if foreign > 1:
             self._log.warning(
-                "records that are not intake's own",
+                "records that intake did not write",
                 count=foreign,
                 topic=ACCEPTED,
                 partition=partition,
@@ -218,7 +218,7 @@ class IntakeStage:
             raise
         except Exception as error:  # noqa: BLE001 - it costs this record only
             self._log.exception(
-                "a record that the stage cannot take is set aside as a dead letter",
+                "the stage raised an error on a record: it becomes a dead letter",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,

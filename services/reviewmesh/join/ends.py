@@ -95,7 +95,7 @@ class EndOffsets:
             ends = offsets_at(consumer, wanted.values(), OFFSET_END, REQUEST_TIMEOUT_S)
         except KafkaException:
             # It may have lost every address of the broker, or hold the epoch of an old leader.
-            # Another thread may still use it, so it is not closed but let go of.
+            # Another thread may still use it, so it is dropped, not closed.
             self._consumer = None
             raise
         return {topic: ends[at] for topic, at in wanted.items()}

@@ -1,7 +1,7 @@
-"""What was published since a campaign chose. Pure.
+"""What was published since a campaign chose its reviews. Pure.
 
-An answer done again goes into the enriched review that the campaign found. Where a higher revision
-of that review is out, the answer belongs to something old, and is dropped.
+An answer done again goes into the enriched review that the campaign found. If a higher revision of
+that review was published, the answer is outdated and dropped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ REVIEWS_AT_MOST = 200_000
 
 
 class Newer:
-    """The highest revision of each review that was published at `since` or behind it.
+    """The highest revision of each review that was published at the offset `since` or later.
 
     `since` is an offset of `reviews.enriched`; what was published before is known to the campaign.
     """
@@ -27,7 +27,7 @@ class Newer:
             self._revisions[key] = max(revision, known or 0)
 
     def take_in(self, other: Newer) -> None:
-        """What was read back."""
+        """Add what was read from the topic."""
         for key, revision in other._revisions.items():
             self._revisions[key] = max(revision, self._revisions.get(key, 0))
 
@@ -36,5 +36,5 @@ class Newer:
 
     @property
     def is_full(self) -> bool:
-        """Whether more came than can be remembered, so that nothing is proven any more."""
+        """Whether more reviews came than can be remembered, so that absence proves nothing."""
         return len(self._revisions) >= REVIEWS_AT_MOST

@@ -44,7 +44,7 @@ class OpenPartials:
                     raise ValueError("expected the time at which it was published")
             except (DecodeError, ValueError, TypeError, KeyError) as error:
                 self._log.warning(
-                    "not a record of the joiner's",
+                    "skipped a record that the joiner did not write",
                     topic=record.topic,
                     partition=record.partition,
                     offset=record.offset,

@@ -1,4 +1,4 @@
-"""Answers done again: decoded, and joined once it is known what is newer than them."""
+"""Answers done again: decoded, and joined once newer revisions of their reviews are known."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reviewmesh.kafka.record import Headers, Record, Unavailable
 from reviewmesh_schemas.names import ENRICHED, TASKS
 
 RETRY_S = 1.0
-# Without an answer for so long no campaign goes on.
+# After so long without an answer, no campaign is running.
 FORGOTTEN_AFTER_S = 3_600.0
 
 
 class NoAnswer(ValueError):
-    """A record that decodes and is no answer of the mesh's."""
+    """A record that decodes, but that no enricher wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class AnswerCodecs:
 
 
 class ReadingBack:
-    """Reads in a thread what was published since a campaign chose."""
+    """Reads in a thread what was published since a campaign chose its reviews."""
 
     def __init__(self, reader: PartitionReader, codec: Codec, partition: int, newer: Newer) -> None:
         self._codec = codec
@@ -73,7 +73,7 @@ class ReadingBack:
         self._start()
 
     def result(self, now: float) -> Newer | None:
-        """None while it reads; it goes on where it was interrupted."""
+        """None while it reads; continues where it was interrupted."""
         if self._again_at is not None:
             if now >= self._again_at:
                 self._again_at = None
@@ -108,7 +108,7 @@ class ReadingBack:
 
 
 class Reprocessed:
-    """Of one partition: the answers in hand, and the reading that they wait for."""
+    """The waiting answers of one partition, and the read that they wait for."""
 
     def __init__(
         self, reader: PartitionReader, codec: Codec, partition: int, join: PartitionJoin
@@ -119,7 +119,8 @@ class Reprocessed:
         self._join = join
         self._waiting: deque[AnswerAgain] = deque()
         self._reading: ReadingBack | None = None
-        # Revisions published from here and not committed yet: what is read back may lack them.
+        # Revisions that this process published and that are not committed yet: the topic may lack
+        # them.
         self._uncommitted: deque[tuple[str, int]] = deque()
         self._last_at = 0.0
 

@@ -82,7 +82,7 @@ class JoinerResets:
             offset = min(start.offset, self._reader.offset_at(topic, partition, since_ms))
             if offset < start.offset:
                 self._log.warning(
-                    "results are read again from where those of the first unfinished review can be",
+                    "reading results again from the first that an unfinished review may have",
                     topic=topic,
                     partition=partition,
                     committed=start.offset,
@@ -113,7 +113,7 @@ class JoinerResets:
                 published.add(self._codec.decode_ours(record.value or b""))
             except DecodeError as error:
                 self._log.warning(
-                    "not a record of the joiner's",
+                    "skipped a record that the joiner did not write",
                     topic=ENRICHED,
                     partition=partition,
                     offset=record.offset,

@@ -51,7 +51,7 @@ class AnswerAgain:
     enriched: Mapping[str, Any]
     result: Result
     headers: Headers
-    # Where enriched reviews ended when the campaign chose.
+    # End offset of enriched reviews when the campaign chose its reviews.
     enriched_since: int
 
 

@@ -13,7 +13,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class JudgedAnswer:
     """An answer, of the task's own workers or of the candidate."""
 
     place: Place
@@ -32,11 +32,11 @@ class Seen:
     """NAME@VERSION."""
 
 
-def seen(task: str, result: Mapping[str, Any]) -> Seen:
+def seen(task: str, result: Mapping[str, Any]) -> JudgedAnswer:
     lineage = result["lineage"] or {}
     has_failed = result["status"] not in ("OK", "FALLBACK")
     times = [lineage.get(name) for name in ("queue_ms", "inference_ms")]
-    return Seen(
+    return JudgedAnswer(
         place=(result["accepted_partition"], result["accepted_offset"]),
         language=language_of(result["language"]),
         said=None if has_failed else said(task, result),

@@ -12,7 +12,7 @@ from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.judge.answers import ALL, Place, Seen
+from reviewmesh.judge.answers import ALL, JudgedAnswer, Place
 from reviewmesh.judge.evidence import Interval, Observations
 from reviewmesh.judge.kappa import Agreement
 
@@ -43,7 +43,7 @@ class Verdict:
     interval: Interval
 
 
-class Comparison:
+class RolloutComparison:
     """Of one state of one rollout."""
 
     def __init__(
@@ -61,13 +61,13 @@ class Comparison:
         self.answered = 0
         self.compared = 0
         self.canaries = 0
-        self._own: OrderedDict[Place, Seen] = OrderedDict()
-        self._copies: OrderedDict[Place, Seen] = OrderedDict()
-        self._unused: dict[tuple[str, str], deque[Seen]] = {}
+        self._own: OrderedDict[Place, JudgedAnswer] = OrderedDict()
+        self._copies: OrderedDict[Place, JudgedAnswer] = OrderedDict()
+        self._unused: dict[tuple[str, str], deque[JudgedAnswer]] = {}
 
     # -- shadow ------------------------------------------------------------------------------
 
-    def own_answer(self, answer: Seen) -> None:
+    def own_answer(self, answer: JudgedAnswer) -> None:
         """Of the task's own workers, in shadow; what the fallback answered is not compared."""
         self.answered += 1
         if answer.route not in OWN:
@@ -78,7 +78,7 @@ class Comparison:
         else:
             _remember(self._own, answer)
 
-    def copied_answer(self, answer: Seen) -> None:
+    def copied_answer(self, answer: JudgedAnswer) -> None:
         """Of the candidate, in shadow."""
         if answer.rollout not in (self._rollout, None):
             return
@@ -89,7 +89,7 @@ class Comparison:
         else:
             _remember(self._copies, answer)
 
-    def _compare(self, own: Seen, copy: Seen) -> None:
+    def _compare(self, own: JudgedAnswer, copy: JudgedAnswer) -> None:
         """A candidate that fails differs; where the task's own workers fail nothing is shown."""
         if own.said is None:
             return
@@ -109,7 +109,7 @@ class Comparison:
 
     # -- canary ------------------------------------------------------------------------------
 
-    def answer(self, answer: Seen) -> None:
+    def answer(self, answer: JudgedAnswer) -> None:
         """Of a review, whoever answered it."""
         self.answered += 1
         if answer.rollout == self._rollout:
@@ -131,7 +131,7 @@ class Comparison:
             pair = (answer, partner) if side == CANDIDATE else (partner, answer)
             self._hold_against(name, *pair)
 
-    def _hold_against(self, name: str, candidate: Seen, own: Seen) -> None:
+    def _hold_against(self, name: str, candidate: JudgedAnswer, own: JudgedAnswer) -> None:
         failed = candidate.candidate_error is not None or candidate.said is None
         self._observe(FAILURES, name, float(failed) - float(own.said is None), low=-1.0)
         if not failed and candidate.ms is not None and own.ms is not None:
@@ -155,7 +155,7 @@ class Comparison:
                 return name
         return ""
 
-    def _is_of(self, answer: Seen) -> None:
+    def _is_of(self, answer: JudgedAnswer) -> None:
         if self.model is None:
             self.model = answer.model
         elif answer.model not in (self.model, None):
@@ -172,14 +172,14 @@ class Comparison:
             found = self.found[metric, of_slice] = Observations(low)
         found.add(value)
 
-    def _slices_of(self, answer: Seen) -> tuple[str, ...]:
+    def _slices_of(self, answer: JudgedAnswer) -> tuple[str, ...]:
         language = answer.language
         if language and language not in self.slices and len(self.slices) < SLICES:
             self.slices.append(language)
         return (ALL, language) if language in self.slices else (ALL,)
 
 
-def _remember(answers: OrderedDict[Place, Seen], answer: Seen) -> None:
+def _remember(answers: OrderedDict[Place, JudgedAnswer], answer: JudgedAnswer) -> None:
     answers[answer.place] = answer
     if len(answers) > REMEMBERED:
         answers.popitem(last=False)

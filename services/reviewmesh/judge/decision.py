@@ -13,7 +13,7 @@ from reviewmesh.judge.comparison import (
     FAILURES,
     LABELS,
     LATENCY,
-    Comparison,
+    RolloutComparison,
 )
 
 TIME, MODEL, BOUNDS = "time", "model", "bounds"
@@ -49,7 +49,7 @@ class Standing:
     """Labelled texts that both models have not answered yet."""
 
 
-def decide(standing: Standing, bounds: Bounds, shown: Comparison) -> Decision:
+def decide(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> Decision:
     if shown.other_model is not None:
         why = (
             f"the candidate changed from {shown.model} to {shown.other_model}: what was seen of "
@@ -69,7 +69,7 @@ def decide(standing: Standing, bounds: Bounds, shown: Comparison) -> Decision:
     return Decision(Action.HOLD, why) if why else Decision(Action.ADVANCE, _all_well(shown))
 
 
-def _ends(bounds: Bounds, shown: Comparison) -> Decision | None:
+def _ends(bounds: Bounds, shown: RolloutComparison) -> Decision | None:
     for metric, bound, words in (
         (
             LABELS,
@@ -91,7 +91,7 @@ def _ends(bounds: Bounds, shown: Comparison) -> Decision | None:
     return None
 
 
-def _shadow_waits(standing: Standing, bounds: Bounds, shown: Comparison) -> str:
+def _shadow_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> str:
     """What keeps it in shadow; empty when nothing does."""
     copied = shown.answered * standing.share
     if shown.compared < bounds.pairs:
@@ -106,7 +106,7 @@ def _shadow_waits(standing: Standing, bounds: Bounds, shown: Comparison) -> str:
     return _not_excluded(shown, DISAGREEMENT, bounds.disagreement, bounds)
 
 
-def _canary_waits(standing: Standing, bounds: Bounds, shown: Comparison) -> str:
+def _canary_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> str:
     wanted = bounds.canaries * (standing.step + 1)
     if shown.canaries < wanted:
         return f"{shown.canaries:,} canaries seen, {wanted:,} are wanted"
@@ -117,7 +117,7 @@ def _canary_waits(standing: Standing, bounds: Bounds, shown: Comparison) -> str:
     )
 
 
-def _not_excluded(shown: Comparison, metric: str, bound: float, bounds: Bounds) -> str:
+def _not_excluded(shown: RolloutComparison, metric: str, bound: float, bounds: Bounds) -> str:
     """Why it may still be above the bound; empty when it is shown not to be."""
     if (metric, ALL) not in shown.found:
         # Workers that tell no times are not judged by them.
@@ -127,14 +127,14 @@ def _not_excluded(shown: Comparison, metric: str, bound: float, bounds: Bounds) 
     return f"{metric} may still be above {bound:g}: {_told(shown, metric, ALL, bounds)}"
 
 
-def _told(shown: Comparison, metric: str, name: str, bounds: Bounds) -> str:
+def _told(shown: RolloutComparison, metric: str, name: str, bounds: Bounds) -> str:
     verdict = shown.verdict(metric, name, bounds.alpha)
     assert verdict is not None
     low, high = verdict.interval.low, verdict.interval.high
     return f"{verdict.mean:.3f} [{low:.3f}, {high:.3f}] over {verdict.observations:,} pairs"
 
 
-def _all_well(shown: Comparison) -> str:
+def _all_well(shown: RolloutComparison) -> str:
     seen = shown.compared or shown.canaries
     return f"nothing is shown against it by {seen:,} answers of the candidate"
 

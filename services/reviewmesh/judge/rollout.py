@@ -25,7 +25,7 @@ START, ADVANCE, ABORT = "start", "advance", "abort"
 LOOKS_OF_A_METRIC = 40
 
 
-class Refused(ValueError):
+class CommandRefused(ValueError):
     """A command that is not carried out; says why and what to do."""
 
 
@@ -57,7 +57,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RolloutRecord:
     """What `reviews.control` holds of a task. Times are in milliseconds since 1970."""
 
     task: str
@@ -95,11 +95,11 @@ class Record:
         return asdict(self)
 
 
-def record_of(content: Mapping[str, Any]) -> Record:
+def record_of(content: Mapping[str, Any]) -> RolloutRecord:
     fields = dict(content)
     fields["slices"] = tuple(content["slices"])
     fields["looks"] = tuple(Look(**look) for look in content["looks"])
-    return Record(**fields)
+    return RolloutRecord(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,14 @@ def command_of(content: Mapping[str, Any], offset: int) -> Command:
     )
 
 
-def answered(record: Record, command: Command, has_candidate: bool, now_ms: int) -> Record:
+def answered(
+    record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
+) -> RolloutRecord:
     """The record after a command: carried out, or refused for a reason that it then holds."""
     try:
         changed = _carried_out(record, command, has_candidate, now_ms)
         refusal = None
-    except Refused as error:
+    except CommandRefused as error:
         changed, refusal = record, str(error)
     return replace(
         changed,
@@ -139,10 +141,12 @@ def answered(record: Record, command: Command, has_candidate: bool, now_ms: int)
     )
 
 
-def _carried_out(record: Record, command: Command, has_candidate: bool, now_ms: int) -> Record:
-    """Raises Refused."""
+def _carried_out(
+    record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
+) -> RolloutRecord:
+    """Raises CommandRefused."""
     if command.epoch != record.epoch:
-        raise Refused(
+        raise CommandRefused(
             f"the rollout of {record.task} is at epoch {record.epoch} "
             f"({record.state.lower()}), and the command was given for epoch {command.epoch}: "
             f"it changed meanwhile; see `reviewmesh rollout status` and decide again"
@@ -150,34 +154,36 @@ def _carried_out(record: Record, command: Command, has_candidate: bool, now_ms: 
     if command.action == START:
         return _started(record, command, has_candidate, now_ms)
     if not record.goes_on:
-        raise Refused(f"no rollout of {record.task} goes on; it is {record.state.lower()}")
+        raise CommandRefused(f"no rollout of {record.task} goes on; it is {record.state.lower()}")
     if command.action == ABORT:
         return _ended(record, ABORTED, "aborted by a command", now_ms)
     if command.action == ADVANCE:
         if record.state == READY:
             return _ended(record, DONE, "ended by a command", now_ms)
         return advanced(record, "advanced by a command", now_ms)
-    raise Refused(f"expected start, advance or abort, got {command.action!r:.80}")
+    raise CommandRefused(f"expected start, advance or abort, got {command.action!r:.80}")
 
 
-def _started(record: Record, command: Command, has_candidate: bool, now_ms: int) -> Record:
+def _started(
+    record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
+) -> RolloutRecord:
     if record.goes_on:
-        raise Refused(
+        raise CommandRefused(
             f"rollout {record.rollout} goes on; end it with `reviewmesh rollout abort --task "
             f"{record.task}` first"
         )
     if not has_candidate:
         name = f"REVIEWMESH_CANDIDATES__{record.task.upper()}"
-        raise Refused(
+        raise CommandRefused(
             f"the judge knows no workers with a candidate of {record.task}: set {name} to their "
             "addresses, for the enricher and for the judge, and start both again"
         )
     try:
         bounds = parse_bounds(command.bounds or "{}")
     except BoundsProblem as error:
-        raise Refused(f"the bounds: {error}") from error
+        raise CommandRefused(f"the bounds: {error}") from error
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
-    return Record(
+    return RolloutRecord(
         task=record.task,
         rollout=f"{record.task}-{stamp}-{secrets.token_hex(2)}",
         epoch=record.epoch + 1,
@@ -192,7 +198,7 @@ def _started(record: Record, command: Command, has_candidate: bool, now_ms: int)
     )
 
 
-def advanced(record: Record, why: str, now_ms: int) -> Record:
+def advanced(record: RolloutRecord, why: str, now_ms: int) -> RolloutRecord:
     """To the canary, to its next step, or to be promoted."""
     steps = record.bounds_in_force().steps
     if record.state == SHADOW:
@@ -218,11 +224,11 @@ def advanced(record: Record, why: str, now_ms: int) -> Record:
     )
 
 
-def rolled_back(record: Record, why: str, now_ms: int) -> Record:
+def rolled_back(record: RolloutRecord, why: str, now_ms: int) -> RolloutRecord:
     return _ended(record, ROLLED_BACK, why, now_ms)
 
 
-def _ended(record: Record, state: str, why: str, now_ms: int) -> Record:
+def _ended(record: RolloutRecord, state: str, why: str, now_ms: int) -> RolloutRecord:
     return replace(
         record,
         epoch=record.epoch + 1,
@@ -235,7 +241,7 @@ def _ended(record: Record, state: str, why: str, now_ms: int) -> Record:
     )
 
 
-def with_looks(record: Record, looks: list[Look]) -> Record:
+def with_looks(record: RolloutRecord, looks: list[Look]) -> RolloutRecord:
     """Old ones of a metric and slice make room by every other being let go of."""
     kept = [*record.looks, *looks]
     for metric, name in {(look.metric, look.slice) for look in looks}:

@@ -29,7 +29,7 @@ from reviewmesh.judge.rollout import (
     START,
     Command,
     Look,
-    Record,
+    RolloutRecord,
     advanced,
     answered,
     command_of,
@@ -40,7 +40,7 @@ from reviewmesh.judge.rollout import (
 from reviewmesh.judge.store import ControlTopic
 from reviewmesh.judge.trial import Trial, topics_of
 from reviewmesh.kafka.reader import PartitionReader
-from reviewmesh.kafka.record import Record as KafkaRecord
+from reviewmesh.kafka.record import Record
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import COMMANDS, CONTROL, TASKS
 
@@ -62,7 +62,7 @@ class Session:
         self._control = ControlTopic(
             settings, contracts.codec(CONTROL), contracts.partitions(CONTROL)
         )
-        self._records = {task: Record(task) for task in TASKS} | self._written()
+        self._records = {task: RolloutRecord(task) for task in TASKS} | self._written()
         self._trials: dict[str, Trial] = {}
         self._caught_up: set[str] = set()
         self._looked_at: dict[str, float] = {}
@@ -102,7 +102,7 @@ class Session:
 
     # -- commands ----------------------------------------------------------------------------
 
-    def _take_command(self, record: KafkaRecord, content: dict[str, Any] | None) -> None:
+    def _take_command(self, record: Record, content: dict[str, Any] | None) -> None:
         """Called by the thread that follows them."""
         if content is None or content["task"] not in TASKS:
             return
@@ -128,7 +128,7 @@ class Session:
 
     # -- judging -----------------------------------------------------------------------------
 
-    def _judge(self, task: str, record: Record) -> None:
+    def _judge(self, task: str, record: RolloutRecord) -> None:
         if record.start_command is not None and not self._commands.is_current:
             # The labelled texts come with the command that started it.
             return
@@ -155,12 +155,12 @@ class Session:
             self._looked_at[task] = time.monotonic()
             self._write(self._looked(shown, trial))
 
-    def _end(self, record: Record, decision: Decision) -> None:
+    def _end(self, record: RolloutRecord, decision: Decision) -> None:
         self._log.warning("rolled back", rollout=record.rollout, why=decision.why)
         metrics.ROLLED_BACK.labels(record.task, decision.metric).inc()
         self._write(rolled_back(record, decision.why, self._now_ms()))
 
-    def _trial(self, record: Record) -> Trial:
+    def _trial(self, record: RolloutRecord) -> Trial:
         trial = self._trials.get(record.task)
         kind = CANARY if record.state == READY else record.state
         if trial is not None and (trial.rollout, trial.state) == (record.rollout, kind):
@@ -192,7 +192,7 @@ class Session:
             CANDIDATE: getattr(self._settings.candidates, task),
         }
 
-    def _standing(self, record: Record, trial: Trial) -> Standing:
+    def _standing(self, record: RolloutRecord, trial: Trial) -> Standing:
         now = self._now_ms()
         return Standing(
             record.state,
@@ -203,7 +203,7 @@ class Session:
             labelled_left=trial.labelled_left,
         )
 
-    def _counted(self, record: Record, trial: Trial, decision: Decision) -> Record:
+    def _counted(self, record: RolloutRecord, trial: Trial, decision: Decision) -> RolloutRecord:
         shown = trial.shown
         copies = shown.compared if trial.state == SHADOW else record.compared
         return replace(
@@ -217,7 +217,7 @@ class Session:
             changed_at=self._now_ms(),
         )
 
-    def _looked(self, record: Record, trial: Trial) -> Record:
+    def _looked(self, record: RolloutRecord, trial: Trial) -> RolloutRecord:
         bounds, now = record.bounds_in_force(), self._now_ms()
         looks = []
         for metric in METRICS:
@@ -241,9 +241,9 @@ class Session:
 
     # -- what is written ---------------------------------------------------------------------
 
-    def _written(self) -> dict[str, Record]:
+    def _written(self) -> dict[str, RolloutRecord]:
         codec = self._contracts.codec(CONTROL)
-        found: dict[str, Record] = {}
+        found: dict[str, RolloutRecord] = {}
         for partition in range(self._contracts.partitions(CONTROL)):
             for record in self._reader.read_from(CONTROL, partition, 0):
                 try:
@@ -255,7 +255,7 @@ class Session:
                     found[content["task"]] = record_of(content)
         return found
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: RolloutRecord) -> None:
         if record.goes_on and not record.since:
             record = replace(record, since=self._ends(record))
         before = self._records[record.task]
@@ -274,14 +274,14 @@ class Session:
         if not record.goes_on or (before.state == SHADOW) != (record.state == SHADOW):
             self._end_trial(record.task)
 
-    def _ends(self, record: Record) -> dict[str, int]:
+    def _ends(self, record: RolloutRecord) -> dict[str, int]:
         return {
             f"{topic}/{partition}": self._reader.bounds(topic, partition)[1]
             for topic in topics_of(record.task, record.state)
             for partition in range(self._contracts.partitions(topic))
         }
 
-    def _show(self, record: Record) -> None:
+    def _show(self, record: RolloutRecord) -> None:
         for state in (SHADOW, CANARY, READY):
             share = record.share if record.state == state else 0.0
             metrics.ROLLOUT_SHARE.labels(record.task, state).set(share)

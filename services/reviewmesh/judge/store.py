@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from reviewmesh.avro.codec import Codec
-from reviewmesh.judge.rollout import Record
+from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.settings import Settings
@@ -31,7 +31,7 @@ class ControlTopic:
         self._producer: Producer = kafka.make_producer(options, lambda error: None)
         self._producer.init_transactions(CALL_TIMEOUT_S)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: RolloutRecord) -> None:
         key = record.task.encode()
         value: Any = self._codec.encode(record.content())
         self._producer.begin_transaction()

@@ -15,13 +15,12 @@ import structlog
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.followed import followed
 from reviewmesh.enrich.rollouts import SHADOW
-from reviewmesh.judge.answers import Seen, seen
-from reviewmesh.judge.comparison import Comparison
+from reviewmesh.judge.answers import JudgedAnswer, seen
+from reviewmesh.judge.comparison import RolloutComparison
 from reviewmesh.judge.labelled import LabelledTexts
-from reviewmesh.judge.rollout import Record
+from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.kafka.followed import FollowedTopic
-from reviewmesh.kafka.record import Record as KafkaRecord
-from reviewmesh.kafka.record import Unavailable
+from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
@@ -41,7 +40,7 @@ class Trial:
 
     def __init__(
         self,
-        record: Record,
+        record: RolloutRecord,
         settings: Settings,
         codec_of: Callable[[str], Codec],
         labelled: Sequence[Mapping[str, Any]],
@@ -51,10 +50,10 @@ class Trial:
         bounds = record.bounds_in_force()
         self.rollout, self.state = record.rollout, record.state
         self._task = record.task
-        self.shown = Comparison(
+        self.shown = RolloutComparison(
             record.rollout, bounds.slower_times, list(record.slices), record.model
         )
-        self._queue: Queue[tuple[str, Seen]] = Queue(READ_AHEAD)
+        self._queue: Queue[tuple[str, JudgedAnswer]] = Queue(READ_AHEAD)
         self._topics: list[FollowedTopic] = []
         for topic in topics_of(record.task, record.state):
             since = {
@@ -103,7 +102,7 @@ class Trial:
         if self._labelled is not None:
             self._labelled.close()
 
-    def _take(self, record: KafkaRecord, content: dict[str, Any] | None) -> None:
+    def _take(self, record: Record, content: dict[str, Any] | None) -> None:
         if content is None:
             return
         try:

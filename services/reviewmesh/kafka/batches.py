@@ -203,7 +203,7 @@ class Prober:
             self._ask(json.dumps([at, fetch_bytes, at_most]))
         except BrokenPipeError:
             self._end()
-            raise Unavailable(f"{self._place(at)}: the process that looks ended") from None
+            raise Unavailable(f"{self._place(at)}: the probing process ended") from None
         began = False
         while (line := self._line(at)).endswith("\n"):
             answer = json.loads(line)
@@ -217,7 +217,7 @@ class Prober:
         # The output ended inside of an answer.
         self._end()
         if not began:
-            raise Unavailable(f"{self._place(at)}: the process that looks ended")
+            raise Unavailable(f"{self._place(at)}: the probing process ended")
         reading.died = True
         return reading
 

@@ -64,7 +64,9 @@ class FollowedTopic:
             except (KafkaException, Unavailable) as error:
                 reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
                 self.is_current, self._unread = False, set(self._positions)
-                self._log.warning("cannot be followed now", topic=self._name, reason=reason)
+                self._log.warning(
+                    "cannot read the topic, trying again", topic=self._name, reason=reason
+                )
                 # A new client each time: one may lose every address of a broker that is back.
                 self._stopping.wait(NEW_CLIENT_AFTER_S)
 

@@ -102,7 +102,7 @@ class LogWatch:
                 try:
                     self._seen = self._look(finder, self._wanted)
                 except KafkaException as error:
-                    self._log.debug("topics are not known", reason=error.args[0].str())
+                    self._log.debug("topics could not be listed", reason=error.args[0].str())
         finally:
             self._close_clients()
 
@@ -120,7 +120,7 @@ class LogWatch:
                 [at for at in wanted if at.topic in ids], now
             )
         except KafkaException as error:
-            self._log.debug("log ends are not known", reason=error.args[0].str())
+            self._log.debug("end offsets could not be read", reason=error.args[0].str())
             self._close_clients()
             before = self._seen
             logs = {

@@ -126,7 +126,7 @@ def _log_left_out(message: Any, what: str) -> None:
     if now - _headers_logged_at >= LOG_AGAIN_AFTER_S:
         _headers_logged_at = now
         log.warning(
-            "left out of %s/%s at offset %s, others like it within a minute are not told of: %s",
+            "skipped in %s/%s at offset %s, logged at most once a minute: %s",
             message.topic(),
             message.partition(),
             message.offset(),

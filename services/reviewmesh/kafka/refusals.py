@@ -43,6 +43,8 @@ class Refusals:
             with Prober(self._settings, *partition) as prober:
                 batch = find_impassable(prober, offset)
         except Unavailable as error:
-            self._log.warning("a batch that the client refuses is not known", reason=str(error))
+            self._log.warning(
+                "could not examine a batch that the client refuses", reason=str(error)
+            )
         finally:
             self._found.put((partition, offset, batch))

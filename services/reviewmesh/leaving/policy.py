@@ -17,7 +17,7 @@ Part = Literal["patterns", "names"]
 NOTHING = "nothing"
 EXPECTED_RULE = f"expected {NOTHING}, or regions and mask"
 UNION = ("_Rule", "literal['nothing']")
-TOLD = {
+HINTS = {
     "dict_type": "expected an entry for each business",
     "extra_forbidden": "there is no such setting",
     "missing": "expected it, got nothing",
@@ -143,8 +143,8 @@ def _told(error: ValidationError, root: yaml.Node) -> str:
             continue
         if problem["loc"][-1] in UNION:
             reason = EXPECTED_RULE
-        elif problem["type"] in TOLD:
-            reason = TOLD[problem["type"]]
+        elif problem["type"] in HINTS:
+            reason = HINTS[problem["type"]]
         else:
             reason = problem["msg"].removeprefix("Value error, ")
         told.setdefault((int(at.start_mark.line) + 1, name), reason)

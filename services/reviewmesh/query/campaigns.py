@@ -1,7 +1,7 @@
 """Campaigns of answers done again: which reviews, sending the requests, how far they came.
 
-A campaign is a record of `reviews.campaigns`, and a request for each review that it chose. It goes
-on without whoever began it: enrichers and joiner follow the topics.
+A campaign is a record of `reviews.campaigns`, and a request for each review that it chose. It needs
+no further commands: enrichers and joiner read the topics.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ Matches = Callable[[Mapping[str, Any]], bool]
 
 @dataclass(frozen=True)
 class ChosenReviews:
-    """The latest enriched records that match, by review, and what is known of them."""
+    """The latest enriched records that match, by review, with totals for the user."""
 
     places: dict[bytes, tuple[MeshPartition, int]]
     """Partition and offset."""
     enriched_since: dict[int, int]
     read: int
-    """Reviews that were looked at."""
+    """Number of reviews that were read."""
     oldest_ms: int | None
     """When the oldest of them was published: a campaign reaches no further back."""
     inference_ms: float
-    """What the answers took that are to be done again, as far as they say."""
+    """Inference time of the old answers, as far as they have it."""
     cost_micros: int | None
-    """What they cost; None where none of them says."""
+    """Cost of the old answers; None if none has it."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -71,7 +71,7 @@ class Campaign:
     created_ms: int
 
     def has_expired(self) -> bool:
-        """Whether its requests are no longer kept: what was not sent or answered never will be."""
+        """Whether its requests have expired: those without an answer will not get one."""
         [kept] = [
             topic.retention_hours for topic in load_topics().topics if topic.name == REPROCESS
         ]
@@ -89,7 +89,7 @@ class Status:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it is still to come."""
+        """Whether no more answers will come."""
         if self.campaign.has_expired():
             return True
         if self.campaign.state == CANCELLED:
@@ -144,7 +144,8 @@ def _choose(
 
 
 def _enriched(codec: Any, record: Record) -> dict[str, Any] | None:
-    """None for what no joiner wrote, and for what lies where no joiner would have put it."""
+    """None for a record that no joiner wrote, or that is in another partition than a joiner would
+    use."""
     try:
         enriched: dict[str, Any] = codec.decode_ours(record.value or b"")
     except DecodeError:
@@ -190,7 +191,7 @@ def send_missing(connection: Connection, campaign: Campaign, matches: Matches) -
 
 
 def campaigns(connection: Connection) -> list[Campaign]:
-    """All that are remembered, oldest first. Raises CannotReach."""
+    """All campaigns in the topic, oldest first. Raises CannotReach."""
     codec = connection.codec(CAMPAIGNS)
     latest: dict[bytes | None, Campaign] = {}
     for record in read_all(connection, partitions_of(connection, CAMPAIGNS)):
@@ -255,7 +256,7 @@ def status(connection: Connection, campaign: Campaign) -> Status:
 
 
 def unfinished(connection: Connection, task: str) -> Campaign | None:
-    """The latest of the task that still goes on, or is paused. Raises CannotReach."""
+    """The latest campaign of the task that is running or paused. Raises CannotReach."""
     open_ = {
         campaign.id.encode(): campaign
         for campaign in campaigns(connection)
@@ -319,7 +320,7 @@ def _write(connection: Connection, campaign: Campaign) -> None:
 def _send(
     connection: Connection, campaign: Campaign, chosen: ChosenReviews, but: frozenset[bytes]
 ) -> None:
-    """A second reading: what was chosen is kept as offsets only."""
+    """Reads the chosen records a second time, because only their offsets were kept."""
     wanted = {at for key, at in chosen.places.items() if key not in but}
     if not wanted:
         return

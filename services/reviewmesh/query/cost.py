@@ -1,9 +1,9 @@
 """What the answers of a mesh cost, summed from the topics of results.
 
-A committed record of a result topic, or of answers done again, is one answer that was asked for and
-paid. Its topic, partition and offset identify it, and committed records are read once: nothing is
-counted twice. Where a group was reset, a review was answered a second time: that answer stands
-beside the first with the same coordinates, was paid as well, and is counted as well.
+Each committed record of a result topic, or of answers done again, is one answer that was paid for.
+Committed records are read once, so nothing is counted twice. After a reset of a group a review is
+answered a second time: that answer has the same coordinates as the first, was paid for as well, and
+is counted as well.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ MEASURES: Final = (
 
 ANSWERED_FOR: Final = TASK_OF | {topic: task for task, topic in SHADOW_OF.items()}
 ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
-"""The topics of answers: each record is one, paid for once. Another topic of answers is added here,
-and `Summing._answered` says how its records are read."""
+"""The topics of answers. A new topic of answers is added here, and to `Summing._answered`, which
+reads its records."""
 
 CostKey = tuple[str | None, ...]
-"""A value for each dimension that was asked for; None where an answer has none."""
+"""A value for each requested dimension; None where an answer has none."""
 
 
 @dataclass
 class Total:
-    """Sums over answers, and for each measure how many answers do not tell it."""
+    """Sums over answers, and for each measure how many answers lack it."""
 
     answers: int = 0
     failed: int = 0
@@ -75,12 +75,12 @@ class Total:
 
 @dataclass
 class Costs:
-    """What was counted, by key."""
+    """The totals by key."""
 
     by: tuple[str, ...]
     totals: dict[CostKey, Total] = field(default_factory=dict)
     skipped: int = 0
-    """Records that no enricher writes: they are in no total."""
+    """Records that no enricher wrote; they are in no total."""
     without_review: int = 0
     """Answers whose accepted review is gone: their business is not known."""
     oldest_ms: int | None = None
@@ -98,7 +98,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class CountedAnswer:
-    """One answer, as its record tells."""
+    """One answer, as read from its record."""
 
     task: str
     review_id: str
@@ -106,11 +106,11 @@ class CountedAnswer:
     status: str | None
     lineage: Mapping[str, Any]
     business: str | None = None
-    """Of an answer done again; others tell only where their review is."""
+    """Only of an answer done again; other records have only the coordinates of their review."""
 
 
 class UncountedRecord(ValueError):
-    """A record that no enricher writes."""
+    """A record that no enricher wrote."""
 
 
 class Businesses:
@@ -123,7 +123,7 @@ class Businesses:
         self._start = start
         # The place in `_names`, plus one.
         self._name_at = array("I", bytes(4 * max(0, end - start)))
-        # A topic that was made anew has other reviews at the same offsets.
+        # A topic that was created again has other reviews at the same offsets.
         self._review_at = array("I", bytes(4 * max(0, end - start)))
         self._numbers: dict[str | None, int] = {}
         self._names: list[str | None] = []
@@ -157,7 +157,7 @@ def costs(
     broker's. Raises CannotReach, KafkaException and RegistryUnavailable.
     """
     wanted = partitions_of(connection, *ANSWERS)
-    # Before the accepted reviews are read: then every answer's review is among them.
+    # Read before the accepted reviews, so that every answer's review is among them.
     ends = offsets(connection, wanted)
     found = offsets(connection, wanted, OFFSET_BEGINNING if since_ms is None else since_ms)
     # Without a record that young there is nothing to read.
@@ -188,7 +188,7 @@ class Summing:
         self.costs = Costs(tuple(by))
 
     def add(self, record: Record, businesses: Businesses | None) -> None:
-        """`businesses`: those of the record's partition, where they were asked for."""
+        """`businesses`: those of the record's partition; None if they are not needed."""
         at = record.timestamp_ms
         if self._since_ms is not None and at < self._since_ms:
             return
@@ -244,12 +244,12 @@ class Summing:
 
 
 def cost_measures(lineage: Mapping[str, Any]) -> dict[str, int | None]:
-    """The measures that a lineage tells, None where it does not."""
+    """The measures in a lineage; None for those that it lacks."""
     told = {name: lineage.get(name) for name in MEASURES}
     if lineage and lineage.get("provider") is None:
         told["provider_requests"] = 0
     elif told["provider_requests"] == 0:
-        # Out of the worker's memory, or not sent: there is nothing to pay.
+        # From the worker's cache, or not sent: it costs nothing.
         nothing = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_micros")
         told |= dict.fromkeys(nothing, 0)
     return told

@@ -102,6 +102,8 @@ def erase(connection: Connection, review_id: str) -> tuple[int, int]:
     )
     sender.close()
     if failures:
-        raise CannotReach(f"the tombstone was not taken: {failures[0]}; run the command again")
+        raise CannotReach(
+            f"the tombstone was not acknowledged: {failures[0]}; run the command again"
+        )
     [place] = places
     return place

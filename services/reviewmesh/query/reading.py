@@ -164,7 +164,7 @@ def read_until(
                     unread.discard(partition)
             if time.monotonic() > deadline:
                 raise CannotReach(
-                    f"the broker gave nothing for {SILENCE_S:g} s of {sorted(unread)}; "
+                    f"the broker sent nothing for {SILENCE_S:g} s of {sorted(unread)}; "
                     "see `reviewmesh ps`"
                 )
 

@@ -1,4 +1,4 @@
-"""How long the broker keeps the records of a topic, from its configuration as it is now."""
+"""How long the broker keeps the records of a topic, from its current configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOR_EVER = -1
 
 @dataclass(frozen=True)
 class Kept:
-    """What decides when a record of a topic is deleted; times in milliseconds."""
+    """The configuration that decides when a record of a topic is deleted; times in milliseconds."""
 
     cleanup_policy: str
     timestamp_type: str
@@ -69,7 +69,7 @@ def kept_by_topic(connection: Connection, topics: list[str]) -> dict[str, Kept]:
 def _described(connection: Connection, resources: list[Any]) -> dict[str, dict[str, str]]:
     """The options of each resource, by its name."""
     found = {}
-    # The client takes one broker a request.
+    # The client accepts one broker per request.
     for resource in resources:
         [future] = connection.admin.describe_configs(
             [resource], request_timeout=CALL_TIMEOUT_S

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reviewmesh.avro.codec import DecodeError
-from reviewmesh.judge.rollout import Record, record_of
+from reviewmesh.judge.rollout import RolloutRecord, record_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
@@ -20,10 +20,10 @@ ANSWER_WITHIN_S = 30.0
 ASK_EVERY_S = 0.5
 
 
-def rollouts(connection: Connection) -> dict[str, Record]:
+def rollouts(connection: Connection) -> dict[str, RolloutRecord]:
     """Of every task, the last one. Raises CannotReach."""
     codec = connection.codec(CONTROL)
-    found = {task: Record(task) for task in TASKS}
+    found = {task: RolloutRecord(task) for task in TASKS}
     for record in read_all(connection, partitions_of(connection, CONTROL)):
         try:
             content = codec.decode_ours(record.value or b"")
@@ -41,7 +41,7 @@ def give(
     epoch: int,
     bounds: str | None = None,
     labelled: Sequence[Mapping[str, Any]] = (),
-) -> Record:
+) -> RolloutRecord:
     """Give the judge a command and wait for its answer, which the record holds.
 
     Raises CannotReach where no judge answers.

@@ -67,7 +67,7 @@ class Sender:
             except BufferError:
                 if time.monotonic() > deadline:
                     raise CannotReach(
-                        f"the broker took nothing for {QUEUE_FULL_TIMEOUT_S:g} s; see "
+                        f"the broker acknowledged nothing for {QUEUE_FULL_TIMEOUT_S:g} s; see "
                         "`reviewmesh ps`"
                     ) from None
                 self._producer.poll(0.1)

@@ -48,7 +48,7 @@ def as_json(schema: Any, value: Any, named: dict[str, Any] | None = None) -> Any
 def _plain_as_json(schema: str, value: Any) -> Any:
     if schema == "bytes":
         return base64.b64encode(value).decode("ascii")
-    # JSON has no such numbers.
+    # JSON has no NaN and no infinity.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -62,7 +62,7 @@ def test_a_line_that_is_no_review_says_why(line: str, words: str) -> None:
         (1_672_913_472_000_000, "looks like microseconds"),
         (1_672_913_472_000_000_000, "looks like nanoseconds"),
         (2**62, "looks like nanoseconds"),
-        (-1, "got -1; dates before"),
+        (-1, "got -1; write dates before"),
     ],
 )
 def test_a_time_of_another_unit_is_refused_by_its_name(created_at: int, unit: str) -> None:

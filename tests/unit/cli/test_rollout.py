@@ -7,9 +7,9 @@ from dataclasses import replace
 from reviewmesh.cli.rollout import told
 from reviewmesh.cli.sequence import LINES, WIDTH, drawn
 from reviewmesh.enrich.rollouts import CANARY, READY, ROLLED_BACK, SHADOW
-from reviewmesh.judge.rollout import Look, Record
+from reviewmesh.judge.rollout import Look, RolloutRecord
 
-RECORD = Record(
+RECORD = RolloutRecord(
     task="topic",
     rollout="topic-1",
     epoch=4,
@@ -31,7 +31,7 @@ def look(number: int, low: float, high: float, name: str = "all", metric: str = 
     return Look(number * 1000, SHADOW, metric, name, number, middle, low, high)
 
 
-def lines(record: Record) -> str:
+def lines(record: RolloutRecord) -> str:
     return "\n".join(told(record))
 
 
@@ -71,7 +71,7 @@ def test_bounds_of_another_version_do_not_hide_the_rest() -> None:
 
 
 def test_a_task_without_a_rollout() -> None:
-    assert lines(Record("ner")) == "ner: no rollout"
+    assert lines(RolloutRecord("ner")) == "ner: no rollout"
 
 
 def test_a_sequence_is_drawn_over_time_to_one_scale() -> None:

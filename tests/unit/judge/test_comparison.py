@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.judge.answers import ALL, Seen
+from reviewmesh.judge.answers import ALL, JudgedAnswer
 from reviewmesh.judge.comparison import (
     DISAGREEMENT,
     FAILURES,
     LABELS,
     LATENCY,
     SLICES,
-    Comparison,
+    RolloutComparison,
     alpha_of,
 )
 
@@ -25,10 +25,10 @@ def answer(
     error: str | None = None,
     ms: float = 10.0,
     model: str = "m@1",
-) -> Seen:
+) -> JudgedAnswer:
     is_canary = candidate or error is not None
     labels = frozenset() if said is None else frozenset([said])
-    return Seen(
+    return JudgedAnswer(
         place=(0, offset),
         language=language,
         said=None if said is None else labels,
@@ -41,13 +41,13 @@ def answer(
     )
 
 
-def counts(shown: Comparison, metric: str, name: str = ALL) -> dict[float, int]:
+def counts(shown: RolloutComparison, metric: str, name: str = ALL) -> dict[float, int]:
     found = shown.found.get((metric, name))
     return {} if found is None else dict(found.counts)
 
 
-def comparison() -> Comparison:
-    return Comparison(ROLLOUT, slower_times=1.5, slices=[])
+def comparison() -> RolloutComparison:
+    return RolloutComparison(ROLLOUT, slower_times=1.5, slices=[])
 
 
 def test_both_answers_to_a_review_make_a_pair_in_any_order() -> None:
@@ -98,7 +98,9 @@ def test_answers_of_the_fallback_and_of_other_rollouts_are_held_against_nothing(
     shown.answer(answer(1, candidate=True))
     for route, rollout in (("fallback", None), (PRIMARY, "topic-0"), (CANDIDATE, "topic-0")):
         other = answer(2)
-        shown.answer(Seen(other.place, "en", other.said, other.labels, 1.0, route, rollout, None))
+        shown.answer(
+            JudgedAnswer(other.place, "en", other.said, other.labels, 1.0, route, rollout, None)
+        )
     assert counts(shown, FAILURES) == {}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, parse_bounds
-from reviewmesh.judge.comparison import FAILURES, LABELS, LATENCY, Comparison
+from reviewmesh.judge.comparison import FAILURES, LABELS, LATENCY, RolloutComparison
 from reviewmesh.judge.decision import MODEL, TIME, Action, Decision, Standing, decide
 from tests.unit.judge.test_comparison import ROLLOUT, answer
 
@@ -17,8 +17,8 @@ IN_SHADOW = Standing(SHADOW, 0, share=1.0, hours=1, step_s=3600, labelled_left=0
 IN_CANARY = replace(IN_SHADOW, state=CANARY, share=0.01)
 
 
-def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> Comparison:
-    shown = Comparison(ROLLOUT, 1.5, [])
+def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> RolloutComparison:
+    shown = RolloutComparison(ROLLOUT, 1.5, [])
     for offset in range(pairs):
         shown.own_answer(answer(offset))
         said = "price" if offset < differing else "food"
@@ -28,8 +28,8 @@ def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> Comparison:
     return shown
 
 
-def canaries(number: int, failing: int = 0, ms: float = 10.0) -> Comparison:
-    shown = Comparison(ROLLOUT, 1.5, [])
+def canaries(number: int, failing: int = 0, ms: float = 10.0) -> RolloutComparison:
+    shown = RolloutComparison(ROLLOUT, 1.5, [])
     for offset in range(number):
         shown.answer(answer(offset))
         if offset < failing:
@@ -39,7 +39,7 @@ def canaries(number: int, failing: int = 0, ms: float = 10.0) -> Comparison:
     return shown
 
 
-def decided(standing: Standing, shown: Comparison) -> Decision:
+def decided(standing: Standing, shown: RolloutComparison) -> Decision:
     return decide(standing, BOUNDS, shown)
 
 
@@ -57,7 +57,7 @@ def decided(standing: Standing, shown: Comparison) -> Decision:
         (replace(IN_CANARY, state=READY), canaries(9), "nothing is shown against it: promote it"),
     ],
 )
-def test_what_it_waits_for_is_said(standing: Standing, shown: Comparison, why: str) -> None:
+def test_what_it_waits_for_is_said(standing: Standing, shown: RolloutComparison, why: str) -> None:
     decision = decided(standing, shown)
     assert decision.action is Action.HOLD
     assert why in decision.why

@@ -25,7 +25,7 @@ from reviewmesh.judge.rollout import (
     START,
     Command,
     Look,
-    Record,
+    RolloutRecord,
     advanced,
     answered,
     record_of,
@@ -38,15 +38,15 @@ BOUNDS = Bounds(steps=(0.1, 0.5)).model_dump_json()
 
 
 def given_(
-    record: Record, action: str, epoch: int | None = None, has_candidate: bool = True
-) -> Record:
+    record: RolloutRecord, action: str, epoch: int | None = None, has_candidate: bool = True
+) -> RolloutRecord:
     at = record.epoch if epoch is None else epoch
     command = Command("c", TASK, action, at, BOUNDS, record.commands_read)
     return answered(record, command, has_candidate, now_ms=1)
 
 
 def test_a_rollout_goes_from_shadow_over_each_step_to_being_promoted() -> None:
-    record = given_(Record(TASK), START)
+    record = given_(RolloutRecord(TASK), START)
     found = [(record.state, record.share)]
     while record.goes_on:
         record = given_(record, ADVANCE)
@@ -57,17 +57,23 @@ def test_a_rollout_goes_from_shadow_over_each_step_to_being_promoted() -> None:
 @pytest.mark.parametrize(
     ("record", "action", "epoch", "has_candidate", "refusal"),
     [
-        (Record(TASK), ADVANCE, 0, True, "no rollout of topic goes on; it is none"),
-        (Record(TASK), START, 1, True, "is at epoch 0 (none), and the command was given for epoch"),
-        (Record(TASK), START, 0, False, "REVIEWMESH_CANDIDATES__TOPIC"),
-        (Record(TASK), "stop", 0, True, "no rollout of topic goes on"),
-        (given_(Record(TASK), START), START, 1, True, "goes on; end it with"),
-        (given_(Record(TASK), START), "stop", 1, True, "expected start, advance or abort"),
-        (given_(Record(TASK), START), ABORT, 0, True, "is at epoch 1 (shadow)"),
+        (RolloutRecord(TASK), ADVANCE, 0, True, "no rollout of topic goes on; it is none"),
+        (
+            RolloutRecord(TASK),
+            START,
+            1,
+            True,
+            "is at epoch 0 (none), and the command was given for epoch",
+        ),
+        (RolloutRecord(TASK), START, 0, False, "REVIEWMESH_CANDIDATES__TOPIC"),
+        (RolloutRecord(TASK), "stop", 0, True, "no rollout of topic goes on"),
+        (given_(RolloutRecord(TASK), START), START, 1, True, "goes on; end it with"),
+        (given_(RolloutRecord(TASK), START), "stop", 1, True, "expected start, advance or abort"),
+        (given_(RolloutRecord(TASK), START), ABORT, 0, True, "is at epoch 1 (shadow)"),
     ],
 )
 def test_a_command_that_is_refused_changes_nothing_and_says_why(
-    record: Record, action: str, epoch: int, has_candidate: bool, refusal: str
+    record: RolloutRecord, action: str, epoch: int, has_candidate: bool, refusal: str
 ) -> None:
     after = given_(record, action, epoch, has_candidate)
     assert refusal in (after.refusal or "")
@@ -76,7 +82,7 @@ def test_a_command_that_is_refused_changes_nothing_and_says_why(
 
 
 def test_a_record_survives_being_written() -> None:
-    record = with_looks(given_(Record(TASK), START), [look(1)])
+    record = with_looks(given_(RolloutRecord(TASK), START), [look(1)])
     assert record_of(record.content()) == record
 
 
@@ -85,7 +91,7 @@ def look(observations: int) -> Look:
 
 
 def test_looks_are_thinned_out_and_the_first_and_the_last_stay() -> None:
-    record = Record(TASK)
+    record = RolloutRecord(TASK)
     for number in range(500):
         record = with_looks(record, [look(number)])
     seen = [one.observations for one in record.looks]
@@ -118,10 +124,10 @@ class Rollouts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.record = Record(TASK)
+        self.record = RolloutRecord(TASK)
         self.epochs = [0]
 
-    def change(self, record: Record) -> None:
+    def change(self, record: RolloutRecord) -> None:
         if record.epoch != self.record.epoch:
             self.epochs.append(record.epoch)
         else:

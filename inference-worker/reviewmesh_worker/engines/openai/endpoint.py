@@ -1,4 +1,4 @@
-"""Requests to the endpoint: within its limits, tried again a bounded number of times."""
+"""Requests to the endpoint: within its limits, with a bounded number of retries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FIRST_BACKOFF_S: Final = 0.5
 _LONGEST_BACKOFF_S: Final = 8.0
 _LONGEST_PAUSE_S: Final = 30.0
 OUT_S: Final = 10.0
-"""How long calls go elsewhere once the endpoint is out of service; doubles while it stays so."""
+"""How long calls are refused once the endpoint is out of service; doubles while it stays so."""
 _LONGEST_OUT_S: Final = 60.0
 FAILED_IN_A_ROW: Final = 5
-"""Reviews without an answer, none with one between them, after which the endpoint is out."""
+"""After so many reviews in a row without an answer, the endpoint is out of service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Reply:
     completion: Any | ProviderFailure
     requests: int
     queue_s: float
-    """All but the last request."""
+    """Seconds of everything but the last request."""
 
 
 class Endpoint:
@@ -74,11 +74,11 @@ class Endpoint:
 
     @property
     def waiting(self) -> int:
-        """Texts that wait for a place, for their turn or to be tried again."""
+        """Texts that wait for a place, for the rate limit or for a retry."""
         return self._asked - self._at_endpoint
 
     def unavailable(self) -> str:
-        """Why calls go elsewhere; empty once the next one may try."""
+        """Why calls are refused; empty once the next call may try."""
         return self._reason if time.monotonic() < self._out_until else ""
 
     async def ask(
@@ -101,7 +101,7 @@ class Endpoint:
         await self._http.aclose()
 
     def answered(self, tokens: int) -> None:
-        """An answer had so many tokens."""
+        """Note the tokens of an answer."""
         self._rate.answered(tokens)
 
     # -- one review ----------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class Endpoint:
                     max_completion_tokens=settings.max_completion_tokens,
                     temperature=_omitted_if_none(settings.temperature),
                 )
-        # Whatever the client makes of a body that is not the API's.
+        # The client may raise anything for a body that is not the API's.
         except Exception as error:  # noqa: BLE001
             tries.last = failure_of(error, self._key, time.time())
             self._wait_if_asked(tries.last)
@@ -178,7 +178,7 @@ class Endpoint:
     # -- the endpoint --------------------------------------------------------------------------
 
     def _judge(self, outcome: Any | ProviderFailure) -> None:
-        """What a review's outcome says of the endpoint. Raises EngineUnavailable."""
+        """Update the endpoint's state from a review's outcome. Raises EngineUnavailable."""
         if not isinstance(outcome, ProviderFailure) or outcome.code == "INVALID_ARGUMENT":
             self._answers()
         elif outcome.unavailable:
@@ -188,14 +188,14 @@ class Endpoint:
         elif outcome.code == "UNAVAILABLE":
             self._failed += 1
             if self._reason or self._failed >= FAILED_IN_A_ROW:
-                # This review's attempt counts: it may be the one that the endpoint fails on.
+                # The attempt counts for this review: the endpoint may fail only on it.
                 self._out(f"answers no more: {outcome.message}")
 
     def _out(self, why: str) -> None:
         reason = f"the endpoint {self._settings.base_url} {why}"
         if reason != self._reason:
             _LOG.warning("%s; calls go elsewhere until it answers", reason)
-        # Reviews that were sent together fail together: that is one time out.
+        # Reviews that were sent together fail together: count that as one failure.
         if time.monotonic() >= self._out_until:
             self._out_s = min(max(2 * self._out_s, OUT_S), _LONGEST_OUT_S)
             self._out_until = time.monotonic() + self._out_s
@@ -212,7 +212,7 @@ class Endpoint:
         try:
             key = read_key(self._settings)
         except EngineLoadError as error:
-            _LOG.warning("the key is kept: %s", error)
+            _LOG.warning("the old key stays in use: %s", error)
             return
         if key != self._key:
             self._key = key
@@ -220,7 +220,7 @@ class Endpoint:
 
     def _connect(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            # Servers of one's own may want none, the client wants one.
+            # Your own server may need no key, but the client requires one.
             api_key=self._key or "none",
             base_url=self._settings.base_url,
             # Each request has to keep to the limits, and may be the only one allowed.
@@ -237,7 +237,7 @@ class _Tries:
     allowed: int
     made: int = 0
     seconds: float = 0.0
-    """That the last one took."""
+    """Seconds of the last request."""
     last: ProviderFailure | None = None
 
     @property
@@ -266,6 +266,6 @@ def _omitted_if_none(value: float | None) -> float | openai.Omit:
 
 
 def _backoff_s(times: int, longest_s: float) -> float:
-    """Doubles each time; half of it is left to chance, so that not all come at once."""
+    """Doubles each time; half of it is random, so that not all retry at once."""
     doubled: float = _FIRST_BACKOFF_S * 2.0 ** min(times - 1, 16)
     return min(longest_s, doubled) * random.uniform(0.5, 1)

@@ -93,7 +93,8 @@ class OpenAIEngine:
             for name, task in tasks.items()
         }
         self._endpoint: Endpoint | None = None
-        # By task and requests allowed: a call that allows one shares none that sends more.
+        # By task and allowed requests: a call that allows one request must not share an inference
+        # that may send more.
         self._shared: dict[tuple[str, int], Shared[ItemResult]] = {}
         self._told: set[str] = set()
 
@@ -130,7 +131,7 @@ class OpenAIEngine:
         return "" if self._endpoint is None else self._endpoint.unavailable()
 
     def check(self) -> None:
-        """There is nothing here that could die."""
+        """No process or thread here can die."""
 
     def load(self) -> EngineLoad:
         if self._endpoint is None:
@@ -172,7 +173,7 @@ class OpenAIEngine:
         return ItemResult(outcome, usage)
 
     def _counted(self, completion: Any, usage: Usage, at: datetime) -> Usage:
-        """With the tokens that the provider counted and their price, where both can be believed."""
+        """With the tokens that the provider counted and their price, if both are plausible."""
         tokens = tokens_of(completion)
         if tokens is None:
             self._tell_once("tells no usage that can be believed: tokens and cost stay empty")
@@ -220,7 +221,7 @@ def _asked(task: Task) -> _Asked:
 
 
 def text_for_prompt(text: str, most: int) -> str:
-    """The review as it is sent: without marks of turns, the middle of a long one left out."""
+    """The review as it is sent: without chat turn markers, without the middle of a long one."""
     text = without_turn_marks(text).encode("utf-8", "replace").decode()
     if len(text) <= most:
         return text
@@ -229,7 +230,7 @@ def text_for_prompt(text: str, most: int) -> str:
 
 
 def read_completion(task: Task, completion: Any, text: str) -> TaskOutput | ItemFailure:
-    """What a chat completion says of a text. Its fields may be missing or of any type."""
+    """The output in a chat completion. Its fields may be missing or of any type."""
     choices = getattr(completion, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
@@ -266,12 +267,12 @@ def _read(task: Task, answer: str, text: str) -> TaskOutput:
 
 
 def tokens_of(completion: Any) -> tuple[int, int, int] | None:
-    """Of the prompt, of it from the provider's cache, of the answer; None where that cannot be."""
+    """Tokens of the prompt, cached tokens, tokens of the answer; None if they are implausible."""
     usage = getattr(completion, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
     prompt = _count(getattr(usage, "prompt_tokens", None))
     completed = _count(getattr(usage, "completion_tokens", None))
-    # Many endpoints say nothing of a cache.
+    # Many endpoints do not report cached tokens.
     cached = _count(getattr(details, "cached_tokens", None) or 0)
     if not prompt or completed is None or cached is None or cached > prompt:
         return None

@@ -72,7 +72,7 @@ def _of_status(error: openai.APIStatusError, key: str, now: float) -> ProviderFa
 
 
 def _setting_refused(error: openai.APIStatusError) -> str | None:
-    """The parameter that every request has and that the endpoint does not take."""
+    """The parameter of every request that the endpoint does not support."""
     ours = ("response_format", "json_schema", "max_completion_tokens", "temperature")
     told = f"{error.param or ''} {error.message}"
     return next((name for name in ours if name in told), None)

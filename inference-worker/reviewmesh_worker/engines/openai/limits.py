@@ -18,12 +18,11 @@ from reviewmesh_worker.engines.lanes import Lane, due
 _SMOOTHING: Final = 0.1
 _FIRST_ANSWER_TOKENS: Final = 64.0
 _BYTES_PER_TOKEN: Final = 3
-"""Of English there are four to a token, of Chinese three: what is counted beforehand is rather too
-much."""
+"""English has four bytes per token, Chinese three: the estimate is rather too high."""
 
 
 class Places:
-    """At most so many at once; who waits gets a place in the order of `lanes`."""
+    """At most so many requests at once; waiting ones get a place in the order of `lanes`."""
 
     def __init__(self, places: int) -> None:
         self._places = places
@@ -58,7 +57,7 @@ class Places:
             raise
 
     def _hand_on(self) -> None:
-        """To who is due first, else it is free."""
+        """Pass the place to the first in the queue, if any."""
         while self._waiting:
             _, _, future = heapq.heappop(self._waiting)
             if not future.done():
@@ -96,14 +95,14 @@ class Rate:
                 await self._requests.acquire()
             if self._tokens is not None:
                 tokens = prompt_bytes / _BYTES_PER_TOKEN + self._answer_tokens
-                # More than a minute's tokens at once can never be had.
+                # The limiter never grants more than a minute's tokens at once.
                 await self._tokens.acquire(min(tokens, self._tokens.max_rate))
             # It may be prolonged meanwhile.
             while self.pause_s > 0:  # noqa: ASYNC110 - time wakes nobody
                 await asyncio.sleep(self.pause_s)
 
     def answered(self, tokens: int) -> None:
-        """An answer had so many tokens: the next may have as many."""
+        """Note the tokens of an answer: the next may have as many."""
         self._answer_tokens += _SMOOTHING * (tokens - self._answer_tokens)
 
 

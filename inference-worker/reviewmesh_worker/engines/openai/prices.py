@@ -1,4 +1,4 @@
-"""What tokens cost: a file of one's own, then the dated table of genai-prices.
+"""Prices of tokens: a file of your own, then the dated table of genai-prices.
 
 The file is a YAML list. An entry holds from its date on, until a later one of the same model:
 
@@ -99,7 +99,7 @@ class Prices:
         if not self._unknown_told:
             self._unknown_told = True
             _LOG.warning(
-                "the price of %s at %s is not known, its cost stays empty: %s; give a file of "
+                "no price of %s at %s is known, so the cost is empty: %s; give a file of "
                 "prices: REVIEWMESH_OPENAI__PRICES",
                 self._model,
                 self._base_url,

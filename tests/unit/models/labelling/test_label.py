@@ -164,7 +164,7 @@ def test_a_teacher_that_does_not_answer_ends_after_some_attempts(folder: Path) -
     with Provider(answer) as provider:
         result = label(write(folder, provider))
         assert result.exit_code == 1
-        assert "503: down" in result.stderr and "again to go on" in result.stderr
+        assert "503: down" in result.stderr and "again to continue" in result.stderr
         asked = sum(calls for (model, _, _), calls in provider.calls.items() if model == "two")
         assert asked <= live.ATTEMPTS * CONCURRENCY
         provider.answer = always()

@@ -54,7 +54,7 @@ def test_one_schema_reads_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"epoch": 3}, "epoch: Extra inputs are not permitted"),
         ({"learning_rate": 2.0}, "learning_rate: Input should be less than 1"),
         ({"tasks": ["mood"]}, "'ner', 'topic' or 'sentiment'"),
-        ({"tasks": ["ner", "ner"]}, "each task may stand once"),
+        ({"tasks": ["ner", "ner"]}, "expected each task once"),
         ({"scratch": None}, "expected either base or scratch"),
         ({"method": "lora"}, "a model from scratch is trained whole"),
         ({"name": "Not A Name"}, "name: String should match"),

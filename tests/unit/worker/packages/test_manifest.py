@@ -156,7 +156,7 @@ def test_a_task_that_changed_under_the_same_version_is_refused(tmp_path: Path) -
 def test_a_package_for_none_of_the_tasks_is_refused(tmp_path: Path) -> None:
     package = small_package(tmp_path, tasks={"ner": DEFINED["ner"]})
     package.verify(DEFINED)
-    with pytest.raises(PackageError, match="serves ner, and what is wanted is topic"):
+    with pytest.raises(PackageError, match="serves ner, expected one for topic"):
         package.verify({"topic": DEFINED["topic"]})
 
 

@@ -450,7 +450,9 @@ def test_a_start_with_nothing_that_can_serve_tells_of_both(tmp_path: Path) -> No
         world = World(tmp_path, Machine())
         world.promote("2")
         world.machine.broken = {"1", "2"}
-        with pytest.raises(EngineLoadError, match="2 is broken; nor what served before: 1 is brok"):
+        with pytest.raises(
+            EngineLoadError, match="2 is broken; the previous model does not load either: 1 is brok"
+        ):
             await world.deployment.start()
         await world.deployment.close()
         assert world.machine.loaded == []
