@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reviewmesh.enrich.candidate import COPIES_AT_ONCE
 from reviewmesh.judge.answers import seen
 from reviewmesh.judge.bounds import read_bounds
 from reviewmesh.judge.comparison import FAILURES, RolloutComparison
@@ -126,7 +127,7 @@ def test_a_hanging_candidate_delays_nothing_in_shadow(
     assert started.returncode == 0, started.stderr
     enricher = driver.mesh.processes[f"enricher-{TASK}"]
     driver.mesh.wait_for(lambda: '"state": "SHADOW"' in enricher.log.read_text(), SOON_S, "known")
-    driver.publish()
+    driver.publish(2 * COPIES_AT_ONCE)
     driver.answered()
     assert driver.mesh.read(f"reviews.{TASK}.shadow") == []
     assert enricher.metric("reviewmesh_in_flight_records") == 0
@@ -135,11 +136,11 @@ def test_a_hanging_candidate_delays_nothing_in_shadow(
 
     def shown() -> bool:
         found = driver.status()
-        return bool(found["answered"] == BATCH and found["compared"] == 0)
+        return bool(found["answered"] == len(driver.published) and found["compared"] == 0)
 
     wait_until(shown, SOON_S, "the share that was compared is said")
     said = driver.run("rollout", "status", "--task", TASK).stdout
-    assert f"0 of {BATCH} answers were compared in shadow: 0.0%" in said
+    assert f"0 of {len(driver.published)} answers were compared in shadow: 0.0%" in said
     stale = driver.run("rollout", "advance", "--task", TASK, "--epoch", "0")
     assert stale.returncode == 1
     assert "is at epoch 1 (shadow), and the command was given for epoch 0" in stale.stderr

@@ -156,7 +156,7 @@ def told(record: RolloutRecord) -> Iterator[str]:
 
 
 def _standing(record: RolloutRecord) -> str:
-    share = f" at {record.share:.4g} of the reviews" if record.goes_on else ""
+    share = f" at {100 * record.share:.4g} % of the reviews" if record.goes_on else ""
     return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 

@@ -37,7 +37,7 @@ def lines(record: RolloutRecord) -> str:
 
 def test_the_share_that_was_compared_and_what_is_waited_for_are_said() -> None:
     said = lines(RECORD)
-    assert "topic: shadow at 1 of the reviews, epoch 4, rollout topic-1" in said
+    assert "topic: shadow at 100 % of the reviews, epoch 4, rollout topic-1" in said
     assert "now: 412 pairs compared, 500 are wanted" in said
     assert "412 of 10,020 answers were compared in shadow: 4.1%" in said
     assert "reprocess" not in said
