@@ -3,8 +3,8 @@
 It goes through the worker's own batching. A control file (JSON, read again when it changes) gives
 `delay_ms`, `load_ms` for its start, `poison`: substrings whose texts make a whole batch raise,
 `held`: substrings whose texts wait while it names them, `dead`: whether the engine has died,
-`failing`: whether every text gets an error that may pass, `label`: that of the names it finds, and
-`heard`: a file that every text is written to, as a line of JSON.
+`failing`: whether every text gets an error that may pass, `failing_after_s` or at once, `label`:
+that of the names it finds, and `heard`: a file that every text is written to, as a line of JSON.
 `SCRIPTED_MODEL_VERSION` in its environment is the version of its model, 1 by default; the scores of
 its topics tell versions apart.
 """
@@ -98,6 +98,7 @@ class ScriptedEngine:
             with open(str(heard), "a") as file:  # noqa: ASYNC230 - it is short, and whole lines
                 file.writelines(json.dumps(text) + "\n" for text in texts)
         if script.get("failing"):
+            await asyncio.sleep(float(str(script.get("failing_after_s", 0))))
             return [ItemResult(ItemFailure("UNAVAILABLE", "as scripted", retryable=True))] * len(
                 texts
             )

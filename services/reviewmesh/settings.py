@@ -211,7 +211,8 @@ class FallbacksSettings(Section):
         default=30,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds without any worker of a task after which its fallback is taken.",
+        description="Seconds without any worker of a task that answers after which its fallback is "
+        "taken.",
     )
     spill_s: float = Field(
         default=600,
@@ -246,7 +247,7 @@ class CandidatesSettings(Section):
     ner: CommaSeparated = Field(
         default=(),
         description="Workers with the candidate of the task ner: host:port, several separated by "
-        "commas. They are asked during a rollout only.",
+        "commas. They get calls only during a rollout.",
     )
     topic: CommaSeparated = Field(
         default=(), description="Workers with the candidate of the task topic: host:port."

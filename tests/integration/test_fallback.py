@@ -164,6 +164,32 @@ def test_nothing_leaves_while_a_primary_worker_serves(
     assert outside.heard() == []
 
 
+def test_a_primary_that_passes_health_checks_and_fails_its_calls_is_missing(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    primary.script(failing=True, failing_after_s=1)
+    primary.start()
+    limits = Limits(3, 600)
+    driver = drive(primary.address, outside.worker.address, limits=limits, batch_items=1)
+    driver.submit([f"Text {number}" for number in range(60)])
+    answers = driver.wait(60)
+    # Those that were sent to it as trials use up their attempts there, as without a fallback.
+    routes = [answer.route for answer in answers if answer.output is not None]
+    assert routes == [FALLBACK] * len(routes)
+    assert len(routes) > 30
+
+    primary.script()
+
+    def primary_answers() -> bool:
+        driver.submit(["Later"])
+        return driver.wait()[-1].route == PRIMARY
+
+    soon(primary_answers, "a trial shows that its calls are answered again")
+    before = driver.submitted
+    driver.submit([f"Last {number}" for number in range(40)])
+    assert {answer.route for answer in driver.wait()[before:]} == {PRIMARY}
+
+
 def test_what_waits_for_room_for_too_long_spills_over(
     outside: Outside, primary: ScriptedWorker, drive: Drive
 ) -> None:

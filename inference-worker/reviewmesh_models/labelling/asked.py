@@ -54,6 +54,8 @@ async def _ask_endpoint(
     settled: asyncio.Event,
     step: Step,
 ) -> str:
+    may_leave = [review for review in reviews if teacher.may_get(review.leaves_for)]
+    stay, reviews = len(reviews) - len(may_leave), may_leave
     async with client_of(teacher) as client:
         batches = BatchTeacher(teacher, client, store, budget)
         live = LiveTeacher(teacher, client, store, budget, settled=settled)
@@ -69,7 +71,15 @@ async def _ask_endpoint(
                     await live.label(task, reviews, answered)
         except (TeacherFailed, BudgetSpent) as error:
             return str(error)
-    return ""
+    return _stayed(teacher, stay) if stay else ""
+
+
+def _stayed(teacher: Teacher, count: int) -> str:
+    where = f"its region {teacher.region}" if teacher.region else "it, which names no region"
+    return (
+        f"teacher {teacher.name}: {count:,} reviews of a mesh may not leave for {where}, and were "
+        "not sent; `reviewmesh tail --leaving REGION` prints those that may, masked"
+    )
 
 
 async def _ask_package(

@@ -1,8 +1,12 @@
 """The reviews to label, from JSON lines.
 
 A line is a labelled or unlabelled row (`{"text": …}`) or a record of the enriched topic as
-`reviewmesh tail --topic enriched --json` prints it: both have `text`, and only that is read. Rows
-of gold have labels too: they are asked like any other, and measure how good the teachers are.
+`reviewmesh tail --topic enriched --json` prints it: both have `text`, which is what is asked about.
+Rows of gold have labels too: they are asked like any other, and measure how good the teachers are.
+
+A record of a mesh has a `review_id`, and its text stays in the house. What `reviewmesh tail
+--leaving REGION` prints says in `leaves_for` which regions its masked text may leave for. A row
+without either is the caller's own: whoever gives it decides where it goes.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ class Review:
     text: str
     gold: Mapping[str, Any] | None = None
     """The labelled row of a gold review."""
+    leaves_for: tuple[str, ...] | None = None
+    """Regions that the text of a mesh's review may leave for; None for a row of the caller's."""
 
     @property
     def key(self) -> str:
@@ -41,7 +47,17 @@ def request_key(text: str) -> str:
 def read_reviews(lines: Iterable[str], name: str) -> Iterator[Review]:
     """One per line; empty lines are passed over. Raises ReviewsError."""
     for number, row in _rows(lines, name):
-        yield Review(_text(row, f"{name}, line {number}"))
+        where = f"{name}, line {number}"
+        yield Review(_text(row, where), leaves_for=_leaves_for(row, where))
+
+
+def _leaves_for(row: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
+    if "leaves_for" not in row:
+        return () if "review_id" in row else None
+    regions = row["leaves_for"]
+    if not isinstance(regions, list) or not all(isinstance(region, str) for region in regions):
+        raise ReviewsError(f"{where}: expected a list of regions in `leaves_for`, got {regions!r}")
+    return tuple(regions)
 
 
 def read_gold(lines: Iterable[str], name: str, tasks: Mapping[str, Task]) -> Iterator[Review]:

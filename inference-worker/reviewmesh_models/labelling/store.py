@@ -54,6 +54,8 @@ CREATE TABLE batches (
 CREATE TABLE teachers (name TEXT PRIMARY KEY, identity TEXT NOT NULL, position INTEGER NOT NULL);
 CREATE TABLE tasks (name TEXT PRIMARY KEY, digest TEXT NOT NULL);
 """
+# Folders from before it have no reviews of which anybody said where they may go.
+_LEAVING: Final = "CREATE TABLE IF NOT EXISTS leaving (key TEXT PRIMARY KEY, regions TEXT NOT NULL)"
 
 
 class StoreError(RuntimeError):
@@ -118,6 +120,7 @@ class Store:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={_VERSION}")
+            self._db.execute(_LEAVING)
             # The process that reserved them has died: this one holds the lock.
             self._db.execute(
                 "UPDATE calls SET state=? WHERE state=? AND batch IS NULL", (ORPHANED, RESERVED)
@@ -175,11 +178,32 @@ class Store:
                     (review.key, _dumped(review.text), gold, position),
                 )
                 position += added.rowcount
+                if review.leaves_for is not None:
+                    self._may_leave(review.key, review.leaves_for)
+
+    def _may_leave(self, key: str, regions: Sequence[str]) -> None:
+        """The same text may come once more, of another review with other rules."""
+        found = self._db.execute("SELECT regions FROM leaving WHERE key=?", (key,)).fetchone()
+        known = json.loads(found[0]) if found else []
+        self._db.execute(
+            "INSERT OR REPLACE INTO leaving VALUES (?, ?)",
+            (key, _dumped(sorted({*known, *regions}))),
+        )
 
     def reviews(self) -> list[Review]:
         """In the order in which they came."""
-        rows = self._db.execute("SELECT text, gold FROM reviews ORDER BY position, key")
-        return [Review(json.loads(text), json.loads(gold) if gold else None) for text, gold in rows]
+        rows = self._db.execute(
+            "SELECT text, gold, regions FROM reviews LEFT JOIN leaving USING (key) "
+            "ORDER BY position, key"
+        )
+        return [
+            Review(
+                json.loads(text),
+                json.loads(gold) if gold else None,
+                None if regions is None else tuple(json.loads(regions)),
+            )
+            for text, gold, regions in rows
+        ]
 
     # -- answers --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ teachers:
     base_url: https://provider.example/v1
     model: large-1
     key_env: PROVIDER_KEY
+    region: eu
     price: {input: 0.4, output: 1.6}
   - name: ours
     package: minilm-reviews
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -59,6 +60,10 @@ class Teacher(_Part):
     key_env: str | None = Field(default=None, min_length=1)
     key_file: Path | None = None
     price: TeacherPrice | None = None
+    region: str | None = Field(default=None, min_length=1)
+    """Where texts go in the end, as in the mesh's policy; None where nobody says."""
+    inside: bool = False
+    """The endpoint is in the house: a text that it gets has not left."""
     batch: bool = False
     """Ask in the provider's batches: cheaper, and within a day."""
     concurrency: int = Field(default=8, ge=1, le=256)
@@ -80,6 +85,11 @@ class Teacher(_Part):
         )
         canonical = json.dumps(decisive, sort_keys=True)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+    def may_get(self, leaves_for: Collection[str] | None) -> bool:
+        """Whether a text may be sent there that leaves for these regions; None: for any."""
+        stays = self.inside or self.package is not None
+        return stays or leaves_for is None or self.region in leaves_for
 
     def key(self) -> SecretStr:
         """The key of the endpoint; a placeholder if none is configured. Raises TeachersError."""
@@ -108,6 +118,8 @@ class Teacher(_Part):
                 raise ValueError(f"expected base_url to be of http or https, got {self.base_url!r}")
             if self.model is None:
                 raise ValueError("expected the model that the endpoint is to be asked for")
+            if self.inside and self.region is not None:
+                raise ValueError("expected either region or inside")
             if self.key_env is not None and self.key_file is not None:
                 raise ValueError("expected either key_env or key_file")
         elif endpoint := sorted(self.model_fields_set - {"name", "package"}):

@@ -76,7 +76,7 @@ class OpenAISettings(BaseModel):
 
     base_url: str = Field(
         default="https://api.openai.com/v1",
-        description="Where the endpoint's API begins; `/chat/completions` is asked below it.",
+        description="Base URL of the endpoint's API; requests go to `/chat/completions` below it.",
     )
     model: str = Field(
         default="",
@@ -144,7 +144,7 @@ class OpenAISettings(BaseModel):
     )
     prices: Path | None = Field(
         default=None,
-        description="File of prices of one's own, which go before those of genai-prices.",
+        description="File of your own prices; they take precedence over those of genai-prices.",
     )
 
     @model_validator(mode="after")

@@ -58,7 +58,7 @@ def start(
     ] = None,
     epoch: Epoch = None,
 ) -> None:
-    """Begin in shadow: the candidate answers reviews as well, and nobody sees it."""
+    """Begin in shadow: the candidate answers reviews as well, and its answers are not published."""
     _check(task)
     try:
         chosen = read_bounds(bounds) if bounds is not None else Bounds()
@@ -72,14 +72,14 @@ def start(
 
 @app.command()
 def advance(task: Task, epoch: Epoch = None) -> None:
-    """Go on to the next step without waiting for the judge; from READY, end the rollout."""
+    """Advance to the next step without waiting for the judge; from READY, end the rollout."""
     _check(task)
     _give(task, ADVANCE, epoch)
 
 
 @app.command()
 def abort(task: Task, epoch: Epoch = None) -> None:
-    """End a rollout: the candidate is asked nothing more."""
+    """End a rollout: the candidate gets no more calls."""
     _check(task)
     _give(task, ABORT, epoch)
 
@@ -89,7 +89,7 @@ def status(
     task: Annotated[str | None, typer.Option(help="Only this task.", show_default=False)] = None,
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a task.")] = False,
 ) -> None:
-    """Where each rollout is, what it waits for, and what it has shown over time."""
+    """Show the state of each rollout, what it waits for, and its confidence sequences."""
     if task is not None:
         _check(task)
     for record in rollouts(connect()).values():
@@ -120,7 +120,7 @@ def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
 
 
 def again_command(record: RolloutRecord) -> str:
-    """Does what the candidate answered again, with the task's own workers."""
+    """The command that does the candidate's answers again with the task's own workers."""
     return (
         f"reviewmesh reprocess --task {record.task} "
         f'--where \'rollout = "{record.rollout}" and route = "candidate"\''

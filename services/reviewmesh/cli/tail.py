@@ -11,7 +11,9 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.kafka.record import Record
+from reviewmesh.leaving.policy import PolicyProblem, read_policy
 from reviewmesh.query.connection import Connection, connect, topic_named
+from reviewmesh.query.outgoing import Outgoing
 from reviewmesh.query.reading import follow
 from reviewmesh.query.values import as_json, iso, schema_of
 from reviewmesh_schemas.names import ENRICHED
@@ -31,6 +33,14 @@ def tail(
         float | None, typer.Option(min=0.1, help="End after this many seconds.")
     ] = None,
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a record.")] = False,
+    leaving: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGION",
+            help="Only text and language, masked, of enriched reviews that the policy lets leave "
+            "for this region, as JSON; several times: for all of them.",
+        ),
+    ] = None,
 ) -> None:
     """Show records of a topic; exit code 1 when the timeout comes before --max records did."""
     try:
@@ -38,15 +48,42 @@ def tail(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--topic") from error
     connection = connect()
+    outgoing = _outgoing(connection, name, leaving) if leaving else None
     schema, shown = schema_of(name), 0
-    for record, decoded in decoded_records(connection, name, from_beginning, timeout):
-        _show(record, decoded, schema, as_lines)
-        shown += 1
-        if shown == max_records:
-            return
+    try:
+        for record, decoded in decoded_records(connection, name, from_beginning, timeout):
+            if outgoing is None:
+                _show(record, decoded, schema, as_lines)
+            elif (masked := outgoing.masked(decoded)) is not None:
+                print(json_text(masked), flush=True)
+            else:
+                continue
+            shown += 1
+            if shown == max_records:
+                return
+    finally:
+        for reason, count in outgoing.stay.items() if outgoing else ():
+            err.print(f"{count} reviews stay: {reason}")
     if max_records is not None:
         err.print(f"{shown} of {max_records} records came within {timeout:g} s")
         raise typer.Exit(1)
+
+
+def _outgoing(connection: Connection, topic: str, regions: list[str]) -> Outgoing:
+    if topic != ENRICHED:
+        raise typer.BadParameter(
+            f"expected the enriched topic, got {topic}", param_hint="--leaving"
+        )
+    if connection.settings.policy is None:
+        raise typer.BadParameter(
+            "expected REVIEWMESH_POLICY to name the policy: without one nothing leaves",
+            param_hint="--leaving",
+        )
+    try:
+        policy = read_policy(connection.settings.policy)
+    except PolicyProblem as error:
+        raise typer.BadParameter(f"REVIEWMESH_POLICY: {error}", param_hint="--leaving") from error
+    return Outgoing(policy, regions)
 
 
 def decoded_records(

@@ -70,6 +70,7 @@ class Breaker:
         self._failures = 0
         self._strikes = 0
         self._doubted = False
+        self._trial_failed = False
 
     # -- choosing ----------------------------------------------------------------------------
 
@@ -88,6 +89,10 @@ class Breaker:
     def is_slow(self) -> bool:
         """Whether calls take so long that their results are better streamed."""
         return self._call_s > SLOW_CALL_S
+
+    def fails_trials(self) -> bool:
+        """Whether its last trial call failed, though it passes health checks."""
+        return self._trial_failed
 
     def load(self) -> int:
         """Our items in flight plus those of other clients, by a snapshot that is recent enough."""
@@ -130,6 +135,7 @@ class Breaker:
         self._failures = 0
         self._strikes = 0
         self._doubted = False
+        self._trial_failed = False
         if busy is not None:
             self._others = max(0, busy - (self.items - own))
             self._others_at = self._answered_at = self._clock()
@@ -160,6 +166,11 @@ class Breaker:
 
     def eject(self, over_calls: bool) -> float:
         """Send nothing from now on; returns the seconds until the next health check."""
+        if not over_calls:
+            # It is away: when it is back, it is another try.
+            self._trial_failed = False
+        elif self.state is State.HALF_OPEN:
+            self._trial_failed = True
         self.state = State.EJECTED
         self._doubted |= over_calls
         self._failures = 0

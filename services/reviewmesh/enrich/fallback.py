@@ -156,7 +156,9 @@ class Fallback:
 
     def _look(self) -> None:
         now = self._loop.time()
-        if self._primary.any_serving():
+        # Where nobody waits, what comes next finds out whether a worker answers again.
+        nobody_waits = not self._jobs.has_any and not self._away
+        if self._primary.any_answering() or (nobody_waits and self._primary.any_serving()):
             self._missing_since = None
         elif self._missing_since is None:
             self._missing_since = now
@@ -316,7 +318,7 @@ class Fallback:
             self._log.warning(
                 "the fallback is taken", primary_missing_s=round(self._missing_s(now), 1)
             )
-        elif self._taken and not self._away and self._primary.any_serving():
+        elif self._taken and not self._away and self._missing_since is None:
             self._taken = False
             self._log.info("all reviews go to the primary workers again")
 

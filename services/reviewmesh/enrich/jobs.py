@@ -33,6 +33,11 @@ class Jobs:
     def has_others(self) -> bool:
         return bool(self._queue)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any item has no answer, in a call or not."""
+        return bool(self._held)
+
     def find(self, partition: int, offset: int) -> Job | None:
         return self._held.get((partition, offset))
 

@@ -9,9 +9,9 @@ from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.leaving.masking import PERSON
 from reviewmesh_protos.inference.v1 import inference_pb2
 
-PERSON = "person"
 BATCH_ITEMS = 32
 BATCH_BYTES = 1024 * 1024
 CALL_TIMEOUT_S = 30.0

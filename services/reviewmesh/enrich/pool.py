@@ -118,6 +118,14 @@ class WorkerPool:
     def any_serving(self) -> bool:
         return any(w.breaker.state is not State.EJECTED for w in tuple(self._workers.values()))
 
+    def any_answering(self) -> bool:
+        """As `any_serving`, without workers that pass health checks and fail their calls."""
+        return any(
+            w.breaker.state is State.SERVING
+            or (w.breaker.state is State.HALF_OPEN and not w.breaker.fails_trials())
+            for w in tuple(self._workers.values())
+        )
+
     def missing(self) -> str:
         """The addresses tried when no worker serves; empty otherwise."""
         if self.any_serving():

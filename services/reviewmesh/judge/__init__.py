@@ -1,1 +1,2 @@
-"""Judges a task's candidate while a rollout goes on, and decides whether it goes on."""
+"""Compares a task's candidate with its own workers during a rollout, and decides whether it
+advances."""

@@ -1,4 +1,4 @@
-"""What the judge takes from a result: what was said, whether it failed, how long it took. Pure."""
+"""What the judge uses of a result: the labels, whether it failed, how long it took. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JudgedAnswer:
     said: frozenset[str] | None
     """None where the task failed."""
     labels: frozenset[str]
-    """The labels that it gave, without where."""
+    """The labels of the answer, without their offsets."""
     ms: float | None
     route: str
     rollout: str | None

@@ -1,4 +1,4 @@
-"""Within which bounds the judge decides by itself; a file with sound defaults."""
+"""The bounds within which the judge decides; a file, with a default for each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 LONGEST_HOURS = 160
-"""Shorter than the answers are kept that a restarted judge reads again."""
+"""Shorter than the retention of the answers, which a restarted judge reads again."""
 
 
 class BoundsProblem(ValueError):
-    """Says which bound is wrong, what was expected and what came."""
+    """A bound is wrong; the message names it, what was expected and what came."""
 
 
 class Bounds(BaseModel):
@@ -70,7 +70,7 @@ def read_bounds(file: Path) -> Bounds:
 
 
 def parse_bounds(text: str) -> Bounds:
-    """Of JSON, as a command holds them. Raises BoundsProblem."""
+    """The bounds in a command's JSON. Raises BoundsProblem."""
     try:
         return Bounds.model_validate_json(text)
     except ValidationError as error:

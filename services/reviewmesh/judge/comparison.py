@@ -19,7 +19,7 @@ from reviewmesh.judge.kappa import Agreement
 LABELS, DISAGREEMENT, FAILURES, LATENCY = "labels", "disagreement", "failures", "latency"
 METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY)
 SLICES = 8
-"""Languages that are judged by themselves: the first that come."""
+"""Languages that are judged separately: the first that occur."""
 REMEMBERED = 20_000
 UNUSED = 1_000
 OWN = (PRIMARY, "")
@@ -27,7 +27,7 @@ OWN = (PRIMARY, "")
 
 
 def alpha_of(alpha: float, of_slice: str) -> float:
-    """What one metric may spend on one slice. All reviews get half of a metric's share."""
+    """The part of alpha for one metric on one slice. All reviews get half of the metric's part."""
     share = alpha / len(METRICS)
     return share / 2 if of_slice == ALL else share / 2 / SLICES
 
@@ -55,7 +55,7 @@ class RolloutComparison:
         self.slices = slices
         self.model = model
         self.other_model: str | None = None
-        """Another one that answered as the candidate."""
+        """Another model that answered as the candidate."""
         self.found: dict[tuple[str, str], Observations] = {}
         self.agreement: dict[str, Agreement] = defaultdict(Agreement)
         self.answered = 0
@@ -68,7 +68,8 @@ class RolloutComparison:
     # -- shadow ------------------------------------------------------------------------------
 
     def own_answer(self, answer: JudgedAnswer) -> None:
-        """Of the task's own workers, in shadow; what the fallback answered is not compared."""
+        """Add an answer of the task's own workers, in shadow; answers of the fallback are not
+        compared."""
         self.answered += 1
         if answer.route not in OWN:
             return
@@ -79,7 +80,7 @@ class RolloutComparison:
             _remember(self._own, answer)
 
     def copied_answer(self, answer: JudgedAnswer) -> None:
-        """Of the candidate, in shadow."""
+        """Add an answer of the candidate, in shadow."""
         if answer.rollout not in (self._rollout, None):
             return
         self._is_of(answer)
@@ -90,7 +91,8 @@ class RolloutComparison:
             _remember(self._copies, answer)
 
     def _compare(self, own: JudgedAnswer, copy: JudgedAnswer) -> None:
-        """A candidate that fails differs; where the task's own workers fail nothing is shown."""
+        """A failure of the candidate counts as a difference; one of the task's own workers is not
+        counted."""
         if own.said is None:
             return
         self.compared += 1
@@ -110,7 +112,7 @@ class RolloutComparison:
     # -- canary ------------------------------------------------------------------------------
 
     def answer(self, answer: JudgedAnswer) -> None:
-        """Of a review, whoever answered it."""
+        """Add the answer to a review in canary, from the candidate or the task's own workers."""
         self.answered += 1
         if answer.rollout == self._rollout:
             self.canaries += 1
@@ -140,7 +142,7 @@ class RolloutComparison:
     # -- both --------------------------------------------------------------------------------
 
     def verdict(self, metric: str, of_slice: str, alpha: float) -> Verdict | None:
-        """None where nothing was observed."""
+        """None without observations."""
         found = self.found.get((metric, of_slice))
         if found is None:
             return None

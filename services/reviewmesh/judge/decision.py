@@ -1,4 +1,4 @@
-"""Whether a rollout goes on, waits or ends, by what it has shown. Pure."""
+"""Whether a rollout advances, waits or ends, by the comparison so far. Pure."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Decision:
     action: Action
     why: str
     metric: str = ""
-    """What showed that it must end."""
+    """The metric that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a rollout is."""
+    """The state of a rollout."""
 
     state: str
     step: int
@@ -120,7 +120,7 @@ def _canary_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) 
 def _not_excluded(shown: RolloutComparison, metric: str, bound: float, bounds: Bounds) -> str:
     """Why it may still be above the bound; empty when it is shown not to be."""
     if (metric, ALL) not in shown.found:
-        # Workers that tell no times are not judged by them.
+        # Without times in the results, latency is not judged.
         return "" if metric == LATENCY else f"{metric}: nothing was compared yet"
     if shown.shows_within(metric, bound, bounds.alpha):
         return ""

@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(slots=True)
 class Observations:
-    """How often each value came; `low` and `high` are the smallest and largest possible one."""
+    """Counts of each value; `low` and `high` are the smallest and largest possible ones."""
 
     low: float = 0.0
     high: float = 1.0

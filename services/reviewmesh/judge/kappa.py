@@ -1,4 +1,4 @@
-"""Agreement of two models about each label by itself. Pure.
+"""Agreement of two models on each label. Pure.
 
 Jacob Cohen, "A coefficient of agreement for nominal scales", Educational and Psychological
 Measurement 20(1), 1960.
@@ -32,7 +32,8 @@ class Agreement:
             self.both[label] += label in own and label in candidate
 
     def kappas(self) -> dict[str, float]:
-        """By label. One that both give to all or to none shows nothing, and is left out."""
+        """By label. A label that both give to all reviews or to none is left out: kappa is
+        undefined."""
         found = {}
         for label in self.own:
             ours, theirs = self.own[label] / self.pairs, self.candidate[label] / self.pairs

@@ -44,7 +44,7 @@ class LabelledTexts:
         """`workers`: addresses by route."""
         self._task = task
         self._rows = list(rows)
-        # The rows of a file may be sorted, and what is looked at first must not be special.
+        # Shuffled, because the rows of a file may be sorted.
         random.Random(rollout).shuffle(self._rows)
         self._next = 0
         self._right: dict[int, dict[str, bool]] = {}
@@ -103,7 +103,7 @@ class LabelledTexts:
             client.submit([item])
 
     def _is_right(self, item: WorkItem, answer: Answer) -> bool:
-        """An answer that fails, or that no result can be made of, is not."""
+        """An answer that fails or is invalid is wrong."""
         try:
             fields = payload(self._task, answer.output, item.text)
         except Exception:  # noqa: BLE001 - a worker may answer anything

@@ -26,7 +26,7 @@ LOOKS_OF_A_METRIC = 40
 
 
 class CommandRefused(ValueError):
-    """A command that is not carried out; says why and what to do."""
+    """A command is refused; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """What `reviews.control` holds of a task. Times are in milliseconds since 1970."""
+    """The record of a task in `reviews.control`. Times are in milliseconds since 1970."""
 
     task: str
     rollout: str = ""
@@ -126,7 +126,7 @@ def command_of(content: Mapping[str, Any], offset: int) -> Command:
 def answered(
     record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
 ) -> RolloutRecord:
-    """The record after a command: carried out, or refused for a reason that it then holds."""
+    """The record after a command: carried out, or refused with the reason in the record."""
     try:
         changed = _carried_out(record, command, has_candidate, now_ms)
         refusal = None
@@ -199,7 +199,7 @@ def _started(
 
 
 def advanced(record: RolloutRecord, why: str, now_ms: int) -> RolloutRecord:
-    """To the canary, to its next step, or to be promoted."""
+    """Advance to the canary, to its next step, or to READY."""
     steps = record.bounds_in_force().steps
     if record.state == SHADOW:
         changes: dict[str, Any] = {
@@ -242,7 +242,7 @@ def _ended(record: RolloutRecord, state: str, why: str, now_ms: int) -> RolloutR
 
 
 def with_looks(record: RolloutRecord, looks: list[Look]) -> RolloutRecord:
-    """Old ones of a metric and slice make room by every other being let go of."""
+    """If there are too many of a metric and slice, every other one is dropped."""
     kept = [*record.looks, *looks]
     for metric, name in {(look.metric, look.slice) for look in looks}:
         own = [look for look in kept if (look.metric, look.slice) == (metric, name)]

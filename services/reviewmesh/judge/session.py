@@ -58,7 +58,7 @@ class Session:
         self._contracts = contracts
         self._log = log
         self._reader = PartitionReader(settings)
-        # First of all: from here on no other judge writes.
+        # First: from here on no other judge can write.
         self._control = ControlTopic(
             settings, contracts.codec(CONTROL), contracts.partitions(CONTROL)
         )
@@ -103,7 +103,7 @@ class Session:
     # -- commands ----------------------------------------------------------------------------
 
     def _take_command(self, record: Record, content: dict[str, Any] | None) -> None:
-        """Called by the thread that follows them."""
+        """Called by the thread that reads the commands."""
         if content is None or content["task"] not in TASKS:
             return
         command = command_of(content, record.offset)

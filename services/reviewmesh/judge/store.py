@@ -20,7 +20,7 @@ CALL_TIMEOUT_S = 10.0
 
 
 class ControlTopic:
-    """Raises KafkaException, after which it is of no more use."""
+    """Raises KafkaException, after which it must be replaced."""
 
     def __init__(self, settings: Settings, codec: Codec, partitions: int) -> None:
         self._name = settings.prefix + CONTROL

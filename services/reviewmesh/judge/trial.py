@@ -1,7 +1,7 @@
-"""A rollout that goes on, in one of its states: reads the answers and adds them up.
+"""A running rollout in one of its states: reads the answers and adds them to the comparison.
 
-What it knows follows from the topics, from the offsets that the record names: a judge that starts
-again reads them again.
+Its state is read from the topics, from the offsets in the record: a restarted judge reads them
+again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TAKEN_AT_ONCE = 5_000
 
 
 def topics_of(task: str, state: str) -> tuple[str, ...]:
-    """What is read of a task in that state."""
+    """The topics that are read in a state."""
     shadow = (SHADOW_OF[task],) if state == SHADOW else ()
     return (RESULT_OF[task], *shadow)
 
@@ -77,11 +77,11 @@ class Trial:
 
     @property
     def is_current(self) -> bool:
-        """Whether all that there is has been read: what was shown before is known again."""
+        """Whether all existing answers were read: nothing from before a restart is missing."""
         return all(topic.is_current for topic in self._topics) and self._queue.empty()
 
     def poll(self) -> None:
-        """Add up what has come; never blocks."""
+        """Add the answers that have arrived; never blocks."""
         for _ in range(TAKEN_AT_ONCE):
             try:
                 topic, answer = self._queue.get_nowait()

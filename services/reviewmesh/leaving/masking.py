@@ -15,6 +15,8 @@ from reviewmesh.leaving.patterns import Found, find_patterns, merged
 
 # A shorter part of a name is too often another word.
 SHORTEST_NAME = 3
+PERSON = "person"
+"""The label of ner whose names are masked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Rollouts of candidates: what `reviews.control` says of them, and commands to the judge."""
+"""Rollouts of candidates: their records in `reviews.control`, and commands to the judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASK_EVERY_S = 0.5
 
 
 def rollouts(connection: Connection) -> dict[str, RolloutRecord]:
-    """Of every task, the last one. Raises CannotReach."""
+    """The last rollout of every task. Raises CannotReach."""
     codec = connection.codec(CONTROL)
     found = {task: RolloutRecord(task) for task in TASKS}
     for record in read_all(connection, partitions_of(connection, CONTROL)):

@@ -305,3 +305,24 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_a_failed_trial_is_remembered_until_an_answer_or_until_the_worker_is_away() -> None:
+    clock = SimulatedClock()
+    breaker = serving(clock)
+    breaker.eject(over_calls=True)
+    breaker.healthy()
+    assert not breaker.fails_trials(), "its first trial"
+    breaker.eject(over_calls=True)
+    assert breaker.fails_trials()
+    breaker.healthy()
+    assert breaker.fails_trials(), "a health check says nothing of its calls"
+    breaker.answered()
+    assert not breaker.fails_trials()
+
+    breaker.eject(over_calls=True)
+    assert not breaker.fails_trials(), "it served"
+    breaker.healthy()
+    breaker.eject(over_calls=True)
+    breaker.eject(over_calls=False)
+    assert not breaker.fails_trials(), "it is away"

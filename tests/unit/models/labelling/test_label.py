@@ -90,7 +90,8 @@ def test_every_teacher_is_asked_once_and_rows_come_out(folder: Path) -> None:
 
 def test_reviews_come_from_standard_input_too(folder: Path) -> None:
     with Provider(always()) as provider:
-        arguments = write(folder, provider)
+        # A record of a mesh stays in the house.
+        arguments = write(folder, provider, inside=True)
         arguments[1] = "-"
         line = json.dumps({"review_id": "a", "text": "from the topic", "sentiment": None})
         assert label(arguments, f"{line}\n").exit_code == 0

@@ -1,0 +1,56 @@
+"""Which enriched reviews may leave the mesh, and what of them: text with its personal data masked.
+
+The same rules as for a fallback. Names are those that the mesh's own workers found in the review.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reviewmesh.leaving.masking import PERSON, mask
+from reviewmesh.leaving.policy import Policy, Rule
+
+FORBIDDEN = "the policy lets nothing of their business leave for there"
+NO_NAMES = "names are to be masked, and the mesh's own workers have not looked for them"
+ERASED = "they were erased"
+
+
+class Outgoing:
+    """What leaves for all of these regions, and why the rest stays."""
+
+    def __init__(self, policy: Policy, regions: Sequence[str]) -> None:
+        self._policy = policy
+        self._regions = tuple(dict.fromkeys(regions))
+        self.stay: Counter[str] = Counter()
+        """Reviews by the reason why they stay."""
+
+    def masked(self, enriched: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The text and its language, as they may leave; None where it stays."""
+        rule = self._policy.rule_of(enriched["business_id"])
+        if enriched["erased_at"] is not None:
+            self.stay[ERASED] += 1
+        elif rule is None or not set(self._regions) <= set(rule.regions):
+            self.stay[FORBIDDEN] += 1
+        elif (names := _names(rule, enriched)) is None:
+            self.stay[NO_NAMES] += 1
+        else:
+            language = enriched["language"] or ""
+            text = mask(enriched["text"] or "", language, names).text
+            return {"text": text, "language": language, "leaves_for": list(self._regions)}
+        return None
+
+
+def _names(rule: Rule, enriched: Mapping[str, Any]) -> list[tuple[int, int]] | None:
+    """Where the persons are that have to be masked; None when nobody in the house has looked."""
+    if not rule.masks_names:
+        return []
+    found = enriched["tasks"]["ner"]
+    if found["status"] != "OK" or (found["lineage"] or {}).get("route") != "primary":
+        return None
+    return [
+        (entity["start"], entity["end"])
+        for entity in enriched["entities"]
+        if entity["label"] == PERSON
+    ]
