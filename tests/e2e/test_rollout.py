@@ -173,9 +173,11 @@ def test_a_candidate_that_turns_worse_is_rolled_back_and_its_answers_are_done_ag
     mesh.wait_for(
         lambda: "candidate" in routes(driver.answered(), rollout), SOON_S, "canaries are answered"
     )
-    # A judge that starts again goes on with what is written.
-    judge.kill()
-    judge.start()
+    # A judge that starts again goes on with what is written, and canaries are read again.
+    driver.publish()
+    for process in (judge, mesh.processes[f"enricher-{TASK}"]):
+        process.kill()
+        process.start()
     mesh.wait_ready()
 
     candidate.script(failing=True)

@@ -157,8 +157,8 @@ class Session:
 
     def _end(self, record: RolloutRecord, decision: Decision) -> None:
         self._log.warning("rolled back", rollout=record.rollout, why=decision.why)
-        metrics.ROLLED_BACK.labels(record.task, decision.metric).inc()
         self._write(rolled_back(record, decision.why, self._now_ms()))
+        metrics.ROLLED_BACK.labels(record.task, decision.metric).inc()
 
     def _trial(self, record: RolloutRecord) -> Trial:
         trial = self._trials.get(record.task)
