@@ -86,7 +86,7 @@ class Made:
             language=language,
             said=None if said is None else frozenset(said),
             labels=frozenset(said or ()),
-            ms=self._chance.lognormvariate(3, 0.5) * (self._models.slower if is_candidate else 1),
+            ms=self._chance.lognormvariate(7, 0.5) * (self._models.slower if is_candidate else 1),
             route=route,
             rollout=ROLLOUT if is_candidate else None,
             candidate_error="failed" if is_candidate and said is None else None,
