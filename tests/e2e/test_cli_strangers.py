@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from reviewmesh.kafka.partitioning import partition_of
-from reviewmesh.kafka.record import FORWARDED_FROM, REPLAY, REPLAY_OF
+from reviewmesh.kafka.record import FORWARDED_FROM, REPLAY, REPLAY_OF, REPLAY_SINCE
 from reviewmesh.loop.replays import digest_of
 from tests.broker import TestStack, wait_until
 from tests.command_line import Run, reviewmesh
@@ -92,7 +92,7 @@ def test_find_shows_an_incomplete_review_and_what_odd_headers_hide(put: Put, run
     found = run("find", "odd")
 
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count("waits for intake") == 6
+    assert found.stdout.count("waits for intake") == 7
     assert found.stdout.count("tombstone") == 2
     assert "revision 1, ner TIMEOUT" in found.stdout
     assert "waits for answers on accepted offset 7" in found.stdout
@@ -234,10 +234,11 @@ def test_a_replay_says_which_letter_it_is_of_and_that_letter_is_told_apart(
     assert f"{place}/1 cannot be replayed: it was read from '__consumer_offsets'" in replayed.stderr
     assert f"{place}/2 cannot be replayed: no topic has a partition -1" in replayed.stderr
     [sent] = mesh.read("reviews.raw")
-    assert sent["_headers"].keys() == {"kept", REPLAY, REPLAY_OF}
+    assert sent["_headers"].keys() == {"kept", REPLAY, REPLAY_OF, REPLAY_SINCE}
     assert sent["_headers"][REPLAY] == b"all"
     named = sent["_headers"][REPLAY_OF].decode()
     assert named.startswith(f"{place}/0/")
+    assert named.split("/")[2] == sent["_headers"][REPLAY_SINCE].decode()
     assert named.endswith(f"/{digest_of(b'r', value)}")
     first = json.loads(run("dlq", "list", "--json").stdout.splitlines()[0])
     assert (first["replay_of"], first["replayed"]) == ("3/4", False)

@@ -267,7 +267,7 @@ def started_with(trends: Trends, change: str) -> Process:
 
 def test_without_partitions_for_too_long_it_ends_and_says_why(trends: Trends) -> None:
     trends.mesh.apply_topics()
-    process = started_with(trends, "reader.Reader.without_for_s = lambda self: app.JOIN_S + 1")
+    process = started_with(trends, "reader.GroupReader.without_for_s = lambda self: app.JOIN_S + 1")
     assert process.wait() == STANDS_STILL
     assert "the group gave no partitions within 60 s" in process.log.read_text()
 

@@ -41,7 +41,8 @@ def read_reference(package: Package) -> dict[str, Counts]:
     Raises ReferenceError.
     """
     file = package.folder / EVALUATION_FILE
-    if not file.is_file():
+    # A provider's model has no folder.
+    if not package.manifest.files or not file.is_file():
         return {}
     try:
         if (size := file.stat().st_size) > LARGEST_REPORT:

@@ -186,7 +186,8 @@ class Candidate:
             rule=None,
             regions_serving=frozenset(),
             names_serving=False,
-            failed_lately=False,
+            unpaid=None,
+            rests=None,
             is_canary=True,
             candidate_serving=self._canary.pool.any_serving(),
         )

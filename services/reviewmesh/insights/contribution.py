@@ -36,7 +36,9 @@ def bucket_of(record: Mapping[str, Any], appended_ms: int, window_ms: int) -> Bu
 
 
 def review_counts(record: Mapping[str, Any]) -> Counts:
-    """The counters of this one review."""
+    """The counters of this one review; an erased one is counted nowhere."""
+    if record["erased_at"] is not None:
+        return {}
     counts: Counts = {REVIEWS: 1}
     if record["stars"] is not None:
         counts[RATED] = 1

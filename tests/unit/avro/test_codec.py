@@ -301,7 +301,7 @@ def test_what_is_wrong_with_a_schema_is_found_out_once(monkeypatch: pytest.Monke
         judged.append(schema)
         check(schema)
 
-    monkeypatch.setattr(writers, "check", noted)
+    monkeypatch.setattr(writers, "check_bounded", noted)
     reader = codec(items("null"))
     for _ in range(3):
         with pytest.raises(DecodeError, match="take at least a byte"):

@@ -10,6 +10,7 @@ import pytest
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import EVALUATION_FILE, Package
+from reviewmesh_worker.packages.provider import provider_package
 from reviewmesh_worker.packages.reference import ReferenceError, read_reference
 from tests.packages import DEFINED, small_package
 
@@ -38,6 +39,12 @@ def test_the_bundled_package_tells_what_it_says_of_a_thousand_reviews() -> None:
 
 def test_without_a_report_there_is_none(package: Package) -> None:
     assert read_reference(package) == {}
+
+
+def test_a_model_of_a_provider_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / EVALUATION_FILE).write_text("of another package")
+    monkeypatch.chdir(tmp_path)
+    assert read_reference(provider_package("m-1", DEFINED, {})) == {}
 
 
 def test_a_report_from_before_holds_none_and_others_are_read(package: Package) -> None:
