@@ -288,6 +288,7 @@ class ConsumerLoop:
         opened = self.inputs.remove(partition)
         if opened:
             self._stage.close(partition)
+            self._openings.left(opened)
         self._openings.drop(partition)
         self._outbox.drop(partition)
         return opened

@@ -14,6 +14,7 @@ from reviewmesh.kafka import transactions
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Output, Unit
 from reviewmesh.loop.brokerwait import NEW_CLIENT_AFTER_S
+from reviewmesh.loop.ledger import restore
 from reviewmesh.loop.membership import ASSIGNED_WITHIN_S, SlotTaken
 from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.loop.progress import STANDS_STILL_AFTER_S
@@ -393,6 +394,27 @@ def test_what_was_in_flight_in_a_lost_partition_is_dropped_and_read_again(world:
 
     world.play(scenario())
     assert world.out() == ["a", "b"]
+
+
+def test_a_partition_that_was_lost_and_comes_back_counts_as_no_death(world: World) -> None:
+    """Nobody died: the same process goes on with the same records, however often."""
+    world.publish("a", "b")
+    world.stage.holds = True
+
+    def scenario() -> Scenario:
+        yield world.until_received(2)
+        for times in range(2, 14):
+            world.cluster.expel(world.consumer)
+            yield world.until_received(2 * times)
+        found = world.cluster.committed(GROUP, PREFIX + ACCEPTED, 0)
+        assert found is not None
+        assert restore(*found).notes.deaths == 0
+        world.stage.holds = False
+        yield world.until_read()
+
+    world.play(scenario())
+    assert world.out() == ["a", "b"]
+    assert world.out(topic=DEAD_LETTER) == []
 
 
 def test_a_consumer_that_is_fenced_joins_again_but_not_for_ever(world: World) -> None:
