@@ -193,6 +193,11 @@ class Harness:
         middle = (last.out - first.out) / (last.at - first.at)
         return Burst(last.out / last.at, middle, last.at)
 
+    @property
+    def last_tag(self) -> str:
+        """How the ids of the last run begin."""
+        return _tag(self._runs)
+
     def publish(self, count: int) -> Callable[[], int]:
         """Publish a backlog; gives a function that tells how many of it are out."""
         schedule = self._begin(BURST_RATE, count)
@@ -283,7 +288,7 @@ class Harness:
 
     def _begin(self, rate: float, count: int) -> Schedule:
         self._runs += 1
-        schedule = Schedule(f"r{self._runs:03d}-", time.time() + LEAD_S, rate, count)
+        schedule = Schedule(_tag(self._runs), time.time() + LEAD_S, rate, count)
         self._reader.ask(schedule)
         self._generator.send(schedule)
         return schedule
@@ -311,6 +316,10 @@ class Harness:
         first, last = (min(sent, int(at * schedule.rate)) for at in (since, until))
         latencies: Latencies = self._reader.ask((first, last))
         return latencies
+
+
+def _tag(run: int) -> str:
+    return f"r{run:03d}-"
 
 
 @contextmanager
