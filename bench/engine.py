@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from reviewmesh_worker.engines.interface import (
+    UNBOUND,
+    Bounds,
     EngineLoad,
     ItemResult,
     TaskDescription,
@@ -59,7 +61,7 @@ class TimedEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         if not self._slow:
             return [ItemResult(answer(task, text)) for text in texts]

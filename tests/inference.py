@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.departures import Asks, Step
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
@@ -107,8 +109,10 @@ class Driver:
     ) -> None:
         self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
         self.answers: dict[int, list[Answer]] = {}
+        self.steps: list[Step] = []
         self.submitted = 0
         self.client.start()
+        threading.Thread(target=self._let_leave, name="stage", daemon=True).start()
 
     def submit(
         self,
@@ -125,14 +129,14 @@ class Driver:
         self.client.submit(
             [
                 WorkItem(
-                    token,
-                    partition,
-                    first + index,
-                    text,
-                    "en",
-                    trace,
-                    business_id,
-                    accepted_s,
+                    token=token,
+                    partition=partition,
+                    offset=first + index,
+                    text=text,
+                    language="en",
+                    traceparent=trace,
+                    business_id=business_id,
+                    accepted_s=accepted_s,
                     review_id=f"r-{first + index}",
                 )
                 for index, text in enumerate(texts)
@@ -143,6 +147,15 @@ class Driver:
         for item, answer in self.client.completed():
             self.answers.setdefault(item.offset, []).append(answer)
         return len(self.answers)
+
+    def _let_leave(self) -> None:
+        """In place of the stage: every text may leave, without a transaction."""
+        while not self.client.closed:
+            for step in self.client.departing():
+                self.steps.append(step)
+                if isinstance(step, Asks):
+                    self.client.let_leave(step.departure)
+            time.sleep(0.01)
 
     def wait(self, within_s: float = SOON_S) -> list[Answer]:
         """One answer for each submitted item, in the order of submission."""

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from reviewmesh_worker.engines.batching import Batcher
 from reviewmesh_worker.engines.interface import (
+    UNBOUND,
+    Bounds,
     EngineDead,
     EngineLoad,
     Entity,
@@ -89,7 +91,7 @@ class ScriptedEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         assert self._batcher is not None
         self.check()

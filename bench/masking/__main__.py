@@ -95,7 +95,7 @@ async def _names(address: str, reviews: Sequence[MadeUp]) -> list[tuple[Span, ..
     calls = metrics.CALLS.labels("bench", "names")
     names = Names(PoolOf("ner", (address,), "", serving, calls))
     items = [
-        WorkItem(None, 0, number, review.text, review.language, None, None, 0.0)
+        WorkItem(None, 0, number, review.text, review.language, None, None, 0.0, "")
         for number, review in enumerate(reviews)
     ]
     at_once = asyncio.Semaphore(AT_ONCE)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from statistics import NormalDist, median
@@ -23,6 +23,8 @@ from reviewmesh.judge.bounds import Bounds
 
 FILE = FOLDER / "rollouts.json"
 ROLLOUTS = 1_000
+AT_BOUNDS = 1_000
+LONG = 2_000
 SEARCHES = 500
 PLANTED = (Models(worse=0.03, differ=0.10), Models(worse=0.10, differ=0.16))
 POWERS = (0.8, 0.9)
@@ -32,29 +34,50 @@ AT_MOST = 6
 def main() -> None:
     bounds = Bounds()
     with ProcessPoolExecutor() as processes:
-        ended = Counter(filter(None, processes.map(no_worse, range(ROLLOUTS), chunksize=10)))
+        told = {
+            name: rolled_back(name, judged, number, processes)
+            for name, judged, number in (
+                ("no worse", no_worse, ROLLOUTS),
+                ("at every bound", at_every_bound, AT_BOUNDS),
+            )
+        }
         found = [search(models, bounds.alpha, processes) for models in PLANTED]
-    false = ended.total()
-    upper = upper_bound(false, ROLLOUTS)
-    print(f"{ROLLOUTS:,} rollouts of a candidate that is no worse, alpha {bounds.alpha:g}")
-    print(f"  rolled back: {false} {dict(ended)}, 95 % upper bound of the share {upper:.4f}")
     for one in found:
         print(*one.pop("words"), sep="\n")
     content = {
         "machine": machine(),
-        "rollouts": ROLLOUTS,
         "alpha": bounds.alpha,
-        "rolled_back": false,
-        "upper_95": upper,
+        "rolled_back": told,
         "planted": found,
     }
     FILE.parent.mkdir(parents=True, exist_ok=True)
     FILE.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def rolled_back(
+    name: str, judged: Callable[[int], str], number: int, processes: Executor
+) -> dict[str, Any]:
+    """How many of so many rollouts were."""
+    ended = Counter(filter(None, processes.map(judged, range(number), chunksize=10)))
+    upper = upper_bound(ended.total(), number)
+    print(f"{number:,} rollouts of a candidate that is {name}: {ended.total()} rolled back")
+    print(f"  over {dict(ended)}; 95 % upper bound of the share {upper:.4f}")
+    return {"rollouts": number, "rolled_back": dict(ended), "upper_95": upper}
+
+
 def no_worse(seed: int) -> str:
     """What a candidate that is as good was rolled back over; empty where it was not."""
     decision = rolled_out(Models(), Bounds(), seed)
+    return "" if decision is None else decision.metric
+
+
+def at_every_bound(seed: int) -> str:
+    """As `no_worse`: what is allowed it just does. It is never ready, and judged for long."""
+    bounds = Bounds()
+    models = Models(
+        disagree=bounds.disagreement, fail_more=bounds.failures, slower=bounds.slower_times
+    )
+    decision = rolled_out(models, bounds, seed, at_most=LONG)
     return "" if decision is None else decision.metric
 
 

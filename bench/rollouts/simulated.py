@@ -21,6 +21,7 @@ LOOK_EVERY = 50
 LATER = 1_000
 """Canaries that are still judged once it is ready."""
 GIVES_UP_AFTER = 20_000
+"""Answers of a state, or of a step, that does not end."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Models:
     """How often just one of both is right."""
     disagree: float = 0.15
     fail: float = 0.01
+    fail_more: float = 0.0
+    """By how much more often the candidate fails."""
+    slower: float = 1.0
+    """How many times as long the candidate takes."""
 
 
 class Made:
@@ -69,7 +74,9 @@ class Made:
 
     def canary(self, route: str) -> JudgedAnswer:
         self._offset += 1
-        failed = self._chance.random() < self._models.fail
+        models = self._models
+        share = models.fail + (models.fail_more if route == CANDIDATE else 0.0)
+        failed = self._chance.random() < share
         return self._seen(self.language(), None if failed else "a", route)
 
     def _seen(self, language: str, said: str | None, route: str) -> JudgedAnswer:
@@ -79,21 +86,23 @@ class Made:
             language=language,
             said=None if said is None else frozenset(said),
             labels=frozenset(said or ()),
-            ms=self._chance.lognormvariate(3, 0.5),
+            ms=self._chance.lognormvariate(7, 0.5) * (self._models.slower if is_candidate else 1),
             route=route,
             rollout=ROLLOUT if is_candidate else None,
             candidate_error="failed" if is_candidate and said is None else None,
         )
 
 
-def rolled_out(models: Models, bounds: Bounds, seed: int) -> Decision | None:
+def rolled_out(
+    models: Models, bounds: Bounds, seed: int, at_most: int = GIVES_UP_AFTER
+) -> Decision | None:
     """A whole rollout; None where it was not rolled back."""
     made = Made(models, seed)
-    ended = _in_shadow(made, bounds)
-    return ended if ended is not None else _in_canary(made, bounds)
+    ended = _in_shadow(made, bounds, at_most)
+    return ended if ended is not None else _in_canary(made, bounds, at_most)
 
 
-def _in_shadow(made: Made, bounds: Bounds) -> Decision | None:
+def _in_shadow(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
     shown = RolloutComparison(ROLLOUT, bounds.slower_times, [])
     asked = 0
 
@@ -109,11 +118,11 @@ def _in_shadow(made: Made, bounds: Bounds) -> Decision | None:
     def standing() -> Standing:
         return Standing(SHADOW, 0, bounds.shadow_share, 1, 0, LABELLED - asked)
 
-    decision = _looked_at(observe, standing, bounds, shown)
+    decision = _looked_at(observe, standing, bounds, shown, at_most)
     return decision if decision is None or decision.action is Action.ROLL_BACK else None
 
 
-def _in_canary(made: Made, bounds: Bounds) -> Decision | None:
+def _in_canary(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
     shown = RolloutComparison(ROLLOUT, bounds.slower_times, [])
 
     def observe() -> None:
@@ -122,7 +131,7 @@ def _in_canary(made: Made, bounds: Bounds) -> Decision | None:
 
     for step, share in enumerate(bounds.steps):
         at = Standing(CANARY, step, share, 1, bounds.step_s, 0)
-        decision = _looked_at(observe, lambda at=at: at, bounds, shown)  # type: ignore[misc]
+        decision = _looked_at(observe, lambda at=at: at, bounds, shown, at_most)  # type: ignore[misc]
         if decision is not None and decision.action is Action.ROLL_BACK:
             return decision
     ready = Standing(READY, 0, bounds.steps[-1], 1, 0, 0)
@@ -140,9 +149,10 @@ def _looked_at(
     standing: Callable[[], Standing],
     bounds: Bounds,
     shown: RolloutComparison,
+    at_most: int,
 ) -> Decision | None:
     """Until it goes on or ends; None where neither comes."""
-    for number in range(1, GIVES_UP_AFTER):
+    for number in range(1, at_most):
         observe()
         if number % LOOK_EVERY == 0:
             decision = decide(standing(), bounds, shown)

@@ -112,6 +112,18 @@ CALLS = Counter(
     "find the names to mask; candidate: those with the candidate of a rollout.",
     ["task", "route"],
 )
+BUDGET_USED = Gauge(
+    "reviewmesh_budget_used",
+    "What the fallback has used of its budget in the running day or month: reserved, settled and "
+    "orphaned, of the partitions that this process has. business is empty for the budget of all; "
+    "unit is requests, tokens or usd.",
+    ["task", "business", "period", "unit"],
+)
+BUDGET_LIMIT = Gauge(
+    "reviewmesh_budget_limit",
+    "The part of the budget that these partitions have; no series where nothing limits that unit.",
+    ["task", "business", "period", "unit"],
+)
 CANDIDATE_WORKERS_SERVING = Gauge(
     "reviewmesh_candidate_workers_serving",
     "Workers with the candidate of a rollout that this process would send calls to, by what they "
@@ -135,8 +147,9 @@ HELD_BACK = Gauge(
     "reviewmesh_reviews_held_back",
     "Reviews that wait although the fallback would be taken for them. forbidden: the policy lets "
     "nothing of their business leave; no_worker: no fallback worker serves in a region that is "
-    "allowed; no_names: names are to be masked, and no worker finds them; failed: the fallback "
-    "failed on them and is tried again later.",
+    "allowed; no_names: names are to be masked, and no worker finds them; no_budget: no budget is "
+    "given for the task; spent: a budget is spent; over_bound: they might take more than one call "
+    "may; failed: the fallback failed on them and is tried again later.",
     ["task", "reason"],
 )
 RETRIES = Counter(

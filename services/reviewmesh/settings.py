@@ -374,6 +374,11 @@ class Settings(ProcessSettings):
         "regions, and what is masked first: docs/routes.md. Without it nothing leaves. Read at "
         "the start of the enrichers.",
     )
+    budgets: FilePath | None = Field(
+        default=None,
+        description="Budgets of what leaves, per day and month: docs/routes.md. Without it nothing "
+        "leaves. Read at the start of the enrichers, and by `reviewmesh budget`.",
+    )
     grace_s: float = Field(
         default=20,
         gt=0,

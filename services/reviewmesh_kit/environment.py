@@ -26,6 +26,7 @@ SECTIONS = frozenset(
         "LOG",
         "OPENAI",
         "REGISTRY",
+        "REPROCESS",
         "VLLM",
         "WORKER",
         "WORKERS",
@@ -34,6 +35,7 @@ SECTIONS = frozenset(
 NAMES = frozenset(
     {
         "BENCH_REVIEWS",
+        "BUDGETS",
         "CACHE_DIR",
         "FAULT_SEEDS",
         "FUZZ_RECORDS",

@@ -30,9 +30,11 @@ IDENTITY_OF = {
     "reprocess_request": {"campaign", "task", "enriched_offset"},
     "reprocessed_answer": {"campaign", "task", "enriched_offset"},
     "campaign": {"campaign", "task"},
+    "departure": {"task"},
     "rollout": {"task"},
     "rollout_command": {"command", "task", "action"},
     "review_insight": {"business_id", "window_start", "window_end"},
+    "spend": {"task", "partition", "period"},
 }
 
 
@@ -60,7 +62,7 @@ def test_every_topic_has_a_name() -> None:
         *names.RESULT_OF.values(),
         *(names.DEAD_LETTER, names.INSIGHTS),
         *(names.REPROCESS, names.REPROCESSED, names.CAMPAIGNS),
-        *(names.COMMANDS, names.CONTROL, *names.SHADOW_OF.values()),
+        *(names.SPEND, names.DEPARTURES, names.COMMANDS, names.CONTROL, *names.SHADOW_OF.values()),
     }
     for task, topic in names.SHADOW_OF.items():
         assert TOPICS[topic].schema == f"{task}_result"

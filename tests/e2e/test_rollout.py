@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reviewmesh.enrich.candidate import COPIES_AT_ONCE
 from reviewmesh.judge.answers import seen
 from reviewmesh.judge.bounds import read_bounds
 from reviewmesh.judge.comparison import FAILURES, RolloutComparison
@@ -126,7 +127,7 @@ def test_a_hanging_candidate_delays_nothing_in_shadow(
     assert started.returncode == 0, started.stderr
     enricher = driver.mesh.processes[f"enricher-{TASK}"]
     driver.mesh.wait_for(lambda: '"state": "SHADOW"' in enricher.log.read_text(), SOON_S, "known")
-    driver.publish()
+    driver.publish(2 * COPIES_AT_ONCE)
     driver.answered()
     assert driver.mesh.read(f"reviews.{TASK}.shadow") == []
     assert enricher.metric("reviewmesh_in_flight_records") == 0
@@ -135,11 +136,11 @@ def test_a_hanging_candidate_delays_nothing_in_shadow(
 
     def shown() -> bool:
         found = driver.status()
-        return bool(found["answered"] == BATCH and found["compared"] == 0)
+        return bool(found["answered"] == len(driver.published) and found["compared"] == 0)
 
     wait_until(shown, SOON_S, "the share that was compared is said")
     said = driver.run("rollout", "status", "--task", TASK).stdout
-    assert f"0 of {BATCH} answers were compared in shadow: 0.0%" in said
+    assert f"0 of {len(driver.published)} answers were compared in shadow: 0.0%" in said
     stale = driver.run("rollout", "advance", "--task", TASK, "--epoch", "0")
     assert stale.returncode == 1
     assert "is at epoch 1 (shadow), and the command was given for epoch 0" in stale.stderr
@@ -166,14 +167,17 @@ def test_a_candidate_that_turns_worse_is_rolled_back_and_its_answers_are_done_ag
     found = driver.publish_until("CANARY")
     assert found["rollout"] == rollout
     assert found["compared"] >= 100
+    judge: Process = mesh.processes["judge"]
+    assert judge.metric('reviewmesh_rollout_kappa{label="mixed",slice="all",task="sentiment"}') == 1
     driver.publish()
     mesh.wait_for(
         lambda: "candidate" in routes(driver.answered(), rollout), SOON_S, "canaries are answered"
     )
-    # A judge that starts again goes on with what is written.
-    judge: Process = mesh.processes["judge"]
-    judge.kill()
-    judge.start()
+    # A judge that starts again goes on with what is written, and canaries are read again.
+    driver.publish()
+    for process in (judge, mesh.processes[f"enricher-{TASK}"]):
+        process.kill()
+        process.start()
     mesh.wait_ready()
 
     candidate.script(failing=True)

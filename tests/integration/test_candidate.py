@@ -8,72 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh import metrics
 from reviewmesh.enrich import candidate as module
-from reviewmesh.enrich.candidate import COPIES_AT_ONCE, NOT_SERVING, CandidatePlan
-from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.rollouts import CANARY, SHADOW, Rollout, Rollouts
+from reviewmesh.enrich.candidate import COPIES_AT_ONCE, NOT_SERVING
+from reviewmesh.enrich.items import Answer
+from reviewmesh.enrich.rollouts import CANARY, SHADOW
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.enrich.shadow import ShadowTopic
-from tests.inference import TASK, Driver, ScriptedWorker, soon
+from tests.inference import ScriptedWorker, soon
 from tests.mesh import free_port
-
-PATIENCE_S = 2.0
-NAME = "ner-1"
-
-
-class InForce(Rollouts):
-    """The rollout that a test says, in place of the one that a topic holds."""
-
-    def __init__(self) -> None:
-        self.rollout: Rollout | None = None
-
-    def start(self) -> None:
-        pass
-
-    stop = start
-
-    def now(self) -> Rollout | None:
-        return self.rollout
-
-    def begin(self, state: str, share: float = 1.0) -> None:
-        self.rollout = Rollout(NAME, TASK, state, share)
-
-
-class Sent(ShadowTopic):
-    """What would go to the shadow topic."""
-
-    def __init__(self) -> None:
-        self.answers: dict[int, Answer] = {}
-
-    def send(self, item: WorkItem, answer: Answer) -> bool:
-        self.answers[item.offset] = answer
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-class Rolled(Driver):
-    """A client with a candidate."""
-
-    def __init__(self, primary: str, candidate: str) -> None:
-        self.rollouts, self.sent = InForce(), Sent()
-
-        def pool(lane: str) -> PoolOf:
-            serving = metrics.CANDIDATE_WORKERS_SERVING.labels(TASK, lane)
-            calls = metrics.CALLS.labels(TASK, CANDIDATE)
-            return PoolOf(TASK, (candidate,), "", serving, calls)
-
-        plan = CandidatePlan(pool("canary"), pool("shadow"), self.rollouts, self.sent, PATIENCE_S)
-        super().__init__([primary], candidate=plan)
-        assert self.client._candidate is not None
-        self.candidate = self.client._candidate
-
-    def is_known(self) -> bool:
-        pools = (self.candidate._canary.pool, self.candidate._shadow.pool)
-        return all(pool.any_serving() for pool in pools)
+from tests.rolled import NAME, PATIENCE_S, Rolled
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 from reviewmesh import metrics
+from reviewmesh.enrich.departures import Asks, GivesBack, Unanswered
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.routes import FALLBACK, PRIMARY, Limits
+from reviewmesh.enrich.spending import Spending
+from reviewmesh.leaving.budgets import parse_budgets
 from reviewmesh.leaving.policy import Policy, parse_policy
 from reviewmesh_protos.inference.v1 import inference_pb2
 from tests.inference import TASK, Driver, ScriptedWorker, WorkerProcess, soon
@@ -28,6 +31,8 @@ ACME_STAYS = parse_policy(
     "all:\n  regions: [eu]\n  mask: [patterns]\nbusinesses:\n  acme: nothing\n"
 )
 AFTER_S = 0.5
+UNLIMITED = "all: unlimited\n"
+NO_BUDGET = ""
 SOON = Limits(AFTER_S, 600)
 NEVER = Limits(600, 600)
 
@@ -88,17 +93,22 @@ def drive() -> Iterator[Drive]:
         policy: Policy = ALL,
         limits: Limits = SOON,
         names: str = "",
+        budgets: str = UNLIMITED,
         **options: float,
     ) -> Driver:
         def pool(address: str, route: str) -> PoolOf:
             serving = metrics.FALLBACK_WORKERS_SERVING.labels(TASK, REGION)
             return PoolOf(TASK, (address,), "", serving, metrics.CALLS.labels(TASK, route))
 
+        spending = Spending(parse_budgets(budgets or UNLIMITED, partitions=2), time.time)
+        for partition in range(2):
+            spending.open(partition, {})
         plan = FallbackPlan(
             {REGION: pool(outside, FALLBACK)},
             pool(names, "names") if names else None,
             policy,
             limits,
+            spending if budgets else None,
         )
         made.append(Driver([primary], fallback=plan, **options))
         return made[-1]
@@ -321,3 +331,66 @@ def test_a_provider_sees_masked_text_of_those_that_may_leave_and_its_outage_cost
     sent = json.dumps(provider.requests)
     assert "Anna in Berlin, write to [EMAIL]" in sent
     assert "Acme" not in sent and "anna@b.dk" not in sent
+
+
+@pytest.mark.parametrize(
+    ("budgets", "reason"),
+    [(NO_BUDGET, "no_budget"), ("all:\n  day: {requests: 0}\n", "spent")],
+)
+def test_without_money_nothing_leaves(
+    outside: Outside, primary: ScriptedWorker, drive: Drive, budgets: str, reason: str
+) -> None:
+    driver = drive(primary.address, outside.worker.address, budgets=budgets)
+    driver.submit(["One", "Two"])
+    soon(lambda: held_back(reason) == 2, "both are held back")
+    assert "2 reviews are held back: " in driver.client.waiting_for()
+    assert outside.heard() == []
+    primary.start()
+    assert [answer.route for answer in driver.wait()] == [PRIMARY, PRIMARY]
+
+
+def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
+    outside: Outside, drive: Drive
+) -> None:
+    outside.does(held=["One"])
+    driver = drive(nobody(), outside.worker.address)
+    driver.submit(["One"])
+    soon(lambda: outside.heard() == ["One"], "it has left")
+    outside.worker.process.kill()
+    soon(lambda: any(isinstance(step, Unanswered) for step in driver.steps), "the call broke")
+    [failed] = [step for step in driver.steps if isinstance(step, Unanswered)]
+    assert failed.usage is None
+    outside.does()
+    outside.worker.start()
+    # It rests for half a minute, since nobody was answered.
+    [answer] = driver.wait(60)
+    assert answer.route == FALLBACK
+    assert len(outside.heard()) == sum(isinstance(step, Asks) for step in driver.steps)
+
+
+def test_what_might_take_more_than_a_call_may_is_not_sent(
+    primary: ScriptedWorker, tmp_path: Path, drive: Drive
+) -> None:
+    budgets = "call: {tokens: 100}\nall:\n  day: {tokens: 100000}\n"
+    with ScriptedOpenAI() as provider:
+        settings = {
+            "REVIEWMESH_WORKER__ENGINE": "openai",
+            "REVIEWMESH_OPENAI__MODEL": "m-1",
+            "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
+            "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
+        }
+        worker = WorkerProcess(tmp_path / "provider", settings)
+        try:
+            worker.start()
+            driver = drive(primary.address, worker.address, budgets=budgets)
+            driver.submit(["One"])
+            soon(lambda: held_back("over_bound") == 1, "it came back")
+            waits = driver.client.waiting_for()
+            primary.start()
+            [answer] = driver.wait()
+        finally:
+            worker.stop()
+    assert provider.requests == []
+    assert answer.route == PRIMARY
+    assert "they might take more than the budget allows for one call" in waits
+    assert [type(step) for step in driver.steps] == [Asks, GivesBack]

@@ -118,9 +118,10 @@ def test_what_failed_attempts_took_counts_for_the_answer(
         driver.client.close()
 
 
-def test_a_caller_may_not_allow_less_than_nothing(worker: WorkerProcess) -> None:
+@pytest.mark.parametrize("bound", ["max_provider_requests", "max_tokens", "max_cost_micros"])
+def test_a_caller_may_not_allow_less_than_nothing(worker: WorkerProcess, bound: str) -> None:
     request = infer([TEXT], "sentiment")
-    request.max_provider_requests = -1
+    setattr(request, bound, -1)
     with pytest.raises(grpc.RpcError) as refused:
         worker.stub.Infer(request, timeout=SOON_S)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -130,8 +131,10 @@ def test_a_refused_key_takes_the_worker_out_of_service_and_costs_no_review(
     worker: WorkerProcess, server: ScriptedOpenAI
 ) -> None:
     server.always = status(401, f"Incorrect API key provided: {KEY}")
+    counted = ask(worker, "refused").results[0]
+    assert (counted.error.code, counted.usage.provider_requests) == ("UNAVAILABLE", 1)
     with pytest.raises(grpc.RpcError) as refused:
-        ask(worker, "refused")
+        worker.stub.Infer(infer(["refused, too"], "sentiment"), timeout=SOON_S)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "refuses the key" in (refused.value.details() or "")
     assert NOT_STARTED in str(refused.value.trailing_metadata())

@@ -40,10 +40,13 @@ def outside(tmp_path: Path) -> Iterator[ScriptedWorker]:
 def mesh(stack: TestStack, tmp_path: Path, outside: ScriptedWorker) -> Iterator[Mesh]:
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text("all: unlimited\n")
     settings = {
         "REVIEWMESH_FALLBACKS__TOPIC": f"eu@{outside.address}",
         "REVIEWMESH_FALLBACKS__AFTER_S": str(AFTER_S),
         "REVIEWMESH_POLICY": str(policy),
+        "REVIEWMESH_BUDGETS": str(budgets),
     }
     prefix = f"r{uuid.uuid4().hex[:8]}."
     with Mesh(stack, prefix, tmp_path, settings, workers_per_task=True) as mesh:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from reviewmesh.settings import SET_BY_THE_MESH, KafkaSettings, RegistrySettings, Settings
 from reviewmesh_kit import settings as kit
+from reviewmesh_kit.environment import unknown_settings
 
 SECRET = "hunter2-s3cret"
 Environment = Callable[..., Settings]
@@ -216,3 +217,10 @@ def test_a_fallback_worker_without_its_region_is_refused(
 ) -> None:
     told = problems(environment, FALLBACKS__TOPIC=value)
     assert told.startswith("REVIEWMESH_FALLBACKS__TOPIC: expected REGION@HOST:PORT")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_known_to_all_processes(name: str) -> None:
+    annotation = Settings.model_fields[name].annotation
+    nested = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    assert unknown_settings([kit.variable(name, "x") if nested else kit.variable(name)]) == []

@@ -87,6 +87,20 @@ def _nothing(measured: int | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What each text of a call may take at most; 0 leaves it to the engine."""
+
+    provider_requests: int = 0
+    tokens: int = 0
+    """Of prompt and answer."""
+    cost_micros: int = 0
+    """In millionths of a US dollar."""
+
+
+UNBOUND = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
 class ItemFailure:
     """Why one text has no output, and whether a retry can help.
 
@@ -144,6 +158,9 @@ class EngineUnavailable(RuntimeError):
     """The engine's endpoint refuses or cannot be reached: no text was processed, another worker may
     try."""
 
+    requests = 0
+    """That were sent for the text before."""
+
 
 class EngineDead(RuntimeError):
     """An engine cannot answer any more: its process must be restarted."""
@@ -168,15 +185,14 @@ class Engine(Protocol):
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         """One answer per text, in order; cancelling the call cancels its texts.
 
-        Queued texts of interactive calls go before those of a backfill, see `lanes`. For each text
-        at most `max_provider_requests` are sent to a provider, 0 leaves it to the engine; an engine
-        that runs the model itself sends none.
+        Queued texts of interactive calls go before those of a backfill, see `lanes`. An engine that
+        runs the model itself keeps to any `bounds`: it asks no provider.
 
-        Raises EngineDead and EngineUnavailable.
+        Raises EngineDead, and EngineUnavailable: with bounds, before anything was sent.
         """
         ...
 

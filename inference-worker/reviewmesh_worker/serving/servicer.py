@@ -13,11 +13,13 @@ import structlog
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_protos.metadata import NOT_STARTED, RETRY_AFTER_MS
 from reviewmesh_worker.engines.interface import (
+    Bounds,
     EngineDead,
     EngineUnavailable,
     ItemFailure,
     ItemResult,
     TaskDescription,
+    Usage,
 )
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.serving import metrics
@@ -102,10 +104,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             problem = f"expected 1 to {MAX_ITEMS_PER_CALL} items, got {len(request.items)}"
         else:
             problem = too_long(request.items)
-        if not problem and request.max_provider_requests < 0:
-            problem = (
-                f"expected max_provider_requests of 0 or more, got {request.max_provider_requests}"
-            )
+        problem = problem or negative_bound(request)
         if problem:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
 
@@ -115,7 +114,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         started = time.monotonic()
         texts = [item.text for item in request.items]
         answers = await loaded.engine.infer(
-            request.task, texts, lane_of(request), request.max_provider_requests
+            request.task, texts, lane_of(request), bounds_of(request)
         )
         self._measure(request, loaded.engine.tasks[request.task], started)
         answered = list(zip(request.items, answers, strict=True))
@@ -127,14 +126,31 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.InferStreamRequest, loaded: LoadedEngine
     ) -> AsyncIterator[inference_pb2.InferStreamResponse]:
         started = time.monotonic()
-        infer, lane, most = loaded.engine.infer, lane_of(request), request.max_provider_requests
-        one_by_one = [infer(request.task, [item.text], lane, most) for item in request.items]
+        if reason := loaded.engine.unavailable():
+            raise EngineUnavailable(reason)
+        one_by_one = [self._infer_one(request, item, loaded) for item in request.items]
         async for group in groups_as_completed(one_by_one):
             answered = [(request.items[position], answer) for position, (answer,) in group]
             yield inference_pb2.InferStreamResponse(
                 **self._response(request.task, loaded, started, answered)
             )
         self._measure(request, loaded.engine.tasks[request.task], started)
+
+    async def _infer_one(
+        self,
+        request: inference_pb2.InferStreamRequest,
+        item: inference_pb2.Item,
+        loaded: LoadedEngine,
+    ) -> Sequence[ItemResult]:
+        bounds = bounds_of(request)
+        try:
+            return await loaded.engine.infer(request.task, [item.text], lane_of(request), bounds)
+        except EngineUnavailable as error:
+            if not bounds.provider_requests:
+                raise
+            # Other items of the call may have been sent: it can no longer be refused as not begun.
+            usage = Usage(provider_requests=0)
+            return [ItemResult(ItemFailure("UNAVAILABLE", str(error), True), usage)]
 
     def _measure(self, request: Request, description: TaskDescription, started: float) -> None:
         seconds = time.monotonic() - started
@@ -163,6 +179,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                     reason=outcome.message,
                     traceparent=item.traceparent,
                 )
+        if failed and loaded.engine.unavailable():
+            self.alarm.set()
         description = loaded.engine.tasks[task]
         version = description.model_version
         metrics.ITEMS.labels(task, version, "failed").inc(failed)
@@ -223,6 +241,18 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 max_message_bytes=MAX_REQUEST_BYTES,
             ),
         )
+
+
+def bounds_of(request: Request) -> Bounds:
+    return Bounds(request.max_provider_requests, request.max_tokens, request.max_cost_micros)
+
+
+def negative_bound(request: Request) -> str:
+    """A message for the first bound below 0; empty when there is none."""
+    for name in ("max_provider_requests", "max_tokens", "max_cost_micros"):
+        if (value := getattr(request, name)) < 0:
+            return f"expected {name} of 0 or more, got {value}"
+    return ""
 
 
 def too_long(items: Sequence[inference_pb2.Item]) -> str:

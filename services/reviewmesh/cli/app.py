@@ -13,7 +13,19 @@ from pydantic_settings import SettingsError
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
-from reviewmesh.cli import cost, dlq, find, forget, lag, publish, reprocess, rollout, tail, topics
+from reviewmesh.cli import (
+    budget,
+    cost,
+    dlq,
+    find,
+    forget,
+    lag,
+    publish,
+    reprocess,
+    rollout,
+    tail,
+    topics,
+)
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err
 from reviewmesh.kafka.clients import BadOption, check_options
@@ -53,6 +65,7 @@ app.command()(find.find)
 app.command()(forget.forget)
 app.command()(lag.lag)
 app.command()(cost.cost)
+app.command()(budget.budget)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(reprocess.app, name="reprocess")
 app.add_typer(rollout.app, name="rollout")

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
+from reviewmesh.leaving.amounts import NOTHING
 from reviewmesh.query.connection import connect
 from reviewmesh.query.cost import DIMENSIONS, MEASURES, CostKey, Costs, Total, costs
 from reviewmesh.query.values import iso
@@ -95,7 +96,7 @@ def _cells(total: Total) -> list[str]:
 
 
 def _at_least(total: Total, name: str, shown: str) -> str:
-    if total.unknown[name] == total.answers:
+    if total.is_unknown(name):
         return "-"
     return f"{shown}+" if total.unknown[name] else shown
 
@@ -121,10 +122,7 @@ def row_of(by: tuple[str, ...], key: CostKey, total: Total) -> dict[str, object]
         **dict(zip(by, key, strict=True)),
         "answers": total.answers,
         "failed": total.failed,
-        **{
-            name: None if total.unknown[name] == total.answers else total.sums[name]
-            for name in MEASURES
-        },
+        **{name: None if total.is_unknown(name) else total.sums[name] for name in MEASURES},
         "unknown": {name: total.unknown[name] for name in MEASURES},
     }
 
@@ -133,6 +131,11 @@ def _notes(found: Costs) -> list[str]:
     notes = []
     if found.oldest_ms is not None:
         notes.append(f"the oldest answer that was counted was written {iso(found.oldest_ms)}")
+    if found.unanswered != NOTHING:
+        notes.append(
+            f"{found.unanswered.requests:,} requests and {dollars(found.unanswered.micros)} US "
+            "dollars at most are of calls without a result"
+        )
     if found.without_review:
         notes.append(
             f"{found.without_review:,} answers: their accepted review is not kept any more"

@@ -156,7 +156,7 @@ def told(record: RolloutRecord) -> Iterator[str]:
 
 
 def _standing(record: RolloutRecord) -> str:
-    share = f" at {record.share:.4g} of the reviews" if record.goes_on else ""
+    share = f" at {100 * record.share:.4g} % of the reviews" if record.goes_on else ""
     return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 
@@ -170,7 +170,11 @@ def _compared(record: RolloutRecord) -> str:
 
 
 def _sequences(record: RolloutRecord) -> Iterator[str]:
-    bounds = record.bounds_in_force()
+    try:
+        bounds = record.bounds_in_force()
+    except BoundsProblem as error:
+        yield f"  its bounds cannot be read: {error}"
+        return
     limits = {
         LABELS: bounds.worse,
         DISAGREEMENT: bounds.disagreement,

@@ -11,7 +11,8 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.kafka.record import Record
-from reviewmesh.leaving.policy import PolicyProblem, read_policy
+from reviewmesh.leaving.policy import read_policy
+from reviewmesh.leaving.yamlfile import FileProblem
 from reviewmesh.query.connection import Connection, connect, topic_named
 from reviewmesh.query.outgoing import Outgoing
 from reviewmesh.query.reading import follow
@@ -81,7 +82,7 @@ def _outgoing(connection: Connection, topic: str, regions: list[str]) -> Outgoin
         )
     try:
         policy = read_policy(connection.settings.policy)
-    except PolicyProblem as error:
+    except FileProblem as error:
         raise typer.BadParameter(f"REVIEWMESH_POLICY: {error}", param_hint="--leaving") from error
     return Outgoing(policy, regions)
 

@@ -14,13 +14,17 @@ from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.fallback import FallbackPlan
+from reviewmesh.enrich.payments import Payments, SpendCodecs
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.reprocess import Codecs, Reprocessing
 from reviewmesh.enrich.rollouts import Rollouts
 from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, Limits
 from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh.enrich.stage import EnrichContract, EnrichStage
-from reviewmesh.leaving.policy import Policy, PolicyProblem, read_policy
+from reviewmesh.kafka.reader import PartitionReader
+from reviewmesh.leaving.budgets import Budgets, read_budgets
+from reviewmesh.leaving.policy import Policy, read_policy
+from reviewmesh.leaving.yamlfile import FileProblem
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings, WrongSetting
@@ -31,11 +35,13 @@ from reviewmesh_schemas.names import (
     CAMPAIGNS,
     CONTROL,
     DEAD_LETTER,
+    DEPARTURES,
     ENRICHED,
     REPROCESS,
     REPROCESSED,
     RESULT_OF,
     SHADOW_OF,
+    SPEND,
     TASKS,
 )
 
@@ -45,7 +51,18 @@ def workers_of(settings: Settings, task: str) -> tuple[str, ...]:
     return tuple(endpoint.strip() for endpoint in endpoints if endpoint.strip())
 
 
-def plan_of(settings: Settings, task: str) -> FallbackPlan | None:
+def budgets_of(settings: Settings, task: str, partitions: int) -> Budgets | None:
+    """None where the task has no fallback workers, or no budget for them. Raises WrongSetting."""
+    if settings.budgets is None or not settings.fallbacks.by_region(task):
+        return None
+    try:
+        budgets = read_budgets(settings.budgets, partitions)
+    except FileProblem as error:
+        raise WrongSetting(f"{variable('budgets')}: {error}") from error
+    return budgets if task in budgets.tasks else None
+
+
+def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> FallbackPlan | None:
     """None where the task has no fallback workers. Raises WrongSetting."""
     policy = _policy(settings)
     regions = settings.fallbacks.by_region(task)
@@ -77,6 +94,7 @@ def plan_of(settings: Settings, task: str) -> FallbackPlan | None:
         else None,
         policy=policy,
         limits=Limits(settings.fallbacks.after_s, settings.fallbacks.spill_s),
+        payments=None if payments is None else payments.spending,
     )
 
 
@@ -116,7 +134,7 @@ def _policy(settings: Settings) -> Policy:
         return Policy()
     try:
         return read_policy(settings.policy)
-    except PolicyProblem as error:
+    except FileProblem as error:
         raise WrongSetting(f"{variable('policy')}: {error}") from error
 
 
@@ -137,10 +155,21 @@ def build(
     log: structlog.stdlib.BoundLogger,
 ) -> EnrichStage:
     endpoints = workers_of(settings, task)
+    budgets = budgets_of(settings, task, contracts.partitions(ACCEPTED))
+    payments = None
+    if budgets is not None:
+        payments = Payments(
+            task,
+            budgets,
+            SpendCodecs(contracts.codec(SPEND), contracts.codec(DEPARTURES)),
+            PartitionReader(settings),
+            clock=wall_clock,
+            log=log,
+        )
     client = InferenceClient(
         task,
         endpoints,
-        fallback=plan_of(settings, task),
+        fallback=plan_of(settings, task, payments),
         candidate=candidate_of(settings, contracts, task, log),
     )
     client.start()
@@ -175,6 +204,7 @@ def build(
         client=client,
         reprocessing=reprocessing,
         clock=wall_clock,
+        payments=payments,
     )
 
 

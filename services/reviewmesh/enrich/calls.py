@@ -20,11 +20,14 @@ from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolOf, Worker, WorkerPool
 from reviewmesh.enrich.requests import metadata_of, request_fields
 from reviewmesh.enrich.retries import Retries
+from reviewmesh.leaving.amounts import NOTHING, Amount
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 Response = inference_pb2.InferResponse | inference_pb2.InferStreamResponse
 
 SUSPECTS_AT_ONCE = 4
+# No item of the call can have reached a provider.
+NOTHING_SENT = frozenset({Kind.FULL, Kind.INVALID, Kind.NOT_STARTED})
 
 
 @dataclass(slots=True)
@@ -49,7 +52,10 @@ class Calls:
         call_timeout_s: float,
         max_attempts: int,
         lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_INTERACTIVE,
+        bound: Amount = NOTHING,
     ) -> None:
+        """`bound`: the most that an item may take; each then reaches a worker at most once."""
+        self._bound = bound
         self._task = of.task
         self._sent = of.calls
         self._lane = lane
@@ -144,7 +150,10 @@ class Calls:
             if call.is_withdrawn():
                 raise
             reason = "the worker hung" if call.hung else "the channel was closed"
-            self._retries.broken(list(unanswered.values()), reason)
+            if self._bound.requests:
+                self._give_up(list(unanswered.values()), reason)
+            else:
+                self._retries.broken(list(unanswered.values()), reason)
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
             self._retries.bisect(list(unanswered.values()), f"{type(error).__name__}: {error}")
         else:
@@ -154,7 +163,10 @@ class Calls:
                 self._retries.try_again(job, "the worker left the item without a result")
 
     async def _responses(self, worker: Worker, batch: list[Job]) -> AsyncIterator[Response]:
-        fields, metadata = request_fields(self._task, batch, self._lane), metadata_of(batch)
+        fields, metadata = (
+            request_fields(self._task, batch, self._lane, self._bound),
+            metadata_of(batch),
+        )
         if worker.breaker.is_slow():
             request = inference_pb2.InferStreamRequest(**fields)
             async for response in worker.stub.InferStream(
@@ -199,14 +211,20 @@ class Calls:
             self._jobs.answer(job, getattr(result, kind))
             return
         message = f"{result.error.code}: {result.error.message}"
-        if result.error.retryable:
+        if result.error.retryable and self._bound.requests:
+            self._jobs.give_up(job, message, may_pass=True)
+        elif result.error.retryable:
             self._retries.try_again(job, message)
         else:
-            self._jobs.give_up(job, message)
+            self._jobs.give_up(job, message, code=result.error.code)
 
     def _failed(self, call: Call, started: float, failure: CallFailure) -> None:
         worker, batch, reason = call.worker, list(call.unanswered.values()), failure.reason
         match failure.kind:
+            case kind if self._bound.requests and kind not in NOTHING_SENT:
+                if kind is not Kind.TOO_LARGE:
+                    self.pool.eject(worker, reason)
+                self._give_up(batch, reason)
             case Kind.FULL:
                 self.pool.hold_off(worker, failure.retry_after_s)
                 self._retries.send_elsewhere(batch)
@@ -230,6 +248,12 @@ class Calls:
             case Kind.FAILED:
                 self.pool.failed(worker, reason)
                 self._retries.bisect(batch, reason)
+
+    def _give_up(self, batch: Sequence[Job], reason: str) -> None:
+        """Each may have been sent to a provider: another try would be a second request."""
+        for job in batch:
+            job.attempts += 1
+            self._jobs.give_up(job, reason, may_pass=True)
 
 
 def _nothing_but_failures(response: Response) -> str:

@@ -25,7 +25,7 @@ from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 LOOK_EVERY_S = 0.25
-COPIES_AT_ONCE = 64
+COPIES_AT_ONCE = 256
 # Until then it is no failure of the candidate that none of its workers was found to serve.
 SETTLED_AFTER_S = 10.0
 COPY_PATIENCE_S = 60.0
@@ -186,7 +186,8 @@ class Candidate:
             rule=None,
             regions_serving=frozenset(),
             names_serving=False,
-            failed_lately=False,
+            unpaid=None,
+            rests=None,
             is_canary=True,
             candidate_serving=self._canary.pool.any_serving(),
         )

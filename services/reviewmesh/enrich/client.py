@@ -15,6 +15,7 @@ from typing import TypeVar
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.candidate import Candidate, CandidatePlan
+from reviewmesh.enrich.departures import Departure, Step, Steps
 from reviewmesh.enrich.fallback import Fallback, FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
@@ -56,12 +57,13 @@ class InferenceClient:
         self._call_timeout_s = call_timeout_s
         self._max_attempts = max_attempts
         self._lane = lane
+        self._steps = Steps()
         self._done: deque[tuple[WorkItem, Answer]] = deque()
         self._jobs = Jobs(batch_items, batch_bytes, self._finished)
         self._calls: Calls | None = None
         self._fallback: Fallback | None = None
         self._candidate: Candidate | None = None
-        self._closed = False
+        self.closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"inference-{task}", daemon=True)
 
@@ -75,9 +77,9 @@ class InferenceClient:
 
     def close(self) -> None:
         """Withdraw everything and end the thread."""
-        if self._closed or not self._thread.is_alive():
+        if self.closed or not self._thread.is_alive():
             return
-        self._closed = True
+        self.closed = True
         if self._candidate_plan is not None:
             self._candidate_plan.rollouts.stop()
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=10)
@@ -91,6 +93,20 @@ class InferenceClient:
     def completed(self) -> list[tuple[WorkItem, Answer]]:
         """The items answered since the last call; never blocks."""
         return [self._done.popleft() for _ in range(len(self._done))]
+
+    def departing(self) -> list[Step]:
+        """What became of texts on their way to the fallback since the last call; never blocks."""
+        return self._steps.take()
+
+    def let_leave(self, departure: Departure) -> None:
+        """It is reserved."""
+        if self._fallback is not None:
+            self._tell(self._fallback.let_leave, departure)
+
+    def refuse(self, departure: Departure) -> None:
+        """Nothing pays for it."""
+        if self._fallback is not None:
+            self._tell(self._fallback.refuse, departure)
 
     def cancel(self, withdrawn: Callable[[object], bool]) -> None:
         """Withdraw items by their token; a call without remaining items is cancelled."""
@@ -136,7 +152,7 @@ class InferenceClient:
     def _tell(self, action: Callable[[T], None], argument: T) -> None:
         # Partitions are revoked after the stage has stopped. The client then holds nothing, and the
         # next owner of a partition reads its records again.
-        if not self._closed:
+        if not self.closed:
             self._loop.call_soon_threadsafe(action, argument)
 
     def _run(self) -> None:
@@ -158,6 +174,7 @@ class InferenceClient:
                 primary=self._calls,
                 jobs=self._jobs,
                 on_finished=self._finished,
+                steps=self._steps,
                 call_timeout_s=self._call_timeout_s,
                 max_attempts=self._max_attempts,
             )

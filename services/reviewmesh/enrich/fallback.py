@@ -2,7 +2,8 @@
 
 Twice a second it looks at what waits for a primary worker and asks `routes.choose`. What is
 chosen is taken out of the primary's queue, masked and sent to a fallback worker in a region that
-the policy allows. What has not been sent when that choice changes goes back to the primary.
+the policy allows, once a transaction has reserved what it may take (`departures`, `spending`). What
+has not been sent when that choice changes goes back to the primary.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
+from reviewmesh.enrich.departures import Asks, Departure, GivesBack, Steps, Unanswered
 from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.names import Names, Span
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.routes import FALLBACK, TOLD, Choice, Held, Known, Limits, choose
+from reviewmesh.enrich.spending import Spending
+from reviewmesh.leaving.amounts import Amount
 from reviewmesh.leaving.masking import Masked, mask
 from reviewmesh.leaving.policy import Policy
 from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_protos.metadata import OVER_BOUND
 
+ONE_REQUEST = Amount(requests=1)
 LOOK_EVERY_S = 0.5
 # What is there when the primary comes back is paid for all the same.
 AWAY_AT_ONCE = 256
@@ -45,6 +51,8 @@ class FallbackPlan:
     """Who finds names; None where the policy masks none."""
     policy: Policy
     limits: Limits
+    payments: Spending | None = None
+    """None: no budget is given, so nothing leaves."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +63,10 @@ class Away:
     region: str
     since: float
     """By the event loop's clock."""
+    reason: str = ""
+    """Why it leaves."""
     masked: Masked | None = None
+    departure: Departure | None = None
     withdrawn: bool = False
 
 
@@ -82,17 +93,22 @@ class Fallback:
         on_finished: Callable[[WorkItem, Answer], None],
         call_timeout_s: float,
         max_attempts: int,
+        steps: Steps,
     ) -> None:
+        """`max_attempts`: how often a review leaves that the fallback fails on, and no other."""
         self._task = primary.pool.task
         self._plan = plan
         self._calls = primary
         self._primary = primary.pool
         self._jobs = jobs
         self._on_finished = on_finished
+        self._max_attempts = max_attempts
+        self._steps = steps
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(task=self._task)
         self._away: dict[tuple[int, int], Away] = {}
         self._masking: set[asyncio.Task[None]] = set()
+        self._asking: dict[Departure, Away] = {}
         self._missing_since: float | None = None
         self._held: Counter[Held] = Counter()
         self._told_at: dict[Held, float] = {}
@@ -100,7 +116,9 @@ class Fallback:
         self._regions: dict[str, Region] = {}
         for name, of in plan.pools.items():
             own = Jobs(BATCH_ITEMS, BATCH_BYTES, self._answered)
-            self._regions[name] = Region(Calls(of, own, call_timeout_s, max_attempts), own)
+            bound = ONE_REQUEST if plan.payments is None else plan.payments.bound
+            calls = Calls(of, own, call_timeout_s, max_attempts=1, bound=bound)
+            self._regions[name] = Region(calls, own)
         self._names = Names(plan.names) if plan.names is not None else None
         for reason in Held:
             metrics.HELD_BACK.labels(self._task, reason.value).set(0)
@@ -178,7 +196,9 @@ class Fallback:
         eldest = min((job.item.accepted_s for job in self._jobs.oldest()), default=time.time())
         return time.time() - eldest > self._plan.limits.spill_s
 
-    def _choose(self, job: Job, now: float, serving: frozenset[str]) -> Choice:
+    def _choose(
+        self, job: Job, now: float, serving: frozenset[str], is_paid: bool = False
+    ) -> Choice:
         return choose(
             Known(
                 primary_missing_s=self._missing_s(now),
@@ -186,10 +206,17 @@ class Fallback:
                 rule=self._plan.policy.rule_of(job.item.business_id),
                 regions_serving=serving,
                 names_serving=self._names is not None and self._names.serving(),
-                failed_lately=job.rests_until > now,
+                unpaid=None if is_paid else self._unpaid(job.item),
+                rests=job.rests_as if job.rests_until > now else None,
             ),
             self._plan.limits,
         )
+
+    def _unpaid(self, item: WorkItem) -> Held | None:
+        payments = self._plan.payments
+        if payments is None:
+            return Held.NO_BUDGET
+        return None if payments.left_for(item.partition, item.business_id) else Held.SPENT
 
     def _serving(self) -> frozenset[str]:
         return frozenset(
@@ -207,7 +234,7 @@ class Fallback:
                 held[choice.held] += 1
             elif choice.region is not None and room[choice.region] > 0:
                 room[choice.region] -= 1
-                leaving.append(Away(job, choice.region, now))
+                leaving.append(Away(job, choice.region, now, choice.reason))
         self._jobs.take_out([away.job for away in leaving])
         for away in leaving:
             self._away[_place(away.job)] = away
@@ -216,18 +243,22 @@ class Fallback:
             masking.add_done_callback(self._masking.discard)
 
     def _call_back(self, now: float) -> None:
-        """What waits for a call there, and would not be sent there now."""
+        """What has not been sent there, and would not be now."""
         serving = self._serving()
+        for away in list(self._asking.values()):
+            if self._choose(away.job, now, serving, is_paid=True).region != away.region:
+                del self._asking[_departure(away)]
+                self._back(away)
         for name, region in self._regions.items():
             waiting = region.jobs.in_wait()
             back = [
                 job
                 for job in waiting
-                if self._choose(_away(job.item).job, now, serving).region != name
+                if self._choose(_away(job.item).job, now, serving, is_paid=True).region != name
             ]
             region.jobs.take_out(back)
             for job in back:
-                self._back(_away(job.item))
+                self._give_back(_away(job.item))
 
     async def _mask_and_send(self, away: Away) -> None:
         try:
@@ -241,14 +272,43 @@ class Fallback:
             return
         now = self._loop.time()
         if masked is None:
-            away.job.rests_until = now + REST_S
+            self._rest(away.job, Held.FAILED)
             self._back(away)
         elif self._choose(away.job, now, self._serving()).region != away.region:
             self._back(away)
         else:
             away.masked = masked
-            item = replace(away.job.item, token=away, text=masked.text)
-            self._regions[away.region].calls.submit([item])
+            departure = Departure.of(
+                away.job.item,
+                away.region,
+                away.reason,
+                masked.text,
+                Counter(found.kind for found in masked.found),
+            )
+            away.departure = departure
+            self._asking[departure] = away
+            self._steps.append(Asks(departure))
+
+    def let_leave(self, departure: Departure) -> None:
+        """A transaction has reserved it."""
+        away = self._asking.pop(departure, None)
+        if away is None or away.withdrawn:
+            # It went back meanwhile, or the partition did.
+            self._steps.append(GivesBack(departure))
+            return
+        serving = self._serving()
+        if self._choose(away.job, self._loop.time(), serving, is_paid=True).region != away.region:
+            self._give_back(away)
+            return
+        assert away.masked is not None
+        item = replace(away.job.item, token=away, text=away.masked.text)
+        self._regions[away.region].calls.submit([item])
+
+    def refuse(self, departure: Departure) -> None:
+        """Nothing pays for it."""
+        away = self._asking.pop(departure, None)
+        if away is not None and not away.withdrawn:
+            self._back(away)
 
     async def _masked(self, away: Away) -> Masked | None:
         """None when the names in it could not be found."""
@@ -265,6 +325,14 @@ class Fallback:
 
     # -- coming back -------------------------------------------------------------------------
 
+    def _rest(self, job: Job, held: Held) -> None:
+        job.rests_until, job.rests_as = self._loop.time() + REST_S, held
+
+    def _give_back(self, away: Away) -> None:
+        """It was reserved, and is not sent."""
+        self._steps.append(GivesBack(_departure(away)))
+        self._back(away)
+
     def _back(self, away: Away) -> None:
         del self._away[_place(away.job)]
         self._calls.take_back(away.job)
@@ -276,16 +344,21 @@ class Fallback:
             return
         if answer.output is not None:
             region.answered_at = now
-        # Where nobody is answered, it is not this item that is at fault: it waits as it would
-        # without a fallback.
-        elif answer.may_pass and region.answered_at < away.since:
+        elif answer.code == OVER_BOUND:
+            self._steps.append(GivesBack(_departure(away)))
+            self._rest(away.job, Held.OVER_BOUND)
+            self._back(away)
+            return
+        elif answer.may_pass and self._may_leave_again(away):
+            # It waits as it would without a fallback. Each further try is paid for anew; what this
+            # one took is in reviews.spend, not in the review's result.
             if now - region.told_at >= REST_S:
                 region.told_at = now
-                self._log.warning(
-                    "the fallback fails", region=away.region, reason=answer.error, again_in_s=REST_S
-                )
-            away.job.rests_until = now + REST_S
-            away.job.told(answer.lineage, answer.usage)
+                self._log.warning("the fallback fails", region=away.region, reason=answer.error)
+            self._steps.append(Unanswered(_departure(away), answer.usage))
+            away.job.departures += 1
+            if region.answered_at < away.since:
+                self._rest(away.job, Held.FAILED)
             self._back(away)
             return
         assert away.masked is not None
@@ -298,9 +371,15 @@ class Fallback:
                 output=unmasked(answer.output, away.masked, before.item.text),
                 attempts=answer.attempts + before.attempts + before.broken,
                 usage=used_in_all(before.used, answer.usage),
+                paid=answer.usage,
                 route=FALLBACK,
             ),
         )
+
+    def _may_leave_again(self, away: Away) -> bool:
+        """Where nobody is answered, it is not this review that is at fault."""
+        nobody_is = self._regions[away.region].answered_at < away.since
+        return nobody_is or away.job.departures + 1 < self._max_attempts
 
     # -- telling -----------------------------------------------------------------------------
 
@@ -350,6 +429,11 @@ def unmasked(output: TaskOutput | None, masked: Masked, text: str) -> TaskOutput
 def _away(item: WorkItem) -> Away:
     assert isinstance(item.token, Away)
     return item.token
+
+
+def _departure(away: Away) -> Departure:
+    assert away.departure is not None, "expected a text that was masked"
+    return away.departure
 
 
 def _is_withdrawn(token: object) -> bool:

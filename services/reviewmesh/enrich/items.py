@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reviewmesh.avro.bounds import LARGEST
-from reviewmesh.enrich.routes import PRIMARY
+from reviewmesh.enrich.routes import PRIMARY, Held
 from reviewmesh.kafka.record import TRACEPARENT, Record
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -67,6 +67,10 @@ class Answer:
     lineage: inference_pb2.Lineage | None
     usage: inference_pb2.Usage | None
     """Tokens, money and requests of all its calls, as far as workers told them."""
+    code: str = ""
+    """Of the worker's error about the item; empty without one."""
+    paid: inference_pb2.Usage | None = None
+    """What the call to the fallback that gave it took; None where nobody told."""
     may_pass: bool = False
     """The error is one that the item's next try may not meet."""
     route: str = PRIMARY
@@ -96,8 +100,12 @@ class Job:
     """When it was sent, by the event loop's clock."""
     again_at: float = 0.0
     """When it is retried, by the same clock."""
+    departures: int = 0
+    """How often the fallback failed on it."""
     rests_until: float = 0.0
     """Until then the fallback is not asked again, by the same clock."""
+    rests_as: Held = Held.FAILED
+    """Why not."""
     used: inference_pb2.Usage | None = None
     """What its calls took so far."""
     lineage: inference_pb2.Lineage | None = None

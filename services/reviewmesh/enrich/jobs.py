@@ -107,12 +107,17 @@ class Jobs:
     def answer(self, job: Job, output: TaskOutput | None) -> None:
         self._finish(job, output, error=None)
 
-    def give_up(self, job: Job, reason: str, may_pass: bool = False) -> None:
+    def give_up(self, job: Job, reason: str, code: str = "", may_pass: bool = False) -> None:
         """Finish the item with an error; `may_pass`: one that another try may not meet."""
-        self._finish(job, None, error=reason, may_pass=may_pass)
+        self._finish(job, None, error=reason, code=code, may_pass=may_pass)
 
     def _finish(
-        self, job: Job, output: TaskOutput | None, error: str | None, may_pass: bool = False
+        self,
+        job: Job,
+        output: TaskOutput | None,
+        error: str | None,
+        code: str = "",
+        may_pass: bool = False,
     ) -> None:
         if not self.holds(job):
             return
@@ -124,6 +129,7 @@ class Jobs:
             attempts=attempts,
             lineage=job.lineage,
             usage=job.used,
+            code=code,
             may_pass=may_pass,
         )
         self._on_finished(job.item, answer)

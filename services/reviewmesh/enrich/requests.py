@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from reviewmesh.enrich.items import Job
+from reviewmesh.leaving.amounts import Amount
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def request_fields(
-    task: str, batch: Sequence[Job], lane: inference_pb2.Lane.ValueType
+    task: str, batch: Sequence[Job], lane: inference_pb2.Lane.ValueType, bound: Amount
 ) -> dict[str, Any]:
-    """Of an InferRequest or an InferStreamRequest; an item's id is its index."""
+    """Of an InferRequest or an InferStreamRequest; an item's id is its index.
+
+    `bound`: the most that an item may take; 0 leaves it to the worker.
+    """
     return {
         "task": task,
         "lane": lane,
+        "max_provider_requests": bound.requests,
+        "max_tokens": bound.tokens,
+        "max_cost_micros": bound.micros,
         "items": [
             inference_pb2.Item(
                 id=str(index),

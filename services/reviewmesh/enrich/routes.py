@@ -11,6 +11,9 @@ from reviewmesh.leaving.policy import Rule
 PRIMARY = "primary"
 CANDIDATE = "candidate"
 FALLBACK = "fallback"
+# Why a review leaves.
+NO_PRIMARY = "NO_PRIMARY"
+LATE = "LATE"
 
 
 class Held(Enum):
@@ -19,6 +22,9 @@ class Held(Enum):
     FORBIDDEN = "forbidden"
     NO_WORKER = "no_worker"
     NO_NAMES = "no_names"
+    NO_BUDGET = "no_budget"
+    SPENT = "spent"
+    OVER_BOUND = "over_bound"
     FAILED = "failed"
 
 
@@ -26,6 +32,9 @@ TOLD = {
     Held.FORBIDDEN: "the policy lets nothing of their business leave",
     Held.NO_WORKER: "no fallback worker serves in a region that the policy allows",
     Held.NO_NAMES: "the policy masks names, and no worker of the mesh finds them now",
+    Held.NO_BUDGET: "no budget is given for the task, see REVIEWMESH_BUDGETS",
+    Held.SPENT: "a budget is spent, `reviewmesh budget` shows which",
+    Held.OVER_BOUND: "they might take more than the budget allows for one call",
     Held.FAILED: "the fallback failed on them and is tried again later",
 }
 
@@ -52,8 +61,10 @@ class Known:
     """Regions with a fallback worker that serves."""
     names_serving: bool
     """Whether a worker of the mesh finds names."""
-    failed_lately: bool
-    """Whether the review was at the fallback and came back a moment ago."""
+    unpaid: Held | None
+    """Why no budget pays for the call: NO_BUDGET or SPENT; None where one does."""
+    rests: Held | None
+    """Why the review is not to leave again so soon: OVER_BOUND or FAILED; None where it may."""
     is_canary: bool = False
     """Whether a rollout gives the review to the candidate."""
     candidate_serving: bool = False
@@ -66,6 +77,8 @@ class Choice:
     """A region where the fallback is taken; `held` where it would be, and may not."""
 
     region: str | None = None
+    reason: str = ""
+    """Why the review leaves: NO_PRIMARY or LATE."""
     held: Held | None = None
     candidate: bool = False
     """The review is for the candidate."""
@@ -92,6 +105,8 @@ def choose(known: Known, limits: Limits) -> Choice:
         return Choice(held=Held.NO_WORKER)
     if known.rule.masks_names and not known.names_serving:
         return Choice(held=Held.NO_NAMES)
-    if known.failed_lately:
-        return Choice(held=Held.FAILED)
-    return Choice(region=region)
+    if known.unpaid is not None:
+        return Choice(held=known.unpaid)
+    if known.rests is not None:
+        return Choice(held=known.rests)
+    return Choice(region, reason=NO_PRIMARY if missing else LATE)

@@ -17,8 +17,11 @@ from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.payments import Payments
 from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
 from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
+from reviewmesh.enrich.routes import FALLBACK
+from reviewmesh.enrich.spending import Change
 from reviewmesh.kafka.record import (
     Output,
     Record,
@@ -27,9 +30,11 @@ from reviewmesh.kafka.record import (
     headers_size,
     kept_headers,
 )
+from reviewmesh.leaving.accounts import Account
+from reviewmesh.leaving.amounts import Spent
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.loop.stage import Ledgers, Start
-from reviewmesh_schemas.names import ACCEPTED, REPROCESS, RESULT_OF, TASKS
+from reviewmesh_schemas.names import ACCEPTED, REPROCESS, RESULT_OF, SPEND, TASKS
 
 ROOM_WHILE_STARVED = 2_000
 HEADERS_KEPT = 16
@@ -72,7 +77,12 @@ class EnrichStage:
         client: InferenceClient,
         reprocessing: Reprocessing,
         clock: Clock,
+        payments: Payments | None = None,
     ) -> None:
+        """`payments`: without them nothing leaves for a fallback."""
+        self._payments = payments
+        if payments is not None:
+            self.state_topics = (SPEND,)
         self.service = f"enricher-{task}"
         self._task = task
         self._result_topic = RESULT_OF[task]
@@ -93,16 +103,22 @@ class EnrichStage:
 
     # -- the loop's side ---------------------------------------------------------------------
 
-    def load(self, partition: int, starts: dict[str, Start]) -> None:
-        """Registers the schemas now: a finished answer cannot wait for the registry."""
+    def load(self, partition: int, starts: dict[str, Start]) -> dict[Account, Spent] | None:
+        """What is spent.
+
+        Registers the schemas now: a finished answer cannot wait for the registry.
+        """
         try:
             self._contract.result.prepare()
             self._dead_letters.prepare()
             self._reprocessing.load()
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
+        return None if self._payments is None else self._payments.read(partition)
 
-    def open(self, partition: int, ledgers: Ledgers, loaded: None) -> None:
+    def open(self, partition: int, ledgers: Ledgers, loaded: dict[Account, Spent] | None) -> None:
+        if self._payments is not None:
+            self._units += self._payments.open(partition, loaded or {})
         self._life += 1
         self._lives[partition] = self._life
         self._open[partition] = {}
@@ -113,6 +129,8 @@ class EnrichStage:
         if life is None:
             return
         del self._open[partition]
+        if self._payments is not None:
+            self._payments.close(partition)
         self._reprocessing.close(partition)
         self._to_submit = [item for item in self._to_submit if _work(item).life != life]
         self._client.cancel(lambda token: isinstance(token, Work) and token.life == life)
@@ -190,9 +208,24 @@ class EnrichStage:
         if self._to_submit:
             self._client.submit(self._to_submit)
             self._to_submit = []
+        self._take_steps()
         units, self._units = self._units, []
         oldest = [next(iter(opened.values())) for opened in self._open.values() if opened]
         return units + self._reprocessing.poll(min(oldest, default=None))
+
+    def _take_steps(self) -> None:
+        if self._payments is None:
+            return
+        steps = [
+            step
+            for step in self._client.departing()
+            if self._lives.get(step.departure.item.partition) == _work(step.departure.item).life
+        ]
+        self._units += self._payments.take(steps, self._client)
+        self._payments.measure()
+
+    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+        return () if self._payments is None else self._payments.seal(units)
 
     def blocks(self, topic: str, partition: int) -> bool:
         """Without a worker, reading further ahead is of no use."""
@@ -225,8 +258,7 @@ class EnrichStage:
 
     def _answered(self, work: Work, answer: Answer) -> None:
         metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
-        retried = partial(metrics.RETRIES.labels(self._task).inc, answer.attempts - 1)
-        self._finish(work.record, self._outputs(work, answer), retried)
+        self._finish(work.record, self._outputs(work, answer), *self._committed(work, answer))
         key = (work.record.partition, work.review["review_id"])
         queue = self._waiting[key]
         if queue:
@@ -235,16 +267,35 @@ class EnrichStage:
             del self._waiting[key]
             self._in_flight -= 1
 
+    def _committed(self, work: Work, answer: Answer) -> tuple[Callable[[], None], Change | None]:
+        """What to do once the result is committed, and what it settles."""
+        partition, offset = work.record.partition, work.record.offset
+        retried = partial(metrics.RETRIES.labels(self._task).inc, answer.attempts - 1)
+        change = None
+        if self._payments is not None and answer.route == FALLBACK:
+            change = self._payments.settle(partition, offset, answer)
+        if self._payments is None or change is None:
+            return retried, None
+        settled = partial(self._payments.spending.apply, partition, change)
+
+        def committed() -> None:
+            retried()
+            settled()
+
+        return committed, change
+
     def _finish(
         self,
         record: Record,
         outputs: tuple[Output, ...],
         committed: Callable[[], None] | None = None,
+        carries: Change | None = None,
     ) -> None:
         if record.topic == ACCEPTED:
             self._open[record.partition].pop(record.offset, None)
         finished = ((record.topic, record.offset),)
-        self._units.append(Unit(record.partition, finished, outputs, committed))
+        unit = Unit(record.partition, finished, outputs, committed, carries=carries)
+        self._units.append(unit)
 
     def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:
         """An invalid answer costs at most this item."""

@@ -159,6 +159,9 @@ class IntakeStage:
         units, self._units = self._units, []
         return units
 
+    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+        return ()
+
     def blocks(self, topic: str, partition: int) -> bool:
         return self._lookups.is_full(partition)
 

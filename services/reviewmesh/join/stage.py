@@ -304,6 +304,9 @@ class JoinStage:
             self._ends.ask(ACCEPTED, partition)
         self._emit(partition, emissions)
 
+    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+        return ()
+
     def blocks(self, topic: str, partition: int) -> bool:
         if topic == REPROCESSED:
             return self._reprocessed[partition].is_waiting

@@ -35,18 +35,23 @@ class JudgedAnswer:
 def seen(task: str, result: Mapping[str, Any]) -> JudgedAnswer:
     lineage = result["lineage"] or {}
     has_failed = result["status"] not in ("OK", "FALLBACK")
-    times = [lineage.get(name) for name in ("queue_ms", "inference_ms")]
     return JudgedAnswer(
         place=(result["accepted_partition"], result["accepted_offset"]),
         language=language_of(result["language"]),
         said=None if has_failed else said(task, result),
         labels=frozenset() if has_failed else labels(task, result),
-        ms=None if has_failed or None in times else sum(filter(None, times)),
+        ms=None if has_failed else _time(lineage),
         route=lineage.get("route") or "",
         rollout=lineage.get("rollout"),
         candidate_error=lineage.get("candidate_error"),
         model=f"{lineage['model']}@{lineage['model_version']}" if lineage.get("model") else None,
     )
+
+
+def _time(lineage: Mapping[str, Any]) -> float | None:
+    """Not every engine has a queue to tell of."""
+    inference_ms = lineage.get("inference_ms")
+    return None if inference_ms is None else inference_ms + (lineage.get("queue_ms") or 0.0)
 
 
 def language_of(tag: str | None) -> str:

@@ -22,6 +22,8 @@ SLICES = 8
 """Languages that are judged separately: the first that occur."""
 REMEMBERED = 20_000
 UNUSED = 1_000
+# Times are whole milliseconds, and out of a worker's memory an answer takes none.
+SLACK_MS = 5.0
 OWN = (PRIMARY, "")
 """Routes of the task's own workers; a failure without a lineage names none."""
 
@@ -137,7 +139,8 @@ class RolloutComparison:
         failed = candidate.candidate_error is not None or candidate.said is None
         self._observe(FAILURES, name, float(failed) - float(own.said is None), low=-1.0)
         if not failed and candidate.ms is not None and own.ms is not None:
-            self._observe(LATENCY, name, float(candidate.ms > self._slower_times * own.ms))
+            is_slower = candidate.ms > self._slower_times * own.ms + SLACK_MS
+            self._observe(LATENCY, name, float(is_slower))
 
     # -- both --------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from reviewmesh.judge.comparison import (
     RolloutComparison,
 )
 
-TIME, MODEL = "time", "model"
+TIME, MODEL, BOUNDS = "time", "model", "bounds"
 HALF = 0.5
 
 

@@ -22,8 +22,9 @@ from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL
+from reviewmesh.judge.bounds import BoundsProblem
 from reviewmesh.judge.comparison import METRICS
-from reviewmesh.judge.decision import MODEL, TIME, Action, Decision, Standing, decide
+from reviewmesh.judge.decision import BOUNDS, MODEL, TIME, Action, Decision, Standing, decide
 from reviewmesh.judge.rollout import (
     START,
     Command,
@@ -131,26 +132,33 @@ class Session:
         if record.start_command is not None and not self._commands.is_current:
             # The labelled texts come with the command that started it.
             return
+        try:
+            bounds = record.bounds_in_force()
+        except BoundsProblem as error:
+            # A newer judge may know bounds that this one does not.
+            self._end(record, Decision(Action.ROLL_BACK, f"its bounds: {error}", BOUNDS))
+            return
         trial = self._trial(record)
         trial.poll()
         if trial.is_current:
             self._caught_up.add(task)
-        bounds = record.bounds_in_force()
         decision = decide(self._standing(record, trial), bounds, trial.shown)
         if decision.action is Action.ADVANCE and task not in self._caught_up:
             decision = Decision(Action.HOLD, "the answers are being read again")
         shown = self._counted(record, trial, decision)
         if decision.action is Action.ROLL_BACK:
-            shown = self._looked(shown, trial)
-            self._log.warning("rolled back", rollout=record.rollout, why=decision.why)
-            metrics.ROLLED_BACK.labels(task, decision.metric).inc()
-            self._write(rolled_back(shown, decision.why, self._now_ms()))
+            self._end(self._looked(shown, trial), decision)
         elif decision.action is Action.ADVANCE:
             shown = self._looked(shown, trial)
             self._write(advanced(shown, decision.why, self._now_ms()))
         elif time.monotonic() - self._looked_at.get(task, float("-inf")) >= LOOK_EVERY_S:
             self._looked_at[task] = time.monotonic()
             self._write(self._looked(shown, trial))
+
+    def _end(self, record: RolloutRecord, decision: Decision) -> None:
+        self._log.warning("rolled back", rollout=record.rollout, why=decision.why)
+        self._write(rolled_back(record, decision.why, self._now_ms()))
+        metrics.ROLLED_BACK.labels(record.task, decision.metric).inc()
 
     def _trial(self, record: RolloutRecord) -> Trial:
         trial = self._trials.get(record.task)
@@ -277,7 +285,7 @@ class Session:
         for state in (SHADOW, CANARY, READY):
             share = record.share if record.state == state else 0.0
             metrics.ROLLOUT_SHARE.labels(record.task, state).set(share)
-        for metric in (*METRICS, TIME, MODEL):
+        for metric in (*METRICS, TIME, MODEL, BOUNDS):
             metrics.ROLLED_BACK.labels(record.task, metric)
 
     def _now_ms(self) -> int:

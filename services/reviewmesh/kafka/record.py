@@ -69,7 +69,11 @@ class Output(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """Input offsets that are finished once `outputs` are committed, all in one transaction."""
+    """Input offsets that are finished once `outputs` are committed, all in one transaction.
+
+    It may finish none: its transaction then commits the partition's offset as it is, so that only
+    the partition's owner can write it.
+    """
 
     partition: int
     finished: tuple[tuple[str, int], ...]
@@ -77,6 +81,10 @@ class Unit(NamedTuple):
     # Called once the transaction is committed, so that records that are read again are not counted
     # twice.
     committed: Callable[[], None] | None = None
+    # Called when its outputs are refused every time and it finishes no record.
+    refused: Callable[[str], None] | None = None
+    # The stage's own, for `Stage.seal`.
+    carries: object = None
 
 
 class Unavailable(RuntimeError):

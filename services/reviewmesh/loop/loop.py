@@ -81,7 +81,7 @@ class ConsumerLoop:
         )
         self.inputs = Inputs()
         self._owned: set[int] = set()
-        self._outbox = Outbox(stage.service, self._prefix, self.inputs, self._producer)
+        self._outbox = Outbox(stage, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self.heartbeat = time.monotonic()
         self._feed = Feed(
@@ -288,6 +288,7 @@ class ConsumerLoop:
         opened = self.inputs.remove(partition)
         if opened:
             self._stage.close(partition)
+            self._openings.left(opened)
         self._openings.drop(partition)
         self._outbox.drop(partition)
         return opened
@@ -407,6 +408,14 @@ class ConsumerLoop:
 
     def _set_aside(self, unit: Unit, reason: str) -> None:
         """Replace a unit whose output is rejected every time by a dead letter of its record."""
+        if not unit.finished:
+            self._log.error(
+                "outputs are refused every time", partition=unit.partition, reason=reason
+            )
+            self._outbox.drop_first(unit)
+            if unit.refused is not None:
+                unit.refused(reason)
+            return
         topic, offset = unit.finished[0]
         self._log.error(
             "an output is refused every time: its record is set aside as a dead letter",

@@ -18,8 +18,10 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from reviewmesh.kafka.batches import Impassable, Prober, find_passage
+from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record, Unavailable
-from reviewmesh.loop.ledger import Notes, restore
+from reviewmesh.loop.inputs import Input
+from reviewmesh.loop.ledger import Commit, Notes, restore
 from reviewmesh.loop.logends import LogEnds
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.stage import Stage, Start
@@ -123,6 +125,8 @@ class Openings:
         self._readiness = readiness
         self._log = log
         self._openings: dict[int, Opening] = {}
+        # This process's last commits of partitions that it had.
+        self._left: dict[MeshPartition, Commit] = {}
         self._timeout_s = RESOLVE_TIMEOUT_S
 
     def __len__(self) -> int:
@@ -134,6 +138,16 @@ class Openings:
             self._openings[partition] = Opening(own)
         if partitions:
             self._waits(f"committed offsets of partitions {list(partitions)}")
+
+    def left(self, items: Sequence[Input]) -> None:
+        """These were open in this process.
+
+        It may have lost them without a last commit, when it was cut off from the broker. If nobody
+        has committed since then when it gets them back, no process has died with them.
+        """
+        for item in items:
+            if item.committed_as is not None:
+                self._left[item.at] = item.committed_as
 
     def drop(self, partition: int) -> None:
         self._openings.pop(partition, None)
@@ -182,7 +196,15 @@ class Openings:
         self._timeout_s = RESOLVE_TIMEOUT_S
         for topic, item in zip(self._stage.topics, committed, strict=True):
             self._restore(opening, topic, item)
+        opening.own = opening.own or self._is_as_left(partition, committed)
         return True
+
+    def _is_as_left(self, partition: int, committed: Sequence[TopicPartition]) -> bool:
+        return all(
+            self._left.get(MeshPartition(topic, partition))
+            == Commit(item.offset, item.metadata or "")
+            for topic, item in zip(self._stage.topics, committed, strict=True)
+        )
 
     def _restore(self, opening: Opening, topic: str, item: TopicPartition) -> None:
         if item.offset < 0:

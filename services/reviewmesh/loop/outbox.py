@@ -13,6 +13,7 @@ from reviewmesh.kafka.record import Output, Unit
 from reviewmesh.kafka.transactions import Aborted, TransactionalProducer
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.ledger import Commit, Notes
+from reviewmesh.loop.stage import Stage
 from reviewmesh_schemas.names import DEAD_LETTER, REPLAYED
 
 COMMIT_EVERY_S = 0.05
@@ -39,14 +40,15 @@ class OutputRejected(Exception):
     @property
     def is_set_aside(self) -> bool:
         """It is a dead letter already: the cause is the dead-letter topic, not the record."""
-        return all(output.topic in (DEAD_LETTER, REPLAYED) for output in self.unit.outputs)
+        outputs = self.unit.outputs
+        return bool(outputs) and all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
 
 
 class Outbox:
     def __init__(
-        self, service: str, prefix: str, inputs: Inputs, producer: TransactionalProducer
+        self, stage: Stage, prefix: str, inputs: Inputs, producer: TransactionalProducer
     ) -> None:
-        self._service = service
+        self._stage = stage
         self._prefix = prefix
         self._inputs = inputs
         self._producer = producer
@@ -95,6 +97,11 @@ class Outbox:
         assert self._units[0] is unit, "expected the rejected unit in front"
         self._units[0] = Unit(unit.partition, unit.finished, outputs)
 
+    def drop_first(self, unit: Unit) -> None:
+        """Give the rejected unit up."""
+        assert self._units[0] is unit, "expected the rejected unit in front"
+        self._units.popleft()
+
     def postpone(self, unit: Unit) -> None:
         """Write other units first and retry this one later."""
         assert self._units[0] is unit, "expected the rejected unit in front"
@@ -138,9 +145,10 @@ class Outbox:
         self._try_postponed()
         units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
         finished = self._finish(units)
-        dirty = self._dirty(closing)
+        dirty = self._dirty(closing, {unit.partition for unit in units if not unit.finished})
         if units or dirty:
             outputs = [output for unit in units for output in unit.outputs]
+            outputs.extend(self._stage.seal(units))
             commits = [(item, commit) for item, _, commit in dirty]
             try:
                 self._write(outputs, commits, group_metadata)
@@ -164,14 +172,20 @@ class Outbox:
         self._at_most = min(self._at_most * 2, COMMIT_UNITS)
         self._last_commit = time.monotonic()
 
-    def _dirty(self, closing: Collection[int]) -> list[tuple[Input, Notes, Commit]]:
+    def _dirty(
+        self, closing: Collection[int], fenced: Collection[int]
+    ) -> list[tuple[Input, Notes, Commit]]:
+        """What to commit: what has changed, and all of the `fenced` partitions.
+
+        Kafka checks with each offset that this process still owns the partition.
+        """
         found = []
         for item in self._inputs:
             notes = item.notes()
             if item.partition in closing:
                 notes = Notes(redo_until=notes.redo_until, topic_id=notes.topic_id)
             commit = item.ledger.commit(notes)
-            if commit != item.committed_as:
+            if commit != item.committed_as or item.partition in fenced:
                 found.append((item, notes, commit))
         return found
 
@@ -222,7 +236,7 @@ class Outbox:
     def _took(self, started: float) -> None:
         self._last_commit = time.monotonic()
         duration = self._last_commit - started
-        metrics.TRANSACTION_SECONDS.labels(self._service).observe(duration)
+        metrics.TRANSACTION_SECONDS.labels(self._stage.service).observe(duration)
         self._commit_every_s = min(
             max(COMMIT_EVERY_S, duration / SHARE_OF_TIME_IN_TRANSACTIONS), LONGEST_COMMIT_EVERY_S
         )
@@ -232,4 +246,4 @@ class Outbox:
         for output in outputs:
             by_topic[output.topic] = by_topic.get(output.topic, 0) + 1
         for topic, count in by_topic.items():
-            metrics.OUTPUTS.labels(self._service, topic).inc(count)
+            metrics.OUTPUTS.labels(self._stage.service, topic).inc(count)

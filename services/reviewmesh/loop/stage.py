@@ -85,6 +85,10 @@ class Stage(Protocol):
         """Run timers; returns the units finished since the last call."""
         ...
 
+    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+        """Outputs about all units of one transaction, such as sums; asked before each attempt."""
+        ...
+
     def blocks(self, topic: str, partition: int) -> bool:
         """Whether this input has to be paused now."""
         ...

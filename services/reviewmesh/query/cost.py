@@ -13,13 +13,17 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.enrich.routes import FALLBACK
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record
+from reviewmesh.leaving.amounts import NOTHING, Amount
+from reviewmesh.query.budgets import spending
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.reading import offsets, partitions_of, read_until
 from reviewmesh.query.values import iso
@@ -64,6 +68,10 @@ class Total:
             else:
                 self.sums[name] += value
 
+    def is_unknown(self, name: str) -> bool:
+        """Whether nobody told the measure."""
+        return self.unknown[name] == self.answers and not self.sums[name]
+
     def __add__(self, other: Total) -> Total:
         return Total(
             self.answers + other.answers,
@@ -83,6 +91,8 @@ class Costs:
     """Records that no enricher wrote; they are in no total."""
     without_review: int = 0
     """Answers whose accepted review is gone: their business is not known."""
+    unanswered: Amount = NOTHING
+    """Of the totals: what calls to the fallback took that have no result, at most."""
     oldest_ms: int | None = None
     """When the oldest answer that was counted was written."""
 
@@ -169,6 +179,8 @@ def costs(
             businesses = _businesses(connection, number) if "business" in by else None
             for record in read_until(connection, here, ends):
                 summing.add(record, businesses)
+    for (task, day, business), amount in spending(connection).unanswered().items():
+        summing.add_unanswered(task, day, business, amount)
     return summing.costs
 
 
@@ -212,8 +224,24 @@ class Summing:
         oldest = self.costs.oldest_ms
         self.costs.oldest_ms = at if oldest is None else min(at, oldest)
 
+    def add_unanswered(self, task: str, day: str, business: str | None, amount: Amount) -> None:
+        """What calls to the fallback took on a day that have no result."""
+        began = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        ended = began + timedelta(days=1)
+        if self._since_ms is not None and ended.timestamp() * 1000 <= self._since_ms:
+            return
+        if self._until_ms is not None and began.timestamp() * 1000 >= self._until_ms:
+            return
+        told = {"task": task, "route": FALLBACK, "business": business, "day": day}
+        total = self.costs.totals.setdefault(
+            tuple(told.get(name) for name in self.costs.by), Total()
+        )
+        total.sums["provider_requests"] += amount.requests
+        total.sums["cost_micros"] += amount.micros
+        self.costs.unanswered = self.costs.unanswered.plus(amount)
+
     def _answered(self, record: Record, with_business: bool) -> CountedAnswer:
-        """Raises ForeignRecord and DecodeError."""
+        """Raises UncountedRecord and DecodeError."""
         business = None
         if record.topic == REPROCESSED:
             answer = self._codecs[REPROCESSED].decode_ours(record.value or b"")

@@ -10,7 +10,7 @@ from typing import Any
 from reviewmesh.judge.answers import said
 
 MOST_ROWS = 5_000
-MOST_BYTES = 5 * 1024 * 1024
+MOST_BYTES = 4 * 1024 * 1024
 FORM = {
     "ner": '"entities": [{"start", "end", "label"}]',
     "topic": '"topics": [{"topic"}]',

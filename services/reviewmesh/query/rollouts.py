@@ -46,6 +46,28 @@ def give(
 
     Raises CannotReach where no judge answers.
     """
+    name = write_command(connection, task, action, epoch, bounds, labelled)
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while time.monotonic() < deadline:
+        record = rollouts(connection)[task]
+        if record.last_command == name:
+            return record
+        time.sleep(ASK_EVERY_S)
+    raise CannotReach(
+        f"no judge answered within {ANSWER_WITHIN_S:g} s; see `reviewmesh ps`. The command is "
+        "kept: a judge that comes back carries it out, if nothing has changed until then"
+    )
+
+
+def write_command(
+    connection: Connection,
+    task: str,
+    action: str,
+    epoch: int,
+    bounds: str | None = None,
+    labelled: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Returns its name."""
     name, key = secrets.token_hex(8), task.encode()
     value = connection.codec(COMMANDS).encode(
         {
@@ -61,13 +83,4 @@ def give(
     sender = Sender(connection)
     sender.send(COMMANDS, partition_of(key, connection.partitions(COMMANDS)), key, value, ())
     sender.close()
-    deadline = time.monotonic() + ANSWER_WITHIN_S
-    while time.monotonic() < deadline:
-        record = rollouts(connection)[task]
-        if record.last_command == name:
-            return record
-        time.sleep(ASK_EVERY_S)
-    raise CannotReach(
-        f"no judge answered within {ANSWER_WITHIN_S:g} s; see `reviewmesh ps`. The command is "
-        "kept: a judge that comes back carries it out, if nothing has changed until then"
-    )
+    return name

@@ -37,7 +37,7 @@ def lines(record: RolloutRecord) -> str:
 
 def test_the_share_that_was_compared_and_what_is_waited_for_are_said() -> None:
     said = lines(RECORD)
-    assert "topic: shadow at 1 of the reviews, epoch 4, rollout topic-1" in said
+    assert "topic: shadow at 100 % of the reviews, epoch 4, rollout topic-1" in said
     assert "now: 412 pairs compared, 500 are wanted" in said
     assert "412 of 10,020 answers were compared in shadow: 4.1%" in said
     assert "reprocess" not in said
@@ -62,6 +62,12 @@ def test_each_metric_is_drawn_with_its_bound_and_its_slices() -> None:
     assert "disagreement: other answers than the task's own workers; ends if it is shown" in said
     assert "above 0.25 (┊)" in said
     assert "da: 0.250 [0.000, 0.500] over 8" in said
+
+
+def test_bounds_of_another_version_do_not_hide_the_rest() -> None:
+    said = lines(replace(RECORD, bounds='{"unheard_of": 1}'))
+    assert "its bounds cannot be read: unheard_of: there is no such bound" in said
+    assert "412 of 10,020 answers" in said
 
 
 def test_a_task_without_a_rollout() -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
-from reviewmesh.enrich.routes import CANARY, STAYS, Choice, Held, Known, Limits, choose
+from reviewmesh.enrich.routes import (
+    CANARY,
+    LATE,
+    NO_PRIMARY,
+    STAYS,
+    Choice,
+    Held,
+    Known,
+    Limits,
+    choose,
+)
 from reviewmesh.leaving.policy import Rule
 
 LIMITS = Limits(after_s=30, spill_s=600)
@@ -20,7 +31,8 @@ RULE = {
 }
 REGIONS = {"none": (), "eu": ("eu",), "us": ("us",), "both": ("us", "eu")}
 NAMES = {"finder": True, "no_finder": False}
-FAILED = {"fresh": False, "failed": True}
+UNPAID = {"paid": None, "no_budget": Held.NO_BUDGET, "spent": Held.SPENT}
+RESTS = {"fresh": None, "over_bound": Held.OVER_BOUND, "failed": Held.FAILED}
 # Whether the review is a canary, whether a candidate serves, whether it failed on the review.
 CANDIDATE = {
     "no_canary": (False, True, False),
@@ -31,25 +43,28 @@ CANDIDATE = {
 
 # The first row that fits is what happens; * fits everything.
 TABLE = """
-*             *      *          *     *          *       canary  candidate
-serving       young  *          *     *          *       *       stays
-just_missing  young  *          *     *          *       *       stays
-*             *      forbidden  *     *          *       *       forbidden
-*             *      elsewhere  *     *          *       *       no_worker
-*             *      *          none  *          *       *       no_worker
-*             *      names      *     no_finder  *       *       no_names
-*             *      *          *     *          failed  *       failed
-*             *      *          eu    *          *       *       eu
-*             *      *          us    *          *       *       us
-*             *      *          both  *          *       *       eu
+*             *      *          *     *          *          *           canary  candidate
+serving       young  *          *     *          *          *           *       stays
+just_missing  young  *          *     *          *          *           *       stays
+*             *      forbidden  *     *          *          *           *       forbidden
+*             *      elsewhere  *     *          *          *           *       no_worker
+*             *      *          none  *          *          *           *       no_worker
+*             *      names      *     no_finder  *          *           *       no_names
+*             *      *          *     *          no_budget  *           *       no_budget
+*             *      *          *     *          spent      *           *       spent
+*             *      *          *     *          *          over_bound  *       over_bound
+*             *      *          *     *          *          failed      *       failed
+*             *      *          eu    *          *          *           *       eu
+*             *      *          us    *          *          *           *       us
+*             *      *          both  *          *          *           *       eu
 """
 ROWS = [tuple(row.split()) for row in TABLE.strip().splitlines()]
-COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, FAILED, CANDIDATE))
+COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, UNPAID, RESTS, CANDIDATE))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda names: ", ".join(names))
 def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
-    missing, age, rule, regions, names, failed, candidate = combination
+    missing, age, rule, regions, names, unpaid, rests, candidate = combination
     is_canary, candidate_serving, candidate_failed = CANDIDATE[candidate]
     known = Known(
         primary_missing_s=MISSING[missing],
@@ -57,12 +72,16 @@ def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
         rule=RULE[rule],
         regions_serving=frozenset(REGIONS[regions]),
         names_serving=NAMES[names],
-        failed_lately=FAILED[failed],
+        unpaid=UNPAID[unpaid],
+        rests=RESTS[rests],
         is_canary=is_canary,
         candidate_serving=candidate_serving,
         candidate_failed=candidate_failed,
     )
-    assert choose(known, LIMITS) == OUTCOMES[_row_of(combination)[-1]]
+    outcome = OUTCOMES[_row_of(combination)[-1]]
+    if outcome.region is not None:
+        outcome = replace(outcome, reason=NO_PRIMARY if missing == "missing" else LATE)
+    assert choose(known, LIMITS) == outcome
 
 
 OUTCOMES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, cast, get_args
 
@@ -96,6 +97,9 @@ class JoinStage:
         output = Output(ENRICHED, 0, emission.review_id.encode(), str(len(emitted) - 1).encode())
         return Unit(0, emission.finished, (output,))
 
+    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+        return ()
+
     def blocks(self, topic: str, partition: int) -> bool:
         return self._partition.join.blocks(topic, self._partition.room)
 
@@ -163,7 +167,7 @@ class Partition:
             suspicion = Suspicion(Notes(), False, commit.offset)
             self.inputs.add([Input(topic, 0, ledger, suspicion)])
         stage, producer = self.make_stage(), cast(TransactionalProducer, self)
-        self.outbox = Outbox(stage.service, "", self.inputs, producer)
+        self.outbox = Outbox(stage, "", self.inputs, producer)
         log = structlog.get_logger()
         self.feed = Feed(stage, self.inputs, self.outbox, "", Readiness(), log)
         self.stage = stage

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+from typing import Any
+
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.judge.answers import ALL, JudgedAnswer
+from reviewmesh.judge.answers import ALL, JudgedAnswer, seen
 from reviewmesh.judge.comparison import (
     DISAGREEMENT,
     FAILURES,
@@ -46,6 +50,12 @@ def counts(shown: RolloutComparison, metric: str, name: str = ALL) -> dict[float
     return {} if found is None else dict(found.counts)
 
 
+def examples(schema: str) -> list[dict[str, Any]]:
+    text = resources.files("reviewmesh_schemas").joinpath(f"examples/{schema}.json").read_text()
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
 def comparison() -> RolloutComparison:
     return RolloutComparison(ROLLOUT, slower_times=1.5, slices=[])
 
@@ -82,7 +92,7 @@ def test_canaries_are_held_against_reviews_of_the_own_workers_each_used_once() -
     shown = comparison()
     for offset in range(3):
         shown.answer(answer(offset))
-    shown.answer(answer(10, candidate=True, ms=16.0))
+    shown.answer(answer(10, candidate=True, ms=21.0))
     shown.answer(answer(11, error="no answer within 10 s"))
     shown.answer(answer(12, candidate=True))
     shown.answer(answer(13, candidate=True))
@@ -122,6 +132,15 @@ def test_labelled_texts_tell_who_is_right_more_often() -> None:
     for _ in range(60):
         shown.labelled("en", own_right=True, candidate_right=False)
     assert shown.shows_above(LABELS, 0.0, 0.025) == ALL
+
+
+def test_the_time_of_an_answer_is_told_also_by_an_engine_without_a_queue() -> None:
+    result = next(one for one in examples("topic_result") if one["status"] == "OK")
+    for queue_ms, inference_ms, ms in ((2.0, 12.0, 14.0), (None, 12.0, 12.0), (2.0, None, None)):
+        times = {"queue_ms": queue_ms, "inference_ms": inference_ms}
+        told = result | {"lineage": result["lineage"] | times}
+        assert seen("topic", told).ms == ms
+    assert seen("topic", result | {"status": "FAILED"}).ms is None
 
 
 def test_alpha_is_spent_once() -> None:

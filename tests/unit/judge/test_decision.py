@@ -73,9 +73,9 @@ def test_a_candidate_that_fails_or_is_slow_is_rolled_back(state: str) -> None:
     standing = replace(IN_CANARY, state=state)
     failing = decided(standing, canaries(200, failing=60))
     assert (failing.action, failing.metric) == (Action.ROLL_BACK, FAILURES)
-    slow = decided(standing, canaries(200, ms=16.0))
+    slow = decided(standing, canaries(200, ms=21.0))
     assert (slow.action, slow.metric) == (Action.ROLL_BACK, LATENCY)
-    assert decided(standing, canaries(200, ms=14.0)).action is Action.HOLD
+    assert decided(standing, canaries(200, ms=19.0)).action is Action.HOLD
 
 
 def test_a_candidate_that_differs_too_often_is_rolled_back() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reviewmesh.leaving.policy import Policy, PolicyProblem, Rule, parse_policy, read_policy
+from reviewmesh.leaving.policy import Policy, Rule, parse_policy, read_policy
+from reviewmesh.leaving.yamlfile import FileProblem
 
 POLICY = """\
 # Reviews of acme never leave.
@@ -67,13 +68,13 @@ def test_nothing_leaves_by_default() -> None:
     ],
 )
 def test_a_wrong_policy_is_refused_with_its_line(text: str, told: str) -> None:
-    with pytest.raises(PolicyProblem) as refused:
+    with pytest.raises(FileProblem) as refused:
         parse_policy(text)
     assert str(refused.value) == told
 
 
 def test_every_problem_is_told() -> None:
-    with pytest.raises(PolicyProblem) as refused:
+    with pytest.raises(FileProblem) as refused:
         parse_policy("all: maybe\nbusinesses:\n  a: nothing\n  b: 3\nother: 1\n")
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["1", "4", "5"]
 
@@ -82,16 +83,16 @@ def test_every_problem_is_told() -> None:
     "text", ["all: [", "all: !!python/object:os.system {}", "\x00", "- - -: ["]
 )
 def test_what_is_no_yaml_is_refused_with_its_line(text: str) -> None:
-    with pytest.raises(PolicyProblem, match=r"^1: "):
+    with pytest.raises(FileProblem, match=r"^1: "):
         parse_policy(text)
 
 
 def test_a_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text("all: maybe\n")
-    with pytest.raises(PolicyProblem, match=rf"^{path}:1: all: expected nothing"):
+    with pytest.raises(FileProblem, match=rf"^{path}:1: all: expected nothing"):
         read_policy(path)
-    with pytest.raises(PolicyProblem, match="No such file"):
+    with pytest.raises(FileProblem, match="No such file"):
         read_policy(tmp_path / "none.yaml")
     path.write_text(POLICY)
     assert read_policy(path) == parse_policy(POLICY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
@@ -10,7 +12,9 @@ from confluent_kafka import KafkaError, TopicPartition
 from reviewmesh import metrics
 from reviewmesh.kafka import transactions
 from reviewmesh.kafka.partitions import MeshPartition
+from reviewmesh.kafka.record import Output, Unit
 from reviewmesh.loop.brokerwait import NEW_CLIENT_AFTER_S
+from reviewmesh.loop.ledger import restore
 from reviewmesh.loop.membership import ASSIGNED_WITHIN_S, SlotTaken
 from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.loop.progress import STANDS_STILL_AFTER_S
@@ -272,6 +276,65 @@ def test_a_dead_letter_that_is_refused_waits_and_holds_nothing_up(world: World) 
     assert world.out(topic=DEAD_LETTER) == ["bad"]
 
 
+# -- units that finish no record -------------------------------------------------------------
+
+
+def aside(value: str, **more: Any) -> Unit:
+    return Unit(0, (), (Output(ENRICHED, 0, b"key", value.encode()),), **more)
+
+
+def test_a_unit_that_finishes_no_record_is_written_by_the_owner_only(world: World) -> None:
+    """Nothing is to be committed for it, and yet the group is asked."""
+    aborted = KafkaError(KafkaError.ILLEGAL_GENERATION, None, False, False, True)
+    counter = metrics.TRANSACTIONS_ABORTED.labels("echo")
+    before = counter._value.get()
+
+    def scenario() -> Scenario:
+        yield lambda: world.head() == 0
+        world.cluster.fail("send_offsets_to_transaction", aborted)
+        world.stage.aside.append(aside("a"))
+        yield world.until_out("a")
+
+    world.play(scenario())
+    assert counter._value.get() - before == 1
+
+
+def test_what_seals_a_transaction_is_written_with_its_units(world: World) -> None:
+    aborted = KafkaError(KafkaError.ILLEGAL_GENERATION, None, False, False, True)
+    done: list[str] = []
+
+    def scenario() -> Scenario:
+        yield lambda: world.head() == 0
+        world.cluster.fail("send_offsets_to_transaction", aborted)
+        world.stage.aside += [
+            aside(value, carries=value, committed=partial(done.append, value)) for value in "ab"
+        ]
+        yield world.until_out("a", "b")
+        world.stage.aside.append(aside("c"))
+        yield world.until_out("a", "b", "c")
+
+    world.play(scenario())
+    assert world.out(topic=DEAD_LETTER) == ["2"]
+    assert done == ["a", "b"]
+
+
+def test_a_unit_that_finishes_no_record_is_given_up_where_it_is_refused(world: World) -> None:
+    refused = KafkaError(KafkaError.INVALID_RECORD)
+    world.cluster.refuse = lambda topic, value: refused if value == b"bad" else None
+    told: list[str] = []
+    world.publish("a")
+
+    def scenario() -> Scenario:
+        yield world.until_out("a")
+        world.stage.aside += [aside("bad", refused=told.append), aside("good")]
+        yield world.until_out("a", "good")
+
+    world.play(scenario())
+    [reason] = told
+    assert ENRICHED in reason
+    assert world.out(topic=DEAD_LETTER) == []
+
+
 def test_a_call_that_never_returns_is_left_behind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +394,27 @@ def test_what_was_in_flight_in_a_lost_partition_is_dropped_and_read_again(world:
 
     world.play(scenario())
     assert world.out() == ["a", "b"]
+
+
+def test_a_partition_that_was_lost_and_comes_back_counts_as_no_death(world: World) -> None:
+    """Nobody died: the same process goes on with the same records, however often."""
+    world.publish("a", "b")
+    world.stage.holds = True
+
+    def scenario() -> Scenario:
+        yield world.until_received(2)
+        for times in range(2, 14):
+            world.cluster.expel(world.consumer)
+            yield world.until_received(2 * times)
+        found = world.cluster.committed(GROUP, PREFIX + ACCEPTED, 0)
+        assert found is not None
+        assert restore(*found).notes.deaths == 0
+        world.stage.holds = False
+        yield world.until_read()
+
+    world.play(scenario())
+    assert world.out() == ["a", "b"]
+    assert world.out(topic=DEAD_LETTER) == []
 
 
 def test_a_consumer_that_is_fenced_joins_again_but_not_for_ever(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic as real_monotonic
 from typing import Any
@@ -49,6 +50,8 @@ class Echo:
         self.blocked = False
         self.away = False
         self.raises_over: bytes | None = None
+        # Units that finish no record.
+        self.aside: list[Unit] = []
         self.reason = ""
         self.at_receive: Callable[[], None] = lambda: None
 
@@ -77,7 +80,8 @@ class Echo:
         return (Output(DEAD_LETTER, record.partition, record.key, record.value),)
 
     def poll(self) -> Sequence[Unit]:
-        return [] if self.holds else self.finish(len(self.in_hand))
+        aside, self.aside = self.aside, []
+        return aside if self.holds else [*aside, *self.finish(len(self.in_hand))]
 
     def finish(self, count: int) -> list[Unit]:
         done, self.in_hand = self.in_hand[:count], self.in_hand[count:]
@@ -88,6 +92,14 @@ class Echo:
                 (Output(ENRICHED, record.partition, record.key, record.value),),
             )
             for record in done
+        ]
+
+    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+        """How many units of each partition carry something."""
+        counts = Counter(unit.partition for unit in units if unit.carries)
+        return [
+            Output(DEAD_LETTER, partition, None, str(count).encode())
+            for partition, count in counts.items()
         ]
 
     def blocks(self, topic: str, partition: int) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from reviewmesh.avro.codec import Codec, load_schema
 from reviewmesh.avro.topics import load_topics
+from reviewmesh.leaving.amounts import NOTHING
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.cost import (
     DIMENSIONS,
@@ -21,11 +22,13 @@ from reviewmesh.query.cost import (
     cost_measures,
     costs,
 )
+from reviewmesh.query.values import iso
 from reviewmesh.settings import Settings
-from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF
+from reviewmesh_schemas.names import ACCEPTED, ENRICHED, REPROCESSED, RESULT_OF, SHADOW_OF, SPEND
 from tests.scripted_kafka import Cluster
 
 SCHEMAS = {topic.name: topic.schema for topic in load_topics().topics}
+TOPICS = (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED, SPEND)
 PARTITIONS = 2
 DAY_MS = 86_400_000
 NOON_MS = 1_780_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
@@ -80,13 +83,11 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cluster = Cluster()
-        for topic in (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED):
+        for topic in TOPICS:
             self.cluster.create(topic, PARTITIONS)
         self.cluster.install(monkeypatch)
         monkeypatch.setattr(Connection, "codec", lambda _, topic: codec(topic))
-        found = dict.fromkeys(
-            (*RESULT_OF.values(), *SHADOW_OF.values(), ACCEPTED, REPROCESSED), PARTITIONS
-        )
+        found = dict.fromkeys(TOPICS, PARTITIONS)
         kafka: Any = {"bootstrap_servers": "broker.invalid:9092"}
         nothing: Any = None
         self.connection = Connection(Settings(kafka=kafka), nothing, nothing, found)
@@ -130,6 +131,23 @@ class World:
         }
         self.write(REPROCESSED, partition, review_id, record, NOON_MS)
 
+    def spend(
+        self, task: str, partition: int, business: str | None, period: str, requests: int
+    ) -> None:
+        """So many calls had no result; older sums of the same key count no more."""
+        for orphaned in (0, requests):
+            amount = {"requests": orphaned, "tokens": 0, "cost_micros": 7 * orphaned}
+            record = {
+                "task": task,
+                "partition": partition,
+                "period": period,
+                "business_id": business,
+                "settled": {"requests": 1_000, "tokens": 0, "cost_micros": 1_000},
+                "orphaned": amount,
+            }
+            key = f"{task}/{partition}/{period}/{business or ''}"
+            self.write(SPEND, partition, key, record, NOON_MS)
+
     def costs(self, *by: str, since_ms: int | None = None, until_ms: int | None = None) -> Costs:
         return costs(self.connection, by, since_ms, until_ms)
 
@@ -153,6 +171,31 @@ def result(
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
+
+
+def test_calls_without_a_result_are_summed_by_day_and_business(world: World) -> None:
+    day = iso(NOON_MS)[:10]
+    world.answer("topic", 0, world.accept(0, "a", "hotel"), "a", BOUGHT)
+    world.spend("topic", 0, None, day, 5)
+    world.spend("topic", 0, "acme", day, 2)
+    world.spend("topic", 1, None, day, 1)
+    world.spend("topic", 1, None, day[:7], 6)
+    world.spend("ner", 1, None, day, 3)
+
+    [total] = [world.costs("route").totals["fallback",]]
+    assert (total.answers, total.sums["provider_requests"]) == (1, 3 + 9)
+    assert total.sums["cost_micros"] == 87 + 7 * 9
+    assert not total.is_unknown("cost_micros")
+    by_business = world.costs("task", "business", "day").totals
+    assert {key: total.sums["provider_requests"] for key, total in by_business.items()} == {
+        ("topic", "hotel", day): 3,
+        ("topic", "acme", day): 2,
+        ("topic", None, day): 4,
+        ("ner", None, day): 3,
+    }
+    assert by_business["ner", None, day].is_unknown("prompt_tokens")
+    later = world.costs("task", since_ms=NOON_MS + DAY_MS)
+    assert later.totals == {} and later.unanswered == NOTHING
 
 
 def test_answers_are_summed_by_what_is_asked_for(world: World) -> None:

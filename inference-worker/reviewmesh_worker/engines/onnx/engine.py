@@ -12,6 +12,8 @@ from reviewmesh_worker.engines.encoder.config import read_config
 from reviewmesh_worker.engines.encoder.windows import TaskOutputs
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
+    Bounds,
     EngineDead,
     EngineLoad,
     ItemFailure,
@@ -58,7 +60,7 @@ class OnnxEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         check_task(task, self._tasks)
         if self._batcher is None:

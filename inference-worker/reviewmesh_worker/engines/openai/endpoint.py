@@ -119,7 +119,11 @@ class Endpoint:
             last = tries.last or ProviderFailure("RESOURCE_EXHAUSTED", "no request was sent", True)
             message = f"gave up after {self._settings.give_up_s:g} s: {last.message}"
             outcome = replace(last, message=message, retryable=True)
-        self._judge(outcome)
+        try:
+            self._judge(outcome)
+        except EngineUnavailable as error:
+            error.requests = tries.made
+            raise
         return Reply(outcome, tries.made, time.monotonic() - began - tries.seconds)
 
     async def _ask(

@@ -8,6 +8,7 @@ give: the label that is named has the score 1.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,12 @@ from typing import Any, Final
 
 from openai.types.shared_params import ResponseFormatJSONSchema
 
+from reviewmesh_protos.metadata import OVER_BOUND
 from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
+    Bounds,
     EngineLoad,
     EngineUnavailable,
     Entity,
@@ -56,6 +60,13 @@ from reviewmesh_worker.tasks.prompt import prefix_of
 _LOG = logging.getLogger(__name__)
 _SCORE: Final = 1.0
 _MOST_TOKENS: Final = 100_000_000
+_MOST_REQUESTS: Final = 1_000
+_MICROS: Final = 1_000_000
+# Marks of turns and roles around a prompt.
+_TURNS: Final = 64
+_NOT_SENT: Final = Usage(
+    prompt_tokens=0, cached_tokens=0, completion_tokens=0, cost_micros=0, provider_requests=0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,8 @@ class _Asked:
     task: Task
     prefix: str
     form: ResponseFormatJSONSchema
+    largest_overhead: int
+    """Tokens that a provider may count beside the prompt's, for the schema and the turns."""
 
 
 class OpenAIEngine:
@@ -111,18 +124,14 @@ class OpenAIEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         check_task(task, self._tasks)
         if self._endpoint is None:
             return [NOT_STARTED] * len(texts)
         if reason := self._endpoint.unavailable():
             raise EngineUnavailable(reason)
-        allowed = self._settings.max_requests
-        if max_provider_requests:
-            allowed = min(allowed, max_provider_requests)
-        shared = self._shared_of(task, allowed)
-        outcomes = await asyncio.gather(*(shared.infer(text, lane) for text in texts))
+        outcomes = await asyncio.gather(*(self._infer(task, text, lane, bounds) for text in texts))
         return [
             one if isinstance(one, ItemResult) else ItemResult(one, one.usage) for one in outcomes
         ]
@@ -141,6 +150,45 @@ class OpenAIEngine:
     async def close(self) -> None:
         if self._endpoint is not None:
             await self._endpoint.close()
+
+    async def _infer(
+        self, task: str, text: str, lane: Lane, bounds: Bounds
+    ) -> ItemResult | ItemFailure:
+        if told := self._over_bound(self._asked[task], text, bounds):
+            return ItemFailure(OVER_BOUND, told, retryable=False, usage=_NOT_SENT)
+        allowed = min(self._settings.max_requests, bounds.provider_requests or _MOST_REQUESTS)
+        try:
+            return await self._shared_of(task, allowed).infer(text, lane)
+        except EngineUnavailable as error:
+            if not bounds.provider_requests:
+                raise
+            # Who counts requests has to learn of this one.
+            usage = Usage(provider_requests=error.requests)
+            return ItemFailure("UNAVAILABLE", str(error), retryable=True, usage=usage)
+
+    def _over_bound(self, asked: _Asked, text: str, bounds: Bounds) -> str:
+        """Why the text might take more than is allowed; empty when it cannot.
+
+        No tokenizer makes more tokens of a text than it has bytes.
+        """
+        if not bounds.tokens and not bounds.cost_micros:
+            return ""
+        prompt = asked.prefix + text_for_prompt(text, self._settings.max_text)
+        sent = asked.largest_overhead + len(prompt.encode())
+        completion = self._settings.max_completion_tokens
+        if bounds.tokens and sent + completion > bounds.tokens:
+            return f"it might take {sent + completion:,} tokens, {bounds.tokens:,} are allowed"
+        if not bounds.cost_micros:
+            return ""
+        now = datetime.now(UTC)
+        costs = [self._prices.micros(sent, cached, completion, now) for cached in (0, sent)]
+        known = [cost for cost in costs if cost is not None]
+        if not known:
+            return "what it costs is not known; give a file of prices: REVIEWMESH_OPENAI__PRICES"
+        if max(known) > bounds.cost_micros:
+            most = bounds.cost_micros / _MICROS
+            return f"it might cost {max(known) / _MICROS:.6f} US dollars, {most:.6f} are allowed"
+        return ""
 
     def _shared_of(self, task: str, allowed: int) -> Shared[ItemResult]:
         async def run(text: str, lane: Lane) -> ItemResult | ItemFailure:
@@ -210,13 +258,15 @@ def open_engine(
 
 
 def _asked(task: Task) -> _Asked:
+    form: ResponseFormatJSONSchema = {
+        "type": "json_schema",
+        "json_schema": {"name": task.name, "strict": True, "schema": answer_schema(task)},
+    }
     return _Asked(
-        task,
-        f"{answer_form(task)}\n\n{prefix_of(task)}",
-        {
-            "type": "json_schema",
-            "json_schema": {"name": task.name, "strict": True, "schema": answer_schema(task)},
-        },
+        task=task,
+        prefix=f"{answer_form(task)}\n\n{prefix_of(task)}",
+        form=form,
+        largest_overhead=len(json.dumps(form).encode()) + _TURNS,
     )
 
 

@@ -20,6 +20,8 @@ from typing import Any, Final
 from reviewmesh_worker.engines.description import check_task
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
+    Bounds,
     EngineLoadError,
     Entity,
     ItemFailure,
@@ -98,7 +100,7 @@ class VllmChatEngine(VllmEngine):
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         check_task(task, self._tasks)
         prompted = self._prompted.get(task)

@@ -28,6 +28,8 @@ from reviewmesh_worker.engines.encoder.encoding import (
 from reviewmesh_worker.engines.encoder.windows import TaskOutputs, Window, cut, gather, judge
 from reviewmesh_worker.engines.interface import (
     NOT_STARTED,
+    UNBOUND,
+    Bounds,
     EngineLoadError,
     ItemFailure,
     ItemResult,
@@ -87,7 +89,7 @@ class VllmEncoderEngine(VllmEngine):
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         check_task(task, self._tasks)
         if self._core is None:

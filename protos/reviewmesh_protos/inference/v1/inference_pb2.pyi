@@ -49,6 +49,8 @@ class InferRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
     MAX_PROVIDER_REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     lane: Global___Lane.ValueType
     max_provider_requests: _builtins.int
@@ -56,6 +58,12 @@ class InferRequest(_message.Message):
     A caller with a budget sets 1, because each request costs money. An engine that runs the model
     itself sends none.
     """
+    max_tokens: _builtins.int
+    """Most tokens, of prompt and answer, and most millionths of a US dollar that each item may take;
+    0 is no limit. An item that might take more is not sent to the provider: its error has the code
+    OVER_BOUND.
+    """
+    max_cost_micros: _builtins.int
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     def __init__(
@@ -65,10 +73,12 @@ class InferRequest(_message.Message):
         items: _abc.Iterable[Global___Item] | None = ...,
         lane: Global___Lane.ValueType = ...,
         max_provider_requests: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        max_cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "max_provider_requests", b"max_provider_requests", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "max_cost_micros", b"max_cost_micros", "max_provider_requests", b"max_provider_requests", "max_tokens", b"max_tokens", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +153,8 @@ class InferStreamRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
     MAX_PROVIDER_REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     lane: Global___Lane.ValueType
     max_provider_requests: _builtins.int
@@ -150,6 +162,12 @@ class InferStreamRequest(_message.Message):
     A caller with a budget sets 1, because each request costs money. An engine that runs the model
     itself sends none.
     """
+    max_tokens: _builtins.int
+    """Most tokens, of prompt and answer, and most millionths of a US dollar that each item may take;
+    0 is no limit. An item that might take more is not sent to the provider: its error has the code
+    OVER_BOUND.
+    """
+    max_cost_micros: _builtins.int
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     def __init__(
@@ -159,10 +177,12 @@ class InferStreamRequest(_message.Message):
         items: _abc.Iterable[Global___Item] | None = ...,
         lane: Global___Lane.ValueType = ...,
         max_provider_requests: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        max_cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "max_provider_requests", b"max_provider_requests", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "lane", b"lane", "max_cost_micros", b"max_cost_micros", "max_provider_requests", b"max_provider_requests", "max_tokens", b"max_tokens", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

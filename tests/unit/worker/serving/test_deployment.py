@@ -16,6 +16,8 @@ from prometheus_client import REGISTRY
 
 from reviewmesh_worker.engines.description import describe
 from reviewmesh_worker.engines.interface import (
+    UNBOUND,
+    Bounds,
     EngineDead,
     EngineLoad,
     EngineLoadError,
@@ -82,7 +84,7 @@ class ScriptedEngine:
         task: str,
         texts: Sequence[str],
         lane: Lane = Lane.INTERACTIVE,
-        max_provider_requests: int = 0,
+        bounds: Bounds = UNBOUND,
     ) -> Sequence[ItemResult]:
         return [ItemResult(SentimentOutput(self._version, {}))] * len(texts)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from reviewmesh_worker.engines.interface import (
+    Bounds,
     EngineLoad,
     EngineLoadError,
     EngineUnavailable,
@@ -30,6 +31,7 @@ from tests import scripted_openai
 from tests.scripted_openai import ScriptedOpenAI, Step, body, cut, drip, hang, says, status
 
 KEY = "sk-very-secret"
+ONE = Bounds(provider_requests=1)
 GOOD = '{"label": "positive"}'
 TEXT = "Anna in Berlin was great."
 PRICES = """
@@ -272,9 +274,45 @@ def test_a_request_is_tried_again(server: ScriptedOpenAI, step: Step) -> None:
 
 def test_a_caller_allows_one_request_only(server: ScriptedOpenAI) -> None:
     server.always = status(500)
-    answer = ask(settings(server), max_provider_requests=1)
+    answer = ask(settings(server), bounds=ONE)
     assert isinstance(answer.outcome, ItemFailure)
     assert answer.usage.provider_requests == len(server.requests) == 1
+
+
+def test_who_counts_requests_learns_of_one_that_was_refused(server: ScriptedOpenAI) -> None:
+    server.always = status(401)
+    answer = ask(settings(server), bounds=ONE)
+    assert isinstance(answer.outcome, ItemFailure)
+    assert (answer.outcome.code, answer.outcome.retryable) == ("UNAVAILABLE", True)
+    assert answer.usage.provider_requests == len(server.requests) == 1
+
+
+def test_what_might_take_more_than_is_allowed_is_not_sent(
+    server: ScriptedOpenAI, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    given = settings(server, prices=tmp_path / "prices.yaml", max_completion_tokens=50)
+
+    def code(text: str, **bounds: int) -> str:
+        outcome = ask(given, text=text, bounds=Bounds(1, **bounds)).outcome
+        return outcome.code if isinstance(outcome, ItemFailure) else "answered"
+
+    assert code("short", tokens=100_000, cost_micros=1_000_000) == "answered"
+    assert code("short", tokens=50) == "OVER_BOUND"
+    assert code("short", cost_micros=1) == "OVER_BOUND"
+    assert len(server.requests) == 1
+    # Whatever the tokenizer makes of the prompt, it is no more than its bytes.
+    [request] = server.requests
+    fewest = len(request["messages"][0]["content"].encode()) + 50
+    assert code("other", tokens=fewest) == "OVER_BOUND"
+    assert len(server.requests) == 1
+
+
+def test_a_bound_in_money_needs_a_price(server: ScriptedOpenAI) -> None:
+    outcome = ask(settings(server), bounds=Bounds(1, cost_micros=1_000_000)).outcome
+    assert isinstance(outcome, ItemFailure)
+    assert outcome.code == "OVER_BOUND" and "REVIEWMESH_OPENAI__PRICES" in outcome.message
+    assert server.requests == []
 
 
 def test_who_allows_one_request_shares_none_that_sends_more(server: ScriptedOpenAI) -> None:
@@ -283,7 +321,7 @@ def test_who_allows_one_request_shares_none_that_sends_more(server: ScriptedOpen
     async def use(engine: OpenAIEngine) -> None:
         more = asyncio.ensure_future(engine.infer("sentiment", [TEXT]))
         await asyncio.sleep(0)
-        (one,) = await engine.infer("sentiment", [TEXT], max_provider_requests=1)
+        (one,) = await engine.infer("sentiment", [TEXT], bounds=ONE)
         assert one.usage.provider_requests == 1
         assert (await more)[0].usage.provider_requests == 3
 
@@ -431,16 +469,16 @@ def test_after_some_failures_in_a_row_one_review_at_a_time_tries(
     async def use(engine: OpenAIEngine) -> None:
         for n in range(endpoint.FAILED_IN_A_ROW):
             assert not engine.unavailable()
-            (answer,) = await engine.infer("sentiment", [f"review {n}"], max_provider_requests=1)
+            (answer,) = await engine.infer("sentiment", [f"review {n}"], bounds=ONE)
             assert isinstance(answer.outcome, ItemFailure)
         assert "answers no more" in engine.unavailable()
         await until(lambda: not engine.unavailable())
         sent = len(server.requests)
         outcomes = await asyncio.gather(
-            *(engine.infer("sentiment", [f"later {n}"], max_provider_requests=1) for n in range(5)),
-            return_exceptions=True,
+            *(engine.infer("sentiment", [f"later {n}"], bounds=ONE) for n in range(5)),
         )
-        assert sum(isinstance(one, EngineUnavailable) for one in outcomes) == 4
+        sent_for = [one.usage.provider_requests or 0 for (one,) in outcomes]
+        assert sorted(sent_for) == [0, 0, 0, 0, 1]
         assert len(server.requests) == sent + 1
         await until(lambda: not engine.unavailable())
         server.always = None
@@ -457,7 +495,7 @@ def test_a_review_that_fails_between_others_takes_nothing_out_of_service(
         for n in range(2 * endpoint.FAILED_IN_A_ROW):
             if n % 2:
                 server.script.append(status(500))
-            await engine.infer("sentiment", [f"review {n}"], max_provider_requests=1)
+            await engine.infer("sentiment", [f"review {n}"], bounds=ONE)
             assert not engine.unavailable()
 
     run(settings(server), use)

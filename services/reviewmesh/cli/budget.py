@@ -1,0 +1,150 @@
+"""`reviewmesh budget`: what the fallback has reserved, spent and left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.clock import wall_clock
+from reviewmesh.leaving.accounts import Account, periods_at
+from reviewmesh.leaving.amounts import MICROS, Spent
+from reviewmesh.leaving.budgets import ALL, NO_LIMIT, UNITS, Budgets, read_budgets
+from reviewmesh.leaving.yamlfile import FileProblem
+from reviewmesh.query.budgets import spending
+from reviewmesh.query.connection import Connection, connect
+from reviewmesh_kit.printable import plain
+from reviewmesh_schemas.names import ACCEPTED
+
+PERIOD = re.compile(r"\d{4}-\d{2}(-\d{2})?")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One unit of one account. `budget` is None where nothing limits it."""
+
+    period: str
+    business_id: str
+    unit: str
+    budget: int | None
+    reserved: int
+    settled: int
+    orphaned: int
+
+    @property
+    def left(self) -> int | None:
+        if self.budget is None:
+            return None
+        return max(0, self.budget - self.reserved - self.settled - self.orphaned)
+
+
+def budget(
+    period: Annotated[
+        str | None,
+        typer.Option(
+            help="A day (2026-11-29) or a month (2026-11) in UTC; without it this day and month.",
+            show_default=False,
+        ),
+    ] = None,
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a row.")] = False,
+) -> None:
+    """Show what the fallback has reserved, spent and left; see docs/routes.md."""
+    if period is not None and not PERIOD.fullmatch(period):
+        raise typer.BadParameter(
+            f"expected a day or a month such as 2026-11-29 or 2026-11, got {period!r:.80}",
+            param_hint="--period",
+        )
+    connection = connect()
+    budgets = _budgets(connection)
+    found = spending(connection)
+    periods = periods_at(wall_clock()) if period is None else (period,)
+    lines = list(lines_of(periods, budgets, found.by_account()))
+    if as_lines:
+        for line in lines:
+            print(json_text(row_of(line)))
+    else:
+        out.print(table_of(lines) if lines else "no budget, and nothing was spent")
+    if budgets is None:
+        err.print("REVIEWMESH_BUDGETS is not set here: enrichers without it let nothing leave")
+    if found.skipped:
+        err.print(f"{found.skipped:,} records skipped that no enricher writes")
+
+
+def _budgets(connection: Connection) -> Budgets | None:
+    """Raises CommandFailed."""
+    path = connection.settings.budgets
+    if path is None:
+        return None
+    try:
+        return read_budgets(path, connection.partitions(ACCEPTED))
+    except FileProblem as error:
+        raise CommandFailed(f"REVIEWMESH_BUDGETS: {error}") from error
+
+
+def lines_of(
+    periods: tuple[str, ...], budgets: Budgets | None, spent: dict[Account, Spent]
+) -> Iterator[Line]:
+    """A line for each unit that is limited or was spent; the budget of all comes first."""
+    businesses = {account.business_id for account in spent}
+    if budgets is not None:
+        businesses |= {ALL, *budgets.own()}
+    for period in periods:
+        for business_id in sorted(businesses):
+            account = Account(period, business_id)
+            limit = NO_LIMIT
+            if budgets is not None:
+                limit = budgets.limits.get((business_id, account.kind()), NO_LIMIT)
+            of = spent.get(account, Spent())
+            for unit, most, *amounts in zip(UNITS, limit.each(), *of, strict=True):
+                if most is not None or any(amounts):
+                    reserved, settled, orphaned = amounts
+                    yield Line(period, business_id, unit, most, reserved, settled, orphaned)
+
+
+def table_of(lines: list[Line]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("period", "business"):
+        table.add_column(name, overflow="fold")
+    table.add_column("unit", no_wrap=True)
+    for name in ("budget", "reserved", "settled", "orphaned", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        numbers = (line.budget, line.reserved, line.settled, line.orphaned, line.left)
+        table.add_row(
+            line.period,
+            plain(line.business_id) if line.business_id != ALL else "all",
+            line.unit,
+            *("-" if number is None else shown(line.unit, number) for number in numbers),
+        )
+    return table
+
+
+def shown(unit: str, number: int) -> str:
+    """Money is exact to the ten-thousandth of a US dollar, in whole ones from 10,000 on."""
+    if unit != "usd":
+        return f"{number:,}"
+    dollars = Decimal(number) / MICROS
+    return f"{dollars:,.4f}" if dollars < 10_000 else f"{dollars:,.0f}"
+
+
+def row_of(line: Line) -> dict[str, Any]:
+    def exact(number: int | None) -> float | int | None:
+        return number / MICROS if line.unit == "usd" and number is not None else number
+
+    return {
+        "period": line.period,
+        "business": line.business_id or None,
+        "unit": line.unit,
+        "budget": exact(line.budget),
+        "reserved": exact(line.reserved),
+        "settled": exact(line.settled),
+        "orphaned": exact(line.orphaned),
+        "left": exact(line.left),
+    }

@@ -1,0 +1,75 @@
+"""What the fallback has spent of its budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING
+
+from reviewmesh.avro.codec import DecodeError
+from reviewmesh.kafka.partitions import MeshPartition
+from reviewmesh.leaving.accounts import Account, account_and_spent
+from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
+from reviewmesh.leaving.budgets import ALL
+from reviewmesh.query.connection import Connection
+from reviewmesh.query.reading import offsets, partitions_of, read_until
+from reviewmesh_schemas.names import SPEND
+
+
+@dataclass
+class SpentByAccount:
+    """The latest sums, over the partitions of each task."""
+
+    by_task: dict[tuple[str, Account], Spent]
+    skipped: int
+    """Records that no enricher writes."""
+
+    def by_account(self) -> dict[Account, Spent]:
+        """Over all tasks."""
+        found: dict[Account, Spent] = {}
+        for (_, account), spent in self.by_task.items():
+            found[account] = found.get(account, Spent()).plus(spent)
+        return found
+
+    def unanswered(self) -> dict[tuple[str, str, str | None], Amount]:
+        """What calls without a result took, by task, day and business.
+
+        The business is None where it has no budget of its own.
+        """
+        found: dict[tuple[str, str, str | None], Amount] = {}
+        for (task, account), spent in self.by_task.items():
+            if account.kind() != "day" or spent.orphaned == NOTHING:
+                continue
+            rest = (task, account.period, None)
+            if account.business_id == ALL:
+                found[rest] = found.get(rest, NOTHING).plus(spent.orphaned)
+            else:
+                # It is part of the sum for all.
+                found[rest] = found.get(rest, NOTHING).minus(spent.orphaned)
+                found[task, account.period, account.business_id] = spent.orphaned
+        return {key: amount for key, amount in found.items() if amount != NOTHING}
+
+
+def spending(connection: Connection) -> SpentByAccount:
+    """Raises CannotReach."""
+    places = partitions_of(connection, SPEND)
+    starts, ends = offsets(connection, places, OFFSET_BEGINNING), offsets(connection, places)
+    codec = connection.codec(SPEND)
+    latest: dict[tuple[MeshPartition, bytes], Mapping[str, Any]] = {}
+    found = SpentByAccount({}, 0)
+    for record in read_until(connection, starts, ends):
+        key = (MeshPartition(record.topic, record.partition), record.key or b"")
+        if record.value is None:
+            latest.pop(key, None)
+            continue
+        try:
+            latest[key] = codec.decode_ours(record.value)
+        except DecodeError:
+            found.skipped += 1
+    for content in latest.values():
+        account, spent = account_and_spent(content)
+        at = (content["task"], account)
+        found.by_task[at] = found.by_task.get(at, Spent()).plus(spent)
+    return found
