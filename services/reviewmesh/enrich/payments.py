@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from reviewmesh import metrics
+from reviewmesh.avro.bounds import LARGEST
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
@@ -108,18 +109,17 @@ class Payments:
 
     def read(self, partition: int) -> dict[Account, Spent]:
         """The partition's sums. Raises Unavailable to be called again."""
-        reading = self._readings.get(partition)
-        if reading is None:
-            reading = self._readings[partition] = LatestSums(
-                self._task, partition, self._codecs.spend, self._reader, self._log
-            )
+        # Taken out: a thread whose partition was reopened meanwhile may still read.
+        reading = self._readings.pop(partition, None) or LatestSums(
+            self._task, partition, self._codecs.spend, self._reader, self._log
+        )
         try:
             self._codecs.spend.prepare()
             self._codecs.departure.prepare()
             found = reading.read()
-        except RegistryUnavailable as error:
+        except (RegistryUnavailable, Unavailable) as error:
+            self._readings[partition] = reading
             raise Unavailable(str(error)) from error
-        del self._readings[partition]
         return {account: spent for account, spent in found.items() if self._counts(account, spent)}
 
     def open(self, partition: int, spent: dict[Account, Spent]) -> list[Unit]:
@@ -160,7 +160,8 @@ class Payments:
 
     def measure(self) -> None:
         now = self._clock()
-        if now - self._measured_at < MEASURE_EVERY_S:
+        # A clock may be set back.
+        if 0 <= now - self._measured_at < MEASURE_EVERY_S:
             return
         self._measured_at = now
         partitions = len(self.spending.owned())
@@ -243,8 +244,6 @@ class Payments:
 
 
 def _record(amount: Amount) -> dict[str, int]:
-    return {
-        "requests": amount.requests,
-        "tokens": amount.tokens,
-        "cost_micros": amount.micros,
-    }
+    """Of no larger numbers than every reader knows: a worker may tell anything."""
+    requests, tokens, micros = (min(number, LARGEST) for number in amount)
+    return {"requests": requests, "tokens": tokens, "cost_micros": micros}
