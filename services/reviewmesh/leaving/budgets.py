@@ -6,7 +6,7 @@ partitions of each: whoever has a partition decides alone, so that no two spend 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
@@ -25,6 +25,10 @@ PERIODS: Final[tuple[PeriodName, ...]] = ("day", "month")
 ALL: Final = ""
 """Stands for all businesses."""
 UNLIMITED: Final = "unlimited"
+LARGEST_CALL: Final = 1_000_000_000
+"""Tokens, or millionths of a US dollar: what many calls take together stays a number that every
+reader knows."""
+LARGEST: Final = 10**15
 EXPECTED_ALL: Final = f"expected {UNLIMITED}, or day and month"
 
 
@@ -84,14 +88,14 @@ class _Form(BaseModel):
 
 
 class _Call(_Form):
-    tokens: int | None = Field(default=None, gt=0)
-    usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    tokens: int | None = Field(default=None, gt=0, le=LARGEST_CALL)
+    usd: float | None = Field(default=None, ge=1 / MICROS, le=LARGEST_CALL / MICROS)
 
 
 class _Limit(_Form):
-    requests: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    requests: int | None = Field(default=None, ge=0, le=LARGEST)
+    tokens: int | None = Field(default=None, ge=0, le=LARGEST)
+    usd: float | None = Field(default=None, ge=0, le=LARGEST / MICROS)
 
 
 class _Periods(_Form):
@@ -126,6 +130,10 @@ def parse_budgets(text: str, partitions: int) -> Budgets:
     problems: list[tuple[int, str]] = []
     for business_id, periods in of.items():
         path = ("businesses", business_id) if business_id != ALL else ("all",)
+        problems += [
+            (document.line(*at), f"{'.'.join(at)}: {problem}")
+            for at, problem in _limits_nothing(path, periods)
+        ]
         for period in PERIODS:
             given: _Limit | None = getattr(periods, period)
             if given is None:
@@ -142,6 +150,20 @@ def parse_budgets(text: str, partitions: int) -> Budgets:
     if problems:
         raise FileProblem("\n".join(f"{line}: {told}" for line, told in sorted(problems)))
     return Budgets(tuple(dict.fromkeys(file.tasks)), call, limits, shares)
+
+
+def _limits_nothing(
+    path: tuple[str, ...], periods: _Periods
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Entries that are empty, perhaps by mistake: everything would leave."""
+    given: dict[PeriodName, _Limit] = {
+        period: limit for period in PERIODS if (limit := getattr(periods, period)) is not None
+    }
+    if not given:
+        yield path, "expected day or month"
+    for period, limit in given.items():
+        if all(getattr(limit, unit) is None for unit in UNITS):
+            yield (*path, period), "expected requests, tokens or usd"
 
 
 def _problem(unit: Unit, limit: Limit, call: Amount, shares: int) -> list[str]:

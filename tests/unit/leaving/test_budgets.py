@@ -68,6 +68,21 @@ def test_what_is_over_a_limit() -> None:
         ("all: unlimited\nall: unlimited\n", "2: all is given twice"),
         ("all:\n  month: {usd: 5}\n", "2: all.month.usd: expected call.usd beside it"),
         ("all:\n  day: {tokens: 5}\n", "2: all.day.tokens: expected call.tokens beside it"),
+        # An entry that limits nothing would let everything leave.
+        ("all: {}\n", "1: all: expected day or month"),
+        ("all:\n  day:\n", "1: all: expected day or month"),
+        ("all:\n  day: {}\n", "2: all.day: expected requests, tokens or usd"),
+        ("all:\n  day:\n    usd:\n", "2: all.day: expected requests, tokens or usd"),
+        (
+            "all: unlimited\nbusinesses:\n  acme: {}\n",
+            "3: businesses.acme: expected day or month",
+        ),
+        ("all: unlimited\ncall: {usd: 0.0000001}\n", "2: call.usd: Input should be greater"),
+        # No worker and no reader could be told of it.
+        ("all: unlimited\ncall: {tokens: 10000000000}\n", "2: call.tokens: Input should be less"),
+        ("all: unlimited\ncall: {usd: 1000000000.0}\n", "2: call.usd: Input should be less"),
+        ("all:\n  day: {requests: 1e30}\n", "2: all.day.requests: "),
+        (f"all:\n  day: {{requests: {10**30}}}\n", "2: all.day.requests: Input should be less"),
         ("all:\n  day: {requests: 17}\n", "2: all.day.requests: expected 0, or at least 18: "),
         (
             "call: {usd: 0.01}\nall: unlimited\nbusinesses:\n  acme:\n    month: {usd: 0.17}\n",
