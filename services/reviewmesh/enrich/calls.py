@@ -37,6 +37,8 @@ class Call:
     """Items without a result, by their id within the call."""
     suspect: bool
     hung: bool = False
+    begun: bool = False
+    """The request was sent, or may have been."""
 
     def is_withdrawn(self) -> bool:
         return all(job.withdrawn for job in self.unanswered.values())
@@ -142,7 +144,7 @@ class Calls:
         worker, unanswered = call.worker, call.unanswered
         batch = list(unanswered.values())
         try:
-            async for response in self._responses(worker, batch):
+            async for response in self._responses(call, batch):
                 self._take(worker, response, unanswered)
         except grpc.aio.AioRpcError as error:
             self._failed(call, started, failure_of(error))
@@ -154,31 +156,35 @@ class Calls:
                 self._give_up(list(unanswered.values()), reason)
             else:
                 self._retries.broken(list(unanswered.values()), reason)
-        except Exception as error:  # noqa: BLE001 - a request that cannot be sent at all
-            self._retries.bisect(list(unanswered.values()), f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - what cannot be sent, or read, at all
+            reason = f"{type(error).__name__}: {error}"
+            if self._bound.requests and call.begun:
+                self._give_up(list(unanswered.values()), reason)
+            elif unanswered:
+                self._retries.bisect(list(unanswered.values()), reason)
         else:
             worker.breaker.took(len(batch), self._loop.time() - started)
             for job in unanswered.values():
                 job.attempts += 1
                 self._retries.try_again(job, "the worker left the item without a result")
 
-    async def _responses(self, worker: Worker, batch: list[Job]) -> AsyncIterator[Response]:
+    async def _responses(self, call: Call, batch: list[Job]) -> AsyncIterator[Response]:
+        worker = call.worker
         fields, metadata = (
             request_fields(self._task, batch, self._lane, self._bound),
             metadata_of(batch),
         )
         if worker.breaker.is_slow():
             request = inference_pb2.InferStreamRequest(**fields)
+            call.begun = True
             async for response in worker.stub.InferStream(
                 request, timeout=self._call_timeout_s, metadata=metadata
             ):
                 yield response
         else:
-            yield await worker.stub.Infer(
-                inference_pb2.InferRequest(**fields),
-                timeout=self._call_timeout_s,
-                metadata=metadata,
-            )
+            whole = inference_pb2.InferRequest(**fields)
+            call.begun = True
+            yield await worker.stub.Infer(whole, timeout=self._call_timeout_s, metadata=metadata)
 
     # -- outcomes ----------------------------------------------------------------------------
 

@@ -110,12 +110,7 @@ class InferenceClient:
 
     def cancel(self, withdrawn: Callable[[object], bool]) -> None:
         """Withdraw items by their token; a call without remaining items is cancelled."""
-        if self._calls is not None:
-            self._tell(self._calls.withdraw, withdrawn)
-        if self._fallback is not None:
-            self._tell(self._fallback.withdraw, withdrawn)
-        if self._candidate is not None:
-            self._tell(self._candidate.withdraw, withdrawn)
+        self._tell(self._withdraw, withdrawn)
 
     def starved(self) -> bool:
         """Whether no answer can come: no worker serves, and fallback and candidate have nothing."""
@@ -199,6 +194,12 @@ class InferenceClient:
         rest = items if self._candidate is None else self._candidate.take(items)
         if rest:
             self._calls.submit(rest)
+
+    def _withdraw(self, withdrawn: Callable[[object], bool]) -> None:
+        """In one go: between two of them an item could go over to one that has let go already."""
+        for holder in (self._calls, self._fallback, self._candidate):
+            if holder is not None:
+                holder.withdraw(withdrawn)
 
     def _finished(self, item: WorkItem, answer: Answer) -> None:
         if self._candidate is not None:

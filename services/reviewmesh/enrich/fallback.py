@@ -36,6 +36,8 @@ LOOK_EVERY_S = 0.5
 # What is there when the primary comes back is paid for all the same.
 AWAY_AT_ONCE = 256
 REST_S = 30.0
+# Of a text that is too large for the budget: each try is recorded, and few are of use.
+LONGEST_REST_S = 3_600.0
 TELL_AGAIN_AFTER_S = 60.0
 BATCH_ITEMS = 32
 BATCH_BYTES = 1024 * 1024
@@ -325,8 +327,9 @@ class Fallback:
 
     # -- coming back -------------------------------------------------------------------------
 
-    def _rest(self, job: Job, held: Held) -> None:
-        job.rests_until, job.rests_as = self._loop.time() + REST_S, held
+    def _rest(self, job: Job, held: Held, times: float = 1.0) -> None:
+        rest_s = min(REST_S * times, LONGEST_REST_S)
+        job.rests_until, job.rests_as = self._loop.time() + rest_s, held
 
     def _give_back(self, away: Away) -> None:
         """It was reserved, and is not sent."""
@@ -346,7 +349,8 @@ class Fallback:
             region.answered_at = now
         elif answer.code == OVER_BOUND:
             self._steps.append(GivesBack(_departure(away)))
-            self._rest(away.job, Held.OVER_BOUND)
+            away.job.over_bound += 1
+            self._rest(away.job, Held.OVER_BOUND, 2.0 ** min(away.job.over_bound - 1, 16))
             self._back(away)
             return
         elif answer.may_pass and self._may_leave_again(away):
@@ -355,7 +359,7 @@ class Fallback:
             if now - region.told_at >= REST_S:
                 region.told_at = now
                 self._log.warning("the fallback fails", region=away.region, reason=answer.error)
-            self._steps.append(Unanswered(_departure(away), answer.usage))
+            self._steps.append(Unanswered(_departure(away), told_by(answer)))
             away.job.departures += 1
             if region.answered_at < away.since:
                 self._rest(away.job, Held.FAILED)
@@ -371,7 +375,7 @@ class Fallback:
                 output=unmasked(answer.output, away.masked, before.item.text),
                 attempts=answer.attempts + before.attempts + before.broken,
                 usage=used_in_all(before.used, answer.usage),
-                paid=answer.usage,
+                paid=told_by(answer),
                 route=FALLBACK,
             ),
         )
@@ -400,6 +404,14 @@ class Fallback:
         elif self._taken and not self._away and self._missing_since is None:
             self._taken = False
             self._log.info("all reviews go to the primary workers again")
+
+
+def told_by(answer: Answer) -> inference_pb2.Usage | None:
+    """What a call took; None where a provider was asked and the worker does not tell how often."""
+    provider = "" if answer.lineage is None else answer.lineage.provider
+    usage = answer.usage
+    silent = usage is not None and not usage.HasField("provider_requests")
+    return None if provider and silent else usage
 
 
 def unmasked(output: TaskOutput | None, masked: Masked, text: str) -> TaskOutput | None:

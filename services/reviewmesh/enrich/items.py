@@ -102,6 +102,8 @@ class Job:
     """When it is retried, by the same clock."""
     departures: int = 0
     """How often the fallback failed on it."""
+    over_bound: int = 0
+    """How often it might have taken more than a call may."""
     rests_until: float = 0.0
     """Until then the fallback is not asked again, by the same clock."""
     rests_as: Held = Held.FAILED

@@ -1,0 +1,251 @@
+"""The fallback where its worker answers oddly, and where partitions are taken away meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from reviewmesh import metrics
+from reviewmesh.enrich.breaker import Breaker
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.departures import Asks, GivesBack, Step, Unanswered
+from reviewmesh.enrich.fallback import LONGEST_REST_S, REST_S, FallbackPlan
+from reviewmesh.enrich.items import WorkItem
+from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.routes import FALLBACK, Limits
+from reviewmesh.enrich.spending import Spending
+from reviewmesh.leaving.budgets import parse_budgets
+from reviewmesh.leaving.policy import parse_policy
+from reviewmesh_protos.inference.v1 import inference_pb2
+from reviewmesh_protos.metadata import OVER_BOUND
+
+TASK, REGION, AT = "topic", "eu", 0
+SERVICE = "inference.v1.InferenceService"
+NOWHERE = "127.0.0.1:1"
+SOON_S = 15.0
+LEAVES_AFTER_S = 0.2
+
+Request = inference_pb2.InferRequest
+
+
+class Outside:
+    """A worker in this process that answers any bytes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.answer: Callable[[Request], bytes] = lambda request: b""
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health(), self._server)
+        unary = grpc.unary_unary_rpc_method_handler(self._infer, Request.FromString)
+        stream = grpc.unary_stream_rpc_method_handler(self._stream, Request.FromString)
+        methods = {"Infer": unary, "InferStream": stream}
+        handler = grpc.method_handlers_generic_handler(SERVICE, methods)
+        self._server.add_generic_rpc_handlers((handler,))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def _health(self) -> health.HealthServicer:
+        servicer = health.HealthServicer()
+        servicer.set(TASK, health_pb2.HealthCheckResponse.SERVING)
+        return servicer
+
+    def _infer(self, request: Request, context: Any) -> bytes:
+        self.texts += [item.text for item in request.items]
+        return self.answer(request)
+
+    def _stream(self, request: Request, context: Any) -> Iterator[bytes]:
+        yield self._infer(request, context)
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+
+def pool(addresses: tuple[str, ...]) -> PoolOf:
+    serving = metrics.FALLBACK_WORKERS_SERVING.labels(TASK, REGION)
+    return PoolOf(TASK, addresses, "a setting", serving, metrics.CALLS.labels(TASK, FALLBACK))
+
+
+def failing(code: str) -> Callable[[Request], bytes]:
+    def answer(request: Request) -> bytes:
+        error = inference_pb2.ItemError(code=code, message="so it is")
+        usage = inference_pb2.Usage(provider_requests=0)
+        results = [
+            inference_pb2.Result(id=item.id, error=error, usage=usage) for item in request.items
+        ]
+        return inference_pb2.InferResponse(results=results).SerializeToString()
+
+    return answer
+
+
+class World:
+    """A client without a primary worker; the test is its polling thread."""
+
+    def __init__(self, outside: Outside) -> None:
+        spending = Spending(parse_budgets("all: unlimited\n", 1), time.time)
+        spending.open(AT, {})
+        plan = FallbackPlan(
+            pools={REGION: pool((outside.address,))},
+            names=None,
+            policy=parse_policy("all:\n  regions: [eu]\n  mask: [patterns]\n"),
+            limits=Limits(LEAVES_AFTER_S, 600),
+            payments=spending,
+        )
+        self.client = InferenceClient(TASK, [NOWHERE], fallback=plan)
+        self.client.start()
+        self.steps: list[Step] = []
+
+    def submit(self, *texts: str, token: object = "t") -> None:
+        items = [
+            WorkItem(
+                token=token,
+                partition=AT,
+                offset=offset,
+                text=text,
+                language="en",
+                traceparent=None,
+                business_id=None,
+                accepted_s=time.time(),
+            )
+            for offset, text in enumerate(texts)
+        ]
+        self.client.submit(items)
+
+    def lets_leave(self) -> None:
+        for step in self.client.departing():
+            self.steps.append(step)
+            if isinstance(step, Asks):
+                self.client.let_leave(step.departure)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SOON_S
+        while not condition():
+            assert time.monotonic() < deadline, f"timed out, with {self.steps}"
+            self.lets_leave()
+            time.sleep(0.01)
+
+    def of(self, kind: type) -> int:
+        return sum(isinstance(step, kind) for step in self.steps)
+
+    def in_loop(self, action: Callable[[], Any]) -> Any:
+        """What it returns, called in the client's thread."""
+        done: futures.Future[Any] = futures.Future()
+        self.client._loop.call_soon_threadsafe(lambda: done.set_result(action()))
+        return done.result(SOON_S)
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    worker = Outside()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def world(outside: Outside) -> Iterator[World]:
+    made = World(outside)
+    yield made
+    made.client.close()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_nobody_can_read_is_the_one_request_of_each(
+    world: World, outside: Outside, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    outside.answer = lambda request: b"\xff\xff\xff\xff"
+    texts = [f"text {number}" for number in range(4)]
+    monkeypatch.setattr(Breaker, "is_slow", lambda self: streamed)
+    # So that all are in one call.
+    monkeypatch.setattr(Breaker, "room", lambda self: 0)
+    world.submit(*texts)
+    fallback = world.client._fallback
+    assert fallback is not None
+    region = fallback._regions[REGION]
+    world.until(lambda: region.jobs.waiting == len(texts))
+    monkeypatch.undo()
+    monkeypatch.setattr(Breaker, "is_slow", lambda self: streamed)
+    world.in_loop(region.calls._dispatch)
+    world.until(lambda: world.of(Unanswered) >= len(texts))
+    assert sorted(outside.texts) == texts
+    assert world.of(Asks) == world.of(Unanswered) == len(texts)
+    assert world.of(GivesBack) == 0
+
+
+def test_a_worker_that_does_not_tell_how_often_it_asked_its_provider_is_not_believed(
+    world: World, outside: Outside
+) -> None:
+    def answer(request: Request) -> bytes:
+        output = inference_pb2.TopicOutput()
+        results = [inference_pb2.Result(id=item.id, topic=output) for item in request.items]
+        lineage = inference_pb2.Lineage(task=TASK, provider="openai")
+        response = inference_pb2.InferResponse(results=results, lineage=lineage)
+        return response.SerializeToString()
+
+    outside.answer = answer
+    world.submit("text")
+    answers: list[Any] = []
+
+    def is_answered() -> bool:
+        answers.extend(answer for _, answer in world.client.completed())
+        return bool(answers)
+
+    world.until(is_answered)
+    assert answers[0].output is not None and answers[0].paid is None
+
+
+def test_a_text_that_is_over_the_bound_asks_more_and_more_seldom(
+    world: World, outside: Outside
+) -> None:
+    outside.answer = failing(OVER_BOUND)
+    world.submit("text")
+    rests = []
+    for times in range(1, 4):
+        world.until(lambda: world.of(GivesBack) == times)  # noqa: B023
+        job = world.client._jobs.find(AT, 0)
+        assert job is not None
+        rests.append(job.rests_until - world.client._loop.time())
+        job.rests_until = 0.0
+    assert [round(rest / REST_S) for rest in rests] == [1, 2, 4]
+    job.over_bound = 10_000
+    world.until(lambda: world.of(GivesBack) == 4)
+    assert job.rests_until - world.client._loop.time() <= LONGEST_REST_S
+
+
+def test_what_is_withdrawn_does_not_go_over_to_one_that_has_let_go_already(world: World) -> None:
+    world.submit("text", token="gone")
+    asks: list[Step] = []
+    deadline = time.monotonic() + SOON_S
+    while not asks:
+        assert time.monotonic() < deadline
+        asks += world.client.departing()
+        time.sleep(0.01)
+    fallback, calls = world.client._fallback, world.client._calls
+    assert fallback is not None and calls is not None
+    withdraw = calls.withdraw
+
+    def and_look(withdrawn: Callable[[object], bool]) -> None:
+        withdraw(withdrawn)
+        # The primary is back: it gets what was not sent.
+        world.client._loop.call_soon(fallback._call_back, 0.0)
+
+    calls.withdraw = and_look  # type: ignore[method-assign]
+    tell = world.client._tell
+
+    def tell_slowly(action: Callable[[Any], None], argument: Any) -> None:
+        tell(action, argument)
+        # The event loop takes its turn, and what it adds to that another one.
+        for _ in range(3):
+            world.in_loop(lambda: None)
+
+    world.client._tell = tell_slowly  # type: ignore[method-assign]
+    fallback._plan = FallbackPlan(
+        fallback._plan.pools, None, fallback._plan.policy, Limits(600, 600), fallback._plan.payments
+    )
+    world.client.cancel(lambda token: token == "gone")
+    assert world.in_loop(lambda: world.client._jobs.waiting) == 0
+    assert not fallback.has_some()
