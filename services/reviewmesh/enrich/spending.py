@@ -131,6 +131,14 @@ class Spending:
             return None
         return _change(claim, Spent(orphaned=claim.bound if amount is None else amount))
 
+    def in_vain(self, partition: int, change: Change) -> Unit:
+        """What was to be settled by a result that is refused counts as a call without one."""
+        orphaned = {
+            account: Spent(reserved=by.reserved, orphaned=by.settled)
+            for account, by in change.items()
+        }
+        return self.changing(partition, orphaned)
+
     def changing(self, partition: int, change: Change) -> Unit:
         """Changes the sums, and nothing else."""
         return Unit(partition, (), committed=partial(self.apply, partition, change), carries=change)

@@ -258,7 +258,9 @@ class EnrichStage:
 
     def _answered(self, work: Work, answer: Answer) -> None:
         metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
-        self._finish(work.record, self._outputs(work, answer), *self._committed(work, answer))
+        committed, change = self._committed(work, answer)
+        refused = None if change is None else partial(self._in_vain, work.record.partition, change)
+        self._finish(work.record, self._outputs(work, answer), committed, refused, change)
         key = (work.record.partition, work.review["review_id"])
         queue = self._waiting[key]
         if queue:
@@ -284,17 +286,23 @@ class EnrichStage:
 
         return committed, change
 
+    def _in_vain(self, partition: int, change: Change, reason: str) -> None:
+        """The result that was to settle this is refused, and a dead letter takes its place."""
+        if self._payments is not None:
+            self._units.append(self._payments.spending.in_vain(partition, change))
+
     def _finish(
         self,
         record: Record,
         outputs: tuple[Output, ...],
         committed: Callable[[], None] | None = None,
+        refused: Callable[[str], None] | None = None,
         carries: Change | None = None,
     ) -> None:
         if record.topic == ACCEPTED:
             self._open[record.partition].pop(record.offset, None)
         finished = ((record.topic, record.offset),)
-        unit = Unit(record.partition, finished, outputs, committed, carries=carries)
+        unit = Unit(record.partition, finished, outputs, committed, refused, carries)
         self._units.append(unit)
 
     def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:

@@ -81,7 +81,7 @@ class Unit(NamedTuple):
     # Called once the transaction is committed, so that records that are read again are not counted
     # twice.
     committed: Callable[[], None] | None = None
-    # Called when its outputs are refused every time and it finishes no record.
+    # Called when its outputs are refused every time: it is given up, or its record set aside.
     refused: Callable[[str], None] | None = None
     # The stage's own, for `Stage.seal`.
     carries: object = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from reviewmesh.leaving.amounts import Amount, Spent
@@ -28,6 +28,17 @@ def periods_at(seconds: float) -> tuple[str, ...]:
     """The day and the month of that moment."""
     now = datetime.fromtimestamp(seconds, UTC)
     return tuple(now.strftime(FORMATS[period]) for period in PERIODS)
+
+
+def is_period(account: Account) -> bool:
+    """Whether it is of a day or a month; others may have written to the topic."""
+    form = FORMATS[account.kind()]
+    try:
+        began = datetime.strptime(account.period, form).replace(tzinfo=UTC)
+        ends_in_time = began + timedelta(days=1) > began
+    except (ValueError, OverflowError):
+        return False
+    return ends_in_time and began.strftime(form) == account.period
 
 
 def account_and_spent(record: Mapping[str, Any]) -> tuple[Account, Spent]:

@@ -427,6 +427,8 @@ class ConsumerLoop:
         metrics.SET_ASIDE.labels(self._stage.service, "aborted").inc()
         record = self._reader.read_one(topic, unit.partition, offset)
         self._outbox.replace(unit, self._stage.set_aside(record, UNREADABLE, reason))
+        if unit.refused is not None:
+            unit.refused(reason)
 
     # -- small things ------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitions import MeshPartition
-from reviewmesh.leaving.accounts import Account, account_and_spent
+from reviewmesh.leaving.accounts import Account, account_and_spent, is_period
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
 from reviewmesh.leaving.budgets import ALL
 from reviewmesh.query.connection import Connection
@@ -70,6 +70,9 @@ def spending(connection: Connection) -> SpentByAccount:
             found.skipped += 1
     for content in latest.values():
         account, spent = account_and_spent(content)
+        if not is_period(account):
+            found.skipped += 1
+            continue
         at = (content["task"], account)
         found.by_task[at] = found.by_task.get(at, Spent()).plus(spent)
     return found

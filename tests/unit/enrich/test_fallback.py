@@ -42,8 +42,8 @@ class Outside:
         self.answer: Callable[[Request], bytes] = lambda request: b""
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         health_pb2_grpc.add_HealthServicer_to_server(self._health(), self._server)
-        unary = grpc.unary_unary_rpc_method_handler(self._infer, Request.FromString)
-        stream = grpc.unary_stream_rpc_method_handler(self._stream, Request.FromString)
+        unary: Any = grpc.unary_unary_rpc_method_handler(self._infer, Request.FromString)
+        stream: Any = grpc.unary_stream_rpc_method_handler(self._stream, Request.FromString)
         methods = {"Infer": unary, "InferStream": stream}
         handler = grpc.method_handlers_generic_handler(SERVICE, methods)
         self._server.add_generic_rpc_handlers((handler,))
@@ -204,10 +204,11 @@ def test_a_text_that_is_over_the_bound_asks_more_and_more_seldom(
     outside.answer = failing(OVER_BOUND)
     world.submit("text")
     rests = []
+    world.until(lambda: world.client._jobs.find(AT, 0) is not None)
+    job = world.client._jobs.find(AT, 0)
+    assert job is not None
     for times in range(1, 4):
         world.until(lambda: world.of(GivesBack) == times)  # noqa: B023
-        job = world.client._jobs.find(AT, 0)
-        assert job is not None
         rests.append(job.rests_until - world.client._loop.time())
         job.rests_until = 0.0
     assert [round(rest / REST_S) for rest in rests] == [1, 2, 4]

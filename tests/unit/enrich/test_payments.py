@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,16 +13,24 @@ from prometheus_client import REGISTRY
 
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
+from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.departures import Asks, Departure
+from reviewmesh.enrich.items import Answer
 from reviewmesh.enrich.payments import Payments, SpendCodecs
+from reviewmesh.enrich.routes import FALLBACK
 from reviewmesh.enrich.spending import Change, taken
+from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Output, Record, Unit
 from reviewmesh.leaving.accounts import Account
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
 from reviewmesh.leaving.budgets import ALL, parse_budgets
+from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.settings import KafkaSettings, Settings
 from reviewmesh_protos.inference.v1 import inference_pb2
-from reviewmesh_schemas.names import SPEND
+from reviewmesh_schemas.names import ACCEPTED, SPEND
+from tests.no_campaigns import no_campaigns
+from tests.unit.enrich.test_stage import NoLedgers
 
 AT = 0
 NOON = 1_795_953_600.0
@@ -138,3 +147,38 @@ def test_a_clock_that_is_set_back_does_not_stop_the_metrics(world: World) -> Non
     world.commit({DAY: Spent(settled=Amount(7, 0, 0), reserved=NOTHING)})
     world.payments.measure()
     assert REGISTRY.get_sample_value("reviewmesh_budget_used", labels) == 7
+
+
+def test_what_a_refused_result_took_is_orphaned(world: World) -> None:
+    registry = NoRegistry()
+    accepted = Codec(registry, "accepted", "accepted_review")
+    # Not started: the test answers.
+    client = InferenceClient("topic", ["127.0.0.1:1"])
+    stage = EnrichStage(
+        "topic",
+        EnrichContract(accepted, Codec(registry, "topic", "topic_result"), max_result_bytes=10_000),
+        DeadLetters(Codec(registry, "dead-letter", "dead_letter"), lambda: NOON),
+        client,
+        no_campaigns(registry, "", "topic"),
+        lambda: NOON,
+        world.payments,
+    )
+    stage.open(AT, NoLedgers(), {})
+    review = accepted.encode({"review_id": "r", "content_hash": "h", "accepted_at": 0})
+    stage.receive(Record(ACCEPTED, AT, 7, key=b"r", value=review, timestamp_ms=int(NOON * 1000)))
+    [item] = stage._to_submit
+    client._steps.append(Asks(Departure.of(item, "eu", "LATE", "", Counter())))
+    [reserving] = stage.poll()
+    world.log.append(list(stage.seal([reserving])))
+    world.committed(reserving)
+    paid = inference_pb2.Usage(provider_requests=1)
+    answer = Answer(
+        None, "not today", attempts=1, lineage=None, usage=paid, paid=paid, route=FALLBACK
+    )
+    client._done.append((item, answer))
+    [settling] = stage.poll()
+    assert settling.finished == ((ACCEPTED, 7),) and settling.refused is not None
+    settling.refused("the topic takes no record of this size")
+    [orphaning] = stage.poll()
+    world.log.append(list(stage.seal([orphaning])))
+    assert world.owner().read(AT)[DAY] == Spent(orphaned=Amount(1, 0, 0))

@@ -33,6 +33,7 @@ class NoLedgers:
         raise AssertionError
 
     position = head
+    topic_id = head
 
 
 def test_a_partition_is_not_opened_before_results_can_be_encoded(client: InferenceClient) -> None:

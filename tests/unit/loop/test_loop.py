@@ -253,6 +253,8 @@ def test_an_output_that_is_refused_is_found_and_its_record_set_aside(world: Worl
     world.play(scenario())
     assert world.out() == [value for value in values if value != "5"]
     assert world.out(topic=DEAD_LETTER) == ["5"]
+    [reason] = world.stage.refused
+    assert ENRICHED in reason
 
 
 def test_a_dead_letter_that_is_refused_waits_and_holds_nothing_up(world: World) -> None:

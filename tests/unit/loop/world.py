@@ -52,6 +52,8 @@ class Echo:
         self.raises_over: bytes | None = None
         # Units that finish no record.
         self.aside: list[Unit] = []
+        # Why records' units were refused.
+        self.refused: list[str] = []
         self.reason = ""
         self.at_receive: Callable[[], None] = lambda: None
 
@@ -90,6 +92,7 @@ class Echo:
                 record.partition,
                 ((record.topic, record.offset),),
                 (Output(ENRICHED, record.partition, record.key, record.value),),
+                refused=self.refused.append,
             )
             for record in done
         ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reviewmesh.avro.codec import Codec, load_schema
 from reviewmesh.avro.topics import load_topics
 from reviewmesh.leaving.amounts import NOTHING
+from reviewmesh.query.budgets import spending
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.cost import (
     DIMENSIONS,
@@ -196,6 +197,20 @@ def test_calls_without_a_result_are_summed_by_day_and_business(world: World) -> 
     assert by_business["ner", None, day].is_unknown("prompt_tokens")
     later = world.costs("task", since_ms=NOON_MS + DAY_MS)
     assert later.totals == {} and later.unanswered == NOTHING
+
+
+@pytest.mark.parametrize(
+    "period", ["", "a-b-c", "2026-13-45", "9999-12-31", "2026-W48-7", "26-1-1"]
+)
+def test_sums_of_no_day_or_month_are_skipped(world: World, period: str) -> None:
+    day = iso(NOON_MS)[:10]
+    world.spend("topic", 0, None, day, 5)
+    world.spend("topic", 0, None, period, 2)
+    [total] = world.costs("route", since_ms=NOON_MS).totals.values()
+    assert total.sums["provider_requests"] == 5
+    found = spending(world.connection)
+    assert found.skipped == 1
+    assert {account.period for account in found.by_account()} == {day}
 
 
 def test_answers_are_summed_by_what_is_asked_for(world: World) -> None:
