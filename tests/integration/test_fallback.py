@@ -368,6 +368,42 @@ def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
     assert len(outside.heard()) == sum(isinstance(step, Asks) for step in driver.steps)
 
 
+def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    driver = drive(primary.address, outside.worker.address)
+    driver.lets_leave = False
+    driver.submit(["Gone 1", "Gone 2"], token="gone")
+    soon(lambda: len(driver.steps) == 2, "both ask for a reservation")
+    driver.client.cancel(lambda token: token == "gone")
+    # The choice changes for what asked.
+    primary.start()
+    driver.submit(["Here"], token="here")
+    soon(lambda: driver.finished() == 1, "the primary answers what came later")
+    primary.process.kill()
+    driver.lets_leave = True
+    driver.submit(["There"], token="there")
+    soon(lambda: driver.finished() == 2, "the fallback goes on")
+    assert outside.heard() == ["There"]
+    assert driver.client.waiting_for().count("the fallback has") == 0
+
+
+def test_what_went_back_before_it_was_reserved_gives_the_reservation_back(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    driver = drive(primary.address, outside.worker.address)
+    driver.lets_leave = False
+    driver.submit(["One"])
+    soon(lambda: len(driver.steps) == 1, "it asks for a reservation")
+    primary.start()
+    [answer] = driver.wait()
+    assert answer.route == PRIMARY
+    [asked] = driver.steps
+    driver.client.let_leave(asked.departure)
+    soon(lambda: driver.steps[1:] == [GivesBack(asked.departure)], "it is given back")
+    assert outside.heard() == []
+
+
 def test_what_might_take_more_than_a_call_may_is_not_sent(
     primary: ScriptedWorker, tmp_path: Path, drive: Drive
 ) -> None:
