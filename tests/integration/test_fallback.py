@@ -369,7 +369,7 @@ def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
 
 
 def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
-    outside: Outside, primary: ScriptedWorker, drive: Drive
+    outside: Outside, primary: ScriptedWorker, drive: Drive, capsys: pytest.CaptureFixture[str]
 ) -> None:
     driver = drive(primary.address, outside.worker.address)
     driver.lets_leave = False
@@ -386,6 +386,7 @@ def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
     soon(lambda: driver.finished() == 2, "the fallback goes on")
     assert outside.heard() == ["There"]
     assert driver.client.waiting_for().count("the fallback has") == 0
+    assert "choosing routes failed" not in capsys.readouterr().out
 
 
 def test_what_went_back_before_it_was_reserved_gives_the_reservation_back(
