@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from reviewmesh import metrics
+from reviewmesh.enrich import fallback
 from reviewmesh.enrich.departures import Asks, GivesBack, Unanswered
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer
@@ -369,8 +370,13 @@ def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
 
 
 def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
-    outside: Outside, primary: ScriptedWorker, drive: Drive, capsys: pytest.CaptureFixture[str]
+    outside: Outside,
+    primary: ScriptedWorker,
+    drive: Drive,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(fallback, "LOOK_EVERY_S", 0.01)
     driver = drive(primary.address, outside.worker.address)
     driver.lets_leave = False
     driver.submit(["Gone 1", "Gone 2"], token="gone")
