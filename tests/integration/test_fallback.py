@@ -119,6 +119,17 @@ def drive() -> Iterator[Drive]:
         driver.client.close()
 
 
+def in_front_of(provider: ScriptedOpenAI, folder: Path) -> WorkerProcess:
+    """A worker that asks the provider; not started."""
+    settings = {
+        "REVIEWMESH_WORKER__ENGINE": "openai",
+        "REVIEWMESH_OPENAI__MODEL": "m-1",
+        "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
+        "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
+    }
+    return WorkerProcess(folder / "provider", settings)
+
+
 def nobody() -> str:
     return f"127.0.0.1:{free_port()}"
 
@@ -308,13 +319,7 @@ def test_a_provider_sees_masked_text_of_those_that_may_leave_and_its_outage_cost
     primary: ScriptedWorker, tmp_path: Path, drive: Drive
 ) -> None:
     with ScriptedOpenAI() as provider:
-        settings = {
-            "REVIEWMESH_WORKER__ENGINE": "openai",
-            "REVIEWMESH_OPENAI__MODEL": "m-1",
-            "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
-            "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
-        }
-        worker = WorkerProcess(tmp_path / "provider", settings)
+        worker = in_front_of(provider, tmp_path)
         try:
             worker.start()
             driver = drive(primary.address, worker.address, ACME_STAYS)
@@ -416,13 +421,7 @@ def test_what_might_take_more_than_a_call_may_is_not_sent(
 ) -> None:
     budgets = "call: {tokens: 100}\nall:\n  day: {tokens: 100000}\n"
     with ScriptedOpenAI() as provider:
-        settings = {
-            "REVIEWMESH_WORKER__ENGINE": "openai",
-            "REVIEWMESH_OPENAI__MODEL": "m-1",
-            "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
-            "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
-        }
-        worker = WorkerProcess(tmp_path / "provider", settings)
+        worker = in_front_of(provider, tmp_path)
         try:
             worker.start()
             driver = drive(primary.address, worker.address, budgets=budgets)
