@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from reviewmesh import metrics
+from reviewmesh.enrich import fallback
 from reviewmesh.enrich.departures import Asks, GivesBack, Unanswered
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer
@@ -116,6 +117,17 @@ def drive() -> Iterator[Drive]:
     yield make
     for driver in made:
         driver.client.close()
+
+
+def in_front_of(provider: ScriptedOpenAI, folder: Path) -> WorkerProcess:
+    """A worker that asks the provider; not started."""
+    settings = {
+        "REVIEWMESH_WORKER__ENGINE": "openai",
+        "REVIEWMESH_OPENAI__MODEL": "m-1",
+        "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
+        "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
+    }
+    return WorkerProcess(folder / "provider", settings)
 
 
 def nobody() -> str:
@@ -307,13 +319,7 @@ def test_a_provider_sees_masked_text_of_those_that_may_leave_and_its_outage_cost
     primary: ScriptedWorker, tmp_path: Path, drive: Drive
 ) -> None:
     with ScriptedOpenAI() as provider:
-        settings = {
-            "REVIEWMESH_WORKER__ENGINE": "openai",
-            "REVIEWMESH_OPENAI__MODEL": "m-1",
-            "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
-            "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
-        }
-        worker = WorkerProcess(tmp_path / "provider", settings)
+        worker = in_front_of(provider, tmp_path)
         try:
             worker.start()
             driver = drive(primary.address, worker.address, ACME_STAYS)
@@ -368,18 +374,54 @@ def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
     assert len(outside.heard()) == sum(isinstance(step, Asks) for step in driver.steps)
 
 
+def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
+    outside: Outside,
+    primary: ScriptedWorker,
+    drive: Drive,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fallback, "LOOK_EVERY_S", 0.01)
+    driver = drive(primary.address, outside.worker.address)
+    driver.lets_leave = False
+    driver.submit(["Gone 1", "Gone 2"], token="gone")
+    soon(lambda: len(driver.steps) == 2, "both ask for a reservation")
+    driver.client.cancel(lambda token: token == "gone")
+    # The choice changes for what asked.
+    primary.start()
+    driver.submit(["Here"], token="here")
+    soon(lambda: driver.finished() == 1, "the primary answers what came later")
+    primary.process.kill()
+    driver.lets_leave = True
+    driver.submit(["There"], token="there")
+    soon(lambda: driver.finished() == 2, "the fallback goes on")
+    assert outside.heard() == ["There"]
+    assert driver.client.waiting_for().count("the fallback has") == 0
+    assert "choosing routes failed" not in capsys.readouterr().out
+
+
+def test_what_went_back_before_it_was_reserved_gives_the_reservation_back(
+    outside: Outside, primary: ScriptedWorker, drive: Drive
+) -> None:
+    driver = drive(primary.address, outside.worker.address)
+    driver.lets_leave = False
+    driver.submit(["One"])
+    soon(lambda: len(driver.steps) == 1, "it asks for a reservation")
+    primary.start()
+    [answer] = driver.wait()
+    assert answer.route == PRIMARY
+    [asked] = driver.steps
+    driver.client.let_leave(asked.departure)
+    soon(lambda: driver.steps[1:] == [GivesBack(asked.departure)], "it is given back")
+    assert outside.heard() == []
+
+
 def test_what_might_take_more_than_a_call_may_is_not_sent(
     primary: ScriptedWorker, tmp_path: Path, drive: Drive
 ) -> None:
     budgets = "call: {tokens: 100}\nall:\n  day: {tokens: 100000}\n"
     with ScriptedOpenAI() as provider:
-        settings = {
-            "REVIEWMESH_WORKER__ENGINE": "openai",
-            "REVIEWMESH_OPENAI__MODEL": "m-1",
-            "REVIEWMESH_OPENAI__BASE_URL": provider.base_url,
-            "REVIEWMESH_OPENAI__API_KEY": "sk-secret",
-        }
-        worker = WorkerProcess(tmp_path / "provider", settings)
+        worker = in_front_of(provider, tmp_path)
         try:
             worker.start()
             driver = drive(primary.address, worker.address, budgets=budgets)

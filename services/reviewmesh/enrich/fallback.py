@@ -141,6 +141,9 @@ class Fallback:
             if withdrawn(away.job.item.token):
                 away.withdrawn = True
                 del self._away[place]
+        self._asking = {
+            departure: away for departure, away in self._asking.items() if not away.withdrawn
+        }
         for region in self._regions.values():
             region.calls.withdraw(_is_withdrawn)
 

@@ -92,15 +92,17 @@ class Spending:
         return owned is not None and not self._exceeded(owned, self._accounts(business_id))
 
     def reserve(self, departure: Departure) -> Change | None:
-        """None where a budget is spent; else what the transaction that reserves it changes.
+        """What the transaction that reserves it changes.
+
+        None where a budget is spent, or an earlier call for the review is not finished.
 
         `reserved` is to be called once that is committed, `not_reserved` if it never will be.
         """
         item = departure.item
         owned, accounts = self._owned[item.partition], self._accounts(item.business_id)
-        if self._exceeded(owned, accounts):
+        # A review may ask again before it is known that it gave an earlier reservation back.
+        if item.offset in owned.claims or self._exceeded(owned, accounts):
             return None
-        assert item.offset not in owned.claims, "expected the earlier call to be finished"
         bound = self._budgets.call
         owned.claims[item.offset] = Claim(departure, accounts, bound)
         for account in accounts:
@@ -126,9 +128,11 @@ class Spending:
 
     def ended(self, departure: Departure, amount: Amount | None) -> Change | None:
         """The call has no result; `amount` is None where nobody knows what it took."""
-        claim = self._finished(departure.item.partition, departure.item.offset)
-        if claim is None:
+        owned = self._owned.get(departure.item.partition)
+        claim = None if owned is None else owned.claims.get(departure.item.offset)
+        if claim is None or claim.departure is not departure:
             return None
+        self._finished(departure.item.partition, departure.item.offset)
         return _change(claim, Spent(orphaned=claim.bound if amount is None else amount))
 
     def in_vain(self, partition: int, change: Change) -> Unit:

@@ -16,8 +16,11 @@ from pydantic_settings import BaseSettings
 
 import reviewmesh.settings
 import reviewmesh_worker.serving.settings as worker_settings
+from reviewmesh.leaving.budgets import read_budgets
+from reviewmesh.leaving.policy import read_policy
 from reviewmesh.local import broker, registry
 from reviewmesh.process import health
+from reviewmesh.settings import CandidatesSettings, FallbacksSettings
 from reviewmesh_kit.settings import HttpSettings
 from reviewmesh_schemas.names import TASKS
 from reviewmesh_worker.engines.settings import VllmSettings
@@ -67,8 +70,16 @@ OWN_KAFKA = {
 def settings_of(service: str) -> dict[str, str]:
     """The REVIEWMESH_* that a container of this service sees."""
     dockerfile = SETTINGS[service][1]
-    seen = environment(dockerfile) | services()[service].get("environment", {})
+    given = services()[service].get("environment", {})
+    own = {name: value for name, value in given.items() if value is not None}
+    seen = environment(dockerfile) | own
     return {name: value for name, value in seen.items() if name.startswith("REVIEWMESH_")}
+
+
+def handed_on(service: str) -> set[str]:
+    """What a container gets from `.env` or the environment if it is set there."""
+    given = services()[service].get("environment", {})
+    return {name for name, value in given.items() if value is None}
 
 
 def unknown_part(name: str, model: type[BaseModel]) -> str | None:
@@ -90,6 +101,38 @@ def test_every_setting_is_one_that_the_process_has(
         assert unknown_part(setting, model) is None, f"{setting} of {name} is no setting"
         monkeypatch.setenv(setting, value)
     model()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_is_handed_on_is_a_setting_and_unset(name: str) -> None:
+    model = SETTINGS[name][0]
+    for setting in handed_on(name):
+        assert unknown_part(setting, model) is None, f"{setting} of {name} is no setting"
+    assert not handed_on(name) & dotenv().keys()
+
+
+def test_routes_and_candidates_are_given_without_changing_the_file() -> None:
+    sections: dict[str, type[BaseModel]] = {
+        "CANDIDATES": CandidatesSettings,
+        "FALLBACKS": FallbacksSettings,
+    }
+    of = {
+        section: {f"REVIEWMESH_{section}__{field.upper()}" for field in settings.model_fields}
+        for section, settings in sections.items()
+    }
+    leaving = {"REVIEWMESH_POLICY", "REVIEWMESH_BUDGETS"}
+    for task in TASKS:
+        assert handed_on(f"enricher-{task}") == leaving | of["FALLBACKS"] | of["CANDIDATES"]
+    assert handed_on("judge") == of["CANDIDATES"] - {"REVIEWMESH_CANDIDATES__PATIENCE_S"}
+    assert handed_on("cli") == leaving
+
+
+def test_the_files_that_come_with_it_let_nothing_leave() -> None:
+    folder = ROOT / dotenv()["LEAVING"]
+    assert read_policy(folder / "policy.yaml").rules() == []
+    partitions = int(kafka_properties()["num.partitions"])
+    budgets = read_budgets(folder / "budgets.yaml", partitions)
+    assert budgets.share("", "day").exceeded_by(budgets.call) == "requests"
 
 
 def test_an_unknown_setting_would_be_noticed() -> None:
@@ -201,9 +244,11 @@ def test_addresses_lead_to_what_listens_there(name: str) -> None:
                 assert settings_of(worker)["REVIEWMESH_WORKER__PORT"] == worker_port
 
 
-def test_enrichers_are_told_of_workers() -> None:
-    for task in TASKS:
-        assert f"REVIEWMESH_WORKERS__{task.upper()}" in settings_of(f"enricher-{task}")
+def test_enrichers_and_the_judge_are_told_of_workers() -> None:
+    """Any enricher asks those of ner for names to mask; the judge asks about labelled texts."""
+    wanted = {f"REVIEWMESH_WORKERS__{task.upper()}" for task in TASKS}
+    for name in ("judge", *(f"enricher-{task}" for task in TASKS)):
+        assert wanted <= settings_of(name).keys()
 
 
 def test_containers_listen_beyond_their_loopback() -> None:
@@ -310,7 +355,7 @@ def test_replicas_have_slots_of_their_own() -> None:
     for name in MEMBERS:
         assert "REVIEWMESH_SLOT" not in settings_of(name), "replicas would fence each other"
         assert services()[name]["command"][0] == "take-slot"
-        assert services()[name]["volumes"] == [f"slots:{SLOTS}"]
+        assert f"slots:{SLOTS}" in services()[name]["volumes"]
 
 
 def mounts() -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ import reviewmesh_worker.serving.metrics
 from tests.unit.deploy.files import ROOT, services, text
 
 GRAFANA = ROOT / "observability" / "grafana"
+RECORDING = "observability/rules/recording.yml"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
 # Prometheus' own, and what prometheus_client says of every process.
 COMMON = {
@@ -38,6 +39,16 @@ def declared() -> dict[str, set[str]]:
         found[gauge.name] = set(gauge.labels)
     for module in (reviewmesh.metrics, reviewmesh_worker.serving.metrics):
         found |= _series(module)
+    return found | _recorded()
+
+
+def _recorded() -> dict[str, set[str]]:
+    """Series to the labels that the expressions of their rules group by."""
+    found = {}
+    for group in yaml.safe_load(text(RECORDING))["groups"]:
+        for rule in group["rules"]:
+            labels = ", ".join(re.findall(r"by \(([^)]*)\)", rule["expr"]))
+            found[rule["record"]] = set(labels.split(", "))
     return found
 
 
@@ -65,7 +76,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def series_in(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:reviewmesh|kafka|process|up)(?:_\w+|\b)", expression))
+    return set(re.findall(r"\b(?:reviewmesh|kafka|process|up)(?:[_:][\w:]+|\b)", expression))
 
 
 def test_queries_ask_for_series_that_are_exported() -> None:
@@ -78,7 +89,7 @@ def test_queries_ask_for_series_that_are_exported() -> None:
 def test_queries_group_by_labels_that_the_series_have() -> None:
     known = declared()
     for title, expression in queries():
-        for labels, rest in re.findall(r"by \(([^)]*)\) \((.*)", expression):
+        for labels, rest in re.findall(r"by \(([^)]*)\) \((.*?)(?=by \(|$)", expression):
             [series] = series_in(rest)
             unknown = {label.strip() for label in labels.split(",")} - known[series] - TARGET_LABELS
             assert not unknown, f"{title}: {series} has no {sorted(unknown)}"
@@ -98,10 +109,19 @@ def test_what_people_steer_by_is_there() -> None:
     asked = {name for _, expression in queries() for name in series_in(expression)}
     assert {gauge.name for gauge in reviewmesh.lag.metrics.ALL[:3]} <= asked
     for wanted in (
+        "reviewmesh:answer_drift:js_distance",
+        "reviewmesh_budget_limit",
+        "reviewmesh_budget_used",
+        "reviewmesh_canary_reviews_total",
         "reviewmesh_dead_letters_total",
         "reviewmesh_end_to_end_seconds_bucket",
         "reviewmesh_inference_seconds_bucket",
         "reviewmesh_records_written_total",
+        "reviewmesh_reviews_held_back",
+        "reviewmesh_rollout_kappa",
+        "reviewmesh_rollout_share_ratio",
+        "reviewmesh_rollouts_rolled_back_total",
+        "reviewmesh_shadow_reviews_total",
         "reviewmesh_worker_engine_seconds_bucket",
         "reviewmesh_worker_in_flight_items",
         "reviewmesh_worker_model_info",

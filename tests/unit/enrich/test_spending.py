@@ -278,6 +278,18 @@ def test_what_a_call_took(said: inference_pb2.Usage | None, amount: Amount) -> N
     assert taken(said, CALL) == amount
 
 
+def test_a_review_that_asks_again_too_soon_is_refused() -> None:
+    spending = Spending(BUDGETS, lambda: NOON)
+    spending.open(AT, {})
+    first, second = departure(1, None), departure(1, None)
+    change = spending.reserve(first)
+    assert change is not None and spending.reserve(second) is None
+    spending.reserved(first, change)
+    assert spending.ended(second, NOTHING) is None
+    assert spending.ended(first, NOTHING) is not None
+    assert spending.reserve(second) is not None
+
+
 def test_a_day_that_begins_has_a_budget_of_its_own() -> None:
     now = NOON
     spending = Spending(BUDGETS, lambda: now)
