@@ -75,7 +75,10 @@ def at_every_bound(seed: int) -> str:
     """As `no_worse`: what is allowed it just does. It is never ready, and judged for long."""
     bounds = Bounds()
     models = Models(
-        disagree=bounds.disagreement, fail_more=bounds.failures, slower=bounds.slower_times
+        disagree=bounds.disagreement,
+        fail_more=bounds.failures,
+        slower=bounds.slower_times,
+        dearer=bounds.dearer_times,
     )
     decision = rolled_out(models, bounds, seed, at_most=LONG)
     return "" if decision is None else decision.metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ class Models:
     """By how much more often the candidate fails."""
     slower: float = 1.0
     """How many times as long the candidate takes."""
+    dearer: float = 1.0
+    """How many times as much the candidate costs."""
 
 
 class Made:
@@ -81,15 +84,17 @@ class Made:
 
     def _seen(self, language: str, said: str | None, route: str) -> JudgedAnswer:
         is_candidate = route == CANDIDATE
+        ms, micros = self._chance.lognormvariate(7, 0.5), self._chance.lognormvariate(5, 0.5)
         return JudgedAnswer(
             place=(0, self._offset),
             language=language,
             said=None if said is None else frozenset(said),
             labels=frozenset(said or ()),
-            ms=self._chance.lognormvariate(7, 0.5) * (self._models.slower if is_candidate else 1),
+            ms=ms * (self._models.slower if is_candidate else 1),
             route=route,
             rollout=ROLLOUT if is_candidate else None,
             candidate_error="failed" if is_candidate and said is None else None,
+            micros=math.ceil(micros * (self._models.dearer if is_candidate else 1)),
         )
 
 
@@ -103,7 +108,7 @@ def rolled_out(
 
 
 def _in_shadow(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
-    shown = RolloutComparison(ROLLOUT, bounds.slower_times, [])
+    shown = RolloutComparison(ROLLOUT, bounds, [])
     asked = 0
 
     def observe() -> None:
@@ -123,7 +128,7 @@ def _in_shadow(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
 
 
 def _in_canary(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
-    shown = RolloutComparison(ROLLOUT, bounds.slower_times, [])
+    shown = RolloutComparison(ROLLOUT, bounds, [])
 
     def observe() -> None:
         shown.answer(made.canary(PRIMARY))
@@ -165,7 +170,7 @@ def pairs_until_found(models: Models, alpha: float, seed: int, at_most: int) -> 
     """Labelled texts until the candidate is shown to be worse, with the share of alpha that the
     judge spends on them."""
     made = Made(models, seed)
-    shown = RolloutComparison(ROLLOUT, 1.5, [])
+    shown = RolloutComparison(ROLLOUT, Bounds(), [])
     for number in range(1, at_most + 1):
         shown.labelled("", *made.rightness())
         if number % LOOK_EVERY == 0:

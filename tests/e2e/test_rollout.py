@@ -220,7 +220,7 @@ def crossed_at(
     """When the results showed that the candidate is worse; the end where the order of the judge
     was another one."""
     bounds = read_bounds(bounds_file)
-    shown = RolloutComparison(rollout, bounds.slower_times, [])
+    shown = RolloutComparison(rollout, bounds, [])
     first = next(r["produced_at"] for r in results if r["lineage"]["rollout"] == rollout)
     for result in sorted(results, key=lambda r: r["produced_at"]):
         if result["produced_at"] >= first:

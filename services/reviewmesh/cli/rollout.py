@@ -14,7 +14,7 @@ from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, read_bounds
-from reviewmesh.judge.comparison import DISAGREEMENT, FAILURES, LABELS, LATENCY
+from reviewmesh.judge.comparison import COST, DISAGREEMENT, FAILURES, LABELS, LATENCY
 from reviewmesh.judge.decision import HALF
 from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, RolloutRecord
 from reviewmesh.query.connection import connect
@@ -42,6 +42,7 @@ WORDS = {
     DISAGREEMENT: "other answers than the task's own workers",
     FAILURES: "more failures than the task's own workers",
     LATENCY: "answers that take longer than allowed",
+    COST: "answers that cost more than allowed",
 }
 
 
@@ -180,7 +181,11 @@ def _sequences(record: RolloutRecord) -> Iterator[str]:
         DISAGREEMENT: bounds.disagreement,
         FAILURES: bounds.failures,
         LATENCY: HALF,
+        COST: HALF,
     }
+    if record.unpriced:
+        del limits[COST]
+        yield f"  cost is not judged: it is not known of both answers of {record.unpriced:,} pairs"
     for metric, limit in limits.items():
         own = _of(record, metric, ALL)
         if not own:

@@ -1,4 +1,4 @@
-"""What the judge uses of a result: the labels, whether it failed, how long it took. Pure."""
+"""What the judge uses of a result: the labels, whether it failed, what it took and cost. Pure."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class JudgedAnswer:
     candidate_error: str | None
     model: str | None = None
     """NAME@VERSION."""
+    micros: int | None = None
+    """What it cost, in millionths of a US dollar; None where nobody told, or the task failed."""
 
 
 def seen(task: str, result: Mapping[str, Any]) -> JudgedAnswer:
@@ -45,6 +47,7 @@ def seen(task: str, result: Mapping[str, Any]) -> JudgedAnswer:
         rollout=lineage.get("rollout"),
         candidate_error=lineage.get("candidate_error"),
         model=f"{lineage['model']}@{lineage['model_version']}" if lineage.get("model") else None,
+        micros=None if has_failed else lineage.get("cost_micros"),
     )
 
 

@@ -41,6 +41,8 @@ class Bounds(BaseModel):
     """By how much the candidate's share of failures may exceed that of the task's own workers."""
     slower_times: float = Field(default=1.5, gt=0)
     """How many times as long half of the candidate's answers may take."""
+    dearer_times: float = Field(default=1.5, gt=0)
+    """How many times as much half of the candidate's answers may cost."""
     hours: float = Field(default=72, gt=0, le=LONGEST_HOURS)
     """Hours after which a rollout that is not ready is rolled back."""
 

@@ -13,17 +13,21 @@ from dataclasses import dataclass
 
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL, JudgedAnswer, Place
+from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.evidence import Interval, Observations
 from reviewmesh.judge.kappa import Agreement
 
-LABELS, DISAGREEMENT, FAILURES, LATENCY = "labels", "disagreement", "failures", "latency"
-METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY)
+LABELS, DISAGREEMENT = "labels", "disagreement"
+FAILURES, LATENCY, COST = "failures", "latency", "cost"
+METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY, COST)
 SLICES = 8
 """Languages that are judged separately: the first that occur."""
 REMEMBERED = 20_000
 UNUSED = 1_000
 # Times are whole milliseconds, and out of a worker's memory an answer takes none.
 SLACK_MS = 5.0
+# Workers round what an answer cost up to whole millionths of a US dollar.
+SLACK_MICROS = 1
 OWN = (PRIMARY, "")
 """Routes of the task's own workers; a failure without a lineage names none."""
 
@@ -49,11 +53,16 @@ class RolloutComparison:
     """Of one state of one rollout."""
 
     def __init__(
-        self, rollout: str, slower_times: float, slices: list[str], model: str | None = None
+        self,
+        rollout: str,
+        bounds: Bounds,
+        slices: list[str],
+        model: str | None = None,
     ) -> None:
         """`slices` and `model`: those that are known already."""
         self._rollout = rollout
-        self._slower_times = slower_times
+        self._slower_times = bounds.slower_times
+        self._dearer_times = bounds.dearer_times
         self.slices = slices
         self.model = model
         self.other_model: str | None = None
@@ -63,6 +72,9 @@ class RolloutComparison:
         self.answered = 0
         self.compared = 0
         self.canaries = 0
+        self.unpriced = 0
+        """Pairs of which a cost is not known. From the first one on cost is not judged: the
+        others may be those that came out of a cache."""
         self._own: OrderedDict[Place, JudgedAnswer] = OrderedDict()
         self._copies: OrderedDict[Place, JudgedAnswer] = OrderedDict()
         self._unused: dict[tuple[str, str], deque[JudgedAnswer]] = {}
@@ -138,15 +150,28 @@ class RolloutComparison:
     def _hold_against(self, name: str, candidate: JudgedAnswer, own: JudgedAnswer) -> None:
         failed = candidate.candidate_error is not None or candidate.said is None
         self._observe(FAILURES, name, float(failed) - float(own.said is None), low=-1.0)
-        if not failed and candidate.ms is not None and own.ms is not None:
+        if failed or own.said is None:
+            return
+        if candidate.ms is not None and own.ms is not None:
             is_slower = candidate.ms > self._slower_times * own.ms + SLACK_MS
             self._observe(LATENCY, name, float(is_slower))
+        if candidate.micros is not None and own.micros is not None:
+            is_dearer = candidate.micros > self._dearer_times * own.micros + SLACK_MICROS
+            self._observe(COST, name, float(is_dearer))
+        elif name == ALL:
+            self.unpriced += 1
 
     # -- both --------------------------------------------------------------------------------
 
+    def observed(self, metric: str, of_slice: str) -> Observations | None:
+        """None without observations, and where the metric is not judged."""
+        if metric == COST and self.unpriced:
+            return None
+        return self.found.get((metric, of_slice))
+
     def verdict(self, metric: str, of_slice: str, alpha: float) -> Verdict | None:
-        """None without observations."""
-        found = self.found.get((metric, of_slice))
+        """As `observed`."""
+        found = self.observed(metric, of_slice)
         if found is None:
             return None
         interval = found.interval(alpha_of(alpha, of_slice))
@@ -155,7 +180,7 @@ class RolloutComparison:
     def shows_above(self, metric: str, bound: float, alpha: float) -> str:
         """The first slice whose mean is shown to be above the bound; empty without one."""
         for name in (ALL, *self.slices):
-            found = self.found.get((metric, name))
+            found = self.observed(metric, name)
             if found is not None and found.shows_above(bound, alpha_of(alpha, name)):
                 return name
         return ""
@@ -168,7 +193,7 @@ class RolloutComparison:
 
     def shows_within(self, metric: str, bound: float, alpha: float) -> bool:
         """Whether the confidence sequence over all reviews lies below the bound as a whole."""
-        found = self.found.get((metric, ALL))
+        found = self.observed(metric, ALL)
         return found is not None and found.shows_below(bound, alpha_of(alpha, ALL) / 2)
 
     def _observe(self, metric: str, of_slice: str, value: float, low: float = 0.0) -> None:

@@ -9,6 +9,7 @@ from reviewmesh.enrich.rollouts import READY, SHADOW
 from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.comparison import (
+    COST,
     DISAGREEMENT,
     FAILURES,
     LABELS,
@@ -83,6 +84,7 @@ def _ends(bounds: Bounds, shown: RolloutComparison) -> Decision | None:
         ),
         (FAILURES, bounds.failures, "the candidate fails more often than allowed"),
         (LATENCY, HALF, f"the candidate takes more than {bounds.slower_times:g} times as long"),
+        (COST, HALF, f"the candidate costs more than {bounds.dearer_times:g} times as much"),
     ):
         name = shown.shows_above(metric, bound, bounds.alpha)
         if name:
@@ -112,16 +114,16 @@ def _canary_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) 
         return f"{shown.canaries:,} canaries seen, {wanted:,} are wanted"
     if standing.step_s < bounds.step_s:
         return f"{bounds.step_s - standing.step_s:,.0f} s of this step are left"
-    return _not_excluded(shown, FAILURES, bounds.failures, bounds) or _not_excluded(
-        shown, LATENCY, HALF, bounds
-    )
+    limits = {FAILURES: bounds.failures, LATENCY: HALF, COST: HALF}
+    reasons = (_not_excluded(shown, metric, limit, bounds) for metric, limit in limits.items())
+    return next(filter(None, reasons), "")
 
 
 def _not_excluded(shown: RolloutComparison, metric: str, bound: float, bounds: Bounds) -> str:
     """Why it may still be above the bound; empty when it is shown not to be."""
-    if (metric, ALL) not in shown.found:
-        # Without times in the results, latency is not judged.
-        return "" if metric == LATENCY else f"{metric}: nothing was compared yet"
+    if shown.observed(metric, ALL) is None:
+        # Without times or costs in the results, these are not judged.
+        return "" if metric in (LATENCY, COST) else f"{metric}: nothing was compared yet"
     if shown.shows_within(metric, bound, bounds.alpha):
         return ""
     return f"{metric} may still be above {bound:g}: {_told(shown, metric, ALL, bounds)}"

@@ -78,6 +78,7 @@ class RolloutRecord:
     answered: int = 0
     compared: int = 0
     canaries: int = 0
+    unpriced: int = 0
     looks: tuple[Look, ...] = ()
     start_command: int | None = None
     commands_read: int = 0

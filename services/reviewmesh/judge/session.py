@@ -211,6 +211,7 @@ class Session:
             answered=shown.answered,
             compared=copies,
             canaries=shown.canaries,
+            unpriced=shown.unpriced,
             slices=tuple(shown.slices),
             model=shown.model,
             verdict=decision.why,

@@ -50,9 +50,7 @@ class Trial:
         bounds = record.bounds_in_force()
         self.rollout, self.state = record.rollout, record.state
         self._task = record.task
-        self.shown = RolloutComparison(
-            record.rollout, bounds.slower_times, list(record.slices), record.model
-        )
+        self.shown = RolloutComparison(record.rollout, bounds, list(record.slices), record.model)
         self._queue: Queue[tuple[str, JudgedAnswer]] = Queue(READ_AHEAD)
         self._topics: list[FollowedTopic] = []
         for topic in topics_of(record.task, record.state):

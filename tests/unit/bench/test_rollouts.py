@@ -26,6 +26,12 @@ def test_one_that_fails_is_rolled_back() -> None:
     assert decision.metric == "disagreement"
 
 
+def test_one_that_costs_twice_as_much_as_allowed_is_rolled_back() -> None:
+    decision = rolled_out(Models(dearer=3.0), Bounds(), seed=1)
+    assert decision is not None
+    assert decision.metric == "cost"
+
+
 def test_the_size_of_a_fixed_sample_and_the_bound_of_a_share() -> None:
     # (1.96 + 0.8416)**2 * (0.1 - 0.0009) / 0.0009
     assert fixed_sample(Models(worse=0.03, differ=0.10), 0.025, 0.8) == 865

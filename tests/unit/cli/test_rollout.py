@@ -64,6 +64,15 @@ def test_each_metric_is_drawn_with_its_bound_and_its_slices() -> None:
     assert "da: 0.250 [0.000, 0.500] over 8" in said
 
 
+def test_whether_cost_is_judged_is_said() -> None:
+    looks = (look(9, 0.1, 0.4, metric="cost"),)
+    known = replace(RECORD, state=CANARY, canaries=50, looks=looks)
+    assert "cost: answers that cost more than allowed; ends if it is shown to be" in lines(known)
+    said = lines(replace(known, unpriced=1_234))
+    assert "cost is not judged: it is not known of both answers of 1,234 pairs" in said
+    assert "cost more than allowed" not in said
+
+
 def test_bounds_of_another_version_do_not_hide_the_rest() -> None:
     said = lines(replace(RECORD, bounds='{"unheard_of": 1}'))
     assert "its bounds cannot be read: unheard_of: there is no such bound" in said

@@ -6,13 +6,18 @@ import json
 from importlib import resources
 from typing import Any
 
+import pytest
+
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL, JudgedAnswer, seen
+from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.comparison import (
+    COST,
     DISAGREEMENT,
     FAILURES,
     LABELS,
     LATENCY,
+    METRICS,
     SLICES,
     RolloutComparison,
     alpha_of,
@@ -29,6 +34,7 @@ def answer(
     error: str | None = None,
     ms: float = 10.0,
     model: str = "m@1",
+    micros: int | None = None,
 ) -> JudgedAnswer:
     is_canary = candidate or error is not None
     labels = frozenset() if said is None else frozenset([said])
@@ -42,6 +48,7 @@ def answer(
         rollout=ROLLOUT if is_canary else None,
         candidate_error=error,
         model=model,
+        micros=micros,
     )
 
 
@@ -57,7 +64,7 @@ def examples(schema: str) -> list[dict[str, Any]]:
 
 
 def comparison() -> RolloutComparison:
-    return RolloutComparison(ROLLOUT, slower_times=1.5, slices=[])
+    return RolloutComparison(ROLLOUT, Bounds(), slices=[])
 
 
 def test_both_answers_to_a_review_make_a_pair_in_any_order() -> None:
@@ -114,6 +121,40 @@ def test_answers_of_the_fallback_and_of_other_rollouts_are_held_against_nothing(
     assert counts(shown, FAILURES) == {}
 
 
+def test_costs_are_compared_with_what_rounding_up_may_add() -> None:
+    shown = comparison()
+    for own, candidate in ((10, 16), (10, 17), (0, 0), (0, 1), (0, 2), (1, 2), (1, 3)):
+        shown.answer(answer(1, micros=own))
+        shown.answer(answer(2, candidate=True, micros=candidate))
+    assert counts(shown, COST) == {0.0: 4, 1.0: 3}
+    assert counts(shown, COST, "en") == counts(shown, COST)
+    assert shown.unpriced == 0
+
+
+def test_answers_that_failed_are_held_against_each_other_over_failures_alone() -> None:
+    shown = comparison()
+    shown.answer(answer(1, micros=1))
+    shown.answer(answer(2, error="gone", micros=9))
+    shown.answer(answer(3, None))
+    shown.answer(answer(4, candidate=True, micros=9))
+    assert shown.found.keys() == {(FAILURES, ALL), (FAILURES, "en")}
+    assert shown.unpriced == 0
+
+
+@pytest.mark.parametrize(("own", "candidate"), [(None, 9), (9, None), (None, None)])
+def test_cost_is_not_judged_once_one_is_not_known(own: int | None, candidate: int | None) -> None:
+    shown = comparison()
+    for offset in range(200):
+        shown.answer(answer(offset, micros=1))
+        shown.answer(answer(1000 + offset, candidate=True, micros=9))
+    assert shown.shows_above(COST, 0.5, 0.025) == ALL
+    shown.answer(answer(300, micros=own))
+    shown.answer(answer(1300, candidate=True, micros=candidate))
+    assert shown.unpriced == 1
+    assert shown.shows_above(COST, 0.5, 0.025) == ""
+    assert shown.verdict(COST, ALL, 0.025) is None
+
+
 def test_a_language_beyond_the_eighth_is_judged_with_the_others_only() -> None:
     shown = comparison()
     for number in range(SLICES + 2):
@@ -143,9 +184,17 @@ def test_the_time_of_an_answer_is_told_also_by_an_engine_without_a_queue() -> No
     assert seen("topic", result | {"status": "FAILED"}).ms is None
 
 
+def test_the_cost_of_an_answer_is_that_of_its_lineage() -> None:
+    result = next(one for one in examples("topic_result") if one["status"] == "OK")
+    for micros in (None, 0, 120):
+        told = result | {"lineage": result["lineage"] | {"cost_micros": micros}}
+        assert seen("topic", told).micros == micros
+        assert seen("topic", told | {"status": "FAILED"}).micros is None
+
+
 def test_alpha_is_spent_once() -> None:
     spent = alpha_of(0.025, ALL) + SLICES * alpha_of(0.025, "da")
-    assert 4 * spent == 0.025
+    assert len(METRICS) * spent == pytest.approx(0.025)
 
 
 def test_another_model_that_answers_as_the_candidate_is_noticed() -> None:

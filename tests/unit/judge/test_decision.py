@@ -8,7 +8,7 @@ import pytest
 
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, parse_bounds
-from reviewmesh.judge.comparison import FAILURES, LABELS, LATENCY, RolloutComparison
+from reviewmesh.judge.comparison import COST, FAILURES, LABELS, LATENCY, RolloutComparison
 from reviewmesh.judge.decision import MODEL, TIME, Action, Decision, Standing, decide
 from tests.unit.judge.test_comparison import ROLLOUT, answer
 
@@ -18,7 +18,7 @@ IN_CANARY = replace(IN_SHADOW, state=CANARY, share=0.01)
 
 
 def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> RolloutComparison:
-    shown = RolloutComparison(ROLLOUT, 1.5, [])
+    shown = RolloutComparison(ROLLOUT, BOUNDS, [])
     for offset in range(pairs):
         shown.own_answer(answer(offset))
         said = "price" if offset < differing else "food"
@@ -28,14 +28,17 @@ def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> RolloutComp
     return shown
 
 
-def canaries(number: int, failing: int = 0, ms: float = 10.0) -> RolloutComparison:
-    shown = RolloutComparison(ROLLOUT, 1.5, [])
+def canaries(
+    number: int, failing: int = 0, ms: float = 10.0, micros: int | None = None
+) -> RolloutComparison:
+    """`micros`: what a canary costs; of the others each costs 100, where it is given."""
+    shown = RolloutComparison(ROLLOUT, BOUNDS, [])
     for offset in range(number):
-        shown.answer(answer(offset))
+        shown.answer(answer(offset, micros=None if micros is None else 100))
         if offset < failing:
             shown.answer(answer(10_000 + offset, error="gone"))
         else:
-            shown.answer(answer(10_000 + offset, candidate=True, ms=ms))
+            shown.answer(answer(10_000 + offset, candidate=True, ms=ms, micros=micros))
     return shown
 
 
@@ -76,6 +79,23 @@ def test_a_candidate_that_fails_or_is_slow_is_rolled_back(state: str) -> None:
     slow = decided(standing, canaries(200, ms=21.0))
     assert (slow.action, slow.metric) == (Action.ROLL_BACK, LATENCY)
     assert decided(standing, canaries(200, ms=19.0)).action is Action.HOLD
+    dear = decided(standing, canaries(200, micros=152))
+    assert (dear.action, dear.metric) == (Action.ROLL_BACK, COST)
+    assert dear.why.startswith("the candidate costs more than 1.5 times as much: 1.000 [")
+    assert decided(standing, canaries(200, micros=151)).action is Action.HOLD
+
+
+def test_it_goes_on_without_costs_and_not_before_those_that_are_known_hold() -> None:
+    assert decided(IN_CANARY, canaries(1_000, micros=100)).action is Action.ADVANCE
+    shown = canaries(1_000)
+    assert (shown.unpriced, decided(IN_CANARY, shown).action) == (1_000, Action.ADVANCE)
+    mixed = canaries(1_000, micros=100)
+    for offset in range(950):
+        mixed.answer(answer(offset, micros=100))
+        mixed.answer(answer(10_000 + offset, candidate=True, micros=200))
+    waiting = decided(IN_CANARY, mixed)
+    assert waiting.action is Action.HOLD
+    assert waiting.why.startswith("cost may still be above 0.5: 0.487 [")
 
 
 def test_a_candidate_that_differs_too_often_is_rolled_back() -> None:
