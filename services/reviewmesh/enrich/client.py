@@ -108,6 +108,11 @@ class InferenceClient:
         if self._fallback is not None:
             self._tell(self._fallback.refuse, departure)
 
+    def hold_back(self, departure: Departure) -> None:
+        """Its record cannot be written."""
+        if self._fallback is not None:
+            self._tell(self._fallback.hold_back, departure)
+
     def cancel(self, withdrawn: Callable[[object], bool]) -> None:
         """Withdraw items by their token; a call without remaining items is cancelled."""
         self._tell(self._withdraw, withdrawn)

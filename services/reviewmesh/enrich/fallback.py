@@ -230,7 +230,7 @@ class Fallback:
 
     def _send_away(self, now: float, held: Counter[Held]) -> None:
         serving = self._serving()
-        room = Counter({name: AWAY_AT_ONCE for name in serving})
+        room = Counter({name: self._room(name) for name in serving})
         room.subtract(Counter(away.region for away in self._away.values()))
         leaving = []
         for job in sorted(self._jobs.in_wait(), key=lambda job: job.item.accepted_s):
@@ -246,6 +246,10 @@ class Fallback:
             masking = self._loop.create_task(self._mask_and_send(away))
             self._masking.add(masking)
             masking.add_done_callback(self._masking.discard)
+
+    def _room(self, name: str) -> int:
+        """Of workers that fail their calls, each try is paid for, and one finds out."""
+        return AWAY_AT_ONCE if self._regions[name].calls.pool.any_answering() else 1
 
     def _call_back(self, now: float) -> None:
         """What has not been sent there, and would not be now."""
@@ -314,6 +318,12 @@ class Fallback:
         away = self._asking.pop(departure, None)
         if away is not None and not away.withdrawn:
             self._back(away)
+
+    def hold_back(self, departure: Departure) -> None:
+        """Its topic refuses the record: each try costs aborted transactions."""
+        if departure in self._asking:
+            self._rest(self._asking[departure].job, Held.FAILED)
+        self.refuse(departure)
 
     async def _masked(self, away: Away) -> Masked | None:
         """None when the names in it could not be found."""

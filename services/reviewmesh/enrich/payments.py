@@ -35,6 +35,8 @@ class Gate(Protocol):
 
     def refuse(self, departure: Departure) -> None: ...
 
+    def hold_back(self, departure: Departure) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class SpendCodecs:
@@ -196,7 +198,7 @@ class Payments:
 
     def _refused(self, departure: Departure, change: Change, gate: Gate, reason: str) -> None:
         self.spending.not_reserved(departure, change)
-        gate.refuse(departure)
+        gate.hold_back(departure)
 
     def _ending(self, departure: Departure, amount: Amount | None) -> Unit | None:
         change = self.spending.ended(departure, amount)

@@ -250,3 +250,39 @@ def test_what_is_withdrawn_does_not_go_over_to_one_that_has_let_go_already(world
     world.client.cancel(lambda token: token == "gone")
     assert world.in_loop(lambda: world.client._jobs.waiting) == 0
     assert not fallback.has_some()
+
+
+def test_a_text_whose_departure_is_refused_does_not_ask_at_every_look(world: World) -> None:
+    world.submit("text")
+    asks: list[Step] = []
+    world.until(lambda: world.client._jobs.find(AT, 0) is not None)
+    job = world.client._jobs.find(AT, 0)
+    assert job is not None
+    deadline = time.monotonic() + SOON_S
+    while not asks:
+        assert time.monotonic() < deadline
+        asks += world.client.departing()
+        time.sleep(0.01)
+    [step] = asks
+    world.client.hold_back(step.departure)
+    assert world.in_loop(lambda: job.rests_until - world.client._loop.time()) > REST_S / 2
+    assert world.in_loop(lambda: world.client._jobs.waiting) == 1
+
+
+def test_workers_that_fail_every_call_get_one_text_at_a_time(world: World) -> None:
+    fallback = world.client._fallback
+    assert fallback is not None
+    workers = fallback._regions[REGION].calls.pool
+    workers.any_answering = lambda: False  # type: ignore[method-assign]
+    world.submit(*(f"text {number}" for number in range(4)))
+    asks: list[Step] = []
+    deadline = time.monotonic() + SOON_S
+    while not asks:
+        assert time.monotonic() < deadline
+        asks += world.client.departing()
+        time.sleep(0.01)
+    world.in_loop(fallback._look)
+    assert len(asks) == 1 and len(fallback._away) == 1
+    workers.any_answering = lambda: True  # type: ignore[method-assign]
+    world.in_loop(fallback._look)
+    assert len(fallback._away) == 4

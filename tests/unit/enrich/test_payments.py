@@ -15,7 +15,7 @@ from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.departures import Asks, Departure
-from reviewmesh.enrich.items import Answer
+from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.payments import Payments, SpendCodecs
 from reviewmesh.enrich.routes import FALLBACK
 from reviewmesh.enrich.spending import Change, taken
@@ -182,3 +182,29 @@ def test_what_a_refused_result_took_is_orphaned(world: World) -> None:
     [orphaning] = stage.poll()
     world.log.append(list(stage.seal([orphaning])))
     assert world.owner().read(AT)[DAY] == Spent(orphaned=Amount(1, 0, 0))
+
+
+class Held:
+    """A gate that remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Departure]] = []
+
+    def let_leave(self, departure: Departure) -> None:
+        self.told.append(("leaves", departure))
+
+    def refuse(self, departure: Departure) -> None:
+        self.told.append(("unpaid", departure))
+
+    def hold_back(self, departure: Departure) -> None:
+        self.told.append(("held back", departure))
+
+
+def test_a_text_whose_departure_is_refused_is_held_back_and_pays_nothing(world: World) -> None:
+    gate, item = Held(), WorkItem("t", AT, 7, "text", "en", None, None, NOON)
+    asks = Asks(Departure.of(item, "eu", "LATE", "text", Counter()))
+    [reserving] = world.payments.take([asks], gate)
+    assert reserving.refused is not None
+    reserving.refused("the topic takes no record of this size")
+    assert gate.told == [("held back", asks.departure)]
+    assert set(world.payments.spending.used().values()) == {NOTHING}
