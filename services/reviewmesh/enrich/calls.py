@@ -15,7 +15,7 @@ import grpc
 
 from reviewmesh.enrich.breaker import State
 from reviewmesh.enrich.failures import CallFailure, Kind, failure_of
-from reviewmesh.enrich.items import Job, WorkItem
+from reviewmesh.enrich.items import NOT_TAKEN, Job, WorkItem
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolOf, Worker, WorkerPool
 from reviewmesh.enrich.requests import metadata_of, request_fields
@@ -236,6 +236,9 @@ class Calls:
                 self._retries.send_elsewhere(batch)
             case Kind.TOO_LARGE:
                 self._retries.bisect(batch, reason)
+            case Kind.INVALID if self._bound.requests and len(batch) == 1:
+                worker.breaker.answered()
+                self._jobs.give_up(batch[0], reason, code=NOT_TAKEN)
             case Kind.INVALID:
                 worker.breaker.answered()
                 self._retries.bisect(batch, reason, final=True)

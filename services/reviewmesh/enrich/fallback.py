@@ -19,7 +19,7 @@ import structlog
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.departures import Asks, Departure, GivesBack, Steps, Unanswered
-from reviewmesh.enrich.items import Answer, Job, TaskOutput, WorkItem, used_in_all
+from reviewmesh.enrich.items import NOT_TAKEN, Answer, Job, TaskOutput, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.names import Names, Span
 from reviewmesh.enrich.pool import PoolOf
@@ -36,7 +36,7 @@ LOOK_EVERY_S = 0.5
 # What is there when the primary comes back is paid for all the same.
 AWAY_AT_ONCE = 256
 REST_S = 30.0
-# Of a text that is too large for the budget: each try is recorded, and few are of use.
+# Of a text that is too large for the budget or the worker: each try is recorded, few are of use.
 LONGEST_REST_S = 3_600.0
 TELL_AGAIN_AFTER_S = 60.0
 BATCH_ITEMS = 32
@@ -360,10 +360,12 @@ class Fallback:
             return
         if answer.output is not None:
             region.answered_at = now
-        elif answer.code == OVER_BOUND:
+        elif answer.code in (OVER_BOUND, NOT_TAKEN):
+            # Nothing was sent. Masking may have made the text too long for any worker.
             self._steps.append(GivesBack(_departure(away)))
-            away.job.over_bound += 1
-            self._rest(away.job, Held.OVER_BOUND, 2.0 ** min(away.job.over_bound - 1, 16))
+            held = Held.OVER_BOUND if answer.code == OVER_BOUND else Held.FAILED
+            away.job.not_taken += 1
+            self._rest(away.job, held, 2.0 ** min(away.job.not_taken - 1, 16))
             self._back(away)
             return
         elif answer.may_pass and self._may_leave_again(away):

@@ -20,6 +20,9 @@ SUMMED = (
     "provider_requests",
 )
 
+NOT_TAKEN = "NOT_TAKEN"
+"""The code of an item that a worker refuses before it begins: its text may be too long."""
+
 TaskOutput = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
 
 
@@ -102,8 +105,8 @@ class Job:
     """When it is retried, by the same clock."""
     departures: int = 0
     """How often the fallback failed on it."""
-    over_bound: int = 0
-    """How often it might have taken more than a call may."""
+    not_taken: int = 0
+    """How often the fallback's worker did not send it on: it was too large."""
     rests_until: float = 0.0
     """Until then the fallback is not asked again, by the same clock."""
     rests_as: Held = Held.FAILED

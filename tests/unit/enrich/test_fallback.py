@@ -40,6 +40,7 @@ class Outside:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.answer: Callable[[Request], bytes] = lambda request: b""
+        self.refuses = ""
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         health_pb2_grpc.add_HealthServicer_to_server(self._health(), self._server)
         unary: Any = grpc.unary_unary_rpc_method_handler(self._infer, Request.FromString)
@@ -56,6 +57,8 @@ class Outside:
         return servicer
 
     def _infer(self, request: Request, context: Any) -> bytes:
+        if self.refuses:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refuses)
         self.texts += [item.text for item in request.items]
         return self.answer(request)
 
@@ -212,7 +215,7 @@ def test_a_text_that_is_over_the_bound_asks_more_and_more_seldom(
         rests.append(job.rests_until - world.client._loop.time())
         job.rests_until = 0.0
     assert [round(rest / REST_S) for rest in rests] == [1, 2, 4]
-    job.over_bound = 10_000
+    job.not_taken = 10_000
     world.until(lambda: world.of(GivesBack) == 4)
     assert job.rests_until - world.client._loop.time() <= LONGEST_REST_S
 
@@ -286,3 +289,15 @@ def test_workers_that_fail_every_call_get_one_text_at_a_time(world: World) -> No
     workers.any_answering = lambda: True  # type: ignore[method-assign]
     world.in_loop(fallback._look)
     assert len(fallback._away) == 4
+
+
+def test_a_text_that_masking_makes_too_long_for_a_worker_waits_for_the_primary(
+    world: World, outside: Outside
+) -> None:
+    outside.refuses = "expected texts of at most 100000 code points, got 112000"
+    world.submit("text")
+    world.until(lambda: world.of(GivesBack) == 1)
+    job = world.in_loop(lambda: world.client._jobs.find(AT, 0))
+    assert job is not None and job.rests_until > world.client._loop.time()
+    assert world.client.completed() == []
+    assert world.of(Asks) == 1 and world.of(Unanswered) == 0
