@@ -25,6 +25,7 @@ from tests.mesh import Process, free_port
 
 TASK = "ner"
 SOON_S = 15.0
+STARTED_WITHIN_S = 60.0
 
 
 @dataclass
@@ -64,7 +65,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         self.process.start()
-        soon(self.process.is_ready, "the worker serves")
+        soon(self.process.is_ready, "the worker serves", STARTED_WITHIN_S)
 
     def stop(self) -> None:
         """End it in whatever state a test left it."""

@@ -20,15 +20,23 @@ ValueCheck = Callable[[str, Any], str]
 
 def check_of(schema: Any) -> ValueCheck | None:
     """The check for values of one of our schemas; None where nothing needs one."""
+    return _check_of(schema, {})
+
+
+def _check_of(schema: Any, named: dict[str, ValueCheck | None]) -> ValueCheck | None:
+    """`named`: the checks of the records before it, to which a field may refer by name."""
     if isinstance(schema, list):
-        return _union([branch for branch in schema if branch != "null"])
+        return _union([branch for branch in schema if branch != "null"], named)
     kind = schema["type"] if isinstance(schema, dict) else schema
     if isinstance(kind, (dict, list)):
-        return check_of(kind)
+        return _check_of(kind, named)
+    if kind in named:
+        return named[kind]
     if kind == "record":
-        return _record(schema)
+        named[schema["name"]] = found = _record(schema, named)
+        return found
     if kind in ("array", "map"):
-        return _collection(schema.get("items", schema.get("values")), kind == "map")
+        return _collection(schema.get("items", schema.get("values")), kind == "map", named)
     if kind in NUMBERS:
         is_time = isinstance(schema, dict) and schema.get("logicalType") == TIMESTAMP
         return _time if is_time else _number
@@ -47,17 +55,17 @@ def _number(name: str, value: int) -> str:
     return f"expected {name} between -(2^53 - 1) and 2^53 - 1, got {value}"
 
 
-def _union(branches: list[Any]) -> ValueCheck | None:
+def _union(branches: list[Any], named: dict[str, ValueCheck | None]) -> ValueCheck | None:
     if len(branches) != 1:
         return None
-    inner = check_of(branches[0])
+    inner = _check_of(branches[0], named)
     if inner is None:
         return None
     return lambda name, value: "" if value is None else inner(name, value)
 
 
-def _record(schema: Any) -> ValueCheck | None:
-    found = [(field["name"], check_of(field["type"])) for field in schema["fields"]]
+def _record(schema: Any, named: dict[str, ValueCheck | None]) -> ValueCheck | None:
+    found = [(field["name"], _check_of(field["type"], named)) for field in schema["fields"]]
     checks = [(name, check) for name, check in found if check is not None]
 
     def check(name: str, value: Any) -> str:
@@ -69,8 +77,8 @@ def _record(schema: Any) -> ValueCheck | None:
     return check if checks else None
 
 
-def _collection(items: Any, is_map: bool) -> ValueCheck | None:
-    inner = check_of(items)
+def _collection(items: Any, is_map: bool, named: dict[str, ValueCheck | None]) -> ValueCheck | None:
+    inner = _check_of(items, named)
     if inner is None:
         return None
 
