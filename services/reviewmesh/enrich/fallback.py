@@ -301,7 +301,7 @@ class Fallback:
     def let_leave(self, departure: Departure) -> None:
         """A transaction has reserved it."""
         away = self._asking.pop(departure, None)
-        if away is None or away.withdrawn:
+        if away is None:
             # It went back meanwhile, or the partition did.
             self._steps.append(GivesBack(departure))
             return
@@ -316,7 +316,7 @@ class Fallback:
     def refuse(self, departure: Departure) -> None:
         """Nothing pays for it."""
         away = self._asking.pop(departure, None)
-        if away is not None and not away.withdrawn:
+        if away is not None:
             self._back(away)
 
     def hold_back(self, departure: Departure) -> None:

@@ -65,9 +65,7 @@ class Spending:
         """`spent` as the topic has it. What a predecessor had reserved is orphaned."""
         self._owned[partition] = Owned(spent)
         orphaned = {
-            account: Spent(
-                reserved=NOTHING.minus(of.reserved), settled=NOTHING, orphaned=of.reserved
-            )
+            account: Spent(reserved=NOTHING.minus(of.reserved), orphaned=of.reserved)
             for account, of in spent.items()
             if of.reserved != NOTHING
         }
@@ -185,9 +183,8 @@ class Spending:
     # -- small things ------------------------------------------------------------------------
 
     def _accounts(self, business_id: str | None) -> tuple[Account, ...]:
-        businesses = [ALL]
-        if business_id is not None and business_id in self._businesses:
-            businesses.append(business_id)
+        # Each once: a producer may write an empty business, which ALL is, too.
+        businesses = [of for of in self._businesses if of in (ALL, business_id)]
         return tuple(
             Account(period, business) for period in self._periods() for business in businesses
         )
@@ -224,10 +221,8 @@ def taken(usage: inference_pb2.Usage | None, bound: Amount) -> Amount:
     """What a call took; the bound where a provider was asked and nobody tells how much it was."""
     if usage is None:
         return bound
-    if not usage.HasField("provider_requests"):
-        # The worker ran the model itself: nobody is paid for it.
-        return NOTHING
     if usage.provider_requests == 0:
+        # The worker knew the answer, or ran the model itself and tells of no requests.
         return NOTHING
     requests, prompt, completion, micros = (
         number_of(usage, name)

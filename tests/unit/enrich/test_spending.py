@@ -290,6 +290,21 @@ def test_a_review_that_asks_again_too_soon_is_refused() -> None:
     assert spending.reserve(second) is not None
 
 
+@pytest.mark.parametrize("business_id", [None, "", "acme", "other"])
+def test_nothing_is_left_over_of_a_reservation_that_was_given_back(business_id: str | None) -> None:
+    spending = Spending(BUDGETS, lambda: NOON)
+    spending.open(AT, {})
+    for offset in range(2 * DAY_REQUESTS):
+        leaves = departure(offset, business_id)
+        change = spending.reserve(leaves)
+        assert change is not None
+        spending.reserved(leaves, change)
+        ended = spending.ended(leaves, NOTHING)
+        assert ended is not None
+        spending.apply(AT, ended)
+    assert set(spending.used().values()) == {NOTHING}
+
+
 def test_a_day_that_begins_has_a_budget_of_its_own() -> None:
     now = NOON
     spending = Spending(BUDGETS, lambda: now)
