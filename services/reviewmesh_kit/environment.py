@@ -27,6 +27,7 @@ SECTIONS = frozenset(
         "OPENAI",
         "REGISTRY",
         "REPROCESS",
+        "TLS",
         "VLLM",
         "WORKER",
         "WORKERS",

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FilePath,
     ValidationError,
     model_validator,
 )
@@ -62,6 +63,34 @@ class HttpSettings(Section):
     )
 
 
+class TlsSettings(Section):
+    """Mutual TLS between enrichers and workers, as PEM files. All three, or none: plaintext.
+
+    The files are read again while the process runs, so that certificates rotate without a restart.
+    """
+
+    ca: FilePath | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities that sign enrichers and workers.",
+    )
+    certificate: FilePath | None = Field(
+        default=None,
+        description="PEM file of this process's certificate and its chain. A worker's holds the "
+        "name under which enrichers reach it.",
+    )
+    key: FilePath | None = Field(
+        default=None, description="PEM file of the certificate's private key, without a password."
+    )
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        missing = [name for name, path in self if path is None]
+        if missing and len(missing) < len(type(self).model_fields):
+            names = ", ".join(variable("tls", name) for name in missing)
+            raise ValueError(f"mutual TLS needs all three files; expected as well: {names}")
+        return self
+
+
 class ProcessSettings(BaseSettings):
     """The settings that every process has."""
 
@@ -71,6 +100,7 @@ class ProcessSettings(BaseSettings):
 
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
 
     @model_validator(mode="after")
     def _environment_holds_no_other_names(self) -> Self:
