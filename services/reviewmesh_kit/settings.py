@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -16,9 +17,21 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from reviewmesh_kit.environment import PREFIX, unknown_settings
+from reviewmesh_kit.environment import (
+    PREFIX,
+    WrongSecretFile,
+    unknown_settings,
+    with_secrets_of_files,
+)
 
 
 def variable(*path: str) -> str:
@@ -91,6 +104,20 @@ class TlsSettings(Section):
         return self
 
 
+class _Environment(EnvSettingsSource):
+    """The environment, with the secrets that lie in files."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        try:
+            return with_secrets_of_files(super()._load_env_vars())
+        except WrongSecretFile as error:
+            raise WrongSecretSetting(str(error)) from None
+
+
+class WrongSecretSetting(SettingsError):
+    """A secret cannot be read from its file."""
+
+
 class ProcessSettings(BaseSettings):
     """The settings that every process has."""
 
@@ -101,6 +128,17 @@ class ProcessSettings(BaseSettings):
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
     tls: TlsSettings = TlsSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls)
 
     @model_validator(mode="after")
     def _environment_holds_no_other_names(self) -> Self:
@@ -116,6 +154,8 @@ def problems(error: ValidationError | SettingsError) -> list[str]:
             _problem(problem["type"], [str(part) for part in problem["loc"]], problem["msg"])
             for problem in error.errors(include_input=False, include_url=False)
         ]
+    if isinstance(error, WrongSecretSetting):
+        return [str(error)]
     found = re.search(r'field "(\w+)"', str(error))
     name = variable(found[1]) if found else PREFIX
     return [f"{name}: expected JSON; or give each value by itself, as {name}__<NAME>"]

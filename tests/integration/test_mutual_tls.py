@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -54,6 +56,11 @@ def worker(tmp_path: Path, authority: Authority) -> Iterator[ScriptedWorker]:
         yield worker
 
 
+def was_refused(driver: Driver) -> bool:
+    why = driver.client.waiting_for()
+    return "no worker" in why and "not checked yet" not in why
+
+
 def driver_of(worker: ScriptedWorker, paths: CertificatePaths | None, host: str = "") -> Driver:
     address = f"{host or worker.host}:{worker.port}"
     tls = None if paths is None else CertificateFiles(settings_of(paths))
@@ -92,8 +99,7 @@ def test_others_are_refused_and_their_items_wait(
         for driver in of.values():
             driver.submit(["secret"])
         for what, driver in of.items():
-            soon(lambda d=driver: "no worker" in d.client.waiting_for(), what)
-            soon(lambda d=driver: "not checked yet" not in d.client.waiting_for(), what)
+            soon(partial(was_refused, driver), what)
             assert driver.finished() == 0, what
         assert "PERMISSION_DENIED" in of["another name"].client.waiting_for()
         assert "got enricher-topic" in of["another name"].client.waiting_for()
@@ -133,7 +139,7 @@ def test_every_method_wants_an_allowed_name(worker: ScriptedWorker, authority: A
         with pytest.raises(grpc.RpcError) as error:
             next(health.Watch(health_pb2.HealthCheckRequest(), timeout=5))
         assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        reflection = channel.stream_stream(REFLECTION)
+        reflection: Any = channel.stream_stream(REFLECTION)
         with pytest.raises(grpc.RpcError) as error:
             next(reflection(iter([b""]), timeout=5))
         assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -69,9 +69,11 @@ LOAD_SECONDS = Histogram(
 )
 CERTIFICATE_NOT_BEFORE = Gauge(
     "reviewmesh_worker_certificate_not_before_timestamp_seconds",
-    "Since when the worker's certificate is valid; 0 without mutual TLS.",
+    "Since when the certificate is valid that the worker shows on a hop.",
+    ["hop"],
 )
 CERTIFICATE_NOT_AFTER = Gauge(
     "reviewmesh_worker_certificate_not_after_timestamp_seconds",
-    "When the worker's certificate expires; 0 without mutual TLS.",
+    "When the certificate expires that the worker shows on a hop.",
+    ["hop"],
 )

@@ -76,8 +76,8 @@ async def serve(
             log.warning("anybody who reaches the port may call: no mutual TLS", address=address)
     else:
         port = server.add_secure_port(address, server_credentials(tls))
-        metrics.CERTIFICATE_NOT_BEFORE.set_function(tls.not_before)
-        metrics.CERTIFICATE_NOT_AFTER.set_function(tls.not_after)
+        metrics.CERTIFICATE_NOT_BEFORE.labels("workers").set_function(tls.not_before)
+        metrics.CERTIFICATE_NOT_AFTER.labels("workers").set_function(tls.not_after)
     metrics.IN_FLIGHT.set_function(lambda: servicer.admission.items)
     metrics.WAITING.set_function(deployment.waiting)
     http = endpoints.serve(settings.http, checks.state, deployment.unavailable)

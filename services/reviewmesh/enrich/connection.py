@@ -47,7 +47,7 @@ def worker_certificates(settings: Settings) -> CertificateFiles | None:
     return files
 
 
-class Connection:
+class WorkerConnection:
     """Belongs to one event loop."""
 
     def __init__(self, address: str, host: str, tls: CertificateFiles | None) -> None:

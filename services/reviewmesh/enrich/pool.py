@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2
 from prometheus_client import Counter, Gauge
 
 from reviewmesh.enrich.breaker import Breaker, State
-from reviewmesh.enrich.connection import Connection
+from reviewmesh.enrich.connection import WorkerConnection
 from reviewmesh_kit.certificates import CertificateFiles
 
 RESOLVE_EVERY_S = 5.0
@@ -61,7 +61,7 @@ class Worker:
     ) -> None:
         self.address = address
         self.breaker = Breaker(clock)
-        self.connection = Connection(address, host, tls)
+        self.connection = WorkerConnection(address, host, tls)
         self.reason = "not checked yet"
         self.silent_checks = 0
         self.retired = False
