@@ -1,4 +1,8 @@
-"""What a process waits for before it can work, for /readyz."""
+"""What a process waits for before it can work, for /readyz.
+
+The schema registry is not a need of its own: while it does not answer, its error is the reason for
+`start`, `offsets` (a partition that opens) or `records` (a record that is being read).
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import CAMPAIGN, Record, kept_headers
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
-from reviewmesh.query.progress import progress_of
+from reviewmesh.query.lag import progress_of
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import (
