@@ -14,9 +14,10 @@ from reviewmesh.avro.topics import load_topics
 from reviewmesh.leaving.amounts import NOTHING
 from reviewmesh.query.budgets import spending
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.cost import NO_RESULT, (
+from reviewmesh.query.cost import (
     DIMENSIONS,
     MEASURES,
+    NO_RESULT,
     Businesses,
     Costs,
     Total,
