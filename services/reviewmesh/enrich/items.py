@@ -61,6 +61,15 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True)
+class CallMade:
+    """A gRPC call, as results tell of it."""
+
+    id: str
+    began_ms: int
+    """Since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An output, or the final error; `attempts` counts calls that reached a worker."""
 
@@ -82,6 +91,8 @@ class Answer:
     """The rollout that the item is a canary of."""
     candidate_error: str | None = None
     """Why its candidate did not answer."""
+    call: CallMade | None = None
+    """The last one that it was part of."""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +112,8 @@ class Job:
     """Address of the worker that it was sent to; empty while it waits."""
     since: float = 0.0
     """When it was sent, by the event loop's clock."""
+    call: CallMade | None = None
+    """The last one that it was part of."""
     again_at: float = 0.0
     """When it is retried, by the same clock."""
     departures: int = 0

@@ -131,5 +131,6 @@ class Jobs:
             usage=job.used,
             code=code,
             may_pass=may_pass,
+            call=job.call,
         )
         self._on_finished(job.item, answer)
