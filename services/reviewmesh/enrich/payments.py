@@ -153,7 +153,7 @@ class Payments:
         """What the result's transaction changes; None where nothing is reserved for it."""
         return self.spending.settled(partition, offset, answer.paid)
 
-    def seal(self, units: Sequence[Unit]) -> list[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> list[Output]:
         """The sums as they are with these units."""
         return [
             self._sum(partition, account, spent)

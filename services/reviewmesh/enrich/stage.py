@@ -224,8 +224,8 @@ class EnrichStage:
         self._units += self._payments.take(steps, self._client)
         self._payments.measure()
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
-        return () if self._payments is None else self._payments.seal(units)
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
+        return () if self._payments is None else self._payments.transaction_outputs(units)
 
     def blocks(self, topic: str, partition: int) -> bool:
         """Without a worker, reading further ahead is of no use."""

@@ -89,7 +89,7 @@ class World:
 
     def commit(self, change: Change) -> None:
         unit = self.payments.spending.changing(AT, change)
-        self.log.append(self.payments.seal([unit]))
+        self.log.append(self.payments.transaction_outputs([unit]))
         self.committed(unit)
 
     def committed(self, unit: Unit) -> None:
@@ -169,7 +169,7 @@ def test_what_a_refused_result_took_is_orphaned(world: World) -> None:
     [item] = stage._to_submit
     client._steps.append(Asks(Departure.of(item, "eu", "LATE", "", Counter())))
     [reserving] = stage.poll()
-    world.log.append(list(stage.seal([reserving])))
+    world.log.append(list(stage.transaction_outputs([reserving])))
     world.committed(reserving)
     paid = inference_pb2.Usage(provider_requests=1)
     answer = Answer(
@@ -180,7 +180,7 @@ def test_what_a_refused_result_took_is_orphaned(world: World) -> None:
     assert settling.finished == ((ACCEPTED, 7),) and settling.refused is not None
     settling.refused("the topic takes no record of this size")
     [orphaning] = stage.poll()
-    world.log.append(list(stage.seal([orphaning])))
+    world.log.append(list(stage.transaction_outputs([orphaning])))
     assert world.owner().read(AT)[DAY] == Spent(orphaned=Amount(1, 0, 0))
 
 
