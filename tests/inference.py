@@ -19,6 +19,7 @@ from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.departures import Asks, Step
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh_kit.certificates import CertificateFiles
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from tests.broker import wait_until
 from tests.mesh import Process, free_port
@@ -106,7 +107,9 @@ class Driver:
     """The mesh's client; remembers every answer under the offset of its item."""
 
     def __init__(
-        self, addresses: Sequence[str], **options: float | FallbackPlan | CandidatePlan
+        self,
+        addresses: Sequence[str],
+        **options: float | FallbackPlan | CandidatePlan | CertificateFiles | None,
     ) -> None:
         self.client = InferenceClient(TASK, addresses, **options)  # type: ignore[arg-type]
         self.answers: dict[int, list[Answer]] = {}

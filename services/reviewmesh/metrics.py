@@ -273,3 +273,15 @@ def start_at_zero(service: str, stage: str) -> None:
         SET_ASIDE.labels(service, reason)
     for cause in DEAD_LETTER_CAUSES:
         DEAD_LETTERS.labels(stage, cause)
+
+
+CERTIFICATE_NOT_BEFORE = Gauge(
+    "reviewmesh_certificate_not_before_timestamp_seconds",
+    "Since when the certificate is valid that this process shows on a hop.",
+    ["hop"],
+)
+CERTIFICATE_NOT_AFTER = Gauge(
+    "reviewmesh_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that this process shows on a hop.",
+    ["hop"],
+)

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from reviewmesh_kit.environment import SECRET_WORDS
 from reviewmesh_kit.settings import CommaSeparated, ProcessSettings, Section, variable
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
@@ -40,9 +41,6 @@ SET_BY_THE_MESH = frozenset(
         "transactional_id",
     }
 )
-
-# Parts of the names of librdkafka options that hold a secret.
-SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
 
 
 class KafkaSettings(BaseModel):

@@ -67,3 +67,13 @@ LOAD_SECONDS = Histogram(
     "Seconds to load a package and warm it up.",
     buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
 )
+CERTIFICATE_NOT_BEFORE = Gauge(
+    "reviewmesh_worker_certificate_not_before_timestamp_seconds",
+    "Since when the certificate is valid that the worker shows on a hop.",
+    ["hop"],
+)
+CERTIFICATE_NOT_AFTER = Gauge(
+    "reviewmesh_worker_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that the worker shows on a hop.",
+    ["hop"],
+)

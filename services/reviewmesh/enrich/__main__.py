@@ -13,6 +13,7 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.connection import worker_certificates
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.payments import Payments, SpendCodecs
 from reviewmesh.enrich.pool import PoolOf
@@ -28,6 +29,7 @@ from reviewmesh.leaving.yamlfile import FileProblem
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings, WrongSetting
+from reviewmesh_kit.certificates import CertificateFiles
 from reviewmesh_kit.settings import variable
 from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_schemas.names import (
@@ -62,7 +64,12 @@ def budgets_of(settings: Settings, task: str, partitions: int) -> Budgets | None
     return budgets if task in budgets.tasks else None
 
 
-def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> FallbackPlan | None:
+def plan_of(
+    settings: Settings,
+    task: str,
+    payments: Payments | None = None,
+    tls: CertificateFiles | None = None,
+) -> FallbackPlan | None:
     """None where the task has no fallback workers. Raises WrongSetting."""
     policy = _policy(settings)
     regions = settings.fallbacks.by_region(task)
@@ -79,6 +86,7 @@ def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> 
                 metrics.FALLBACK_WORKERS_SERVING.labels(task, region),
                 metrics.CALLS.labels(task, FALLBACK),
                 f"nothing can leave for the fallback in {region}",
+                tls,
             )
             for region, addresses in regions.items()
         },
@@ -89,6 +97,7 @@ def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> 
             metrics.NAMES_WORKERS_SERVING.labels(task),
             metrics.CALLS.labels(task, "names"),
             "nothing can leave that is to have its names masked",
+            tls,
         )
         if masks_names
         else None,
@@ -99,7 +108,11 @@ def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> 
 
 
 def candidate_of(
-    settings: Settings, contracts: Contracts, task: str, log: structlog.stdlib.BoundLogger
+    settings: Settings,
+    contracts: Contracts,
+    task: str,
+    log: structlog.stdlib.BoundLogger,
+    tls: CertificateFiles | None,
 ) -> CandidatePlan | None:
     """None where the task has no workers with a candidate."""
     addresses: tuple[str, ...] = getattr(settings.candidates, task)
@@ -109,7 +122,7 @@ def candidate_of(
     def pool(lane: str, without: str) -> PoolOf:
         serving = metrics.CANDIDATE_WORKERS_SERVING.labels(task, lane)
         calls = metrics.CALLS.labels(task, CANDIDATE)
-        return PoolOf(task, addresses, variable("candidates", task), serving, calls, without)
+        return PoolOf(task, addresses, variable("candidates", task), serving, calls, without, tls)
 
     shadow = contracts.codec(SHADOW_OF[task])
     return CandidatePlan(
@@ -166,11 +179,13 @@ def build(
             clock=wall_clock,
             log=log,
         )
+    tls = worker_certificates(settings)
     client = InferenceClient(
         task,
         endpoints,
-        fallback=plan_of(settings, task, payments),
-        candidate=candidate_of(settings, contracts, task, log),
+        fallback=plan_of(settings, task, payments, tls),
+        candidate=candidate_of(settings, contracts, task, log, tls),
+        tls=tls,
     )
     client.start()
     campaigns = Campaigns(
@@ -191,7 +206,9 @@ def build(
         task=task,
         codecs=codecs,
         campaigns=campaigns,
-        make_client=lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
+        make_client=lambda: InferenceClient(
+            task, endpoints, lane=inference_pb2.LANE_BACKFILL, tls=tls
+        ),
         live_late_s=settings.reprocess.live_late_s,
         clock=wall_clock,
         max_answer_bytes=contracts.max_bytes(REPROCESSED),

@@ -177,14 +177,16 @@ class Calls:
         if worker.breaker.is_slow():
             request = inference_pb2.InferStreamRequest(**fields)
             call.begun = True
-            async for response in worker.stub.InferStream(
+            async for response in worker.connection.stub.InferStream(
                 request, timeout=self._call_timeout_s, metadata=metadata
             ):
                 yield response
         else:
             whole = inference_pb2.InferRequest(**fields)
             call.begun = True
-            yield await worker.stub.Infer(whole, timeout=self._call_timeout_s, metadata=metadata)
+            yield await worker.connection.stub.Infer(
+                whole, timeout=self._call_timeout_s, metadata=metadata
+            )
 
     # -- outcomes ----------------------------------------------------------------------------
 

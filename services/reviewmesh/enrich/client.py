@@ -21,6 +21,7 @@ from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.routes import PRIMARY
+from reviewmesh_kit.certificates import CertificateFiles
 from reviewmesh_kit.settings import variable
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -42,8 +43,9 @@ class InferenceClient:
         candidate: CandidatePlan | None = None,
         lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_INTERACTIVE,
         pool: PoolOf | None = None,
+        tls: CertificateFiles | None = None,
     ) -> None:
-        """`pool`: in place of the task's own workers at `endpoints`."""
+        """`pool`: in place of the task's own workers at `endpoints`, reached over `tls`."""
         self._task = task
         self._primary = pool or PoolOf(
             task,
@@ -51,6 +53,7 @@ class InferenceClient:
             variable("workers", task),
             metrics.WORKERS_SERVING.labels(task),
             metrics.CALLS.labels(task, PRIMARY),
+            tls=tls,
         )
         self._plan = fallback
         self._candidate_plan = candidate

@@ -10,18 +10,19 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from prometheus_client import Counter, Gauge
 
 from reviewmesh.enrich.breaker import Breaker, State
-from reviewmesh_protos.inference.v1 import inference_pb2_grpc
+from reviewmesh.enrich.connection import WorkerConnection
+from reviewmesh_kit.certificates import CertificateFiles
 
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 RESOLVE_EVERY_S = 5.0
 RESOLVE_TIMEOUT_S = 5.0
 CHECK_EVERY_S = 2.0
@@ -31,15 +32,6 @@ SILENT_CHECKS = 2
 TIMER_SLACK_S = 0.005
 COMPLAIN_AFTER_S = 2.0
 COMPLAIN_EVERY_S = 30.0
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.keepalive_time_ms", 20000),
-    ("grpc.keepalive_timeout_ms", 5000),
-    ("grpc.enable_retries", 0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +48,20 @@ class PoolOf:
     """Calls that were sent to them."""
     without: str = "reviews wait and nothing is lost"
     """What it means that no worker is there."""
+    tls: CertificateFiles | None = None
+    """Without it the calls are in plaintext."""
 
 
 class Worker:
-    """One address: its channel, its circuit breaker, and the asyncio task of its health checks."""
+    """One address: its connection, its circuit breaker, and the asyncio task of its health
+    checks."""
 
-    def __init__(self, address: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, address: str, host: str, tls: CertificateFiles | None, clock: Callable[[], float]
+    ) -> None:
         self.address = address
         self.breaker = Breaker(clock)
-        self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
-        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.connection = WorkerConnection(address, host, tls)
         self.reason = "not checked yet"
         self.silent_checks = 0
         self.retired = False
@@ -92,7 +87,7 @@ class WorkerPool:
         self._on_hang = on_hang
         self._clock = clock
         self._workers: dict[str, Worker] = {}
-        self._found: dict[str, set[str]] = {}
+        self._found: dict[str, dict[str, str]] = {}
         self._unresolved: dict[str, str] = {}
         self._resolver: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -110,7 +105,7 @@ class WorkerPool:
             worker.retired = True
             if worker.watch is not None:
                 worker.watch.cancel()
-            await worker.channel.close()
+            await worker.connection.close()
         await asyncio.gather(*self._closing)
 
     # -- choosing; all but `least_loaded` are called from other threads too ------------------------
@@ -199,7 +194,7 @@ class WorkerPool:
         """Empty when the worker is SERVING, else the status or error."""
         request = health_pb2.HealthCheckRequest(service=self.task)
         try:
-            answer = await worker.health.Check(request, timeout=CHECK_TIMEOUT_S)
+            answer = await worker.connection.health.Check(request, timeout=CHECK_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             worker.silent_checks = worker.silent_checks + 1 if silent else 0
@@ -243,15 +238,18 @@ class WorkerPool:
     async def _resolve_for_ever(self) -> None:
         while True:
             await asyncio.gather(*(self._resolve(address) for address in self._addresses))
-            self._adopt(set().union(*self._found.values()))
+            self._adopt({ip: host for found in self._found.values() for ip, host in found.items()})
+            self._renew_connections()
             self._complain()
             await asyncio.sleep(RESOLVE_EVERY_S)
 
-    def _adopt(self, wanted: set[str]) -> None:
-        for address in wanted - self._workers.keys():
-            worker = self._workers[address] = Worker(address, self._clock)
+    def _adopt(self, wanted: dict[str, str]) -> None:
+        """`wanted`: the addresses, each with the host name that it was found under."""
+        for address in wanted.keys() - self._workers.keys():
+            worker = Worker(address, wanted[address], self._of.tls, self._clock)
+            self._workers[address] = worker
             worker.watch = asyncio.create_task(self._watch(worker, 0))
-        for address in self._workers.keys() - wanted:
+        for address in self._workers.keys() - wanted.keys():
             self._log.info("worker gone from its name", address=address)
             self._retire(self._workers.pop(address))
         self._count()
@@ -259,11 +257,10 @@ class WorkerPool:
     async def _resolve(self, address: str) -> None:
         """All addresses of a name; after a failure the known ones stay."""
         host, _, port = address.rpartition(":")
+        host = host.strip("[]")
         try:
             found = await asyncio.wait_for(
-                asyncio.get_running_loop().getaddrinfo(
-                    host.strip("[]"), int(port), type=socket.SOCK_STREAM
-                ),
+                asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM),
                 RESOLVE_TIMEOUT_S,
             )
         except ValueError:
@@ -277,7 +274,9 @@ class WorkerPool:
             return
         self._unresolved.pop(address, None)
         self._found[address] = {
-            f"[{entry[4][0]}]:{port}" if entry[0] == socket.AF_INET6 else f"{entry[4][0]}:{port}"
+            f"[{entry[4][0]}]:{port}"
+            if entry[0] == socket.AF_INET6
+            else f"{entry[4][0]}:{port}": host
             for entry in found
         }
 
@@ -296,6 +295,15 @@ class WorkerPool:
             self._close_channel(worker)
 
     def _close_channel(self, worker: Worker) -> None:
-        closing = asyncio.create_task(worker.channel.close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._keep(worker.connection.close())
+
+    def _renew_connections(self) -> None:
+        for worker in self._workers.values():
+            if worker.connection.outdated():
+                self._keep(worker.connection.renew())
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end beside the rest; `close` waits for it."""
+        running = asyncio.create_task(coroutine)
+        self._closing.add(running)
+        running.add_done_callback(self._closing.discard)

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reviewmesh import metrics
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.results import payload
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import language_of, said
-from reviewmesh_kit.settings import variable
 from reviewmesh_protos.inference.v1 import inference_pb2
 
 AT_ONCE = 16
@@ -39,9 +37,9 @@ class LabelledTexts:
         task: str,
         rollout: str,
         rows: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, tuple[str, ...]],
+        workers: Mapping[str, PoolOf],
     ) -> None:
-        """`workers`: addresses by route."""
+        """`workers`: by route."""
         self._task = task
         self._rows = list(rows)
         # Shuffled, because the rows of a file may be sorted.
@@ -51,13 +49,13 @@ class LabelledTexts:
         self._clients = {
             route: InferenceClient(
                 task,
-                addresses,
+                pool.addresses,
                 batch_items=AT_ONCE,
                 call_timeout_s=CALL_TIMEOUT_S,
                 lane=inference_pb2.LANE_BACKFILL,
-                pool=_pool(task, route, addresses),
+                pool=pool,
             )
-            for route, addresses in workers.items()
+            for route, pool in workers.items()
         }
         for client in self._clients.values():
             client.start()
@@ -109,15 +107,3 @@ class LabelledTexts:
         except Exception:  # noqa: BLE001 - a worker may answer anything
             return False
         return said(self._task, fields) == frozenset(self._rows[item.offset]["right"])
-
-
-def _pool(task: str, route: str, addresses: tuple[str, ...]) -> PoolOf:
-    section = "candidates" if route == CANDIDATE else "workers"
-    return PoolOf(
-        task,
-        addresses,
-        variable(section, task),
-        metrics.JUDGE_WORKERS_SERVING.labels(task, route),
-        metrics.CALLS.labels(task, route),
-        "labelled texts wait",
-    )

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.enrich.connection import worker_certificates
 from reviewmesh.judge.session import Session
 from reviewmesh.kafka.record import Unavailable
 from reviewmesh.process.startup import Startup
@@ -25,8 +26,10 @@ class JudgeService:
     """Runs until it is stopped."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
+        """Raises WrongSetting."""
         self._settings = settings
         self._log = log
+        self._tls = worker_certificates(settings)
         self._contracts = Contracts(settings)
         for topic in (CONTROL, COMMANDS, *RESULT_OF.values(), *SHADOW_OF.values()):
             self._contracts.codec(topic)
@@ -68,7 +71,7 @@ class JudgeService:
 
     def _hold_session(self) -> None:
         """Returns after a stop."""
-        session = Session(self._settings, self._contracts, self._log)
+        session = Session(self._settings, self._contracts, self._log, self._tls)
         try:
             while not self._stop.is_set():
                 self._heartbeat = time.monotonic()

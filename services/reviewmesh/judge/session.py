@@ -19,6 +19,7 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.followed import followed
 from reviewmesh.clock import milliseconds, wall_clock
+from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL
@@ -42,6 +43,8 @@ from reviewmesh.judge.trial import Trial, topics_of
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Record
 from reviewmesh.settings import Settings
+from reviewmesh_kit.certificates import CertificateFiles
+from reviewmesh_kit.settings import variable
 from reviewmesh_schemas.names import COMMANDS, CONTROL, TASKS
 
 LOOK_EVERY_S = 10.0
@@ -52,9 +55,15 @@ class Session:
     """Raises KafkaException and Unavailable."""
 
     def __init__(
-        self, settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundLogger
+        self,
+        settings: Settings,
+        contracts: Contracts,
+        log: structlog.stdlib.BoundLogger,
+        tls: CertificateFiles | None = None,
     ) -> None:
+        """`tls`: for the calls to workers."""
         self._settings = settings
+        self._tls = tls
         self._contracts = contracts
         self._log = log
         self._reader = PartitionReader(settings)
@@ -185,11 +194,23 @@ class Session:
         if trial is not None:
             trial.close()
 
-    def _workers(self, task: str) -> dict[str, tuple[str, ...]]:
+    def _workers(self, task: str) -> dict[str, PoolOf]:
         own = getattr(self._settings.workers, task).split(",")
+        addresses = {
+            PRIMARY: (variable("workers", task), tuple(filter(None, map(str.strip, own)))),
+            CANDIDATE: (variable("candidates", task), getattr(self._settings.candidates, task)),
+        }
         return {
-            PRIMARY: tuple(address.strip() for address in own if address.strip()),
-            CANDIDATE: getattr(self._settings.candidates, task),
+            route: PoolOf(
+                task,
+                of_route,
+                setting,
+                metrics.JUDGE_WORKERS_SERVING.labels(task, route),
+                metrics.CALLS.labels(task, route),
+                "labelled texts wait",
+                self._tls,
+            )
+            for route, (setting, of_route) in addresses.items()
         }
 
     def _standing(self, record: RolloutRecord, trial: Trial) -> Standing:

@@ -14,6 +14,7 @@ import structlog
 
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.followed import followed
+from reviewmesh.enrich.pool import PoolOf
 from reviewmesh.enrich.rollouts import SHADOW
 from reviewmesh.judge.answers import JudgedAnswer, seen
 from reviewmesh.judge.comparison import RolloutComparison
@@ -44,7 +45,7 @@ class Trial:
         settings: Settings,
         codec_of: Callable[[str], Codec],
         labelled: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, tuple[str, ...]],
+        workers: Mapping[str, PoolOf],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         bounds = record.bounds_in_force()
