@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.results import payload
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import language_of, said
@@ -37,7 +37,7 @@ class LabelledTexts:
         task: str,
         rollout: str,
         rows: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, PoolOf],
+        workers: Mapping[str, PoolConfig],
     ) -> None:
         """`workers`: by route."""
         self._task = task

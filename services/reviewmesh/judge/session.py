@@ -19,7 +19,7 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.followed import followed
 from reviewmesh.clock import milliseconds, wall_clock
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL
@@ -194,14 +194,14 @@ class Session:
         if trial is not None:
             trial.close()
 
-    def _workers(self, task: str) -> dict[str, PoolOf]:
+    def _workers(self, task: str) -> dict[str, PoolConfig]:
         own = getattr(self._settings.workers, task).split(",")
         addresses = {
             PRIMARY: (variable("workers", task), tuple(filter(None, map(str.strip, own)))),
             CANDIDATE: (variable("candidates", task), getattr(self._settings.candidates, task)),
         }
         return {
-            route: PoolOf(
+            route: PoolConfig(
                 task,
                 of_route,
                 setting,

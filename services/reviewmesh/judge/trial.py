@@ -14,7 +14,7 @@ import structlog
 
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.followed import followed
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.rollouts import SHADOW
 from reviewmesh.judge.answers import JudgedAnswer, seen
 from reviewmesh.judge.comparison import RolloutComparison
@@ -45,7 +45,7 @@ class Trial:
         settings: Settings,
         codec_of: Callable[[str], Codec],
         labelled: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, PoolOf],
+        workers: Mapping[str, PoolConfig],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         bounds = record.bounds_in_force()

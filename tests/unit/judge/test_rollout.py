@@ -14,7 +14,7 @@ from reviewmesh.enrich.rollouts import (
     READY,
     ROLLED_BACK,
     SHADOW,
-    Part,
+    Participation,
     Rollout,
 )
 from reviewmesh.judge.bounds import Bounds
@@ -105,7 +105,7 @@ def test_a_larger_share_keeps_the_canaries_of_a_smaller_one() -> None:
 
     def canaries(share: float, rollout: str = "topic-1") -> set[str]:
         one = Rollout(rollout, TASK, CANARY, share)
-        return {name for name in names if one.part(name) is Part.CANARY}
+        return {name for name in names if one.participation(name) is Participation.CANARY}
 
     small, large = canaries(0.05), canaries(0.25)
     assert small < large
@@ -116,7 +116,7 @@ def test_a_larger_share_keeps_the_canaries_of_a_smaller_one() -> None:
 
 @pytest.mark.parametrize("state", [NONE, DONE, ROLLED_BACK, ABORTED])
 def test_nothing_takes_part_in_a_rollout_that_is_over(state: str) -> None:
-    assert Rollout("topic-1", TASK, state, 1.0).part("r-1") is Part.NO
+    assert Rollout("topic-1", TASK, state, 1.0).participation("r-1") is Participation.NO
 
 
 class Rollouts(RuleBasedStateMachine):

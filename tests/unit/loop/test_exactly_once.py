@@ -62,7 +62,7 @@ class Faults:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: list[Step]) -> None:
         self.monkeypatch = monkeypatch
-        self.released = list(steps)
+        self.left = list(steps)
         self.published: list[list[str]] = [[] for _ in range(PARTITIONS)]
         self.world = World(monkeypatch)
         self.cluster: Cluster = self.world.cluster
@@ -81,8 +81,8 @@ class Faults:
 
     def scenario(self) -> Scenario:
         world = self.world
-        while self.released:
-            counts, seconds, event = self.released.pop(0)
+        while self.left:
+            counts, seconds, event = self.left.pop(0)
             for partition, count in enumerate(counts):
                 self.publish(partition, count)
             yield world.after(seconds)
@@ -102,7 +102,7 @@ class Faults:
         known += values
         self.world.publish(*values, partition=partition)
 
-    def enqueue(self) -> Scenario:
+    def hold(self) -> Scenario:
         self.world.stage.holds = True
         yield self.world.after(0)
 
