@@ -19,7 +19,7 @@ from reviewmesh_schemas.names import CONTROL
 
 NONE, SHADOW, CANARY, READY = "NONE", "SHADOW", "CANARY", "READY"
 DONE, ROLLED_BACK, ABORTED = "DONE", "ROLLED_BACK", "ABORTED"
-GOING_ON = frozenset({SHADOW, CANARY, READY})
+RUNNING_STATES = frozenset({SHADOW, CANARY, READY})
 
 
 class Participation(Enum):
@@ -41,7 +41,7 @@ class Rollout:
 
     def participation(self, review_id: str) -> Participation:
         """How the review takes part. A larger share includes the reviews of a smaller one."""
-        if self.state not in GOING_ON:
+        if self.state not in RUNNING_STATES:
             return Participation.NO
         kind = Participation.COPIED if self.state == SHADOW else Participation.CANARY
         return (
@@ -89,7 +89,7 @@ class Rollouts:
             # Older records of a compacted topic are not in force, so read it to its end first.
             self._was_read = self._topic.is_current
         latest = self._latest if self._was_read else None
-        return latest if latest is not None and latest.state in GOING_ON else None
+        return latest if latest is not None and latest.state in RUNNING_STATES else None
 
     def _take(self, record: Record, content: dict[str, Any] | None) -> None:
         if record.key != self._task.encode():
@@ -100,7 +100,7 @@ class Rollouts:
         latest = Rollout(content["rollout"], self._task, content["state"], content["share"])
         if latest == self._latest:
             return
-        if latest.state in GOING_ON:
+        if latest.state in RUNNING_STATES:
             try:
                 self._prepare()
             except RegistryUnavailable as error:
