@@ -11,6 +11,7 @@ ALL = "all"
 
 ReviewKey = tuple[int, int]
 """Partition and offset of the accepted review."""
+"""Partition and offset of the accepted review."""
 
 
 @dataclass(frozen=True, slots=True)

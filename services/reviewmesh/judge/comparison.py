@@ -1,13 +1,17 @@
 """Compares a candidate with the task's own workers: observations by metric and slice. Pure.
 
 In shadow the two answers to a review make a pair. In canary a review has one answer. So each answer
-is paired with the other side's latest unpaired answer, which is to another review. Who answers a
-review is drawn by its id, and the answers of a pair are close in time.
+is paired with an answer of the other side to another review. Who answers a review is drawn by its
+id. The partner is drawn from the latest unpaired answers, so that both are close in time. Always
+taking the last one would be biased: failures come late and many at once, and would rarely be taken.
+
+A review that is answered twice, for example after a reset, counts once.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+import random
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
@@ -15,14 +19,17 @@ from reviewmesh.judge.answers import ALL, JudgedAnswer, ReviewKey
 from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.evidence import Interval, Observations
 from reviewmesh.judge.kappa import Agreement
+from reviewmesh.judge.review_set import ReviewSet
 
 LABELS, DISAGREEMENT = "labels", "disagreement"
 FAILURES, LATENCY, COST = "failures", "latency", "cost"
 METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY, COST)
 MAX_SLICES = 8
 """Most languages that are judged separately: the first ones that occur."""
+# Per side, in shadow: answers that wait for the other answer to their review.
 MAX_UNPAIRED = 20_000
-MAX_UNUSED = 1_000
+# Per slice and side, in canary: answers that wait for a partner.
+MAX_UNUSED = 200
 # Latencies are whole milliseconds, and 0 if the answer was in a worker's cache.
 LATENCY_TOLERANCE_MS = 5.0
 # Workers round the cost of an answer up to whole millionths of a US dollar.
@@ -74,14 +81,19 @@ class RolloutComparison:
         self.unpriced = 0
         """Number of pairs without a known cost. With any, cost is not judged, because the priced
         pairs may be the ones that came from a cache."""
+        self._answered_reviews = ReviewSet()
+        self._copied_reviews = ReviewSet()
         self._unpaired_own: OrderedDict[ReviewKey, JudgedAnswer] = OrderedDict()
         self._unpaired_copies: OrderedDict[ReviewKey, JudgedAnswer] = OrderedDict()
-        self._unused: dict[tuple[str, str], deque[JudgedAnswer]] = {}
+        self._unused: dict[tuple[str, str], list[JudgedAnswer]] = defaultdict(list)
+        self._drawing = random.Random(rollout)
 
     # -- shadow ------------------------------------------------------------------------------
 
     def add_own_answer(self, answer: JudgedAnswer) -> None:
         """Add an answer of the task's own workers, in shadow. The fallback's are not compared."""
+        if not self._answered_reviews.add(answer.key):
+            return
         self.answered += 1
         if answer.route not in OWN_ROUTES:
             return
@@ -96,6 +108,8 @@ class RolloutComparison:
         if answer.rollout not in (self._rollout, None):
             return
         self._note_model(answer)
+        if not self._copied_reviews.add(answer.key):
+            return
         own = self._unpaired_own.pop(answer.key, None)
         if own is not None:
             self._compare(own, answer)
@@ -128,25 +142,38 @@ class RolloutComparison:
 
     def add_answer(self, answer: JudgedAnswer) -> None:
         """Add the answer to a review in canary, from the candidate or the task's own workers."""
+        is_canary = answer.rollout == self._rollout
+        if is_canary and answer.route == CANDIDATE:
+            self._note_model(answer)
+        if not self._answered_reviews.add(answer.key):
+            return
         self.answered += 1
-        if answer.rollout == self._rollout:
+        if is_canary:
             self.canaries += 1
-            side = CANDIDATE
-            if answer.route == CANDIDATE:
-                self._note_model(answer)
+            side, other = CANDIDATE, PRIMARY
         elif answer.rollout is None and answer.route in OWN_ROUTES:
-            side = PRIMARY
+            side, other = PRIMARY, CANDIDATE
         else:
             return
-        other = PRIMARY if side == CANDIDATE else CANDIDATE
         for name in self._slices_of(answer):
-            waiting = self._unused.setdefault((name, other), deque(maxlen=MAX_UNUSED))
-            if not waiting:
-                self._unused.setdefault((name, side), deque(maxlen=MAX_UNUSED)).append(answer)
+            partners = self._unused[name, other]
+            if not partners:
+                self._leave_unused(self._unused[name, side], answer)
                 continue
-            partner = waiting.pop()
+            partner = self._drawn(partners)
             pair = (answer, partner) if side == CANDIDATE else (partner, answer)
             self._compare_canary(name, *pair)
+
+    def _leave_unused(self, unused: list[JudgedAnswer], answer: JudgedAnswer) -> None:
+        if len(unused) >= MAX_UNUSED:
+            self._drawn(unused)
+        unused.append(answer)
+
+    def _drawn(self, unused: list[JudgedAnswer]) -> JudgedAnswer:
+        """Remove a random one, each with the same probability."""
+        at = self._drawing.randrange(len(unused))
+        unused[at], unused[-1] = unused[-1], unused[at]
+        return unused.pop()
 
     def _compare_canary(self, name: str, candidate: JudgedAnswer, own: JudgedAnswer) -> None:
         failed = candidate.candidate_error is not None or candidate.outcome is None

@@ -48,6 +48,8 @@ class RolloutStatus:
     """Seconds since its state or step began."""
     labelled_remaining: int
     """Number of labelled texts that a model has not answered yet."""
+    canaries_before: int = 0
+    """Number of canaries that were seen before its step began."""
 
 
 def decide(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> Decision:
@@ -109,7 +111,8 @@ def _shadow_waits(status: RolloutStatus, bounds: Bounds, shown: RolloutCompariso
 
 
 def _canary_waits(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> str:
-    wanted = bounds.canaries * (status.step + 1)
+    # At least bounds.canaries in each step: those of smaller shares show nothing about this load.
+    wanted = max(bounds.canaries * status.step, status.canaries_before) + bounds.canaries
     if shown.canaries < wanted:
         return f"{shown.canaries:,} canaries seen, {wanted:,} are wanted"
     if status.step_s < bounds.step_s:

@@ -70,10 +70,15 @@ class JudgeService:
                 self._stop.wait(RETRY_AFTER_S)
 
     def _run_session(self) -> None:
-        """Run until a stop. Raises KafkaException, Unavailable and RegistryUnavailable."""
+        """Run until a stop or a new certificate. Raises KafkaException, Unavailable and
+        RegistryUnavailable."""
+        certificate = self._settings.kafka.certificates.current()
         session = Session(self._settings, self._contracts, self._log, self._tls)
         try:
-            while not self._stop.is_set():
+            while (
+                not self._stop.is_set()
+                and certificate is self._settings.kafka.certificates.current()
+            ):
                 self._heartbeat = time.monotonic()
                 session.run_once()
                 self._problem = session.waiting_for

@@ -40,12 +40,14 @@ from reviewmesh.loop.outbox import Outbox, OutputRejected
 from reviewmesh.loop.poison import PoisonSearch
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.recreated import RecreatedTopics
+from reviewmesh.loop.renewal import ConsumerRenewal
 from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.stalls import StallDetector
 from reviewmesh.settings import Settings
 
 POLL_S = 0.02
 POLL_RECORDS = 500
+REPLACE_CLIENTS_WITHIN_S = 10.0
 
 
 class ConsumerLoop:
@@ -82,6 +84,11 @@ class ConsumerLoop:
         )
         self.inputs = Inputs()
         self._owned: set[int] = set()
+        # What the group assigns to a consumer that takes over from another one; None: it does not.
+        self._reassigned: list[int] | None = None
+        self._renewal = ConsumerRenewal(
+            settings, self._member.make_consumer, self._prefix + stage.topics[0], log
+        )
         self._outbox = Outbox(stage, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self.heartbeat = time.monotonic()
@@ -138,6 +145,8 @@ class ConsumerLoop:
             return
         if self._broker.is_waiting and self._broker.ask(self._member.consumer):
             self._rejoin()
+        if not self._broker.is_waiting and (renewed := self._renewal.connected()) is not None:
+            self._replace_clients(renewed)
         for opened in self._openings.advance(self._member.consumer):
             self._start(opened)
         if self._recreated.found:
@@ -158,6 +167,40 @@ class ConsumerLoop:
         self._owned.clear()
         self._member.replace()
         self._recreated.forget()
+
+    def _replace_clients(self, consumer: Any) -> None:
+        """Replace the clients after a certificate was replaced. Records in flight stay in flight.
+
+        The new consumer takes over the static membership. If the generation is still the same, no
+        other process has had the partitions. Otherwise they are read again from their commits.
+        """
+        began = time.monotonic()
+        self._collect()
+        self._transact()
+        generation = self._member.generation()
+        self._producer.discard()
+        self._connect()
+        self._reassigned = []
+        self._member.replace(consumer)
+        while not self._member.is_assigned and time.monotonic() - began < REPLACE_CLIENTS_WITHIN_S:
+            for message in consumer.consume(POLL_RECORDS, POLL_S):
+                self._handle_message(message)
+            self.heartbeat = time.monotonic()
+        assigned, self._reassigned = self._reassigned, None
+        same = generation >= 0 and self._member.is_assigned
+        if same and self._member.generation() == generation and set(assigned) >= self._owned:
+            self._fetch(list(self.inputs))
+        else:
+            for partition in self._owned:
+                self._drop_partition(partition)
+            self._owned.clear()
+            if self._member.is_assigned:
+                self._assign(assigned)
+        self._log.info(
+            "replaced the Kafka clients: a certificate was renewed",
+            seconds=round(time.monotonic() - began, 3),
+            kept=sorted(self._owned),
+        )
 
     def _read_recreated(self) -> None:
         """Read topics that were deleted and created again, with a new consumer."""
@@ -257,6 +300,9 @@ class ConsumerLoop:
     def _assign(self, assigned: list[int]) -> None:
         self._log.info("partitions assigned", partitions=sorted(assigned))
         self._member.consumer.incremental_assign([])
+        if self._reassigned is not None:
+            self._reassigned += assigned
+            return
         partitions = [number for number in assigned if number < self._partitions]
         if len(partitions) < len(assigned):
             self._log.warning(
@@ -329,14 +375,25 @@ class ConsumerLoop:
             inputs.append(item)
         self.inputs.add(inputs)
         self._stage.open(partition, self.inputs, opened.loaded)
-        assigned = [self._kafka_partition(item) for item in inputs]
-        for at, item in zip(assigned, inputs, strict=True):
-            at.offset = item.next_offset
+        for item in inputs:
             # Paused until the first commit says that this process runs. Otherwise the next owner
-            # could not tell that the process died. librdkafka also keeps earlier pauses.
+            # could not tell that the process died.
             item.paused = True
+        self._fetch(inputs)
+
+    def _fetch(self, inputs: Iterable[Input]) -> None:
+        """Fetch from the offset after the last received record, unless the input is paused."""
+        assigned, paused = [], []
+        for item in inputs:
+            at = self._kafka_partition(item)
+            at.offset = item.next_offset
+            assigned.append(at)
+            if item.paused:
+                paused.append(at)
         self._member.consumer.incremental_assign(assigned)
-        self._member.consumer.pause(assigned)
+        # librdkafka also keeps the pauses of an earlier assignment.
+        if paused:
+            self._member.consumer.pause(paused)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -387,7 +444,7 @@ class ConsumerLoop:
 
     def _transact(self, closing: Collection[int] = ()) -> None:
         group_metadata = self._member.consumer.consumer_group_metadata()
-        if kafka.generation(group_metadata) < 0:
+        if self._member.generation() < 0:
             # Not a member now, so a commit could not be fenced. Finished units stay in the outbox.
             return
         try:

@@ -68,7 +68,7 @@ class Membership:
         self._readiness = readiness
         self._log = log
         self._fenced = ""
-        self.consumer = self._make_consumer()
+        self.consumer = self.make_consumer()
         self.failure: BaseException | None = None
         """What a rebalance callback raised. It cannot raise itself: the poll would fail with the
         partition assigned."""
@@ -76,7 +76,8 @@ class Membership:
         self._unassigned_since: float | None = None
         self._rejoined_at: list[float] = []
 
-    def _make_consumer(self) -> Any:
+    def make_consumer(self) -> Any:
+        """One that has not joined."""
         return kafka.make_consumer(
             kafka.consumer_options(self._settings, self.group), self.consumer_failed
         )
@@ -116,6 +117,15 @@ class Membership:
             return ""
         return f"the group has given no partitions for {waited_s:.0f} s"
 
+    def generation(self) -> int:
+        """The generation of the group as this member knows it; negative before joining."""
+        return kafka.generation(self.consumer.consumer_group_metadata())
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether the group has answered since this consumer joined."""
+        return self._unassigned_since is None
+
     def count_rejoin(self, reason: str) -> None:
         """Raises SlotTaken after so many rejoins that another process must have the same slot."""
         now = time.monotonic()
@@ -129,10 +139,14 @@ class Membership:
         self._rejoined_at.append(now)
         self._log.warning("rejoining the group", reason=reason)
 
-    def replace(self) -> None:
-        """Join with a new consumer. The caller has dropped the state of all partitions before."""
+    def replace(self, consumer: Any = None) -> None:
+        """Join with `consumer`, by default one that is created now.
+
+        The caller has dropped the state of all partitions before, unless the generation stays the
+        same.
+        """
         replaced = self.consumer
-        self.consumer = self._make_consumer()
+        self.consumer = self.make_consumer() if consumer is None else consumer
         # Closing may hang, and the static membership passes to the new consumer in any case.
         closing = threading.Thread(target=replaced.close, name="closing", daemon=True)
         closing.start()
