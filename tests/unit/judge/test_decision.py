@@ -51,7 +51,7 @@ def decided(status: RolloutStatus, shown: RolloutComparison) -> Decision:
 
 
 @pytest.mark.parametrize(
-    ("standing", "shown", "why"),
+    ("status", "shown", "why"),
     [
         (IN_SHADOW, shadowed(20), "20 pairs compared, 500 are wanted"),
         (IN_SHADOW, shadowed(600, uncompared=900), "40% of the copied reviews were compared"),
