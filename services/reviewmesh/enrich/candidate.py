@@ -18,7 +18,6 @@ from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.items import Answer, WorkItem, used_in_all
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.results import answered
 from reviewmesh.enrich.rollouts import Part, Rollout, Rollouts
 from reviewmesh.enrich.routes import CANDIDATE, Known, Limits, choose
 from reviewmesh.enrich.shadow import ShadowTopic
@@ -196,23 +195,14 @@ class Candidate:
         asked = _asked(item)
         if asked.withdrawn:
             return
-        error = self._why_unusable(asked.item, answer)
+        # A candidate costs no review its answer.
+        error = self._plan.topic.why_unusable(asked.item, answer)
         if error:
             self._fail(asked, error, answer)
             return
         del self._asked[_place(item)]
         metrics.CANARIES.labels(self._task, "answered").inc()
         self._on_finished(asked.item, replace(answer, route=CANDIDATE, rollout=asked.rollout))
-
-    def _why_unusable(self, item: WorkItem, answer: Answer) -> str:
-        """Empty where a result can be made of it: a candidate costs no review its answer."""
-        if answer.output is None:
-            return answer.error or "the candidate gave no reason"
-        try:
-            answered(self._task, item.text, answer)
-        except Exception as error:  # noqa: BLE001 - a worker may answer anything
-            return str(error) or type(error).__name__
-        return ""
 
     def _fail(self, asked: Asked, error: str, answer: Answer | None = None) -> None:
         metrics.CANARIES.labels(self._task, "failed").inc()
