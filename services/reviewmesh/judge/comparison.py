@@ -28,7 +28,7 @@ FAILURES, LATENCY, COST = "failures", "latency", "cost"
 METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY, COST)
 SLICES = 8
 """Languages that are judged separately: the first that occur."""
-REMEMBERED = 20_000
+REMEMBERED = 50_000
 UNUSED = 200
 # Times are whole milliseconds, and out of a worker's memory an answer takes none.
 SLACK_MS = 5.0
