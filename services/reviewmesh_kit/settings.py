@@ -171,6 +171,9 @@ def _problem(kind: str, path: list[str], message: str) -> str:
         return message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = "there is no such setting"
+    if kind == "path_not_file":
+        given = os.environ.get(variable(*path), "")
+        message = f"expected a file, got {given} (a relative path begins at {os.getcwd()})"
     if kind == "too_short":
         message = message.replace("items after validation", "characters")
     return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

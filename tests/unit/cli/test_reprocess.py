@@ -35,6 +35,7 @@ def test_what_is_commanded_while_a_campaign_is_resumed_stays(
 
     monkeypatch.setattr(reprocess, "connect", lambda: None)
     monkeypatch.setattr(reprocess, "campaign_named", named)
+    monkeypatch.setattr(reprocess, "_refuse_beside_others", lambda connection, task: None)
     monkeypatch.setattr(reprocess, "change", change)
     monkeypatch.setattr(reprocess, "send_missing", send_missing)
     reprocess.resume(NAME)
