@@ -1,8 +1,8 @@
-"""A running rollout in one of its states: reads the answers and adds them to the comparison.
+"""Reads the answers in one state of a running rollout, and adds them to the comparison.
 
-Its state is read from the topics, from the offsets in the record: a restarted judge reads them
-again. It takes the answers of all topics in the order of their times, as they came the first time:
-one of the topics may hold far fewer, and what is read far ahead of its pair would be forgotten.
+Nothing is stored: a restarted judge reads the answers again, from the offsets in the record. It
+takes those of all topics in the order of their times, as they came the first time: one topic may
+hold far fewer, and what is read far ahead of its pair would be forgotten.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import structlog
 
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.followed import followed
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.rollouts import SHADOW
-from reviewmesh.judge.answers import JudgedAnswer, seen
+from reviewmesh.judge.answers import JudgedAnswer, judged_answer
 from reviewmesh.judge.comparison import RolloutComparison
 from reviewmesh.judge.labelled import LabelledTexts
 from reviewmesh.judge.rollout import RolloutRecord
@@ -28,16 +28,16 @@ from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
-READ_AHEAD = 5_000
-READ_AHEAD_WAIT_S = 0.5
-TAKEN_AT_ONCE = 5_000
+MAX_QUEUED = 5_000
+QUEUE_WAIT_S = 0.5
+MAX_PER_POLL = 5_000
 
 Timed = tuple[int, JudgedAnswer]
 """With the time of its record, in milliseconds since 1970."""
 
 
 def topics_of(task: str, state: str) -> tuple[str, ...]:
-    """The topics that are read in a state."""
+    """The topics with the answers in a state."""
     shadow = (SHADOW_OF[task],) if state == SHADOW else ()
     return (RESULT_OF[task], *shadow)
 
@@ -51,10 +51,10 @@ class Trial:
         settings: Settings,
         codec_of: Callable[[str], Codec],
         labelled: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, PoolOf],
+        workers: Mapping[str, PoolConfig],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        bounds = record.bounds_in_force()
+        bounds = record.parsed_bounds()
         self.rollout, self.state = record.rollout, record.state
         self._task = record.task
         self.shown = RolloutComparison(record.rollout, bounds, list(record.slices), record.model)
@@ -67,7 +67,7 @@ class Trial:
                 for of, _, number in [name.partition("/")]
                 if of == topic
             }
-            queue: Queue[Timed] = Queue(READ_AHEAD)
+            queue: Queue[Timed] = Queue(MAX_QUEUED)
             take = partial(self._take, queue)
             read = followed(settings, topic, len(since), codec_of(topic), take, log, since=since)
             self._topics.append(_Read(topic, read, queue))
@@ -78,29 +78,29 @@ class Trial:
             topic_read.followed.start()
 
     @property
-    def labelled_left(self) -> int:
-        return 0 if self._labelled is None else self._labelled.left
+    def labelled_remaining(self) -> int:
+        return 0 if self._labelled is None else self._labelled.remaining
 
     @property
     def is_current(self) -> bool:
-        """Whether all existing answers were read: nothing from before a restart is missing."""
+        """Whether all answers were read that existed when reading began."""
         return all(topic.is_read for topic in self._topics)
 
     def poll(self) -> None:
         """Add the answers that have arrived; never blocks."""
-        for _ in range(TAKEN_AT_ONCE):
+        for _ in range(MAX_PER_POLL):
             oldest = self._oldest()
             if oldest is None:
                 break
             _, answer = oldest.take()
             if oldest.topic == SHADOW_OF[self._task]:
-                self.shown.copied_answer(answer)
+                self.shown.add_copied_answer(answer)
             elif self.state == SHADOW:
-                self.shown.own_answer(answer)
+                self.shown.add_own_answer(answer)
             else:
-                self.shown.answer(answer)
+                self.shown.add_answer(answer)
         for both in () if self._labelled is None else self._labelled.poll():
-            self.shown.labelled(both.language, both.own_right, both.candidate_right)
+            self.shown.add_labelled_text(both.language, both.own_right, both.candidate_right)
 
     def close(self) -> None:
         self._closing.set()
@@ -120,10 +120,10 @@ class Trial:
         """Called by the thread that reads the topic, which waits here while it is far ahead."""
         if content is None:
             return
-        timed = record.timestamp_ms, seen(self._task, content)
+        timed = record.timestamp_ms, judged_answer(self._task, content)
         while not self._closing.is_set():
             try:
-                return queue.put(timed, timeout=READ_AHEAD_WAIT_S)
+                return queue.put(timed, timeout=QUEUE_WAIT_S)
             except Full:
                 continue
         raise Unavailable("the judge has ended this trial")

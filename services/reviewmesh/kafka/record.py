@@ -83,7 +83,7 @@ class Unit(NamedTuple):
     committed: Callable[[], None] | None = None
     # Called when its outputs are refused every time: it is given up, or its record set aside.
     refused: Callable[[str], None] | None = None
-    # The stage's own, for `Stage.seal`.
+    # The stage's own, for `Stage.transaction_outputs`.
     carries: object = None
 
 

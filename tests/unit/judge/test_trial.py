@@ -12,7 +12,7 @@ import structlog
 from reviewmesh.avro.codec import Codec
 from reviewmesh.enrich.rollouts import SHADOW
 from reviewmesh.judge import trial as module
-from reviewmesh.judge.comparison import REMEMBERED
+from reviewmesh.judge.comparison import MAX_UNPAIRED
 from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.judge.trial import Trial
 from reviewmesh.kafka.record import Record, Unavailable
@@ -86,9 +86,9 @@ def made(monkeypatch: pytest.MonkeyPatch, offsets: dict[str, range]) -> Trial:
 def test_after_a_restart_no_pair_is_lost_where_half_of_the_reviews_were_copied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "READ_AHEAD", 100)
-    monkeypatch.setattr("reviewmesh.judge.comparison.REMEMBERED", 1_000)
-    assert REMEMBERED > 1_000
+    monkeypatch.setattr(module, "MAX_QUEUED", 100)
+    monkeypatch.setattr("reviewmesh.judge.comparison.MAX_UNPAIRED", 1_000)
+    assert MAX_UNPAIRED > 1_000
     offsets = {RESULT_OF[TASK]: range(20_000), SHADOW_OF[TASK]: range(0, 20_000, 2)}
     trial = made(monkeypatch, offsets)
     while not trial.is_current:
@@ -98,7 +98,7 @@ def test_after_a_restart_no_pair_is_lost_where_half_of_the_reviews_were_copied(
 
 
 def test_a_trial_ends_while_its_topics_are_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_AHEAD", 10)
+    monkeypatch.setattr(module, "MAX_QUEUED", 10)
     offsets = {RESULT_OF[TASK]: range(1_000), SHADOW_OF[TASK]: range(1_000)}
     trial = made(monkeypatch, offsets)
     trial.close()
