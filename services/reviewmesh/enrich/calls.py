@@ -8,6 +8,8 @@ So an item that no worker can answer does not delay the others.
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ import grpc
 
 from reviewmesh.enrich.breaker import State
 from reviewmesh.enrich.failures import CallFailure, FailureKind, failure_of
-from reviewmesh.enrich.items import ITEM_REFUSED, Job, WorkItem
+from reviewmesh.enrich.items import ITEM_REFUSED, CallMade, Job, WorkItem
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolConfig, Worker, WorkerPool
 from reviewmesh.enrich.requests import metadata_of, request_fields
@@ -126,8 +128,9 @@ class Calls:
         worker.breaker.started(len(batch), suspect)
         self._sent.inc()
         now = self._loop.time()
+        made = CallMade(secrets.token_hex(4), int(time.time() * 1000))
         for job in batch:
-            job.worker, job.sent_at = worker.address, now
+            job.worker, job.sent_at, job.call = worker.address, now, made
         call = Call(worker, {str(index): job for index, job in enumerate(batch)}, suspect)
         running = self._loop.create_task(self._run(call))
         self._running[running] = call
