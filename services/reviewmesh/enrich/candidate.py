@@ -18,7 +18,6 @@ from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.items import Answer, WorkItem, sum_of_usage
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolConfig
-from reviewmesh.enrich.results import result_fields
 from reviewmesh.enrich.rollouts import Participation, Rollout, Rollouts
 from reviewmesh.enrich.routes import CANDIDATE, FallbackLimits, RouteFacts, choose
 from reviewmesh.enrich.shadow import ShadowTopic
@@ -198,26 +197,14 @@ class Candidate:
         job = _canaries(item)
         if job.withdrawn:
             return
-        error = self._why_unusable(job.item, answer)
+        # No review loses its answer to a candidate.
+        error = self._plan.topic.why_unusable(job.item, answer)
         if error:
             self._fail(job, error, answer)
             return
         del self._canaries[_key(item)]
         metrics.CANARIES.labels(self._task, "answered").inc()
         self._on_finished(job.item, replace(answer, route=CANDIDATE, rollout=job.rollout))
-
-    def _why_unusable(self, item: WorkItem, answer: Answer) -> str:
-        """Why the answer cannot become a result; empty if it can.
-
-        The task's own workers then answer, so that no review loses its answer to a candidate.
-        """
-        if answer.output is None:
-            return answer.error or "the candidate gave no reason"
-        try:
-            result_fields(self._task, item.text, answer)
-        except Exception as error:  # noqa: BLE001 - a worker may answer anything
-            return str(error) or type(error).__name__
-        return ""
 
     def _fail(self, job: CandidateJob, error: str, answer: Answer | None = None) -> None:
         metrics.CANARIES.labels(self._task, "failed").inc()

@@ -9,6 +9,8 @@ from typing import Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reviewmesh_kit.yamltext import load_yaml
+
 LONGEST_HOURS = 160
 """Shorter than the retention of the answers, which a restarted judge reads again."""
 
@@ -66,7 +68,7 @@ class Bounds(BaseModel):
 def read_bounds(file: Path) -> Bounds:
     """Raises BoundsProblem, and OSError."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BoundsProblem(f"{file}: expected YAML: {error}") from error
     if content is None:

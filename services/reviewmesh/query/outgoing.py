@@ -11,6 +11,7 @@ from typing import Any
 
 from reviewmesh.leaving.masking import PERSON, mask
 from reviewmesh.leaving.policy import Policy, Rule
+from reviewmesh.loop.erasures import Erasures
 
 FORBIDDEN = "the policy lets nothing of their business leave for there"
 NO_NAMES = "names are to be masked, and the mesh's own workers have not looked for them"
@@ -20,8 +21,10 @@ ERASED = "they were erased"
 class Outgoing:
     """Masks the texts that may leave for all of these regions, and counts why others stay."""
 
-    def __init__(self, policy: Policy, regions: Sequence[str]) -> None:
+    def __init__(self, policy: Policy, regions: Sequence[str], erasures: Erasures) -> None:
+        """`erasures`: the topic still holds what was published before them."""
         self._policy = policy
+        self._erasures = erasures
         self._regions = tuple(dict.fromkeys(regions))
         self.stay: Counter[str] = Counter()
         """Reviews by the reason why they stay."""
@@ -29,7 +32,7 @@ class Outgoing:
     def masked(self, enriched: Mapping[str, Any]) -> dict[str, Any] | None:
         """The masked text and its language; None if the review may not leave."""
         rule = self._policy.rule_of(enriched["business_id"])
-        if enriched["erased_at"] is not None:
+        if self._was_erased(enriched):
             self.stay[ERASED] += 1
         elif rule is None or not set(self._regions) <= set(rule.regions):
             self.stay[FORBIDDEN] += 1
@@ -40,6 +43,10 @@ class Outgoing:
             text = mask(enriched["text"] or "", language, names).text
             return {"text": text, "language": language, "leaves_for": list(self._regions)}
         return None
+
+    def _was_erased(self, enriched: Mapping[str, Any]) -> bool:
+        review_id, accepted_at = enriched["review_id"], enriched["accepted_at"]
+        return enriched["erased_at"] is not None or self._erasures.covers(review_id, accepted_at)
 
 
 def _names(rule: Rule, enriched: Mapping[str, Any]) -> list[tuple[int, int]] | None:
