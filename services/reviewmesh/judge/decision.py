@@ -67,7 +67,7 @@ def decide(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> D
         return Decision(Action.HOLD, "nothing is shown against it: promote it")
     if shown.is_of_one_model():
         why = (
-            f"the task's own workers run {shown.model} as well, so that it is compared with itself: "
+            f"the task's own workers run {shown.model} too, so that it is compared with itself: "
             "it was promoted before the rollout was over"
         )
         return Decision(Action.ROLL_BACK, why, MODEL)
