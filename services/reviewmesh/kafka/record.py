@@ -85,6 +85,8 @@ class Unit(NamedTuple):
     refused: Callable[[str], None] | None = None
     # The stage's own, for `Stage.seal`.
     carries: object = None
+    # Its record was set aside: there is nothing else to write in place of its outputs.
+    is_set_aside: bool = False
 
 
 class Unavailable(RuntimeError):

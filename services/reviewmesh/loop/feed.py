@@ -197,4 +197,4 @@ class Feed:
         metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
         outputs = self._stage.set_aside(record, cause, message[:LONGEST_MESSAGE])
         finished = ((record.topic, record.offset),)
-        self._outbox.add([Unit(record.partition, finished, outputs)])
+        self._outbox.add([Unit(record.partition, finished, outputs, is_set_aside=True)])

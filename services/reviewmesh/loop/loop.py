@@ -200,7 +200,7 @@ class ConsumerLoop:
             self._broker.begin(str(error))
             return
         self._log.info("transactional producer ready")
-        self.readiness.has("broker")
+        self._broker.reached()
         if not self._owned:
             self.readiness.waits("assignment", "partitions from the group's coordinator")
 
@@ -399,7 +399,7 @@ class ConsumerLoop:
                 self.readiness.has("dead letters")
 
     def _postpone(self, refused: OutputRejected) -> None:
-        """The dead-letter topic rejects a record, so its configuration was changed: retry later."""
+        """A topic rejects a dead letter, or what goes with it: its configuration was changed."""
         reason = f"{refused}: a dead letter waits until its topic takes it; see its configuration"
         if not self.readiness.is_waiting_for("dead letters"):
             self._log.error("a dead letter is refused", reason=reason)

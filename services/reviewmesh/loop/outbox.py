@@ -39,9 +39,10 @@ class OutputRejected(Exception):
 
     @property
     def is_set_aside(self) -> bool:
-        """It is a dead letter already: the cause is the dead-letter topic, not the record."""
+        """It is a dead letter already: the cause is a topic's configuration, not the record."""
         outputs = self.unit.outputs
-        return bool(outputs) and all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
+        only_letters = all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
+        return self.unit.is_set_aside or (bool(outputs) and only_letters)
 
 
 class Outbox:
@@ -93,9 +94,9 @@ class Outbox:
             self._tried = None
 
     def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
-        """Write these outputs instead of the rejected ones."""
+        """Write these outputs, of a record that is set aside, instead of the rejected ones."""
         assert self._units[0] is unit, "expected the rejected unit in front"
-        self._units[0] = Unit(unit.partition, unit.finished, outputs)
+        self._units[0] = Unit(unit.partition, unit.finished, outputs, is_set_aside=True)
 
     def drop_first(self, unit: Unit) -> None:
         """Give the rejected unit up."""

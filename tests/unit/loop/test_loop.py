@@ -278,6 +278,41 @@ def test_a_dead_letter_that_is_refused_waits_and_holds_nothing_up(world: World) 
     assert world.out(topic=DEAD_LETTER) == ["bad"]
 
 
+@pytest.mark.parametrize("by_the_loop", [True, False])
+def test_a_refused_dead_letter_with_a_result_beside_it_holds_nothing_up(
+    world: World, by_the_loop: bool
+) -> None:
+    """As an enricher writes them: the review still comes out, without an answer."""
+    refused = KafkaError(KafkaError.INVALID_RECORD)
+    letters = PREFIX + DEAD_LETTER
+    # What the stage writes is refused first, or what is written in its place.
+    over = letters if by_the_loop else PREFIX + ENRICHED
+    world.cluster.refuse = lambda topic, value: (
+        refused if topic in (letters, over) and value == b"bad" else None
+    )
+    if by_the_loop:
+        world.stage.raises_over = b"bad"
+    world.stage.answers_set_aside = True
+    counter = metrics.SET_ASIDE.labels("echo", "aborted")
+    before = counter._value.get()
+    world.publish("a", "bad", "c")
+
+    def scenario() -> Scenario:
+        yield world.until_out("a", "c")
+        yield lambda: world.loop.readiness.is_waiting_for("dead letters")
+        world.publish("d")
+        yield world.until_out("a", "c", "d")
+        yield world.after(3)
+        assert counter._value.get() - before <= 1
+        world.cluster.refuse = lambda topic, value: None
+        yield world.until_read()
+        yield lambda: not world.loop.readiness.is_waiting_for("dead letters")
+
+    world.play(scenario())
+    assert world.out(topic=DEAD_LETTER) == ["bad"]
+    assert world.out() == ["a", "c", "d", "no answer"]
+
+
 # -- units that finish no record -------------------------------------------------------------
 
 
@@ -475,6 +510,29 @@ def test_a_consumer_without_addresses_is_replaced_once_a_new_client_is_answered(
         world.publish("a")
         yield lambda: world.consumer is not lost
         yield world.until_out("a")
+        yield lambda: not world.loop.readiness.is_waiting_for("broker")
+
+    world.play(scenario())
+
+
+def test_a_consumer_without_addresses_is_replaced_also_where_the_producer_is_new(
+    world: World,
+) -> None:
+    """A transaction was under way when the broker went: its producer is replaced, and finds the
+    broker."""
+
+    def scenario() -> Scenario:
+        lost = world.consumer
+        world.stage.holds = True
+        world.publish("a")
+        yield world.until_received(1)
+        world.cluster.lose_addresses()
+        world.stage.holds = False
+        yield lambda: "a new producer" in world.loop.readiness.waiting_for
+        began = world.clock.now
+        yield world.until_out("a")
+        assert world.consumer is not lost
+        assert world.clock.now - began < 20
         yield lambda: not world.loop.readiness.is_waiting_for("broker")
 
     world.play(scenario())
