@@ -203,7 +203,11 @@ class CompletionLedger:
     def commit(self, notes: Notes = Notes()) -> Commit:
         """The commit from which a restart restores this ledger."""
         head = self.head
-        end = max(self._position, max(self._restored, default=-1) + 1)
+        # Only offsets that are never delivered lie further on: an aborted transaction may take any
+        # number of them.
+        end = min(
+            max(self._position, max(self._restored, default=-1) + 1), head + LARGEST_WINDOW
+        )
         bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
         # After the end of the compressed bitmap, where versions without notes do not read.
         packed = zlib.compress(bitmap, 6) + notes.packed()
@@ -216,7 +220,7 @@ class CompletionLedger:
 
     def _bitmap(self, head: int, end: int) -> bytes:
         bitmap = bytearray((end - head + 7) // 8)
-        done = self._position - head
+        done = min(self._position, end) - head
         bitmap[: done // 8] = b"\xff" * (done // 8)
         if done % 8:
             bitmap[done // 8] = (1 << done % 8) - 1
@@ -225,6 +229,6 @@ class CompletionLedger:
             bitmap[index >> 3] &= ~(1 << (index & 7)) & 0xFF
         for offset in self._restored:
             index = offset - head
-            if index >= 0:
+            if 0 <= index < end - head:
                 bitmap[index >> 3] |= 1 << (index & 7)
         return bytes(bitmap)
