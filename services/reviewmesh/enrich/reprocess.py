@@ -223,7 +223,10 @@ class Reprocessing:
         again = partition.held
         assert again is not None
         verdict = self._campaigns.verdict(again.request["campaign"])
-        if verdict == "unknown" and self._clock() - partition.held_since > UNKNOWN_FOR_S:
+        now = self._clock()
+        # The clock may have been set back.
+        partition.held_since = min(partition.held_since, now)
+        if verdict == "unknown" and now - partition.held_since > UNKNOWN_FOR_S:
             verdict = "drop"
         if verdict == "drop":
             partition.held = None
