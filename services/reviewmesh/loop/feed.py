@@ -21,6 +21,9 @@ from reviewmesh.loop.suspicion import Suspicion
 
 RETRY_UNAVAILABLE_S = 1.0
 LONGEST_MESSAGE = 1_000
+# For the records of one input between two polls, each of which may take a second: the size of a
+# record says little of the time that its schema takes.
+TURN_S = 0.5
 
 SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]
 
@@ -109,7 +112,8 @@ class Feed:
 
     def _work_off(self, item: Input) -> int:
         taken = 0
-        while item.held and item.is_named:
+        until = time.monotonic() + TURN_S
+        while item.held and item.is_named and time.monotonic() <= until:
             record = item.held[0]
             if isinstance(record, Impassable):
                 if not self._pass_over(item, record):

@@ -205,9 +205,7 @@ class CompletionLedger:
         head = self.head
         # Only offsets that are never delivered lie further on: an aborted transaction may take any
         # number of them.
-        end = min(
-            max(self._position, max(self._restored, default=-1) + 1), head + LARGEST_WINDOW
-        )
+        end = min(max(self._position, max(self._restored, default=-1) + 1), head + LARGEST_WINDOW)
         bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
         # After the end of the compressed bitmap, where versions without notes do not read.
         packed = zlib.compress(bitmap, 6) + notes.packed()

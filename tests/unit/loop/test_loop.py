@@ -175,6 +175,28 @@ def test_what_a_stage_cannot_take_is_a_dead_letter(world: World) -> None:
     assert world.out(topic=DEAD_LETTER) == ["bad"]
 
 
+def test_records_that_take_long_do_not_keep_the_loop_from_turning(world: World) -> None:
+    """A stranger's schema may make each record of a small batch take a second."""
+    values = [f"{number:02}" for number in range(40)]
+    gaps: list[float] = []
+    world.stage.max_in_flight = len(values)
+
+    def takes_long() -> None:
+        world.clock.advance(1.5)
+        gaps.append(world.clock.now - world.loop.heartbeat)
+
+    world.stage.at_receive = takes_long
+    world.publish(*values)
+    world.publish(*values, partition=1)
+
+    def scenario() -> Scenario:
+        yield world.until_out(*values)
+        yield world.until_out(*values, partition=1)
+
+    world.play(scenario())
+    assert max(gaps) < 5
+
+
 # -- transactions ----------------------------------------------------------------------------
 
 
