@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from reviewmesh_kit import logs
+from reviewmesh_kit.certificates import CertificateProblem
 from reviewmesh_kit.exit_codes import DONE, FAILED, USAGE
 from reviewmesh_kit.settings import problems
 from reviewmesh_worker.engines.factory import open_engine
@@ -45,7 +46,7 @@ def main() -> int:
     except EngineDead as error:
         log.error("cannot serve", reason=str(error))
         deployment.stuck = True
-    except (EngineLoadError, OSError, RuntimeError) as error:
+    except (CertificateProblem, EngineLoadError, OSError, RuntimeError) as error:
         log.error("cannot serve", reason=str(error))
         code = FAILED
     if deployment.stuck:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from reviewmesh_kit.version import running_version
+
 RECORDS_READ = Counter(
     "reviewmesh_records_read_total",
     "Records read, without those that were finished before a restart.",
@@ -273,3 +275,19 @@ def start_at_zero(service: str, stage: str) -> None:
         SET_ASIDE.labels(service, reason)
     for cause in DEAD_LETTER_CAUSES:
         DEAD_LETTERS.labels(stage, cause)
+
+
+CERTIFICATE_NOT_BEFORE = Gauge(
+    "reviewmesh_certificate_not_before_timestamp_seconds",
+    "Since when the certificate is valid that this process shows on a hop.",
+    ["hop"],
+)
+CERTIFICATE_NOT_AFTER = Gauge(
+    "reviewmesh_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that this process shows on a hop.",
+    ["hop"],
+)
+BUILD = Gauge(
+    "reviewmesh_build_info", "1 for the version of reviewmesh that the process runs.", ["version"]
+)
+BUILD.labels(running_version()).set(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 PREFIX = "REVIEWMESH_"
 # Each with settings of its own after `__`.
@@ -27,6 +27,7 @@ SECTIONS = frozenset(
         "OPENAI",
         "REGISTRY",
         "REPROCESS",
+        "TLS",
         "VLLM",
         "WORKER",
         "WORKERS",
@@ -50,9 +51,55 @@ NAMES = frozenset(
         "VLLM_CAUSES",
     }
 )
+# Parts of the names of settings that hold a secret; librdkafka's options included.
+SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
+LARGEST_SECRET = 64 * 1024
 # Kubernetes sets variables for every service of a namespace: for one named reviewmesh-intake,
 # REVIEWMESH_INTAKE_SERVICE_HOST and so on.
 OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+
+
+class WrongSecretFile(ValueError):
+    """The message names the variable and what was expected, and holds no secret."""
+
+
+def with_secrets_of_files(variables: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The variables, each REVIEWMESH_…__<SECRET>_FILE replaced by what the file holds.
+
+    Containers mount secrets as files. A line break at the end does not count. Raises
+    WrongSecretFile.
+    """
+    found = dict(variables)
+    for name, path in variables.items():
+        _, nested, own = name.lower().removeprefix(PREFIX.lower()).partition("__")
+        if not name.upper().startswith(PREFIX) or not nested or not own.endswith("_file"):
+            continue
+        if not any(word in own for word in SECRET_WORDS):
+            continue
+        secret = name[: -len("_file")]
+        shown = name.upper()
+        if secret in variables:
+            raise WrongSecretFile(f"expected {shown} or {secret.upper()}, got both")
+        found[secret] = _secret(shown, path or "")
+        del found[name]
+    return found
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            secret = file.read(LARGEST_SECRET + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise WrongSecretFile(
+            f"{name}: expected a file that holds the secret, got {path}: {why}"
+        ) from None
+    if len(secret) > LARGEST_SECRET or not secret.strip("\r\n"):
+        raise WrongSecretFile(
+            f"{name}: expected a secret of 1 to {LARGEST_SECRET} characters in {path}, got "
+            f"{'more' if secret.strip() else 'none'}"
+        )
+    return secret.rstrip("\r\n")
 
 
 def unknown_settings(names: Iterable[str]) -> list[str]:

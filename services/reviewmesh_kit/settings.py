@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -12,12 +13,26 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FilePath,
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from reviewmesh_kit.environment import PREFIX, unknown_settings
+from reviewmesh_kit.certificates import PemFiles
+from reviewmesh_kit.environment import (
+    PREFIX,
+    WrongSecretFile,
+    unknown_settings,
+    with_secrets_of_files,
+)
 
 
 def variable(*path: str) -> str:
@@ -62,6 +77,52 @@ class HttpSettings(Section):
     )
 
 
+class TlsSettings(Section):
+    """Mutual TLS between enrichers and workers, as PEM files. All three, or none: plaintext.
+
+    The files are read again while the process runs, so that certificates rotate without a restart.
+    """
+
+    ca: FilePath | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities that sign enrichers and workers.",
+    )
+    certificate: FilePath | None = Field(
+        default=None,
+        description="PEM file of this process's certificate and its chain. A worker's holds the "
+        "name under which enrichers reach it.",
+    )
+    key: FilePath | None = Field(
+        default=None, description="PEM file of the certificate's private key, without a password."
+    )
+
+    def files(self) -> PemFiles | None:
+        """None: plaintext."""
+        return None if self.ca is None else PemFiles(self.ca, self.certificate, self.key)
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        missing = [name for name, path in self if path is None]
+        if missing and len(missing) < len(type(self).model_fields):
+            names = ", ".join(variable("tls", name) for name in missing)
+            raise ValueError(f"mutual TLS needs all three files; expected as well: {names}")
+        return self
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, with the secrets that lie in files."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        try:
+            return with_secrets_of_files(super()._load_env_vars())
+        except WrongSecretFile as error:
+            raise WrongSecretSetting(str(error)) from None
+
+
+class WrongSecretSetting(SettingsError):
+    """A secret cannot be read from its file."""
+
+
 class ProcessSettings(BaseSettings):
     """The settings that every process has."""
 
@@ -71,6 +132,18 @@ class ProcessSettings(BaseSettings):
 
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls)
 
     @model_validator(mode="after")
     def _environment_holds_no_other_names(self) -> Self:
@@ -86,6 +159,8 @@ def problems(error: ValidationError | SettingsError) -> list[str]:
             _problem(problem["type"], [str(part) for part in problem["loc"]], problem["msg"])
             for problem in error.errors(include_input=False, include_url=False)
         ]
+    if isinstance(error, WrongSecretSetting):
+        return [str(error)]
     found = re.search(r'field "(\w+)"', str(error))
     name = variable(found[1]) if found else PREFIX
     return [f"{name}: expected JSON; or give each value by itself, as {name}__<NAME>"]
@@ -96,6 +171,9 @@ def _problem(kind: str, path: list[str], message: str) -> str:
         return message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = "there is no such setting"
+    if kind == "path_not_file":
+        given = os.environ.get(variable(*path), "")
+        message = f"expected a file, got {given} (a relative path begins at {os.getcwd()})"
     if kind == "too_short":
         message = message.replace("items after validation", "characters")
     return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

@@ -40,6 +40,7 @@ READ_BY = {
     "registry": "every service but lag, and the command line",
     "log": "every service and worker",
     "http": "every service and worker",
+    "tls": "the enrichers, the judge and the inference workers",
     "workers": "the enrichers and the judge",
     "candidates": "the enrichers and the judge",
     "fallbacks": "the enrichers",
@@ -105,7 +106,9 @@ def _settings_page() -> str:
         "Every process reads its settings from environment variables `REVIEWMESH_*` and from "
         "nothing else; `__` separates a section from a name. A wrong or misspelt setting ends the "
         "process with exit code 2 and a message that names it. Several names in one setting are "
-        "separated by commas, or given as a JSON list.",
+        "separated by commas, or given as a JSON list. A secret may lie in a file, as containers "
+        "mount it: `REVIEWMESH_KAFKA__SASL_PASSWORD_FILE` names one in place of "
+        "`REVIEWMESH_KAFKA__SASL_PASSWORD`, and so for every password, secret, token or PEM text.",
         "## All services",
         _table(("setting", "type", "default", "meaning"), plain),
     ]

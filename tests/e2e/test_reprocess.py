@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
-from reviewmesh.enrich.reprocess import ROOM
+from reviewmesh.enrich.reprocess import MAX_IN_FLIGHT
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
@@ -115,13 +115,13 @@ def test_each_answer_is_done_again_once_whatever_is_killed(
 def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Connection) -> None:
     enricher = mesh.processes["enricher-topic"]
     chosen = campaigns.choose_reviews(connection, "topic", lambda record: True)
-    assert len(chosen) > 2 * ROOM
+    assert len(chosen) > 2 * MAX_IN_FLIGHT
 
     def answered() -> int:
         return campaigns.status(connection, campaign).answered
 
     def is_full() -> bool:
-        return enricher.metric("reviewmesh_in_flight_records") >= ROOM
+        return enricher.metric("reviewmesh_in_flight_records") >= MAX_IN_FLIGHT
 
     mesh.script(held=["version"])
     campaign = campaigns.begin(connection, "topic", "revision > 0", chosen)
@@ -131,12 +131,15 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     mesh.script()
     mesh.wait_for(
         lambda: (
-            answered() >= ROOM and enricher.metric("reviewmesh_in_flight_records") <= PARTITIONS
+            answered() >= MAX_IN_FLIGHT
+            and enricher.metric("reviewmesh_in_flight_records") <= PARTITIONS
         ),
         SOON_S,
         "what was with the worker is answered, and one request of each partition is held",
     )
     assert answered() < len(chosen), "requests were taken up while it was paused"
+    assert campaigns.unfinished_of_others(connection, "ner") == campaign
+    assert campaigns.unfinished_of_others(connection, "topic") is None
     assert all(process.is_ready() for process in mesh.processes.values())
 
     mesh.script(held=["version"])
@@ -146,6 +149,7 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     told = '"state": "CANCELLED"'
     mesh.wait_for(lambda: told in enricher.log.read_text(), SOON_S, "it is told so")
     assert campaigns.unfinished(connection, "topic") is None
+    assert campaigns.unfinished_of_others(connection, "ner") is None
     mesh.script()
     mesh.wait_for(
         lambda: (

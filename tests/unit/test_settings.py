@@ -14,7 +14,8 @@ from pydantic_settings import SettingsError
 
 from reviewmesh.settings import SET_BY_THE_MESH, KafkaSettings, RegistrySettings, Settings
 from reviewmesh_kit import settings as kit
-from reviewmesh_kit.environment import unknown_settings
+from reviewmesh_kit.environment import unknown_settings, with_secrets_of_files
+from reviewmesh_worker.serving.settings import Settings as WorkerProcessSettings
 
 SECRET = "hunter2-s3cret"
 Environment = Callable[..., Settings]
@@ -224,3 +225,77 @@ def test_every_setting_is_known_to_all_processes(name: str) -> None:
     annotation = Settings.model_fields[name].annotation
     nested = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     assert unknown_settings([kit.variable(name, "x") if nested else kit.variable(name)]) == []
+
+
+# -- secrets in files ------------------------------------------------------------------------------
+
+
+def secret_settings() -> list[str]:
+    """Every declared secret, as SECTION__NAME; librdkafka's are not declared."""
+    found = ["KAFKA__SASL_PASSWORD", "KAFKA__SSL_KEY_PEM", "KAFKA__SASL_OAUTHBEARER_CLIENT_SECRET"]
+    for settings_class in (Settings, WorkerProcessSettings):
+        for section, field in settings_class.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                found += [
+                    f"{section}__{name}".upper()
+                    for name, inner in field.annotation.model_fields.items()
+                    if "SecretStr" in str(inner.annotation)
+                ]
+    return sorted(set(found))
+
+
+def test_every_secret_can_lie_in_a_file() -> None:
+    names = secret_settings()
+    assert "REGISTRY__PASSWORD" in names
+    assert "OPENAI__API_KEY" in names
+    for name in names:
+        variables: dict[str, str | None] = {f"reviewmesh_{name}_file".lower(): "/etc/hostname"}
+        # The worker reads this one itself, so that it may be replaced while the worker runs.
+        declared = name == "OPENAI__API_KEY"
+        expected = f"reviewmesh_{name}{'_file' if declared else ''}".lower()
+        assert list(with_secrets_of_files(variables)) == [expected]
+
+
+def test_a_secret_comes_from_its_file(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(f" {SECRET}\r\n")
+    found = environment(KAFKA__SASL_PASSWORD_FILE=str(file), REGISTRY__PASSWORD_FILE=str(file))
+    assert found.kafka.as_librdkafka()["sasl.password"] == f" {SECRET}"
+    assert found.kafka.secrets() == [f" {SECRET}"]
+    assert found.registry.password is not None
+    assert found.registry.password.get_secret_value() == f" {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "got none"),
+        (b"\n", "got none"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a" * 70_000, "got more"),
+    ],
+)
+def test_a_file_without_a_usable_secret_is_refused_under_its_name(
+    environment: Environment, tmp_path: Path, content: bytes, expected: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    found = problems(environment, REGISTRY__PASSWORD_FILE=str(file))
+    assert found.startswith("REVIEWMESH_REGISTRY__PASSWORD_FILE: expected")
+    assert expected in found
+
+
+def test_a_missing_file_and_two_sources_of_a_secret_are_refused(
+    environment: Environment, tmp_path: Path
+) -> None:
+    missing = problems(environment, KAFKA__SASL_PASSWORD_FILE=str(tmp_path / "none"))
+    assert "REVIEWMESH_KAFKA__SASL_PASSWORD_FILE: expected a file" in missing
+    both = problems(environment, KAFKA__SASL_PASSWORD=SECRET)
+    assert both == (
+        "expected REVIEWMESH_KAFKA__SASL_PASSWORD_FILE or REVIEWMESH_KAFKA__SASL_PASSWORD, got both"
+    )
+
+
+def test_a_setting_that_holds_no_secret_has_no_file(environment: Environment) -> None:
+    found = problems(environment, REGISTRY__URL_FILE="/etc/hostname")
+    assert found == "REVIEWMESH_REGISTRY__URL_FILE: there is no such setting"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from reviewmesh_kit.version import running_version
+
 ITEMS = Counter(
     "reviewmesh_worker_items_total",
     "Items that got an outcome, by outcome.",
@@ -67,3 +69,19 @@ LOAD_SECONDS = Histogram(
     "Seconds to load a package and warm it up.",
     buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
 )
+CERTIFICATE_NOT_BEFORE = Gauge(
+    "reviewmesh_worker_certificate_not_before_timestamp_seconds",
+    "Since when the certificate is valid that the worker shows on a hop.",
+    ["hop"],
+)
+CERTIFICATE_NOT_AFTER = Gauge(
+    "reviewmesh_worker_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that the worker shows on a hop.",
+    ["hop"],
+)
+BUILD = Gauge(
+    "reviewmesh_worker_build_info",
+    "1 for the version of reviewmesh that the process runs.",
+    ["version"],
+)
+BUILD.labels(running_version()).set(1)

@@ -10,10 +10,12 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from reviewmesh_kit.certificates import CertificateFiles
 from reviewmesh_protos.inference.v1 import inference_pb2, inference_pb2_grpc
 from reviewmesh_worker.engines.interface import EngineDead
 from reviewmesh_worker.serving import endpoints, metrics
 from reviewmesh_worker.serving.deployment import Deployment
+from reviewmesh_worker.serving.mutual_tls import AllowedClients, is_loopback, server_credentials
 from reviewmesh_worker.serving.receiving import Receiving
 from reviewmesh_worker.serving.servicer import (
     MAX_REQUEST_BYTES,
@@ -40,10 +42,14 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
-    Raises EngineLoadError, OSError for a port, and EngineDead when the engine died while serving.
+    Raises CertificateProblem, EngineLoadError, OSError for a port, and EngineDead when the engine
+    died while serving.
     """
+    pem = settings.tls.files()
+    tls = None if pem is None else CertificateFiles(pem, "workers").checked()
+    allowed = () if tls is None else (AllowedClients(settings.worker.allowed_clients),)
     server = grpc.aio.server(
-        interceptors=(Receiving(), OpenStreams()),
+        interceptors=(*allowed, Receiving(), OpenStreams()),
         options=(
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
@@ -63,9 +69,16 @@ async def serve(
     checks = ServingHealth(servicer, deployment)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(checks.servicer, server)
-    reflection.enable_server_reflection(SERVICE_NAMES, server)
     address = f"{settings.worker.host}:{settings.worker.port}"
-    port = server.add_insecure_port(address)
+    if tls is None:
+        reflection.enable_server_reflection(SERVICE_NAMES, server)
+        port = server.add_insecure_port(address)
+        if not is_loopback(settings.worker.host):
+            log.warning("anybody who reaches the port may call: no mutual TLS", address=address)
+    else:
+        port = server.add_secure_port(address, server_credentials(tls))
+        metrics.CERTIFICATE_NOT_BEFORE.labels("workers").set_function(tls.not_before)
+        metrics.CERTIFICATE_NOT_AFTER.labels("workers").set_function(tls.not_after)
     metrics.IN_FLIGHT.set_function(lambda: servicer.admission.items)
     metrics.WAITING.set_function(deployment.waiting)
     http = endpoints.serve(settings.http, checks.state, deployment.unavailable)

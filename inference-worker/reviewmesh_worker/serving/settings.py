@@ -28,6 +28,11 @@ class WorkerSettings(Section):
         le=65535,
         description="Port of the gRPC service; 0 takes a free one.",
     )
+    allowed_clients: CommaSeparated = Field(
+        default=(),
+        description="With mutual TLS, the names whose certificates may call: DNS names or URIs "
+        "(SPIFFE ids) among the subject alternative names.",
+    )
     model: Path = Field(
         default=BUNDLED_MODEL,
         description="Folder of the package to serve; without it, the bundled one.",
@@ -89,6 +94,20 @@ class Settings(ProcessSettings):
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()
     openai: OpenAISettings = OpenAISettings()
+
+    @model_validator(mode="after")
+    def _who_may_call(self) -> Self:
+        if self.tls.ca is not None and not self.worker.allowed_clients:
+            raise ValueError(
+                "expected the names of the enrichers' certificates in "
+                "REVIEWMESH_WORKER__ALLOWED_CLIENTS: with mutual TLS only they may call"
+            )
+        if self.tls.ca is None and self.worker.allowed_clients:
+            raise ValueError(
+                "expected REVIEWMESH_TLS__CA, __CERTIFICATE and __KEY with "
+                "REVIEWMESH_WORKER__ALLOWED_CLIENTS: in plaintext nobody has a name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _what_the_engine_needs(self) -> Self:

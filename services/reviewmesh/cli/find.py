@@ -10,7 +10,7 @@ from rich.table import Table
 from reviewmesh.cli.lag import print_left_open
 from reviewmesh.cli.terminal import err, out, shortened
 from reviewmesh.query.connection import connect
-from reviewmesh.query.progress import groups_of
+from reviewmesh.query.lag import measure_lag
 from reviewmesh.query.search import occurrences_of
 from reviewmesh.query.values import iso
 
@@ -23,7 +23,7 @@ def find(review_id: Annotated[str, typer.Argument(help="The id to look for.")]) 
     found = occurrences_of(connection, review_id)
     if not any(occurrence.is_last for occurrence in found):
         # Records after an open transaction are not visible.
-        print_left_open(groups_of(connection))
+        print_left_open(measure_lag(connection))
     if not found:
         err.print(f"{review_id!r} is in no topic of this mesh")
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.query.connection import connect
 from reviewmesh.query.errors import CannotReach
-from reviewmesh.query.progress import lag_meter, left_open, measured_twice_where_open
+from reviewmesh.query.lag import lag_meter, measure_open_twice, open_transactions
 from reviewmesh.query.values import iso
 
 WATCH_EVERY_S = 1.0
@@ -34,7 +34,7 @@ def lag(
         if watch:
             _watch(meter)
             return
-        snapshot = measured_twice_where_open(meter)
+        snapshot = measure_open_twice(meter)
     if not snapshot.rows and snapshot.problems:
         raise CannotReach(f"nothing could be measured: {snapshot.problems[0]}")
     if as_lines:
@@ -50,7 +50,7 @@ def lag(
 
 
 def print_left_open(snapshot: Snapshot) -> None:
-    for words in left_open(snapshot):
+    for words in open_transactions(snapshot):
         err.print(words, style="yellow", markup=False, highlight=False)
 
 
@@ -123,5 +123,5 @@ def _live(snapshot: Snapshot) -> Group:
             style="yellow" if backlog else "",
         )
     problems = [Text(f"not measured: {problem}", style="red") for problem in snapshot.problems]
-    held_up = [Text(words, style="yellow") for words in left_open(snapshot)]
+    held_up = [Text(words, style="yellow") for words in open_transactions(snapshot)]
     return Group(table, *held_up, *problems)

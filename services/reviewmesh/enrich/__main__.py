@@ -13,12 +13,13 @@ from reviewmesh.clock import wall_clock
 from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
+from reviewmesh.enrich.connection import worker_certificates
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.payments import Payments, SpendCodecs
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.reprocess import Codecs, Reprocessing
+from reviewmesh.enrich.pool import PoolConfig
+from reviewmesh.enrich.reprocess import ReprocessCodecs, Reprocessing
 from reviewmesh.enrich.rollouts import Rollouts
-from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, Limits
+from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, FallbackLimits
 from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.reader import PartitionReader
@@ -28,6 +29,7 @@ from reviewmesh.leaving.yamlfile import FileProblem
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
 from reviewmesh.settings import Settings, WrongSetting
+from reviewmesh_kit.certificates import CertificateFiles
 from reviewmesh_kit.settings import variable
 from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_schemas.names import (
@@ -52,18 +54,24 @@ def workers_of(settings: Settings, task: str) -> tuple[str, ...]:
 
 
 def budgets_of(settings: Settings, task: str, partitions: int) -> Budgets | None:
-    """None where the task has no fallback workers, or no budget for them. Raises WrongSetting."""
-    if settings.budgets is None or not settings.fallbacks.by_region(task):
+    """None if the task has no fallback workers or no budget for them. Raises WrongSetting."""
+    if settings.budgets is None:
         return None
     try:
+        # Read even without a fallback, so that a wrong file is found before an outage needs it.
         budgets = read_budgets(settings.budgets, partitions)
     except FileProblem as error:
         raise WrongSetting(f"{variable('budgets')}: {error}") from error
-    return budgets if task in budgets.tasks else None
+    return budgets if task in budgets.tasks and settings.fallbacks.by_region(task) else None
 
 
-def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> FallbackPlan | None:
-    """None where the task has no fallback workers. Raises WrongSetting."""
+def plan_of(
+    settings: Settings,
+    task: str,
+    payments: Payments | None = None,
+    tls: CertificateFiles | None = None,
+) -> FallbackPlan | None:
+    """None if the task has no fallback workers. Raises WrongSetting."""
     policy = _policy(settings)
     regions = settings.fallbacks.by_region(task)
     if not regions:
@@ -72,55 +80,63 @@ def plan_of(settings: Settings, task: str, payments: Payments | None = None) -> 
     masks_names = any(rule.masks_names for rule in policy.rules())
     return FallbackPlan(
         pools={
-            region: PoolOf(
+            region: PoolConfig(
                 task,
                 addresses,
                 variable("fallbacks", task),
                 metrics.FALLBACK_WORKERS_SERVING.labels(task, region),
                 metrics.CALLS.labels(task, FALLBACK),
-                f"nothing can leave for the fallback in {region}",
+                f"no review can leave for the fallback in {region}",
+                tls,
             )
             for region, addresses in regions.items()
         },
-        names=PoolOf(
+        names=PoolConfig(
             "ner",
             workers_of(settings, "ner"),
             variable("workers", "ner"),
             metrics.NAMES_WORKERS_SERVING.labels(task),
             metrics.CALLS.labels(task, "names"),
-            "nothing can leave that is to have its names masked",
+            "no review can leave whose names have to be masked",
+            tls,
         )
         if masks_names
         else None,
         policy=policy,
-        limits=Limits(settings.fallbacks.after_s, settings.fallbacks.spill_s),
+        limits=FallbackLimits(settings.fallbacks.after_s, settings.fallbacks.spill_s),
         payments=None if payments is None else payments.spending,
     )
 
 
 def candidate_of(
-    settings: Settings, contracts: Contracts, task: str, log: structlog.stdlib.BoundLogger
+    settings: Settings,
+    contracts: Contracts,
+    task: str,
+    log: structlog.stdlib.BoundLogger,
+    tls: CertificateFiles | None,
 ) -> CandidatePlan | None:
-    """None where the task has no workers with a candidate."""
+    """None if the task has no workers with a candidate."""
     addresses: tuple[str, ...] = getattr(settings.candidates, task)
     if not addresses:
         return None
 
-    def pool(lane: str, without: str) -> PoolOf:
+    def pool(lane: str, empty_message: str) -> PoolConfig:
         serving = metrics.CANDIDATE_WORKERS_SERVING.labels(task, lane)
         calls = metrics.CALLS.labels(task, CANDIDATE)
-        return PoolOf(task, addresses, variable("candidates", task), serving, calls, without)
+        return PoolConfig(
+            task, addresses, variable("candidates", task), serving, calls, empty_message, tls
+        )
 
     shadow = contracts.codec(SHADOW_OF[task])
     return CandidatePlan(
-        canary=pool("canary", "canaries of a rollout go to the task's own workers"),
-        shadow=pool("shadow", "a rollout compares nothing in shadow"),
+        canary=pool("canary", "canaries of a rollout are sent to the task's own workers"),
+        shadow=pool("shadow", "a rollout has nothing to compare in shadow"),
         rollouts=Rollouts(
             task,
             settings,
             codec=contracts.codec(CONTROL),
             partitions=contracts.partitions(CONTROL),
-            # Not when an answer is there: the event loop has live ones to take.
+            # Before the first answer, because the event loop must not wait for the registry.
             prepare=shadow.prepare,
             log=log,
         ),
@@ -143,7 +159,7 @@ def _check_names(settings: Settings, policy: Policy, task: str) -> None:
     if task == "ner" and rule is not None:
         raise WrongSetting(
             f"{variable('policy')}: {settings.policy}:{rule.line}: expected no names to mask where "
-            f"ner has a fallback: the workers of ner are who finds them; leave out names, or "
+            f"ner has a fallback, because the workers of ner find the names; leave out names, or "
             f"{variable('fallbacks', 'ner')}"
         )
 
@@ -166,17 +182,19 @@ def build(
             clock=wall_clock,
             log=log,
         )
+    tls = worker_certificates(settings)
     client = InferenceClient(
         task,
         endpoints,
-        fallback=plan_of(settings, task, payments),
-        candidate=candidate_of(settings, contracts, task, log),
+        fallback=plan_of(settings, task, payments, tls),
+        candidate=candidate_of(settings, contracts, task, log, tls),
+        tls=tls,
     )
     client.start()
     campaigns = Campaigns(
         settings, contracts.codec(CAMPAIGNS), contracts.partitions(CAMPAIGNS), log
     )
-    codecs = Codecs(
+    codecs = ReprocessCodecs(
         request=contracts.codec(REPROCESS),
         enriched=contracts.codec(ENRICHED),
         result=contracts.codec(RESULT_OF[task]),
@@ -191,7 +209,9 @@ def build(
         task=task,
         codecs=codecs,
         campaigns=campaigns,
-        make_client=lambda: InferenceClient(task, endpoints, lane=inference_pb2.LANE_BACKFILL),
+        make_client=lambda: InferenceClient(
+            task, endpoints, lane=inference_pb2.LANE_BACKFILL, tls=tls
+        ),
         live_late_s=settings.reprocess.live_late_s,
         clock=wall_clock,
         max_answer_bytes=contracts.max_bytes(REPROCESSED),

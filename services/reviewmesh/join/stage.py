@@ -34,7 +34,7 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
-from reviewmesh.loop.erasures import Erasures, dropping
+from reviewmesh.loop.erasures import Erasures, on_dropped
 from reviewmesh.loop.replays import Replays, letter_of
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh_schemas.names import (
@@ -192,9 +192,9 @@ class JoinStage:
 
     def receive(self, record: Record) -> None:
         replays = self._replays[record.partition]
-        if replays.is_doubled(record):
+        if replays.is_duplicate(record):
             finished = ((record.topic, record.offset),)
-            counted = replays.dropping(record)
+            counted = replays.on_dropped(record)
             self._units.append(Unit(record.partition, finished, (), counted))
             return
         replays.take(record)
@@ -206,7 +206,7 @@ class JoinStage:
                 if self._is_erased(record, accepted):
                     finished = ((record.topic, record.offset),)
                     marks = replays.marks(finished)
-                    counted = dropping(self.service)
+                    counted = on_dropped(self.service)
                     self._units.append(Unit(record.partition, finished, marks, counted))
                     return
                 emissions = join.accepted(
@@ -304,7 +304,7 @@ class JoinStage:
             self._ends.ask(ACCEPTED, partition)
         self._emit(partition, emissions)
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
         return ()
 
     def blocks(self, topic: str, partition: int) -> bool:

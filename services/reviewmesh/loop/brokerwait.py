@@ -1,4 +1,4 @@
-"""Waits for a broker that is away, and notices that it is back."""
+"""Waits for a broker that does not answer, and notices when it answers again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEW_CLIENT_AFTER_S = 10.0
 
 
 class BrokerWait:
-    """Used by the polling thread. The need "broker" of the readiness is its state."""
+    """Used by the polling thread. Its state is the need "broker" of the readiness."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class BrokerWait:
         self._ask_at = 0.0
         self._timeout_s = ASK_TIMEOUT_S
         self._new_client_at = 0.0
-        readiness.waits("broker", f"the broker at {self._brokers}")
+        readiness.set_waiting("broker", f"the broker at {self._brokers}")
 
     @property
-    def is_on(self) -> bool:
+    def is_waiting(self) -> bool:
         return self._readiness.is_waiting_for("broker")
 
     def begin(self, error: str) -> None:
-        if not self.is_on:
+        if not self.is_waiting:
             self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
-        self._readiness.waits("broker", f"the broker at {self._brokers}: {error}")
+        self._readiness.set_waiting("broker", f"the broker at {self._brokers}: {error}")
         self._log.warning(
             "waiting for the broker; check that it is up and REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS",
             brokers=self._brokers,
@@ -82,7 +82,7 @@ class BrokerWait:
             return self._answers_a_new_client()
         self._timeout_s = ASK_TIMEOUT_S
         self._log.info("the broker answers", brokers=self._brokers)
-        self._readiness.has("broker")
+        self._readiness.clear("broker")
         return False
 
     def _answers_a_new_client(self) -> bool:

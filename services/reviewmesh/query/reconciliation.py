@@ -9,7 +9,7 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.progress import progress_of
+from reviewmesh.query.lag import progress_of
 from reviewmesh.query.reading import EndReached, offsets, partitions_of
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, INTAKE_GROUP, RAW
 

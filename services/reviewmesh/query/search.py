@@ -12,7 +12,7 @@ from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import FORWARDED_FROM, Record
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.progress import progress_of
+from reviewmesh.query.lag import progress_of
 from reviewmesh.query.reading import partitions_of, read_all
 from reviewmesh.query.values import failed_tasks
 from reviewmesh_schemas.names import (

@@ -1,4 +1,4 @@
-"""The progress of groups, and open transactions that block them."""
+"""The lag of every group, and transactions left open, which stop every reader behind them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def progress_of(
 
 @contextmanager
 def lag_meter(connection: Connection) -> Iterator[LagMeter]:
+    """A meter of every group of the mesh; closed at the end of the context."""
     settings = connection.settings
     meter = LagMeter(Broker(settings), watched_groups(settings), wall_clock)
     try:
@@ -54,14 +55,17 @@ def lag_meter(connection: Connection) -> Iterator[LagMeter]:
         meter.close()
 
 
-def groups_of(connection: Connection) -> Snapshot:
-    """A snapshot of every group that distinguishes transactions that were left open."""
+def measure_lag(connection: Connection) -> Snapshot:
+    """The lag of every group, measured so that `open_transactions` can be asked of it."""
     with lag_meter(connection) as meter:
-        return measured_twice_where_open(meter)
+        return measure_open_twice(meter)
 
 
-def measured_twice_where_open(meter: LagMeter) -> Snapshot:
-    """Measure again where a transaction is open: one that stays open blocks readers."""
+def measure_open_twice(meter: LagMeter) -> Snapshot:
+    """Measure again after LEFT_OPEN_AFTER_S if a transaction is open.
+
+    Only one that is still open then was left open by its producer.
+    """
     snapshot = meter.measure()
     if any(since is not None for since in snapshot.held_since.values()):
         time.sleep(LEFT_OPEN_AFTER_S)
@@ -69,7 +73,8 @@ def measured_twice_where_open(meter: LagMeter) -> Snapshot:
     return snapshot
 
 
-def left_open(snapshot: Snapshot) -> list[str]:
+def open_transactions(snapshot: Snapshot) -> list[str]:
+    """A sentence per transaction that its producer left open; see `measure_open_twice`."""
     return [
         f"{at.topic}/{at.partition}: a transaction that a producer left open at offset "
         f"{snapshot.stable_ends[at]} holds up what comes after it; see "

@@ -1,0 +1,136 @@
+"""A certificate authority for one machine: `reviewmesh up --secure` signs every process's
+certificate with it.
+
+Its key lies in the state folder, readable by its owner only. A company uses its own authority.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+YEARS = 10
+# Clocks of the machines that check it may be behind.
+BACKDATED = timedelta(minutes=5)
+ALLOWED_BY_OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatePaths:
+    """Three PEM files."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """Signs certificates; its own files are `ca.pem` and `ca.key` in the folder given."""
+
+    def __init__(self, folder: Path, name: str = "reviewmesh local authority") -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ca = folder / "ca.pem"
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self._name)
+            .issuer_name(self._name)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATED)
+            .not_valid_after(now + timedelta(days=365 * YEARS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+            )
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.certificate = certificate
+        _write(self.ca, certificate.public_bytes(Encoding.PEM), 0o644)
+
+    def issue(
+        self,
+        name: str,
+        *,
+        dns: tuple[str, ...] = (),
+        addresses: tuple[str, ...] = (),
+        uris: tuple[str, ...] = (),
+        valid: timedelta = timedelta(days=365),
+    ) -> CertificatePaths:
+        """A certificate for a process, as `NAME.pem` and `NAME.key`; replaces earlier ones.
+
+        `name` is its common name and, without others, its DNS name. It may serve and call.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = [x509.DNSName(each) for each in dns or (name,)]
+        names += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
+        names += [x509.UniformResourceIdentifier(each) for each in uris]
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATED)
+            .not_valid_after(now + valid)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage(
+                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+                ),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        paths = CertificatePaths(self.ca, self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write(paths.key, secret, ALLOWED_BY_OWNER_ONLY)
+        _write(paths.certificate, certificate.public_bytes(Encoding.PEM), 0o644)
+        return paths
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """In one step: a reader sees the old file or the new one."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    draft.replace(path)
