@@ -8,6 +8,8 @@ So an item that no worker can answer does not delay the others.
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ import grpc
 
 from reviewmesh.enrich.breaker import State
 from reviewmesh.enrich.failures import CallFailure, FailureKind, failure_of
-from reviewmesh.enrich.items import ITEM_REFUSED, Job, WorkItem
+from reviewmesh.enrich.items import ITEM_REFUSED, CallMade, Job, WorkItem
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolConfig, Worker, WorkerPool
 from reviewmesh.enrich.requests import metadata_of, request_fields
@@ -37,7 +39,7 @@ class Call:
     """Items without a result, by their id within the call."""
     suspect: bool
     hung: bool = False
-    begun: bool = False
+    may_be_sent: bool = False
     """Whether the request may have been sent."""
 
     def is_withdrawn(self) -> bool:
@@ -126,8 +128,9 @@ class Calls:
         worker.breaker.started(len(batch), suspect)
         self._sent.inc()
         now = self._loop.time()
+        made = CallMade(secrets.token_hex(4), int(time.time() * 1000))
         for job in batch:
-            job.worker, job.sent_at = worker.address, now
+            job.worker, job.sent_at, job.call = worker.address, now, made
         call = Call(worker, {str(index): job for index, job in enumerate(batch)}, suspect)
         running = self._loop.create_task(self._run(call))
         self._running[running] = call
@@ -160,7 +163,7 @@ class Calls:
                 self._retries.call_broke(list(unanswered.values()), reason)
         except Exception as error:  # noqa: BLE001 - the request or response is invalid
             reason = f"{type(error).__name__}: {error}"
-            if self._bound.requests and call.begun:
+            if self._bound.requests and call.may_be_sent:
                 self._give_up(list(unanswered.values()), reason)
             elif unanswered:
                 self._retries.bisect(list(unanswered.values()), reason)
@@ -178,14 +181,14 @@ class Calls:
         )
         if worker.breaker.is_slow():
             request = inference_pb2.InferStreamRequest(**fields)
-            call.begun = True
+            call.may_be_sent = True
             async for response in worker.connection.stub.InferStream(
                 request, timeout=self._call_timeout_s, metadata=metadata
             ):
                 yield response
         else:
             whole = inference_pb2.InferRequest(**fields)
-            call.begun = True
+            call.may_be_sent = True
             yield await worker.connection.stub.Infer(
                 whole, timeout=self._call_timeout_s, metadata=metadata
             )

@@ -61,6 +61,15 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True)
+class CallMade:
+    """A gRPC call, as results tell of it."""
+
+    id: str
+    began_ms: int
+    """Since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An output, or the final error; `attempts` counts calls that reached a worker."""
 
@@ -82,6 +91,8 @@ class Answer:
     """The rollout that gave the item to its candidate."""
     candidate_error: str | None = None
     """Why the candidate did not answer."""
+    call: CallMade | None = None
+    """The last one that it was part of."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +124,8 @@ class Job:
     """Why it is not sent there."""
     usage: inference_pb2.Usage | None = None
     """The usage of its calls so far."""
+    call: CallMade | None = None
+    """The last one that it was part of."""
     lineage: inference_pb2.Lineage | None = None
     """The lineage that a worker reported last."""
     size: int = field(init=False)

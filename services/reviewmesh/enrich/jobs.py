@@ -131,5 +131,6 @@ class Jobs:
             usage=job.usage,
             code=code,
             retryable=retryable,
+            call=job.call,
         )
         self._on_finished(job.item, answer)

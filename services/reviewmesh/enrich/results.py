@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from reviewmesh.enrich.items import Answer, number_of
+from reviewmesh.enrich.items import Answer, CallMade, number_of
 from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -33,6 +33,7 @@ def lineage_of(
     route: str = PRIMARY,
     rollout: str | None = None,
     candidate_error: str | None = None,
+    call: CallMade | None = None,
 ) -> dict[str, Any] | None:
     """The lineage in a result; None if no worker reported a model.
 
@@ -65,6 +66,8 @@ def lineage_of(
         ),
         "rollout": rollout,
         "candidate_error": candidate_error,
+        "call_id": None if call is None else call.id,
+        "called_at": None if call is None else call.began_ms,
     }
 
 
@@ -77,6 +80,7 @@ def lineage_of_answer(answer: Answer) -> dict[str, Any] | None:
         answer.route,
         answer.rollout,
         answer.candidate_error,
+        answer.call,
     )
 
 

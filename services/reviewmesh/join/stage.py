@@ -14,7 +14,7 @@ from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, is_over
 from reviewmesh.join.ends import EndOffsets
-from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
+from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit, trace_reason
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import PartitionJoin
@@ -26,6 +26,7 @@ from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
     REPLAY,
+    TRACE_REASON,
     Output,
     Record,
     Unavailable,
@@ -349,13 +350,15 @@ class JoinStage:
         record = emission.enriched
         if record is not None:
             value = self._encode(record)
+            reason = trace_reason(record)
+            marked = ((TRACE_REASON, reason.encode()),) if reason else ()
             outputs.append(
                 Output(
                     topic=ENRICHED,
                     partition=partition,
                     key=key,
                     value=value,
-                    headers=emission.headers,
+                    headers=(*emission.headers, *marked),
                 )
             )
             if emission.partial == "write":

@@ -27,7 +27,7 @@ METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY, COST)
 MAX_SLICES = 8
 """Most languages that are judged separately: the first ones that occur."""
 # Per side, in shadow: answers that wait for the other answer to their review.
-MAX_UNPAIRED = 20_000
+MAX_UNPAIRED = 50_000
 # Per slice and side, in canary: answers that wait for a partner.
 MAX_UNUSED = 200
 # Latencies are whole milliseconds, and 0 if the answer was in a worker's cache.

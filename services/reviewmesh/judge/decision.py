@@ -53,6 +53,7 @@ class RolloutStatus:
 
 
 def decide(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> Decision:
+    """Roll back once a bound is proven to be exceeded, advance once all are proven to hold."""
     if shown.changed_model is not None:
         why = (
             f"the candidate changed from {shown.model} to {shown.changed_model}: what was "

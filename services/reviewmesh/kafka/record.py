@@ -17,6 +17,8 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 TRACEPARENT = "traceparent"
 ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
+TRACE_REASON = "reviewmesh-trace"
+"""On an enriched review that is always traced: why."""
 REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
 # When the record first became a dead letter, in milliseconds: also of a replay that failed again.

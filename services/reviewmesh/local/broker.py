@@ -37,6 +37,7 @@ FORMAT_TIMEOUT_S = 240
 # Of a single node, and timings under which a killed process is noticed in seconds.
 FIXED_PROPERTIES = {
     "process.roles": "broker,controller",
+    "node.id": "1",
     "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "BROKER",
     "controller.listener.names": "CONTROLLER",

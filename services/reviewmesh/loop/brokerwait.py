@@ -45,6 +45,7 @@ class BrokerWait:
         return self._readiness.is_waiting_for("broker")
 
     def begin(self, error: str) -> None:
+        """Wait for the broker: it gave this error, or no answer."""
         if not self.is_waiting:
             self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
         self._readiness.set_waiting("broker", f"the broker at {self._brokers}: {error}")
@@ -63,7 +64,7 @@ class BrokerWait:
         self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
 
     def ask(self, consumer: Any) -> bool:
-        """Ask once a second, since no event tells that the broker is back.
+        """Ask once a second, because librdkafka has no event for a broker that answers again.
 
         True when it answers a new client but not this consumer, which then has to be replaced:
         a client may lose every address of a broker (librdkafka issue 5301).

@@ -29,6 +29,8 @@ SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]
 
 
 class Dispatcher:
+    """Used by the polling thread."""
+
     def __init__(
         self,
         stage: Stage,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 MARK = "rm1:"
 METADATA_LIMIT = 4095
-# A bitmap of this many offsets fits the metadata even where it does not compress at all.
+# A bitmap of this many offsets fits into the metadata even if it does not compress.
 LARGEST_WINDOW = 24_000
 LARGEST_BITMAP = LARGEST_WINDOW // 8 + 1
 NOTES = struct.Struct(">BHHBQQ")
@@ -40,7 +40,7 @@ class Notes:
     redo_until: int = 0
     # `group_size` counts from this offset: records before it were in flight and killed nothing.
     survived_until: int = 0
-    # Kafka's id of the topic of these offsets, shortened; 0 where it is unknown.
+    # Kafka's id of the topic of these offsets, shortened; 0 if unknown.
     topic_id: int = 0
 
     def deaths_with(self, own: bool) -> int:

@@ -117,7 +117,10 @@ class ConsumerLoop:
     # -- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises SlotTaken, StandsStill, and what a rebalance callback or the stage raises."""
+        """Run until `request_stop`.
+
+        Raises SlotTaken, StandsStill, and the errors of rebalance callbacks and of the stage.
+        """
         self._member.subscribe()
         self._watch.start()
         try:

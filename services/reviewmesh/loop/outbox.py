@@ -45,6 +45,8 @@ class OutputRejected(Exception):
 
 
 class Outbox:
+    """Used by the polling thread."""
+
     def __init__(
         self, stage: Stage, prefix: str, inputs: Inputs, producer: TransactionalProducer
     ) -> None:
@@ -88,6 +90,7 @@ class Outbox:
         self._units.extend(units)
 
     def drop(self, partition: int) -> None:
+        """Drop the units of a partition: its records are read again by its next owner."""
         self._units = deque(unit for unit in self._units if unit.partition != partition)
         self._postponed = deque(unit for unit in self._postponed if unit.partition != partition)
         if self._probe is not None and self._probe.partition == partition:
@@ -123,6 +126,7 @@ class Outbox:
             self._postponed.clear()
 
     def is_due(self) -> bool:
+        """Whether to commit now, by the time since the last commit and its outcome."""
         since = time.monotonic() - self._last_commit
         if self._aborts_in_a_row:
             backoff_s = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)
