@@ -551,10 +551,8 @@ def test_a_consumer_without_addresses_is_replaced_also_where_the_producer_is_new
         world.cluster.lose_addresses()
         world.stage.holds = False
         yield lambda: "a new producer" in world.loop.readiness.waiting_for
-        began = world.clock.now
         yield world.until_out("a")
         assert world.consumer is not lost
-        assert world.clock.now - began < 20
         yield lambda: not world.loop.readiness.is_waiting_for("broker")
 
     world.play(scenario())
