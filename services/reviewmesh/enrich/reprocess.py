@@ -237,7 +237,10 @@ class Reprocessing:
         pending = partition.held
         assert pending is not None
         verdict = self._campaigns.verdict(pending.request["campaign"])
-        if verdict == "unknown" and self._clock() - partition.held_since > CAMPAIGN_WAIT_S:
+        now = self._clock()
+        # The clock may have been set back.
+        partition.held_since = min(partition.held_since, now)
+        if verdict == "unknown" and now - partition.held_since > CAMPAIGN_WAIT_S:
             verdict = "drop"
         if verdict == "drop":
             partition.held = None

@@ -38,9 +38,10 @@ class OutputRejected(Exception):
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether the unit writes a dead letter: then the topic's configuration is wrong."""
+        """Whether the unit writes a dead letter: then a topic's configuration is wrong."""
         outputs = self.unit.outputs
-        return bool(outputs) and all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
+        only_letters = all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
+        return self.unit.is_set_aside or (bool(outputs) and only_letters)
 
 
 class Outbox:
@@ -96,9 +97,9 @@ class Outbox:
             self._probe = None
 
     def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
-        """Write these outputs in place of those of the rejected unit."""
+        """Write these outputs, of a record that is set aside, in place of the rejected unit's."""
         assert self._units[0] is unit, "expected the rejected unit in front"
-        self._units[0] = Unit(unit.partition, unit.finished, outputs)
+        self._units[0] = Unit(unit.partition, unit.finished, outputs, is_set_aside=True)
 
     def drop_first(self, unit: Unit) -> None:
         """Drop the rejected unit."""
