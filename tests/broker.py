@@ -23,6 +23,7 @@ import psutil
 
 from reviewmesh.local import broker, registry
 from reviewmesh.local.errors import LocalStackError
+from reviewmesh.local.ports import HOST
 from reviewmesh.local.stack import EmbeddedStack
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
@@ -52,7 +53,7 @@ class TestStack:
     """None when they are containers: those cannot be stopped or killed from here."""
 
     def pid(self, name: str) -> int:
-        """The process id of "broker" or "registry"."""
+        """The process id of a broker or of "registry"."""
         pid = self._embedded().status_of(name).pid
         assert pid is not None, f"{name} is not running"
         return pid
@@ -86,9 +87,12 @@ class TestStack:
 
     def answers(self, name: str) -> bool:
         """Whether it takes requests now."""
-        if name == "broker":
+        if name == "registry":
+            return registry.is_ready(self.registry_url)
+        if self.embedded is None:
             return broker.is_ready(self.bootstrap_servers)
-        return registry.is_ready(self.registry_url)
+        info = self.embedded.info()
+        return info is not None and broker.is_ready(f"{HOST}:{info.ports[name]}")
 
     def _embedded(self) -> EmbeddedStack:
         assert self.embedded is not None, "containers cannot be stopped or killed by this fixture"
@@ -119,13 +123,13 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
 
 
 @contextmanager
-def embedded_stack() -> Iterator[EmbeddedStack]:
-    """A broker and a registry of their own in a temporary state folder."""
+def embedded_stack(brokers: int = 1) -> Iterator[EmbeddedStack]:
+    """Brokers and a registry of their own in a temporary state folder."""
     _end_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
     embedded = EmbeddedStack(folder)
     try:
-        embedded.up(mesh=False)
+        embedded.up(mesh=False, brokers=brokers)
         yield embedded
     finally:
         embedded.down(purge=True)

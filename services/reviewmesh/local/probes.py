@@ -33,13 +33,13 @@ HealthCheck = Callable[[], Health]
 
 
 def checks(info: StackInfo) -> dict[str, HealthCheck]:
-    """A check for each process; broker and registry first."""
+    """A check for each process; brokers and registry first."""
     found: dict[str, HealthCheck] = {
-        "broker": partial(_broker, info.ports["broker"], info.bootstrap_servers),
-        "registry": partial(_registry, info.ports["registry"], info.registry_url),
+        name: partial(_broker, info.ports[name]) for name in programs.brokers_of(info.ports)
     }
+    found["registry"] = partial(_registry, info.ports["registry"], info.registry_url)
     if info.mesh:
-        for name in (programs.WORKER, *programs.SERVICES, programs.INSIGHTS):
+        for name in (programs.WORKER, *programs.SERVICES, programs.TRACER, programs.INSIGHTS):
             if name in info.ports:
                 found[name] = partial(of_http, info.ports[name])
     return found
@@ -59,8 +59,8 @@ def of_http(port: int) -> Health:
     return Health(False, words or "not ready")
 
 
-def _broker(port: int, bootstrap_servers: str) -> Health:
-    return _answering(port, lambda: broker.is_ready(bootstrap_servers, TIMEOUT_S))
+def _broker(port: int) -> Health:
+    return _answering(port, lambda: broker.is_ready(f"{HOST}:{port}", TIMEOUT_S))
 
 
 def _registry(port: int, url: str) -> Health:
