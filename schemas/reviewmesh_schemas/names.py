@@ -39,5 +39,6 @@ INTAKE_GROUP: Final = "reviewmesh-intake"
 ENRICHER_GROUPS: Final = {task: f"reviewmesh-enricher-{task}" for task in TASKS}
 JOINER_GROUP: Final = "reviewmesh-joiner"
 INSIGHTS_GROUP: Final = "reviewmesh-insights"
+TRACER_GROUP: Final = "reviewmesh-tracer"
 JUDGE: Final = "reviewmesh-judge"
 """No group: the transactional id of the judge."""

@@ -110,6 +110,19 @@ def test_a_candidate_that_fails_costs_no_review_its_answer(
     assert answer.attempts == 2
 
 
+def test_an_answer_of_the_candidate_that_no_result_can_be_made_of_costs_no_review_its_own(
+    candidate: ScriptedWorker, drive: Drive
+) -> None:
+    driver = drive()
+    soon(driver.is_known, "the candidate serves")
+    driver.rollouts.begin(CANARY)
+    driver.sent.refused = "expected an answer of at most 10 bytes, got 11"
+    driver.submit(["One"])
+    [answer] = driver.wait()
+    assert (answer.route, answer.rollout, version(answer)) == (PRIMARY, NAME, "1")
+    assert answer.candidate_error == driver.sent.refused
+
+
 def test_a_candidate_that_hangs_delays_a_canary_for_as_long_as_is_allowed(
     candidate: ScriptedWorker, drive: Drive
 ) -> None:
@@ -123,7 +136,7 @@ def test_a_candidate_that_hangs_delays_a_canary_for_as_long_as_is_allowed(
     assert time.monotonic() - began > PATIENCE_S
     assert {answer.route for answer in answers} == {PRIMARY}
     assert all(answer.candidate_error for answer in answers)
-    assert not driver.candidate.has_some()
+    assert not driver.candidate.has_jobs()
 
 
 def test_a_candidate_that_is_not_there_fails_once_it_would_have_been_found(
@@ -133,7 +146,7 @@ def test_a_candidate_that_is_not_there_fails_once_it_would_have_been_found(
     driver.rollouts.begin(CANARY)
     driver.submit(["One"])
     soon(lambda: driver.finished() == 1, "it is answered")
-    monkeypatch.setattr(module, "SETTLED_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "STARTUP_S", 0.0)
     driver.submit(["Two"])
     errors = [answer.candidate_error for answer in driver.wait()]
     assert errors == [None, NOT_SERVING]

@@ -1,10 +1,12 @@
-"""Sends what the candidate answered in shadow to the task's shadow topic.
+"""Writes the candidate's answers in shadow to the task's shadow topic.
 
-By a producer of its own, outside of the transactions of live results: an answer may be lost or come
-twice, and none is waited for.
+Its producer is separate from the transactions of live results and does not wait for deliveries: an
+answer may be lost or written twice.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import structlog
 from confluent_kafka import Producer
@@ -13,16 +15,23 @@ from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
+from reviewmesh.enrich.results import (
+    UnusableAnswer,
+    failure_fields,
+    lineage_of_answer,
+    result_fields,
+)
 from reviewmesh.kafka.clients import RECONNECT
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import SHADOW_OF
 
 CLOSE_WITHIN_S = 2.0
+# Of a canary's result: its key and its headers.
+SPARE_BYTES = 16 * 1024
 
 
 class ShadowTopic:
-    """Used from one event loop."""
+    """Used from one event loop. `close` blocks for CLOSE_WITHIN_S at most."""
 
     def __init__(
         self, task: str, settings: Settings, codec: Codec, max_bytes: int, clock: Clock
@@ -54,7 +63,8 @@ class ShadowTopic:
         )
 
     def send(self, item: WorkItem, answer: Answer) -> bool:
-        """False where it is lost: there is no room, or nothing can be made of it now."""
+        """False if the answer is lost: it is too large, the queue is full, or no registry
+        answers."""
         self._renew()
         try:
             value = self._codec.encode(self._result(item, answer))
@@ -64,13 +74,13 @@ class ShadowTopic:
                 self._topic, key=item.review_id.encode(), value=value, partition=item.partition
             )
         except (BufferError, RegistryUnavailable) as error:
-            self._log.warning("an answer of the candidate is lost", reason=str(error))
+            self._log.warning("dropping an answer of the candidate", reason=str(error))
             return False
         self._producer.poll(0)
         return True
 
     def _renew(self) -> None:
-        """A new producer after a certificate was replaced; the old one sends what it has."""
+        """Replace the producer after a certificate was replaced. The old one sends its queue."""
         certificate = self._settings.certificates.current()
         if certificate is not self._certificate:
             self._certificate = certificate
@@ -80,16 +90,36 @@ class ShadowTopic:
             producer.poll(0)
         self._replaced = [producer for producer in self._replaced if len(producer)]
 
+    def why_unusable(self, item: WorkItem, answer: Answer) -> str:
+        """Why no result of the task could be made of a canary's answer; empty where it could.
+
+        Results have the same form and the same limit as the records of this topic.
+        """
+        if answer.output is None:
+            return answer.error or "the candidate gave no reason"
+        try:
+            fields = result_fields(self._task, item.text, answer)
+            size = len(self._codec.encode(self._record(item, fields)))
+        except Exception as error:  # noqa: BLE001 - a worker may answer anything
+            return str(error) or type(error).__name__
+        at_most = self._max_bytes - SPARE_BYTES
+        if size > at_most:
+            return f"expected an answer of at most {at_most:,} bytes, got {size:,}"
+        return ""
+
     def close(self) -> None:
         self._producer.flush(CLOSE_WITHIN_S)
 
     def _result(self, item: WorkItem, answer: Answer) -> dict[str, object]:
         try:
             if answer.output is None:
-                raise Unusable(answer.error or "the worker gave no reason")
-            fields = answered(self._task, item.text, answer)
+                raise UnusableAnswer(answer.error or "the worker gave no reason")
+            fields = result_fields(self._task, item.text, answer)
         except Exception as error:  # noqa: BLE001 - a worker may answer anything
-            fields = failed(str(error), lineage_of_answer(answer))
+            fields = failure_fields(str(error), lineage_of_answer(answer))
+        return self._record(item, fields)
+
+    def _record(self, item: WorkItem, fields: dict[str, Any]) -> dict[str, object]:
         return {
             "review_id": item.review_id,
             "content_hash": item.content_hash,

@@ -32,7 +32,7 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
 from reviewmesh.loop.deadletter import UNREADABLE, DeadLetters
-from reviewmesh.loop.erasures import Erasures, dropping
+from reviewmesh.loop.erasures import Erasures, on_dropped
 from reviewmesh.loop.replays import Replays, first_refused_ms
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
@@ -159,7 +159,7 @@ class IntakeStage:
         units, self._units = self._units, []
         return units
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
         return ()
 
     def blocks(self, topic: str, partition: int) -> bool:
@@ -180,7 +180,8 @@ class IntakeStage:
     # -- memory ------------------------------------------------------------------------------
 
     def _remember(self, partition: int, dedupe: Dedupe) -> None:
-        since = milliseconds(self._clock()) - self._window_ms
+        now = milliseconds(self._clock())
+        since = now - self._window_ms
         at_most = self._dedupe_ids * OFFSETS_PER_ID
         foreign = 0
         for record in self._reader.read_tail(ACCEPTED, partition, since, at_most):
@@ -202,6 +203,7 @@ class IntakeStage:
                 accepted["content_hash"],
                 accepted["acceptance"],
                 accepted["accepted_at"] or record.timestamp_ms,
+                now,
             )
         if foreign > 1:
             self._log.warning(
@@ -233,8 +235,8 @@ class IntakeStage:
 
     def _take(self, record: Record) -> Unit:
         memory = self._memories[record.partition]
-        if memory.replays.is_doubled(record):
-            return _unit(record, counted=memory.replays.dropping(record))
+        if memory.replays.is_duplicate(record):
+            return _unit(record, counted=memory.replays.on_dropped(record))
         if self._comes_again(record, memory):
             return _unit(record, counted=metrics.NOT_REPEATED.labels(self.service, "judged").inc)
         unit = self._judge(record)
@@ -279,7 +281,7 @@ class IntakeStage:
             refused_ms = first_refused_ms(record)
             erasures = self._memories[record.partition].erasures
             if refused_ms is not None and erasures.covers_letter(key, refused_ms):
-                return _unit(record, counted=dropping(self.service))
+                return _unit(record, counted=on_dropped(self.service))
             return self._accept(record, normalise(review, self._drop_attributes))
         except DecodeError as error:
             return _unit(record, self._refuse(record, None, error.cause, str(error)))
@@ -366,7 +368,7 @@ class IntakeStage:
             headers=headers,
         )
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
-        dedupe.accepted(review_id, content_hash, acceptance, now)
+        dedupe.accepted(review_id, content_hash, acceptance, now, milliseconds(self._clock()))
         return output
 
     @staticmethod

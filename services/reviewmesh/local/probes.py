@@ -39,7 +39,7 @@ def checks(info: StackInfo) -> dict[str, HealthCheck]:
     }
     found["registry"] = partial(_registry, info.ports["registry"], info.registry_url)
     if info.mesh:
-        for name in (programs.WORKER, *programs.SERVICES, programs.INSIGHTS):
+        for name in (programs.WORKER, *programs.SERVICES, programs.TRACER, programs.INSIGHTS):
             if name in info.ports:
                 found[name] = partial(of_http, info.ports[name])
     return found

@@ -18,6 +18,10 @@ from reviewmesh_schemas.names import TASKS
 
 REGISTRY_PORTS = ("registry", "registry.management")
 SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag", "judge")
+TRACER = "tracer"
+"""Runs where an endpoint for spans is set."""
+MODULES = {"joiner": "reviewmesh.join", TRACER: "reviewmesh.trace"}
+TRACES_ENDPOINT = "REVIEWMESH_TRACES__ENDPOINT"
 INSIGHTS = "insights"
 INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"
@@ -65,13 +69,18 @@ def insights_python() -> Path | None:
     return environment / "bin" / "python" if whole else None
 
 
+def is_traced() -> bool:
+    """Whether an endpoint for spans is set, so that the tracer runs."""
+    return bool(os.environ.get(TRACES_ENDPOINT))
+
+
 def port_names(mesh: bool, insights: bool = False, brokers: int = 1) -> tuple[str, ...]:
     """Every port that the mesh listens on."""
     of_brokers = [port for name in broker.names(brokers) for port in (name, _controller_port(name))]
     backing = (*of_brokers, *REGISTRY_PORTS)
     if not mesh:
         return backing
-    own = (INSIGHTS,) if insights else ()
+    own = (*((INSIGHTS,) if insights else ()), *((TRACER,) if is_traced() else ()))
     return (*backing, *SERVICES, *own, WORKER, WORKER_GRPC)
 
 
@@ -127,6 +136,8 @@ def mesh_programs(
         environment=_worker_environment(ports),
     )
     services = [_service(name, sys.executable, ports, own.get(name, {})) for name in SERVICES]
+    if TRACER in ports:
+        services.append(_service(TRACER, sys.executable, ports, {}))
     if insights is not None:
         services.append(_service(INSIGHTS, str(insights), ports, {}))
     return [worker, *services]
@@ -148,7 +159,7 @@ def _service(name: str, python: str, ports: Mapping[str, int], own: dict[str, st
 def _module_arguments(name: str) -> list[str]:
     if name.startswith("enricher-"):
         return ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
-    return [{"joiner": "reviewmesh.join"}.get(name, f"reviewmesh.{name}")]
+    return [MODULES.get(name, f"reviewmesh.{name}")]
 
 
 def service_environment(ports: Mapping[str, int]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 MARK = "rm1:"
 METADATA_LIMIT = 4095
-# A bitmap of this many offsets fits the metadata even where it does not compress at all.
+# A bitmap of this many offsets fits into the metadata even if it does not compress.
 LARGEST_WINDOW = 24_000
 LARGEST_BITMAP = LARGEST_WINDOW // 8 + 1
 NOTES = struct.Struct(">BHHBQQ")
@@ -26,31 +26,36 @@ TOPIC_ID = struct.Struct(">Q")
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What a commit tells the next owner besides the finished offsets."""
+    """What the metadata of a commit holds besides the finished offsets, for the next owner."""
 
-    # The process that wrote it has not released the partition in order.
+    # The process that wrote this had not released the partition.
     running: bool = False
-    # Processes that died in a row while the same record was the lowest unfinished one.
+    # Number of processes that died in a row with the same lowest unfinished record.
     deaths: int = 0
-    # Upper bound of records in flight during a trial; 0 without one.
-    group: int = 0
-    # Deaths with only the lowest unfinished record in flight.
-    strikes: int = 0
+    # Most records in flight during a search for a poison record; 0 without a search.
+    group_size: int = 0
+    # Number of deaths with only the lowest unfinished record in flight.
+    deaths_alone: int = 0
     # See `Start.redo_until`.
     redo_until: int = 0
-    # `group` counts from this offset: records before it were in flight without harm.
-    passed: int = 0
-    # Kafka's id of the topic of these offsets, shortened; 0 where it is unknown.
+    # `group_size` counts from this offset: records before it were in flight and killed nothing.
+    survived_until: int = 0
+    # Kafka's id of the topic of these offsets, shortened; 0 if unknown.
     topic_id: int = 0
 
     def deaths_with(self, own: bool) -> int:
-        """Deaths including the process that wrote this; `own`: it is this process, which lives."""
+        """Deaths including the process that wrote this, or 0 if it released the partition.
+
+        `own`: this process wrote it, and lives.
+        """
         return self.deaths + 1 if self.running and not own else 0
 
     def packed(self) -> bytes:
-        deaths, group = min(self.deaths, 0xFFFF), min(self.group, 0xFFFF)
-        strikes = min(self.strikes, 0xFF)
-        counts = NOTES.pack(self.running, deaths, group, strikes, self.redo_until, self.passed)
+        deaths, group_size = min(self.deaths, 0xFFFF), min(self.group_size, 0xFFFF)
+        deaths_alone = min(self.deaths_alone, 0xFF)
+        counts = NOTES.pack(
+            self.running, deaths, group_size, deaths_alone, self.redo_until, self.survived_until
+        )
         return counts + TOPIC_ID.pack(self.topic_id)
 
 
@@ -68,7 +73,7 @@ class Restored:
 
     finished: frozenset[int] = frozenset()
     notes: Notes = Notes()
-    # Whether the mesh wrote it. A reset of the group leaves it empty.
+    # Whether the mesh wrote the metadata. A reset of the group leaves it empty.
     marked: bool = False
     # Why existing metadata could not be used.
     problem: str = ""
@@ -108,7 +113,7 @@ def _offsets(offset: int, bitmap: bytes) -> frozenset[int]:
 
 
 def _notes(packed: bytes) -> Notes:
-    """Older versions wrote none, or no id; later ones may append fields."""
+    """Older versions wrote no notes, or no topic id; later versions may append fields."""
     if len(packed) < NOTES.size:
         return Notes()
     running, *numbers = NOTES.unpack_from(packed)
@@ -177,7 +182,7 @@ class CompletionLedger:
         return offset >= self._position and offset not in self._restored
 
     def deliver(self, offset: int) -> bool:
-        """Mark `offset` in flight; False when it is to be skipped."""
+        """Mark `offset` in flight; False when it must be skipped, because it is not new."""
         if offset < self._position:
             return False
         self._position = offset + 1
@@ -196,16 +201,18 @@ class CompletionLedger:
         self._in_flight = dict.fromkeys(sorted({*self._in_flight, *offsets}))
 
     def reached_end(self, end: int) -> None:
-        """The partition was read to `end`: transaction markers before it are no lag."""
+        """Move the position to `end`, so that transaction markers before it do not count as lag."""
         if end > self._position:
             self._position = end
 
     def commit(self, notes: Notes = Notes()) -> Commit:
         """The commit from which a restart restores this ledger."""
         head = self.head
-        end = max(self._position, max(self._restored, default=-1) + 1)
+        # Only offsets that are never delivered lie further on: an aborted transaction may take any
+        # number of them.
+        end = min(max(self._position, max(self._restored, default=-1) + 1), head + LARGEST_WINDOW)
         bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
-        # After the end of the compressed bitmap, where versions without notes do not read.
+        # Behind the compressed bitmap, because versions without notes ignore what follows it.
         packed = zlib.compress(bitmap, 6) + notes.packed()
         metadata = MARK + base64.b64encode(packed).decode("ascii")
         assert len(metadata) <= METADATA_LIMIT, (
@@ -216,7 +223,7 @@ class CompletionLedger:
 
     def _bitmap(self, head: int, end: int) -> bytes:
         bitmap = bytearray((end - head + 7) // 8)
-        done = self._position - head
+        done = min(self._position, end) - head
         bitmap[: done // 8] = b"\xff" * (done // 8)
         if done % 8:
             bitmap[done // 8] = (1 << done % 8) - 1
@@ -225,6 +232,6 @@ class CompletionLedger:
             bitmap[index >> 3] &= ~(1 << (index & 7)) & 0xFF
         for offset in self._restored:
             index = offset - head
-            if index >= 0:
+            if 0 <= index < end - head:
                 bitmap[index >> 3] |= 1 << (index & 7)
         return bytes(bitmap)

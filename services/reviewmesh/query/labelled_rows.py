@@ -1,4 +1,4 @@
-"""Labelled rows as JSON lines, for a rollout: what is right about a text."""
+"""Labelled rows for a rollout, from JSON lines: texts with their right answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reviewmesh.judge.answers import said
+from reviewmesh.judge.answers import outcome_of
 
 MOST_ROWS = 5_000
 MOST_BYTES = 4 * 1024 * 1024
@@ -19,7 +19,7 @@ FORM = {
 
 
 class RowsProblem(ValueError):
-    """Says which line is wrong, what was expected and what came."""
+    """A row is invalid; the message names the line, what was expected and what was given."""
 
 
 def read_labelled(file: Path, task: str) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def _row(row: Mapping[str, Any], task: str) -> dict[str, Any]:
     text, language = row["text"], row.get("language")
     if not isinstance(text, str) or not text or not isinstance(language, str | None):
         raise TypeError
-    right = sorted(said(task, fields))
+    right = sorted(outcome_of(task, fields))
     if not all(isinstance(label, str) for label in right):
         raise TypeError
     return {"text": text, "language": language, "right": right}

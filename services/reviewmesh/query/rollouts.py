@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING
 
 from reviewmesh.avro.codec import DecodeError
-from reviewmesh.judge.answers import seen
+from reviewmesh.judge.answers import judged_answer
 from reviewmesh.judge.rollout import RolloutRecord, record_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.query.connection import Connection
@@ -49,7 +49,7 @@ def labels_said(connection: Connection, task: str) -> frozenset[str]:
     found: set[str] = set()
     for record in read_until(connection, starts, ends):
         try:
-            found |= seen(task, codec.decode_ours(record.value or b"")).labels
+            found |= judged_answer(task, codec.decode_ours(record.value or b"")).labels
         except DecodeError:
             continue
     return frozenset(found)
@@ -65,7 +65,7 @@ def give(
 ) -> RolloutRecord:
     """Give the judge a command and wait for its answer, which the record holds.
 
-    Raises CannotReach where no judge answers.
+    Raises CannotReach if no judge answers.
     """
     name = write_command(connection, task, action, epoch, bounds, labelled)
     deadline = time.monotonic() + ANSWER_WITHIN_S
@@ -88,7 +88,7 @@ def write_command(
     bounds: str | None = None,
     labelled: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Returns its name."""
+    """Write a command for the judge; returns the id of the command."""
     name, key = secrets.token_hex(8), task.encode()
     value = connection.codec(COMMANDS).encode(
         {
