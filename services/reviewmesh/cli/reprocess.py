@@ -71,8 +71,8 @@ def reprocess(
     err.print(_described(chosen))
     if dry_run or not len(chosen):
         return
-    campaign = begin(connection, task, str(condition), chosen)
-    out.print(campaign.id)
+    # Its name first: who is interrupted while requests are sent needs it for `resume`.
+    campaign = begin(connection, task, str(condition), chosen, lambda begun: out.print(begun.id))
     err.print(f"see `reviewmesh reprocess status {campaign.id}`")
 
 

@@ -97,11 +97,12 @@ class Candidate:
             max_attempts=1,
             lane=inference_pb2.LANE_BACKFILL,
         )
+        # Pre-create labels, so that rate() sees the first increment.
         for outcome in ("answered", "dropped"):
             metrics.SHADOWED.labels(self._task, outcome)
         for outcome in ("answered", "failed", "taken_back"):
             metrics.CANARIES.labels(self._task, outcome)
-        self._began = self._loop.time()
+        self._started_at = self._loop.time()
         self._checking = self._loop.create_task(self._run())
 
     async def close(self) -> None:
@@ -148,7 +149,7 @@ class Candidate:
         )
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """Let go of the items whose token is named; copies are nobody's."""
+        """Drop the canaries whose token `withdrawn` accepts. No caller waits for copies."""
         for key, job in list(self._canaries.items()):
             if withdrawn(job.item.token):
                 job.withdrawn = True
@@ -165,7 +166,7 @@ class Candidate:
         return bool(self._canaries)
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """Why an item of the candidate is not answered yet; empty if the candidate has it not."""
+        """Why an item of the candidate is not answered yet; empty if it is none."""
         job = self._canaries.get((partition, offset))
         if job is None:
             return ""
@@ -174,7 +175,7 @@ class Candidate:
     # -- canaries ----------------------------------------------------------------------------
 
     def _skip_candidate(self, item: WorkItem, rollout: Rollout) -> None:
-        if self._loop.time() - self._began > STARTUP_S:
+        if self._loop.time() - self._started_at > STARTUP_S:
             self._failed_canaries[_key(item)] = FailedCanary(item.token, rollout.id, NOT_SERVING)
             metrics.CANARIES.labels(self._task, "failed").inc()
 
@@ -207,9 +208,9 @@ class Candidate:
 
     def _fail(self, job: CandidateJob, error: str, answer: Answer | None = None) -> None:
         metrics.CANARIES.labels(self._task, "failed").inc()
-        words = error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+        reason = error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
         key = _key(job.item)
-        self._failed_canaries[key] = FailedCanary(job.item.token, job.rollout, words, answer)
+        self._failed_canaries[key] = FailedCanary(job.item.token, job.rollout, reason, answer)
         del self._canaries[key]
         self._to_primary([job.item])
 

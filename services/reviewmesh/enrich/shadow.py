@@ -31,7 +31,7 @@ SPARE_BYTES = 16 * 1024
 
 
 class ShadowTopic:
-    """Used from one event loop."""
+    """Used from one event loop. `close` blocks for CLOSE_WITHIN_S at most."""
 
     def __init__(
         self, task: str, settings: Settings, codec: Codec, max_bytes: int, clock: Clock
@@ -80,7 +80,7 @@ class ShadowTopic:
         return True
 
     def _renew(self) -> None:
-        """A new producer after a certificate was replaced; the old one sends what it has."""
+        """Replace the producer after a certificate was replaced. The old one sends its queue."""
         certificate = self._settings.certificates.current()
         if certificate is not self._certificate:
             self._certificate = certificate

@@ -1,4 +1,5 @@
-"""The bounds within which the judge decides; a file, with a default for each."""
+"""The bounds of a rollout, by which the judge decides. Each has a default; a file may change
+them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ LARGEST_STEP = 0.95
 
 
 class BoundsProblem(ValueError):
-    """A bound is wrong; the message names it, what was expected and what came."""
+    """A bound is invalid; the message names it, what was expected and what was given."""
 
 
 class Bounds(BaseModel):
@@ -77,7 +78,7 @@ def read_bounds(file: Path) -> Bounds:
     try:
         return Bounds.model_validate(content)
     except ValidationError as error:
-        raise BoundsProblem(f"{file}: {_told(error)}") from error
+        raise BoundsProblem(f"{file}: {_problems(error)}") from error
 
 
 def parse_bounds(text: str) -> Bounds:
@@ -85,10 +86,10 @@ def parse_bounds(text: str) -> Bounds:
     try:
         return Bounds.model_validate_json(text)
     except ValidationError as error:
-        raise BoundsProblem(_told(error)) from error
+        raise BoundsProblem(_problems(error)) from error
 
 
-def _told(error: ValidationError) -> str:
+def _problems(error: ValidationError) -> str:
     known = ", ".join(Bounds.model_fields)
     told = []
     for problem in error.errors():

@@ -1,6 +1,6 @@
-"""Which enriched reviews may leave the mesh, and what of them: text with its personal data masked.
+"""Enriched reviews that may leave the mesh: their text, with personal data masked.
 
-The same rules as for a fallback. Names are those that the mesh's own workers found in the review.
+The rules are those of a fallback. Names are those that the mesh's own workers found in the review.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ERASED = "they were erased"
 
 
 class Outgoing:
-    """What leaves for all of these regions, and why the rest stays."""
+    """Masks the texts that may leave for all of these regions, and counts why others stay."""
 
     def __init__(self, policy: Policy, regions: Sequence[str], erasures: Erasures) -> None:
         """`erasures`: the topic still holds what was published before them."""
@@ -30,7 +30,7 @@ class Outgoing:
         """Reviews by the reason why they stay."""
 
     def masked(self, enriched: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The text and its language, as they may leave; None where it stays."""
+        """The masked text and its language; None if the review may not leave."""
         rule = self._policy.rule_of(enriched["business_id"])
         if self._was_erased(enriched):
             self.stay[ERASED] += 1
@@ -50,7 +50,7 @@ class Outgoing:
 
 
 def _names(rule: Rule, enriched: Mapping[str, Any]) -> list[tuple[int, int]] | None:
-    """Where the persons are that have to be masked; None when nobody in the house has looked."""
+    """Spans of the names to mask; None if the mesh's own workers have not looked for names."""
     if not rule.masks_names:
         return []
     found = enriched["tasks"]["ner"]
