@@ -24,7 +24,7 @@ from reviewmesh.judge.comparison import RolloutComparison
 from reviewmesh.judge.labelled import LabelledTexts
 from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.kafka.followed import FollowedTopic
-from reviewmesh.kafka.record import Record, Unavailable
+from reviewmesh.kafka.record import Record
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
@@ -117,7 +117,10 @@ class Trial:
         return min(ready, key=lambda topic: topic.next_ms, default=None)
 
     def _take(self, queue: Queue[Timed], record: Record, content: dict[str, Any] | None) -> None:
-        """Called by the thread that reads the topic, which waits here while it is far ahead."""
+        """Called by the thread that reads the topic, which waits here while it is far ahead.
+
+        What it still reads once the trial is closed is dropped.
+        """
         if content is None:
             return
         timed = record.timestamp_ms, judged_answer(self._task, content)
@@ -126,7 +129,6 @@ class Trial:
                 return queue.put(timed, timeout=QUEUE_WAIT_S)
             except Full:
                 continue
-        raise Unavailable("the judge has ended this trial")
 
 
 class _Read:

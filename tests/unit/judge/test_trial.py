@@ -15,7 +15,7 @@ from reviewmesh.judge import trial as module
 from reviewmesh.judge.comparison import MAX_UNPAIRED
 from reviewmesh.judge.rollout import RolloutRecord
 from reviewmesh.judge.trial import Trial
-from reviewmesh.kafka.record import Record, Unavailable
+from reviewmesh.kafka.record import Record
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
@@ -38,20 +38,17 @@ class Topic:
         self.thread.join(10)
 
     def _run(self) -> None:
-        try:
-            for offset in self._offsets:
-                record = Record(
-                    topic=self._name,
-                    partition=0,
-                    offset=offset,
-                    key=None,
-                    value=None,
-                    timestamp_ms=1_000 * offset,
-                )
-                self._take(record, result(offset, self._name == SHADOW_OF[TASK]))
-            self.is_current = True
-        except Unavailable:
-            pass
+        for offset in self._offsets:
+            record = Record(
+                topic=self._name,
+                partition=0,
+                offset=offset,
+                key=None,
+                value=None,
+                timestamp_ms=1_000 * offset,
+            )
+            self._take(record, result(offset, self._name == SHADOW_OF[TASK]))
+        self.is_current = True
 
 
 def result(offset: int, is_copy: bool) -> dict[str, Any]:
