@@ -14,7 +14,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm chart chart-package nightly faults kills bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights test test-vllm chart chart-package nightly faults kills bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -70,6 +70,18 @@ bench-vllm: $(VLLM)/vllm.stamp
 bench-gpu: $(VLLM_GPU)/vllm-gpu.stamp
 	$(VLLM_GPU)/bin/python -m bench.gpu
 
+# What a release is made of: wheel, source, the chart, and for each image a bill of its materials
+# (CycloneDX).
+dist: $(VENV)/bootstrap.stamp .venv-dist/dist.stamp $(CHART_TOOLS)/tools.stamp
+	rm -rf dist
+	$(UV) build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist .
+	for role in service worker worker-vllm insights; do \
+	  PYTHONWARNINGS=ignore .venv-dist/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/$$role.cdx.json requirements/$$role.txt || exit 1; \
+	done
+	$(CHART_TOOLS)/helm package $(CHART) --destination dist
+	ls dist
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -110,6 +122,7 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
 	$(COMPILE) requirements/go.in -o requirements/go.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) requirements/dist.in -o requirements/dist.txt
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training --extra vllm \
 	  pyproject.toml requirements/vllm.in --overrides requirements/vllm-overrides.txt \
 	  -o requirements/vllm.txt
@@ -120,7 +133,7 @@ lock: $(VENV)/bootstrap.stamp
 	  -o requirements/worker-vllm.txt
 
 clean:
-	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench build dist
+	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench .venv-dist build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -159,6 +172,12 @@ $(VLLM_GPU)/vllm-gpu.stamp: $(VENV)/bootstrap.stamp requirements/vllm-gpu.txt py
 	$(UV) pip install --quiet --python $(VLLM_GPU)/bin/python --require-hashes \
 	  -r requirements/bootstrap.txt -r requirements/vllm-gpu.txt
 	$(UV) pip install --quiet --python $(VLLM_GPU)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+# What makes a release.
+.venv-dist/dist.stamp: $(VENV)/bootstrap.stamp requirements/dist.txt
+	test -x .venv-dist/bin/python || $(UV) venv --quiet --python $(BIN)/python .venv-dist
+	$(UV) pip install --quiet --python .venv-dist/bin/python --require-hashes -r requirements/dist.txt
 	touch $@
 
 # The peers of the benchmark need an older confluent-kafka than the mesh.
