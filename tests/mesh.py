@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+import reviewmesh_schemas
 from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
@@ -118,17 +120,23 @@ class Mesh:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     workers_per_task: bool = False
+    workers_each: int = 1
+    """Of each task, where they are per task."""
     worker_command: list[str] = field(default_factory=list)
     """Python module and arguments of the workers; the scripted worker where none is given."""
     processes: dict[str, Process] = field(default_factory=dict)
+    partitions: int = PARTITIONS
+    """Of each topic; with another number than that of the contracts every process gets a copy of
+    them."""
 
     def __post_init__(self) -> None:
         self.control = self.folder / "control.json"
-        self.registry = SchemaRegistry(self.stack.registry_url)
+        self.registry = SchemaRegistry(self.stack.registry_url, timeout_s=APPLIED_WITHIN_S)
         self.kafka = {"bootstrap.servers": self.stack.bootstrap_servers}
         self._positions: dict[str, dict[int, int]] = {}
         self._records: dict[str, list[Any]] = defaultdict(list)
         names = [f"worker-{task}" for task in TASKS] if self.workers_per_task else ["worker"]
+        names += [f"{name}-{number}" for name in names for number in range(1, self.workers_each)]
         self.worker_ports = {name: free_port() for name in names}
 
     def __enter__(self) -> Mesh:
@@ -141,6 +149,9 @@ class Mesh:
 
     def apply_topics(self) -> None:
         """As an operator does: run again where the registry was too slow to answer."""
+        if self.partitions != PARTITIONS:
+            self._apply_own_contracts()
+            return
         deadline = time.monotonic() + APPLIED_WITHIN_S
         while True:
             try:
@@ -149,6 +160,28 @@ class Mesh:
             except RegistryUnavailable:
                 if time.monotonic() > deadline:
                     raise
+
+    def _apply_own_contracts(self) -> None:
+        own = self.folder / "contracts"
+        copy = own / "reviewmesh_schemas"
+        shutil.copytree(Path(reviewmesh_schemas.__file__).parent, copy)
+        topics_file = copy / "topics.yaml"
+        text = topics_file.read_text()
+        assert f"\npartitions: {PARTITIONS}\n" in text
+        topics_file.write_text(
+            text.replace(f"\npartitions: {PARTITIONS}\n", f"\npartitions: {self.partitions}\n")
+        )
+        self.settings["PYTHONPATH"] = str(own)
+        command = [sys.executable, "-m", "reviewmesh.cli", "topics", "apply"]
+        subprocess.run(command, env=self._environment(), check=True, timeout=APPLIED_WITHIN_S)
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
+            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
+            "REVIEWMESH_REGISTRY__URL": self.stack.registry_url,
+            "REVIEWMESH_PREFIX": self.prefix,
+            **self.settings,
+        }
 
     def start(self, ready_within_s: float = 180) -> None:
         self.apply_topics()
@@ -179,17 +212,17 @@ class Mesh:
         what defects there are."""
         key = name if slot == "0" else f"{name}/{slot}"
         http_port = free_port()
-        environment = os.environ | {
-            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
-            "REVIEWMESH_REGISTRY__URL": self.stack.registry_url,
-            "REVIEWMESH_PREFIX": self.prefix,
+        environment = {
             "REVIEWMESH_SLOT": slot,
             "REVIEWMESH_HTTP__PORT": str(http_port),
-            **self.settings,
+            **self._environment(),
         }
         for task in TASKS:
-            port = self.worker_ports.get(f"worker-{task}") or self.worker_ports["worker"]
-            environment[f"REVIEWMESH_WORKERS__{task.upper()}"] = f"127.0.0.1:{port}"
+            workers = f"worker-{task}" if self.workers_per_task else "worker"
+            ports = [port for name, port in self.worker_ports.items() if name.startswith(workers)]
+            environment[f"REVIEWMESH_WORKERS__{task.upper()}"] = ",".join(
+                f"127.0.0.1:{port}" for port in ports
+            )
         if name in self.worker_ports:
             environment["REVIEWMESH_WORKER__PORT"] = str(self.worker_ports[name])
             module = self.worker_command or ["tests.scripted_worker", str(self.control)]
@@ -225,7 +258,7 @@ class Mesh:
         codec, producer, count = self.codec("reviews.raw"), self.producer(), 0
         for review in reviews:
             key = review["review_id"].encode()
-            self._produce(producer, key, codec.encode(review), partition_of(key, PARTITIONS))
+            self._produce(producer, key, codec.encode(review), partition_of(key, self.partitions))
             count += 1
         assert producer.flush(30) == 0
         return count
@@ -259,7 +292,7 @@ class Mesh:
     def read(self, topic: str) -> list[dict[str, Any]]:
         """Every committed record of the topic so far, per partition in offset order."""
         codec = self.codec(topic)
-        positions = self._positions.setdefault(topic, dict.fromkeys(range(PARTITIONS), 0))
+        positions = self._positions.setdefault(topic, dict.fromkeys(range(self.partitions), 0))
         consumer = Consumer(
             {
                 **self.kafka,
