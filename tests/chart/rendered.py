@@ -45,7 +45,14 @@ MORE: dict[str, dict[str, Any]] = {
             "certificate": {"secret": "registry-client"},
         },
         "tls": {"enabled": True},
-        "services": {"intake": {"forwardingSecret": {"secret": "forwarding"}, "replicas": 6}},
+        "services": {
+            "intake": {"forwardingSecret": {"secret": "forwarding"}, "replicas": 6},
+            "tracer": {"enabled": True},
+        },
+        "traces": {
+            "endpoint": "http://collector:4318",
+            "authorization": {"secret": "collector"},
+        },
         "workers": {
             "candidate": {
                 "role": "candidate",

@@ -41,7 +41,15 @@ IMAGES = {
     "reviewmesh-worker": "worker.Dockerfile",
     "reviewmesh-worker-vllm": "worker-vllm.Dockerfile",
 }
-SERVICES = {"intake", "joiner", "insights", "lag", "judge", *(f"enricher-{t}" for t in TASKS)}
+SERVICES = {
+    "intake",
+    "joiner",
+    "insights",
+    "lag",
+    "judge",
+    "tracer",
+    *(f"enricher-{t}" for t in TASKS),
+}
 
 
 def is_worker(name: str) -> bool:
@@ -137,13 +145,16 @@ def test_commands_are_those_of_compose(case: str, name: str) -> None:
 
 
 def test_the_whole_mesh_is_there() -> None:
-    assert pods("minimal").keys() == SERVICES | {"topics"} | {f"worker-{task}" for task in TASKS}
+    workers = {f"worker-{task}" for task in TASKS}
+    assert pods("scram").keys() == SERVICES | {"topics", "worker-candidate"} | workers
+    # The tracer is asked for, as in compose.
+    assert pods("minimal").keys() == SERVICES - {"tracer"} | {"topics"} | workers
     long_running = {
         name
         for name, service in compose.services().items()
         if "reviewmesh" in service["image"] and name != "cli" and "-gpu-" not in name
     }
-    assert pods("minimal").keys() == long_running
+    assert pods("scram").keys() - {"worker-candidate"} == long_running
 
 
 def test_every_setting_of_compose_has_its_place() -> None:
