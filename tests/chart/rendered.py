@@ -58,6 +58,7 @@ MORE: dict[str, dict[str, Any]] = {
                 "role": "candidate",
                 "tasks": ["sentiment"],
                 "modelRegistry": {"nfs": {"server": "nfs", "path": "/models", "readOnly": True}},
+                "strategy": {"type": "Recreate"},
                 "scaling": {"enabled": True, "reviewsPerSecond": {"sentiment": 10}},
             }
         },
