@@ -109,7 +109,7 @@ def running_stack() -> Iterator[TestStack]:
             yield stack
     else:
         with embedded_stack() as embedded:
-            yield _test_stack(embedded)
+            yield stack_of(embedded)
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
         yield stack
         return
     with embedded_stack() as embedded:
-        yield _test_stack(embedded)
+        yield stack_of(embedded)
 
 
 @contextmanager
@@ -163,14 +163,14 @@ def docker_answers() -> bool:
         return False
 
 
-def _test_stack(embedded: EmbeddedStack) -> TestStack:
+def stack_of(embedded: EmbeddedStack) -> TestStack:
     info = embedded.info()
     assert info is not None, f"no mesh runs from {embedded.paths.state_dir}"
     return TestStack(info.bootstrap_servers, info.registry_url, embedded)
 
 
 def _lent_stack(state_dir: Path) -> TestStack:
-    return _test_stack(EmbeddedStack(state_dir))
+    return stack_of(EmbeddedStack(state_dir))
 
 
 @contextmanager

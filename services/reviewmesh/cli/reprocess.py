@@ -112,8 +112,10 @@ def resume(name: Name) -> None:
     if campaign.state == CANCELLED:
         raise CommandFailed(f"{name} is cancelled; begin a new one")
     _refuse_beside_others(connection, campaign.task)
-    sent = send_missing(connection, campaign, matcher(_read(campaign.where, campaign.task)))
-    change(connection, campaign, RUNNING)
+    matches = matcher(_read(campaign.where, campaign.task))
+    # Before the requests, which take long: what somebody else commands meanwhile is newer.
+    campaign = change(connection, campaign, RUNNING)
+    sent = send_missing(connection, campaign, matches)
     err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
 
 

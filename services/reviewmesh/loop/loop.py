@@ -117,7 +117,10 @@ class ConsumerLoop:
     # -- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises SlotTaken, StandsStill, and what a rebalance callback or the stage raises."""
+        """Run until `request_stop`.
+
+        Raises SlotTaken, StandsStill, and the errors of rebalance callbacks and of the stage.
+        """
         self._member.subscribe()
         self._watch.start()
         try:
@@ -162,11 +165,17 @@ class ConsumerLoop:
 
     def _rejoin(self) -> None:
         """Join the group with a new consumer, which is assigned its partitions again."""
-        for partition in self._owned:
-            self._drop_partition(partition)
-        self._owned.clear()
+        self._drop_all()
         self._member.replace()
         self._recreated.forget()
+
+    def _drop_all(self) -> None:
+        """Drop all state of the partitions, which whoever gets them next reads from their
+        commits."""
+        for partition in self._owned:
+            self._drop_partition(partition)
+        self._stalls.released(self._owned)
+        self._owned.clear()
 
     def _replace_clients(self, consumer: Any) -> None:
         """Replace the clients after a certificate was replaced. Records in flight stay in flight.
@@ -191,9 +200,7 @@ class ConsumerLoop:
         if same and self._member.generation() == generation and set(assigned) >= self._owned:
             self._fetch(list(self.inputs))
         else:
-            for partition in self._owned:
-                self._drop_partition(partition)
-            self._owned.clear()
+            self._drop_all()
             if self._member.is_assigned:
                 self._assign(assigned)
         self._log.info(
@@ -246,7 +253,7 @@ class ConsumerLoop:
             self._broker.begin(str(error))
             return
         self._log.info("transactional producer ready")
-        self.readiness.clear("broker")
+        self._broker.reached()
         if not self._owned:
             self.readiness.set_waiting("assignment", "partitions from the group's coordinator")
 
@@ -467,10 +474,8 @@ class ConsumerLoop:
                 self.readiness.clear("dead letters")
 
     def _postpone(self, refused: OutputRejected) -> None:
-        """Retry a dead letter later that its topic rejects because of the topic's configuration."""
-        reason = (
-            f"{refused}: the dead-letter topic rejects a record; check the topic's configuration"
-        )
+        """Retry a dead letter later that a topic rejects because of the topic's configuration."""
+        reason = f"{refused}: a topic rejects a dead letter; check the topic's configuration"
         if not self.readiness.is_waiting_for("dead letters"):
             self._log.error(
                 "a dead letter is rejected, retrying until the topic accepts it", reason=reason

@@ -1,4 +1,4 @@
-"""Campaigns of answers done again: which reviews, sending the requests, how far they came.
+"""Campaigns, which do answers again: choosing reviews, sending requests, progress.
 
 A campaign is a record of `reviews.campaigns`, and a request for each review that it chose. It needs
 no further commands: enrichers and joiner read the topics.
@@ -125,7 +125,7 @@ def _choose(
         seen.add(key)
         enriched = _enriched(codec, record)
         if enriched is None or not matches(enriched):
-            # The latest one decides.
+            # Only the latest record of a review counts.
             chosen.pop(key, None)
             continue
         chosen[key] = (place_of(record), record.offset)
