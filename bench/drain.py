@@ -1,8 +1,9 @@
 """`python -m bench.drain`: how long a burst takes beside what the policy predicts.
 
-A mesh on its own broker, with one worker of the task topic and then with two, each of a known rate;
-the other tasks answer at once. A burst is published, and the time until all of it is out is compared
-with `drain_s`. Writes build/reports/drain.json. Exit code 1 if a ratio is further from 1 than a sixth.
+A mesh on its own broker, with one worker of the task topic and then with two, each of a known
+rate; the other tasks answer at once. A burst is published, and the time until all of it is out is
+compared with `drain_s`. Writes build/reports/drain.json. Exit code 1 if predicted and measured
+differ by over 15 %.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ WARM_UP = 40
 LOOK_S = 0.1
 LIMIT_FACTOR = 5
 READY_WITHIN_S = 300.0
-TOLERANCE = 1 / 6
+TOLERANCE = 0.15
 
 
 class PacedEngine(TimedEngine):
@@ -75,9 +76,7 @@ class SeveralWorkers(Mesh):
     ) -> Process:
         process = super().add(name, slot, dies_in_transaction, defect)
         setting = f"REVIEWMESH_WORKERS__{TASK.upper()}"
-        if name in self.more:
-            process.environment["REVIEWMESH_WORKER__PORT"] = str(self.worker_ports[name])
-        elif name not in self.worker_ports:
+        if name not in self.worker_ports:
             ports = [self.worker_ports[worker] for worker in ("worker", *self.more)]
             process.environment[setting] = ",".join(f"127.0.0.1:{port}" for port in ports)
         return process

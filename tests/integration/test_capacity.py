@@ -67,8 +67,14 @@ def test_it_measures_what_a_worker_does_and_writes_it_down(
 def test_ctrl_c_ends_it_in_order_and_writes_nothing(worker: ScriptedWorker, tmp_path: Path) -> None:
     worker.script(delay_ms=10)
     output = tmp_path / "capacity.yaml"
+    # Who runs the tests in the background has Ctrl-C ignored.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from reviewmesh.cli.__main__ import main; main()"
+    )
+    words = command(worker.address, output, "--from-rate", "1")[3:]
     running = subprocess.Popen(
-        command(worker.address, output, "--from-rate", "1"),
+        [sys.executable, "-c", program, *words],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

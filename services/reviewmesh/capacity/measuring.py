@@ -49,8 +49,6 @@ class Measuring:
             first or 0.5 / self._idle_s,
             lambda rate: self._holds(rate, 1),
             lambda rate: self._holds(rate, CONFIRMED_FOR),
-            # The rest of the time is for confirming.
-            lambda: self._clock() < self._ends_at - 2 * CONFIRMED_FOR * self._step_s,
             lambda: self._clock() < self._ends_at,
             lowest=FEWEST_REVIEWS / (LONGEST_STEPS * self._step_s * CONFIRMED_FOR),
         )
@@ -80,8 +78,8 @@ class Measuring:
             return f"the worker fails reviews: {failed}"
         if self.best is not None:
             return (
-                f"{self.best.rate:.1f} reviews/s held once, and the time was over before a longer "
-                "try confirmed a rate; give --within-s more"
+                f"{self.best.rate:.1f} reviews/s held once and no longer try confirmed a rate "
+                "in time; give --within-s more"
             )
         return (
             f"no rate met the objective; one review alone takes {self._idle_s:.3f} s, so give "

@@ -35,7 +35,7 @@ class ScalingPolicy:
     """Within how long a backlog is to be worked off."""
     target_utilisation: float = 0.8
     min_replicas: int = 1
-    max_replicas: int = 10
+    max_replicas: int = 4
     rate_window_s: float = 120.0
     """Over which the arrival rate is taken."""
     scale_down_s: float = 300.0

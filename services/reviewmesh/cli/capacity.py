@@ -373,8 +373,10 @@ def _client(settings: Settings, task: str, address: str) -> Iterator[InferenceCl
         tls = worker_certificates(settings)
     except WrongSetting as error:
         raise typer.BadParameter(str(error)) from error
-    # The client's lines are an enricher's: here no review waits. What it found is told by the steps.
+    # The client's lines are an enricher's: here no review waits, and each step is told.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    # gRPC leaves calls that were withdrawn to the end of the loop, which tells of each.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # A failed answer is one: the enricher would try it again, and it would only be late.
     client = InferenceClient(task, [address], max_attempts=1, tls=tls)
     client.start()

@@ -155,8 +155,8 @@ def test_the_highest_rate_is_just_below_what_the_worker_does() -> None:
 
 
 def test_time_that_is_over_gives_a_lower_bound() -> None:
-    found, measuring = measured(World(each_s=0.001), within_s=75, first=25)
-    assert found is not None and found.rate == 200
+    found, measuring = measured(World(each_s=0.001), within_s=45, first=25)
+    assert found is not None and found.rate == 400
     assert "--within-s" in measuring.why_bound()
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from reviewmesh.capacity.drain import drain_s
 from reviewmesh.capacity.pictures import as_csv, as_svg
-from reviewmesh.capacity.policy import ScalingPolicy
-from reviewmesh.capacity.replay import LOOK_S, replay
+from reviewmesh.capacity.policy import LOOK_S, ScalingPolicy
+from reviewmesh.capacity.replay import replay
 
 POLICY = ScalingPolicy(50, max_replicas=40, start_s=60)
 MINUTE = 60.0

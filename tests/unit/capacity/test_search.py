@@ -36,7 +36,7 @@ def test_the_rate_is_found_from_anywhere(limit: float, first: float) -> None:
         tried.append(rate)
         return rate <= limit
 
-    found = highest_rate(first, holds, holds, always, always, lowest=0.01)
+    found = highest_rate(first, holds, holds, always, lowest=0.01)
     assert limit / PRECISION <= found <= limit
     assert tried[-1] == found
     # Nothing is tried twice, but for what is confirmed.
@@ -44,7 +44,7 @@ def test_the_rate_is_found_from_anywhere(limit: float, first: float) -> None:
 
 
 def test_what_held_by_luck_is_not_confirmed() -> None:
-    found = highest_rate(10, lambda r: r < 100, lambda r: r < 80, always, always, lowest=1)
+    found = highest_rate(10, lambda r: r < 100, lambda r: r < 80, always, lowest=1)
     assert 80 * STEP_DOWN <= found < 80
 
 
@@ -55,12 +55,20 @@ def test_what_never_holds_ends() -> None:
         tried.append(rate)
         return False
 
-    assert highest_rate(64, never, never, always, always, lowest=1) == 0
+    assert highest_rate(64, never, never, always, lowest=1) == 0
     assert tried == [64, 32, 16, 8, 4, 2, 1]
 
 
 def test_without_time_nothing_is_tried() -> None:
-    assert highest_rate(64, never_asked, never_asked, lambda: False, lambda: False, lowest=1) == 0
+    assert highest_rate(64, never_asked, never_asked, lambda: False, lowest=1) == 0
+
+
+def test_what_held_is_confirmed_once_though_the_time_is_over() -> None:
+    left = iter([True])
+    more = lambda: next(left, False)  # noqa: E731
+    assert highest_rate(64, lambda rate: True, lambda rate: True, more, lowest=1) == 64
+    left = iter([True])
+    assert highest_rate(64, lambda rate: True, lambda rate: False, more, lowest=1) == 0
 
 
 def never_asked(rate: float) -> bool:
