@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from reviewmesh.capacity import policy as constants
+from reviewmesh.capacity.file import WorkerCapacity, chart_values
 from reviewmesh.capacity.policy import ScalingPolicy
 from reviewmesh.capacity.promql import MEASURED_WITHIN_S, work_query
 
@@ -89,3 +90,27 @@ def test_the_autoscaler_is_told_what_the_policy_assumes(line: str) -> None:
 def test_the_tolerance_is_kubernetes_own() -> None:
     assert "tolerance" not in TEMPLATE
     assert constants.TOLERANCE == 0.1
+
+
+def test_measured_values_have_the_names_of_the_charts() -> None:
+    entries = [
+        WorkerCapacity(
+            task=task,
+            device="H200",
+            objective_s=1,
+            reviews_per_s=rate,
+            p50_s=0.1,
+            p95_s=0.9,
+            start_s=start_s,
+        )
+        for task, rate, start_s in (("topic", 48.5, 61.2), ("ner", 30.0, None))
+    ]
+    values = chart_values("large", entries)
+    group = values["workers"]["large"]
+    assert group == {
+        "scaling": {"enabled": True, "reviewsPerSecond": {"topic": 48.5, "ner": 30.0}},
+        "startSeconds": 62,
+    }
+    defaults = VALUES["workerDefaults"]
+    assert "workers" in VALUES and set(group) <= set(defaults)
+    assert set(group["scaling"]) <= set(defaults["scaling"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -80,3 +83,17 @@ def write_capacity(path: Path, capacity: CapacityFile) -> None:
     draft = path.with_name(path.name + ".new")
     draft.write_text(HEADER + content, encoding="utf-8")
     draft.replace(path)
+
+
+def chart_values(group: str, entries: Sequence[WorkerCapacity]) -> dict[str, Any]:
+    """What a group of workers of these tasks takes from their measurements; for Helm."""
+    told: dict[str, Any] = {
+        "scaling": {
+            "enabled": True,
+            "reviewsPerSecond": {entry.task: entry.reviews_per_s for entry in entries},
+        }
+    }
+    starts = [entry.start_s for entry in entries if entry.start_s is not None]
+    if starts:
+        told["startSeconds"] = math.ceil(max(starts))
+    return {"workers": {group: told}}

@@ -19,6 +19,8 @@ CHANGE_PERIOD_S = 60.0
 MORE_PODS = 4
 FEWER_PODS = 1
 LONGEST_CALM_S = 3600.0
+# With the tolerance on top a replica is still not asked for more than it does.
+MOST_UTILISATION = 0.9
 # What is taken away before a start is over is missing for as long.
 STARTS_OF_CALM = 1.5
 # KEDA hands whole thousandths on.
@@ -51,9 +53,9 @@ class ScalingPolicy:
         for name in ("scale_down_s", "start_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"expected {name} of 0 or more, got {getattr(self, name):g}")
-        if not 0 < self.target_utilisation <= 1:
+        if not 0 < self.target_utilisation <= MOST_UTILISATION:
             raise ValueError(
-                "expected target_utilisation above 0 and at most 1, got "
+                f"expected target_utilisation above 0 and at most {MOST_UTILISATION:g}, got "
                 f"{self.target_utilisation:g}"
             )
         if not 1 <= self.min_replicas <= self.max_replicas:

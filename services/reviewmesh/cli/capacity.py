@@ -17,19 +17,21 @@ from typing import Annotated
 
 import structlog
 import typer
+import yaml
 from rich.table import Table
 
 from reviewmesh.capacity.arrivals import read_arrivals
 from reviewmesh.capacity.file import (
     CapacityFile,
     WorkerCapacity,
+    chart_values,
     read_capacity,
     write_capacity,
 )
 from reviewmesh.capacity.load import LoadStep, OpenLoop, Silent
 from reviewmesh.capacity.measuring import Measuring
 from reviewmesh.capacity.pictures import as_csv, as_svg
-from reviewmesh.capacity.policy import ScalingPolicy
+from reviewmesh.capacity.policy import MOST_UTILISATION, ScalingPolicy
 from reviewmesh.capacity.promql import work_query
 from reviewmesh.capacity.replay import Replayed, replay
 from reviewmesh.cli.errors import CommandFailed
@@ -62,7 +64,10 @@ Backlog = Annotated[
     float, typer.Option(min=0.001, help="Seconds within which a backlog is to be worked off.")
 ]
 Utilisation = Annotated[
-    float, typer.Option(min=0.01, max=1, help="Share of the measured rate that is planned with.")
+    float,
+    typer.Option(
+        min=0.01, max=MOST_UTILISATION, help="Share of the measured rate that is planned with."
+    ),
 ]
 File = Annotated[Path, typer.Option("--capacity", help="What `capacity worker` wrote.")]
 Device = Annotated[str, typer.Option(help="Which entry, if there are several of a task.")]
@@ -171,6 +176,20 @@ def query_(
     [entry] = _entries(capacity, [_task(task)], device)
     policy = ScalingPolicy(entry.reviews_per_s, backlog_s=backlog_s, target_utilisation=utilisation)
     print(work_query(policy, task, matchers, Settings().prefix))
+
+
+@app.command("values")
+def values_(
+    group: Annotated[str, typer.Option(help="The worker group of the chart's values.")],
+    capacity: File = Path("capacity.yaml"),
+    task: Annotated[
+        str, typer.Option(help="Only this task; by default every task of the file.")
+    ] = "",
+    device: Device = "",
+) -> None:
+    """Print the measured figures as values of the chart, for one group of workers."""
+    entries = _entries(capacity, [_task(task)] if task else [], device)
+    print(yaml.safe_dump(chart_values(group, entries), sort_keys=False), end="")
 
 
 @app.command("replay")

@@ -27,7 +27,7 @@ POLICIES = st.builds(
     ),
     st.floats(0.01, 1e4),
     st.floats(0.1, 1e4),
-    st.floats(0.1, 1.0),
+    st.floats(0.1, 0.9),
     st.integers(1, 20),
     st.integers(0, 200),
 )
@@ -79,7 +79,7 @@ def test_what_is_wanted_does_the_work_in_time(
         {"backlog_s": 0},
         {"rate_window_s": float("inf")},
         {"target_utilisation": 0},
-        {"target_utilisation": 1.1},
+        {"target_utilisation": 0.91},
         {"min_replicas": 0},
         {"min_replicas": 21},
         {"start_s": -1},
