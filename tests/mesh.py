@@ -124,7 +124,7 @@ class Mesh:
 
     def __post_init__(self) -> None:
         self.control = self.folder / "control.json"
-        self.registry = SchemaRegistry(self.stack.registry_url)
+        self.registry = SchemaRegistry(self.stack.registry_url, timeout_s=APPLIED_WITHIN_S)
         self.kafka = {"bootstrap.servers": self.stack.bootstrap_servers}
         self._positions: dict[str, dict[int, int]] = {}
         self._records: dict[str, list[Any]] = defaultdict(list)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from reviewmesh.capacity.file import read_capacity
+from reviewmesh_schemas.names import ACCEPTED
+from tests.broker import TestStack
 from tests.inference import TASK, ScriptedWorker
-from tests.mesh import free_port
+from tests.mesh import PARTITIONS, Mesh, free_port
 
 DELAY_S = 0.2
 # Long, so that a machine that stands still for a moment is no finding.
@@ -126,3 +128,31 @@ def test_no_worker_is_told_with_its_address(
     done = run(sys.executable, "-c", program, *words)
     assert done.returncode == 3
     assert f"no worker for task {TASK} reachable at 127.0.0.1:{port}" in done.stderr
+
+
+def test_the_arrivals_of_a_mesh_are_replayed(stack: TestStack, prefix: str, tmp_path: Path) -> None:
+    mesh = Mesh(stack, prefix, tmp_path)
+    mesh.apply_topics()
+    for number in range(40):
+        mesh.publish_raw(b"as accepted", partition=number % PARTITIONS, topic=ACCEPTED)
+    capacity = tmp_path / "capacity.yaml"
+    capacity.write_text(
+        "workers:\n"
+        "- {task: ner, device: a, objective_s: 1, reviews_per_s: 50, p50_s: 0, p95_s: 0}\n"
+    )
+    words = ["replay", "--from-topic", "--step-s", "3600", "--capacity", str(capacity)]
+    done = subprocess.run(
+        [sys.executable, "-m", "reviewmesh.cli", "capacity", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={
+            **os.environ,
+            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+            "REVIEWMESH_REGISTRY__URL": stack.registry_url,
+            "REVIEWMESH_PREFIX": prefix,
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert "40 accepted reviews in 1 steps" in done.stderr
+    assert done.stdout.split("reviews")[1].split()[0] == "40"

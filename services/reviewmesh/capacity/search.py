@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 GROWTH = 2.0
 PRECISION = 1.05
-STEP_DOWN = 0.95
+STEP_DOWN = 0.9
+CONFIRMED_BEYOND = 3
 
 
 def highest_rate(
@@ -19,8 +20,8 @@ def highest_rate(
     """Doubles the rate until it does not hold, narrows the gap, and confirms what is left.
 
     `confirms`: as `holds`, for longer: of many tries the highest that held was also lucky.
-    `may_go_on`: whether there is time for another try; what held is confirmed in any case. Nothing
-    below `lowest` is tried. Gives 0 when nothing was confirmed.
+    `may_go_on`: whether there is time for another try; beyond it CONFIRMED_BEYOND tries confirm
+    what held. Nothing below `lowest` is tried. Gives 0 when nothing was confirmed.
     """
     low, high, failed = 0.0, first, False
     while may_go_on() and high >= lowest:
@@ -39,10 +40,10 @@ def highest_rate(
             low = middle
         else:
             high = middle
-    while low >= lowest:
+    beyond = 0
+    while low >= lowest and beyond < CONFIRMED_BEYOND:
+        beyond += not may_go_on()
         if confirms(low):
             return low
-        if not may_go_on():
-            break
         low *= STEP_DOWN
     return 0.0

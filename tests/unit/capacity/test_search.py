@@ -16,7 +16,7 @@ from reviewmesh.capacity.file import (
     read_capacity,
     write_capacity,
 )
-from reviewmesh.capacity.search import PRECISION, STEP_DOWN, highest_rate
+from reviewmesh.capacity.search import CONFIRMED_BEYOND, PRECISION, STEP_DOWN, highest_rate
 from reviewmesh.leaving.yamlfile import FileProblem
 
 ENTRY = WorkerCapacity(
@@ -63,12 +63,22 @@ def test_without_time_nothing_is_tried() -> None:
     assert highest_rate(64, never_asked, never_asked, lambda: False, lowest=1) == 0
 
 
-def test_what_held_is_confirmed_once_though_the_time_is_over() -> None:
-    left = iter([True])
-    more = lambda: next(left, False)  # noqa: E731
-    assert highest_rate(64, lambda rate: True, lambda rate: True, more, lowest=1) == 64
-    left = iter([True])
-    assert highest_rate(64, lambda rate: True, lambda rate: False, more, lowest=1) == 0
+def test_what_held_is_confirmed_a_few_times_though_the_time_is_over() -> None:
+    def confirmed_from(limit: float) -> tuple[float, list[float]]:
+        left, tried = iter([True]), []
+
+        def confirms(rate: float) -> bool:
+            tried.append(rate)
+            return rate < limit
+
+        found = highest_rate(64, lambda rate: True, confirms, lambda: next(left, False), lowest=1)
+        return found, tried
+
+    assert confirmed_from(100) == (64, [64])
+    found, tried = confirmed_from(60)
+    assert found == tried[-1] == pytest.approx(64 * STEP_DOWN)
+    found, tried = confirmed_from(1)
+    assert found == 0 and len(tried) == CONFIRMED_BEYOND
 
 
 def never_asked(rate: float) -> bool:
