@@ -2,7 +2,8 @@
 
 `REVIEWMESH_TEST_STACK` names the state folder of an embedded stack that already runs (start one
 with `python -m tests.broker FOLDER`); else a Docker engine that answers is used (testcontainers),
-else an embedded stack of the run's own.
+else an embedded stack of the run's own. With `REVIEWMESH_TEST_SECURE=1` it is a secure one, in
+which every process of a test's mesh has to show who it is.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from pathlib import Path
 
 import psutil
 
+from reviewmesh.avro.acls import grants
+from reviewmesh.avro.granting import ClusterAcls
 from reviewmesh.local import broker, registry
 from reviewmesh.local.errors import LocalStackError
+from reviewmesh.local.secure import ADMIN, OPERATOR, Identities
 from reviewmesh.local.stack import EmbeddedStack
+from reviewmesh.local.state import StackInfo
+from reviewmesh.settings import RegistrySettings
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
 APICURIO_IMAGE = "apicurio/apicurio-registry:3.3.3"
 APICURIO_PORT = 8080
+SECURE = os.environ.get("REVIEWMESH_TEST_SECURE") == "1"
 FOLDER_PREFIX = "reviewmesh-test-"
 
 
@@ -50,6 +57,45 @@ class TestStack:
     registry_url: str
     embedded: EmbeddedStack | None
     """None when they are containers: those cannot be stopped or killed from here."""
+
+    @property
+    def info(self) -> StackInfo:
+        info = self._embedded().info()
+        assert info is not None, "the stack does not run"
+        return info
+
+    @property
+    def identities(self) -> Identities | None:
+        """None where nobody has to show who they are."""
+        return None if self.embedded is None else self.info.identities
+
+    def kafka(self, who: str = ADMIN) -> dict[str, str]:
+        """How a client connects to the broker: what tests do, nobody else may."""
+        if self.embedded is None:
+            return {"bootstrap.servers": self.bootstrap_servers}
+        return self.info.kafka(who)
+
+    def registry(self) -> RegistrySettings:
+        """How a client connects to the registry that may register schemas."""
+        if self.embedded is None:
+            return RegistrySettings(url=self.registry_url)
+        return self.info.registry()
+
+    def environment(self, who: str = OPERATOR) -> dict[str, str]:
+        """The settings with which a service or the command line connects."""
+        found = {
+            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "REVIEWMESH_REGISTRY__URL": self.registry_url,
+        }
+        return found | ({} if self.identities is None else self.identities.environment(who))
+
+    def worker_environment(self) -> dict[str, str]:
+        return {} if self.identities is None else self.identities.worker_environment()
+
+    def grant(self, prefix: str) -> None:
+        """Let every service do with the topics of this prefix what it needs."""
+        if self.identities is not None:
+            ClusterAcls(self.kafka()).add(grants(prefix))
 
     def pid(self, name: str) -> int:
         """The process id of "broker" or "registry"."""
@@ -87,8 +133,8 @@ class TestStack:
     def answers(self, name: str) -> bool:
         """Whether it takes requests now."""
         if name == "broker":
-            return broker.is_ready(self.bootstrap_servers)
-        return registry.is_ready(self.registry_url)
+            return broker.is_ready(self.kafka())
+        return registry.is_ready(self.registry())
 
     def _embedded(self) -> EmbeddedStack:
         assert self.embedded is not None, "containers cannot be stopped or killed by this fixture"
@@ -100,6 +146,9 @@ def running_stack() -> Iterator[TestStack]:
     """The broker and the registry of this run, ready; ended afterwards unless they were lent."""
     if lent := os.environ.get("REVIEWMESH_TEST_STACK"):
         yield _lent_stack(Path(lent))
+    elif SECURE:
+        with embedded_stack(secure=True) as embedded:
+            yield _test_stack(embedded)
     elif docker_answers():
         with _containers() as stack:
             yield stack
@@ -114,18 +163,18 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
     if stack.embedded is not None:
         yield stack
         return
-    with embedded_stack() as embedded:
+    with embedded_stack(SECURE) as embedded:
         yield _test_stack(embedded)
 
 
 @contextmanager
-def embedded_stack() -> Iterator[EmbeddedStack]:
+def embedded_stack(secure: bool = False) -> Iterator[EmbeddedStack]:
     """A broker and a registry of their own in a temporary state folder."""
     _end_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
     embedded = EmbeddedStack(folder)
     try:
-        embedded.up(mesh=False)
+        embedded.up(mesh=False, secure=secure)
         yield embedded
     finally:
         embedded.down(purge=True)
@@ -189,4 +238,4 @@ def _containers() -> Iterator[TestStack]:
 
 
 if __name__ == "__main__":
-    print(EmbeddedStack(Path(sys.argv[1])).up(mesh=False))
+    print(EmbeddedStack(Path(sys.argv[1])).up(mesh=False, secure=SECURE))

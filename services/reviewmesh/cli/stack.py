@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.local import programs
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.probes import Health
+from reviewmesh.local.secure import CLIENTS, OPERATOR
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, log_tail
@@ -48,20 +50,34 @@ def register(app: typer.Typer) -> None:
     app.command()(ps)
     app.command()(stop)
     app.command()(start)
+    app.command()(env)
 
 
 def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once the mesh is ready.")
     ] = False,
+    secure: Annotated[
+        bool | None,
+        typer.Option(
+            "--secure/--no-secure",
+            help="Everybody shows who they are, on every hop, and may do what they need; as before "
+            "where nothing is said.",
+        ),
+    ] = None,
 ) -> None:
     """Run the whole mesh on this machine: broker, registry, services and a worker."""
     stack = EmbeddedStack(default_state_dir())
     with _stop_on_sigterm(), _interrupted_in_order():
-        info = start_with_progress(stack)
+        info = start_with_progress(stack, secure)
         err.print(f"broker   {info.bootstrap_servers}")
         err.print(f"registry {info.registry_url}")
         err.print(f"state    {stack.paths.state_dir}")
+        if info.is_secure:
+            err.print(
+                'clients  eval "$(reviewmesh env producer)", or consumer: how they show who '
+                "they are"
+            )
         if not detach:
             _watch(stack)
 
@@ -98,6 +114,22 @@ def ps(
         _print_dead(processes)
     if not all(_is_well(process, health) for process in processes):
         raise typer.Exit(FAILED)
+
+
+def env(
+    client: Annotated[str, typer.Argument(help=f"Who connects: {', '.join(CLIENTS)}.")] = OPERATOR,
+) -> None:
+    """Print the settings with which a client reaches the mesh of this state folder, for a shell."""
+    if client not in CLIENTS:
+        raise typer.BadParameter(f"expected one of {', '.join(CLIENTS)}, got {client}")
+    stack = EmbeddedStack(default_state_dir())
+    info = stack.info()
+    if info is None:
+        err.print(f"no mesh runs from {stack.paths.state_dir}")
+        raise typer.Exit(FAILED)
+    settings = programs.service_environment(info.ports, client, info.identities)
+    for name, value in settings.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 ProcessNames = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
@@ -160,7 +192,7 @@ def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, 
     }
 
 
-def start_with_progress(stack: EmbeddedStack) -> StackInfo:
+def start_with_progress(stack: EmbeddedStack, secure: bool | None = None) -> StackInfo:
     """Start the mesh, showing downloads and each process as it becomes ready."""
     if programs.insights_python() is None:
         err.print(
@@ -190,7 +222,7 @@ def start_with_progress(stack: EmbeddedStack) -> StackInfo:
                 Text.assemble(("ready", "green"), f" {name} after {seconds:.1f} s")
             )
 
-        return stack.up(progress=downloading, on_ready=ready)
+        return stack.up(secure=secure, progress=downloading, on_ready=ready)
 
 
 def _watch(stack: EmbeddedStack) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -101,8 +101,11 @@ def fencing_file(broker_dir: Path) -> Path:
     return broker_dir / "fencing.properties"
 
 
-def prepare(broker_dir: Path, port: int, controller_port: int) -> None:
-    """Write the configuration for these ports; existing data is kept."""
+def prepare(broker_dir: Path, port: int, controller_port: int, own: Mapping[str, str]) -> None:
+    """Write the configuration for these ports; existing data is kept.
+
+    `own`: properties of this mesh, such as those of a secure one.
+    """
     make_private(broker_dir)
     controller = f"CONTROLLER://{HOST}:{controller_port}"
     both = f"BROKER://{HOST}:{port},{controller}"
@@ -111,6 +114,7 @@ def prepare(broker_dir: Path, port: int, controller_port: int) -> None:
         "advertised.listeners": both,
         "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
         "log.dirs": str(data_dir(broker_dir)),
+        **own,
     }
     _write(properties_file(broker_dir), properties)
     alone = {"listeners": controller, "advertised.listeners": controller}
@@ -126,10 +130,10 @@ def command(kafka_dir: Path, broker_dir: Path) -> list[str]:
     return [sys.executable, "-m", "reviewmesh.local.broker", str(kafka_dir), str(broker_dir)]
 
 
-def is_ready(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
+def is_ready(client: Mapping[str, str], timeout_s: float = 2.0) -> bool:
     """Whether the broker answers a metadata request and knows itself."""
     # Refused connections are normal while it starts: do not log them.
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    admin = AdminClient({**client, "log_level": 0})
     try:
         return bool(admin.list_topics(timeout=timeout_s).brokers)
     except KafkaException:

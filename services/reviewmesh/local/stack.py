@@ -17,13 +17,16 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 
 from reviewmesh.avro import topics
-from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
+from reviewmesh.avro.acls import grants
+from reviewmesh.avro.granting import AclsRefused, ClusterAcls
+from reviewmesh.avro.registry import RegistryUnavailable, registry_of
 from reviewmesh.local import artifacts, broker, probes, programs, registry, state, supervision
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import PRIVATE, StackPaths, cache_dir, make_private, private_files
 from reviewmesh.local.ports import HOST, choose_ports, is_free, taken_by
 from reviewmesh.local.probes import Health, HealthCheck
 from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
+from reviewmesh.local.secure import ADMIN, Identities
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
 from reviewmesh.settings import Settings
@@ -56,13 +59,15 @@ class EmbeddedStack:
     def up(
         self,
         mesh: bool = True,
+        secure: bool | None = None,
         progress: artifacts.ProgressCallback | None = None,
         on_ready: ReadyCallback | None = None,
         deadline_s: float = READY_DEADLINE_S,
     ) -> StackInfo:
         """Start everything and return when all of it is ready.
 
-        With `mesh=False` there is a broker and a registry, and no service. When something does
+        With `mesh=False` there is a broker and a registry, and no service. `secure`: everybody has
+        to show who they are; None: as before, which for a new folder is no. When something does
         not become ready, everything is stopped again and the error shows the end of its log.
         """
         with self._usable_folders():
@@ -77,7 +82,14 @@ class EmbeddedStack:
                 files = artifacts.ensure(progress)
                 with private_files():
                     return self._start(
-                        files, earlier, mesh=mesh, on_ready=on_ready, deadline_s=deadline_s
+                        files,
+                        earlier,
+                        mesh=mesh,
+                        secure=earlier is not None and earlier.is_secure
+                        if secure is None
+                        else secure,
+                        on_ready=on_ready,
+                        deadline_s=deadline_s,
                     )
 
     def down(self, purge: bool = False) -> bool:
@@ -172,10 +184,11 @@ class EmbeddedStack:
         files: artifacts.Artifacts,
         earlier: StackInfo | None,
         mesh: bool,
+        secure: bool,
         on_ready: ReadyCallback | None,
         deadline_s: float,
     ) -> StackInfo:
-        info = self._launch(files, earlier, mesh)
+        info = self._launch(files, earlier, mesh, secure)
         try:
             self._wait_all_ready(info, on_ready, deadline_s)
         # Also on Ctrl-C: an interrupted start leaves nothing running.
@@ -185,19 +198,21 @@ class EmbeddedStack:
         return info
 
     def _launch(
-        self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool
+        self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool, secure: bool
     ) -> StackInfo:
         stack_id = uuid.uuid4().hex
         insights = programs.insights_python() if mesh else None
         names = programs.port_names(mesh, insights is not None)
         ports = choose_ports(names, earlier.ports if earlier else {})
-        broker.prepare(self.paths.broker_dir, ports["broker"], ports["broker.controller"])
+        identities = self._identities(ports) if secure else None
+        own = {} if identities is None else identities.broker_properties()
+        broker.prepare(self.paths.broker_dir, ports["broker"], ports["broker.controller"], own)
         make_private(self.paths.registry_dir)
         socket_file = supervision.socket_path(self.paths)
-        wanted = programs.backing_programs(self.paths, files, ports)
+        wanted = programs.backing_programs(self.paths, files, ports, identities)
         if mesh:
             secret = state.forwarding_secret(self.paths)
-            wanted += programs.mesh_programs(ports, secret, insights)
+            wanted += programs.mesh_programs(ports, secret, insights, identities)
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
         info = StackInfo(
@@ -206,6 +221,7 @@ class EmbeddedStack:
             ports=ports,
             supervisor_pid=None,
             supervisor_socket=str(socket_file),
+            secure_dir=None if identities is None else str(identities.folder),
         )
         # Written first, so that processes of a start that is killed are found and ended.
         state.write(self.paths, info)
@@ -213,6 +229,12 @@ class EmbeddedStack:
         info = replace(info, supervisor_pid=pid)
         state.write(self.paths, info)
         return info
+
+    def _identities(self, ports: Mapping[str, int]) -> Identities:
+        identities = Identities(self.paths.secure_dir)
+        identities.prepare()
+        identities.write_registry_properties(ports["registry"])
+        return identities
 
     def _client(self, info: StackInfo) -> SupervisorClient:
         return SupervisorClient(self.paths, Path(info.supervisor_socket))
@@ -328,7 +350,7 @@ class EmbeddedStack:
     def _purge(self) -> None:
         """Remove the files of `up`, and the folder itself when it is empty then."""
         paths = self.paths
-        for folder in (paths.broker_dir, paths.registry_dir, paths.logs):
+        for folder in (paths.broker_dir, paths.registry_dir, paths.secure_dir, paths.logs):
             shutil.rmtree(folder, ignore_errors=True)
         pid_file = paths.state_dir / "supervisord.pid"
         # Left by writes that failed on a full disk.
@@ -362,17 +384,21 @@ def _require_ports(earlier: StackInfo, paths: StackPaths) -> None:
 
 
 def _apply_topics(info: StackInfo) -> None:
+    """And in a secure mesh, say who may use them."""
     settings = Settings()
-    registry_client = SchemaRegistry(info.registry_url, timeout_s=REGISTRY_TIMEOUT_S)
+    registry_client = registry_of(info.registry(), timeout_s=REGISTRY_TIMEOUT_S)
     windows = (
         settings.join.max_wait_s,
         settings.join.late_window_s,
         settings.intake.dedupe_window_s,
     )
-    kafka = {"bootstrap.servers": info.bootstrap_servers}
+    # Nobody else may do anything yet.
+    kafka = info.kafka(ADMIN)
     try:
         topics.apply(kafka, registry_client, settings.prefix, max(windows))
-    except (topics.TopicsError, RegistryUnavailable, KafkaException) as error:
+        if info.is_secure:
+            ClusterAcls(kafka).add(grants(settings.prefix, watched=settings.lag.groups))
+    except (topics.TopicsError, RegistryUnavailable, AclsRefused, KafkaException) as error:
         raise LocalStackError(
             f"the topics could not be applied, everything is stopped again: {error}"
         ) from error
