@@ -12,7 +12,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm nightly faults kills bench bench-pair bench-vllm bench-gpu lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights test test-vllm nightly faults kills bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -60,6 +60,16 @@ bench-vllm: $(VLLM)/vllm.stamp
 bench-gpu: $(VLLM_GPU)/vllm-gpu.stamp
 	$(VLLM_GPU)/bin/python -m bench.gpu
 
+# What a release is made of: wheel, source, and for each image a bill of its materials (CycloneDX).
+dist: $(VENV)/bootstrap.stamp .venv-dist/dist.stamp
+	rm -rf dist
+	$(UV) build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist .
+	for role in service worker worker-vllm insights; do \
+	  PYTHONWARNINGS=ignore .venv-dist/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/$$role.cdx.json requirements/$$role.txt || exit 1; \
+	done
+	ls dist
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -98,6 +108,7 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) requirements/dist.in -o requirements/dist.txt
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training --extra vllm \
 	  pyproject.toml requirements/vllm.in --overrides requirements/vllm-overrides.txt \
 	  -o requirements/vllm.txt
@@ -108,7 +119,7 @@ lock: $(VENV)/bootstrap.stamp
 	  -o requirements/worker-vllm.txt
 
 clean:
-	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench build dist
+	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench .venv-dist build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -150,6 +161,11 @@ $(VLLM_GPU)/vllm-gpu.stamp: $(VENV)/bootstrap.stamp requirements/vllm-gpu.txt py
 	touch $@
 
 # The peers of the benchmark need an older confluent-kafka than the mesh.
+.venv-dist/dist.stamp: $(VENV)/bootstrap.stamp requirements/dist.txt
+	test -x .venv-dist/bin/python || $(UV) venv --quiet --python $(BIN)/python .venv-dist
+	$(UV) pip install --quiet --python .venv-dist/bin/python --require-hashes -r requirements/dist.txt
+	touch $@
+
 .venv-bench/bench.stamp: $(VENV)/bootstrap.stamp requirements/bench.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv --without-pip .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python --require-hashes \

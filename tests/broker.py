@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,7 +29,6 @@ from reviewmesh.local import broker, registry
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.secure import ADMIN, OPERATOR, Identities
 from reviewmesh.local.stack import EmbeddedStack
-from reviewmesh.local.state import StackInfo
 from reviewmesh.settings import RegistrySettings
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
@@ -57,29 +57,20 @@ class TestStack:
     registry_url: str
     embedded: EmbeddedStack | None
     """None when they are containers: those cannot be stopped or killed from here."""
-
-    @property
-    def info(self) -> StackInfo:
-        info = self._embedded().info()
-        assert info is not None, "the stack does not run"
-        return info
-
-    @property
-    def identities(self) -> Identities | None:
-        """None where nobody has to show who they are."""
-        return None if self.embedded is None else self.info.identities
+    identities: Identities | None = None
+    """None where nobody has to show who they are."""
 
     def kafka(self, who: str = ADMIN) -> dict[str, str]:
         """How a client connects to the broker: what tests do, nobody else may."""
-        if self.embedded is None:
-            return {"bootstrap.servers": self.bootstrap_servers}
-        return self.info.kafka(who)
+        own = {} if self.identities is None else self.identities.kafka_options(who)
+        return {"bootstrap.servers": self.bootstrap_servers, **own}
 
     def registry(self) -> RegistrySettings:
         """How a client connects to the registry that may register schemas."""
-        if self.embedded is None:
-            return RegistrySettings(url=self.registry_url)
-        return self.info.registry()
+        own: dict[str, Any] = {}
+        if self.identities is not None:
+            own = self.identities.registry_options(OPERATOR)
+        return RegistrySettings(url=self.registry_url, **own)
 
     def environment(self, who: str = OPERATOR) -> dict[str, str]:
         """The settings with which a service or the command line connects."""
@@ -211,7 +202,7 @@ def docker_answers() -> bool:
 def _test_stack(embedded: EmbeddedStack) -> TestStack:
     info = embedded.info()
     assert info is not None, f"no mesh runs from {embedded.paths.state_dir}"
-    return TestStack(info.bootstrap_servers, info.registry_url, embedded)
+    return TestStack(info.bootstrap_servers, info.registry_url, embedded, info.identities)
 
 
 def _lent_stack(state_dir: Path) -> TestStack:

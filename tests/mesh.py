@@ -55,11 +55,13 @@ class Process:
     log: Path
     http_port: int
     popen: subprocess.Popen[bytes] | None = None
+    folder: Path | None = None
+    """Where it runs; None: here."""
 
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                self.command, env=self.environment, stdout=log, stderr=log
+                self.command, env=self.environment, stdout=log, stderr=log, cwd=self.folder
             )
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from reviewmesh_kit.version import running_version
+
 RECORDS_READ = Counter(
     "reviewmesh_records_read_total",
     "Records read, without those that were finished before a restart.",
@@ -285,3 +287,7 @@ CERTIFICATE_NOT_AFTER = Gauge(
     "When the certificate expires that this process shows on a hop.",
     ["hop"],
 )
+BUILD = Gauge(
+    "reviewmesh_build_info", "1 for the version of reviewmesh that the process runs.", ["version"]
+)
+BUILD.labels(running_version()).set(1)

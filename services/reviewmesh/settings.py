@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from reviewmesh_kit.certificates import CertificateFiles, PemFiles, RenewedContext
 from reviewmesh_kit.environment import SECRET_WORDS
 from reviewmesh_kit.settings import CommaSeparated, ProcessSettings, Section, variable
 
@@ -73,6 +76,20 @@ class KafkaSettings(BaseModel):
         for name, value in self.__pydantic_extra__.items():
             options[name.replace("_", ".")] = value.get_secret_value()
         return options
+
+    @cached_property
+    def certificates(self) -> CertificateFiles:
+        """The PEM files that the options name. Clients keep those that they were made with."""
+        options = self.as_librdkafka()
+
+        def path(name: str) -> Path | None:
+            found = options.get(f"ssl.{name}.location")
+            return Path(found) if found and Path(found).is_file() else None
+
+        files = PemFiles(
+            path("ca"), path("certificate"), path("key"), options.get("ssl.key.password")
+        )
+        return CertificateFiles(files, "kafka")
 
     def secrets(self) -> list[str]:
         """The values that must not appear in any message."""
@@ -144,6 +161,25 @@ class RegistrySettings(Section):
             ) from error
         return self
 
+    @cached_property
+    def certificates(self) -> CertificateFiles:
+        """The PEM files of TLS."""
+        password = self.ssl_key_password
+        files = PemFiles(
+            self.ssl_ca_location,
+            self.ssl_certificate_location,
+            self.ssl_key_location,
+            None if password is None else password.get_secret_value(),
+        )
+        return CertificateFiles(files, "registry")
+
+    def renewed_context(self) -> RenewedContext | None:
+        """None: the authorities that the system, or SSL_CERT_FILE, trusts."""
+        context = self.ssl_context()
+        if isinstance(context, bool):
+            return None
+        return RenewedContext(context, self.certificates, self._load)
+
     def ssl_context(self) -> ssl.SSLContext | bool:
         """True: the authorities that the system, or SSL_CERT_FILE, trusts."""
         if self.ssl_ca_location is None and self.ssl_certificate_location is None:
@@ -152,6 +188,12 @@ class RegistrySettings(Section):
             context = httpx.create_ssl_context()
         else:
             context = ssl.create_default_context(cafile=self.ssl_ca_location)
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        if self.ssl_ca_location is not None:
+            context.load_verify_locations(self.ssl_ca_location)
         if self.ssl_certificate_location is not None:
             password = self.ssl_key_password
             context.load_cert_chain(
@@ -160,7 +202,6 @@ class RegistrySettings(Section):
                 # An empty one, so that a key that needs a password is an error, not a prompt.
                 password.get_secret_value() if password else "",
             )
-        return context
 
 
 class WorkersSettings(Section):

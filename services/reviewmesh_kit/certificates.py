@@ -1,17 +1,20 @@
-"""This process's certificate for mutual TLS: read from PEM files, checked, and read again.
+"""The certificates of this process: read from PEM files, checked, and read again when replaced.
 
-gRPC reads certificates once, so the process watches the files for it
-(https://github.com/grpc/grpc/issues/41779).
+gRPC's and Kafka's clients read them once, so the process watches the files for them
+(https://github.com/grpc/grpc/issues/41779, https://github.com/confluentinc/librdkafka/issues/2868).
 """
 
 from __future__ import annotations
 
+import math
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import structlog
 from cryptography import x509
@@ -21,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from reviewmesh_kit.settings import TlsSettings
-
 LOOK_EVERY_S = 1.0
 LARGEST_FILE = 1024 * 1024
+# A single look may fall between the replacements of two files.
+BAD_LOOKS = 2
 
 
 class CertificateProblem(Exception):
@@ -35,33 +38,49 @@ class CertificateProblem(Exception):
 class Certificate:
     """PEM bytes that fit together, and the times between which the leaf is valid (UTC)."""
 
-    ca: bytes
-    chain: bytes
-    key: bytes
-    not_before: datetime
-    not_after: datetime
-
-    def __repr__(self) -> str:
-        return f"Certificate(not_after={self.not_after:%Y-%m-%dT%H:%M:%SZ})"
+    ca: bytes = b""
+    chain: bytes = b""
+    key: bytes = field(default=b"", repr=False)
+    not_before: datetime | None = None
+    not_after: datetime | None = None
 
 
-def read_certificate(ca: Path, certificate: Path, key: Path) -> Certificate:
-    """Raises CertificateProblem."""
-    authorities, chain, secret = _bytes(ca), _bytes(certificate), _bytes(key)
-    _certificates(ca, authorities)
-    leaf = _certificates(certificate, chain)[0]
-    try:
-        private = load_pem_private_key(secret, password=None)
-    except (ValueError, TypeError) as error:
-        raise CertificateProblem(
-            f"{key}: expected a private key in PEM, without a password"
-        ) from error
-    shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if private.public_key().public_bytes(*shape) != leaf.public_key().public_bytes(*shape):
-        raise CertificateProblem(f"{key}: expected the key of {certificate}, got another one")
-    return Certificate(
-        authorities, chain, secret, leaf.not_valid_before_utc, leaf.not_valid_after_utc
-    )
+@dataclass(frozen=True, slots=True)
+class PemFiles:
+    """Where a process's certificate is; each part may be missing."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    """None: in the file of the certificate."""
+    password: str | None = field(default=None, repr=False)
+
+    def read(self) -> Certificate:
+        """Raises CertificateProblem."""
+        authorities = b"" if self.ca is None else _bytes(self.ca)
+        if self.ca is not None:
+            _certificates(self.ca, authorities)
+        if self.certificate is None:
+            return Certificate(authorities)
+        key_path = self.key or self.certificate
+        chain, key = _bytes(self.certificate), _bytes(key_path)
+        leaf = _certificates(self.certificate, chain)[0]
+        self._check_key(leaf, key_path, key)
+        valid = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        return Certificate(authorities, chain, key, *valid)
+
+    def _check_key(self, leaf: x509.Certificate, path: Path, key: bytes) -> None:
+        password = None if self.password is None else self.password.encode()
+        try:
+            private = load_pem_private_key(key, password)
+        except (ValueError, TypeError) as error:
+            expected = "without a password" if password is None else "with the password given"
+            raise CertificateProblem(
+                f"{path}: expected a private key in PEM, {expected}"
+            ) from error
+        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if private.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
+            raise CertificateProblem(f"{path}: expected the key of {self.certificate}, not another")
 
 
 class CertificateFiles:
@@ -72,56 +91,92 @@ class CertificateFiles:
     """
 
     def __init__(
-        self,
-        settings: TlsSettings,
-        clock: Callable[[], float] = time.monotonic,
+        self, files: PemFiles, hop: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises CertificateProblem."""
-        assert settings.ca is not None
-        assert settings.certificate is not None
-        assert settings.key is not None
-        self._paths = (settings.ca, settings.certificate, settings.key)
+        """`hop`: as log and metrics name it."""
+        self._files = files
+        self._hop = hop
         self._clock = clock
         self._lock = threading.Lock()
-        self._current = read_certificate(*self._paths)
-        self._looked_at = clock()
         self._bad_looks = 0
-        self._log = structlog.get_logger()
-        if self._current.not_after <= datetime.now(UTC):
+        self._current: Certificate | None = None
+        self._look(clock())
+
+    def checked(self) -> Self:
+        """Raises CertificateProblem where a client could not be made of the files now."""
+        found = self._files.read()
+        if found.not_after is not None and found.not_after <= datetime.now(UTC):
             raise CertificateProblem(
-                f"{settings.certificate}: expected a certificate that is valid, got one that "
-                f"expired at {self._current.not_after:%Y-%m-%dT%H:%M:%SZ}"
+                f"{self._files.certificate}: expected a certificate that is valid, got one that "
+                f"expired at {found.not_after:%Y-%m-%dT%H:%M:%SZ}"
             )
+        return self
 
     def current(self) -> Certificate:
         """The same object for as long as the files hold the same. Looks every LOOK_EVERY_S."""
         with self._lock:
-            if self._clock() - self._looked_at >= LOOK_EVERY_S:
-                self._look()
-            return self._current
+            now = self._clock()
+            if now - self._looked_at >= LOOK_EVERY_S:
+                self._look(now)
+            return self._current or Certificate()
 
     def not_before(self) -> float:
-        """Seconds since 1970."""
-        return self.current().not_before.timestamp()
+        """Seconds since 1970; NaN without a certificate."""
+        at = self.current().not_before
+        return math.nan if at is None else at.timestamp()
 
     def not_after(self) -> float:
-        """Seconds since 1970."""
-        return self.current().not_after.timestamp()
+        """Seconds since 1970; NaN without a certificate."""
+        at = self.current().not_after
+        return math.nan if at is None else at.timestamp()
 
-    def _look(self) -> None:
-        self._looked_at = self._clock()
+    def _look(self, now: float) -> None:
+        self._looked_at = now
+        log = structlog.get_logger(hop=self._hop)
         try:
-            found = read_certificate(*self._paths)
+            found = self._files.read()
         except CertificateProblem as problem:
             self._bad_looks += 1
-            # A single look may fall between the replacements of two files.
-            if self._bad_looks == 2:
-                self._log.warning("certificate not renewed", reason=str(problem))
+            if self._bad_looks == BAD_LOOKS:
+                log.warning("certificate not renewed", reason=str(problem))
             return
         self._bad_looks = 0
-        if found != self._current:
+        if self._current is None:
             self._current = found
-            self._log.info("certificate renewed", valid_until=found.not_after.isoformat())
+        elif found != self._current:
+            self._current = found
+            log.info("certificate renewed", valid_until=str(found.not_after or ""))
+
+
+class RenewedContext:
+    """An SSL context that reads its files again when they were replaced.
+
+    Connections that are open keep what they were made with. Authorities are added, never removed.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        files: CertificateFiles,
+        load: Callable[[ssl.SSLContext], None],
+    ) -> None:
+        """`load` raises OSError."""
+        self.context = context
+        self._files = files
+        self._load = load
+        self._certificate = files.current()
+
+    def renew(self) -> None:
+        """Cheap enough for every request."""
+        certificate = self._files.current()
+        if certificate is self._certificate:
+            return
+        try:
+            self._load(self.context)
+        except OSError:
+            # The files have been replaced once more: `current` will say so.
+            return
+        self._certificate = certificate
 
 
 def _bytes(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from reviewmesh_kit.settings import HttpSettings
+from reviewmesh_kit.version import running_version
 
 CONNECTIONS_AT_MOST = 64
 SILENCE_S = 5.0
@@ -73,7 +74,12 @@ class BoundedServer(ThreadingHTTPServer):
 
 
 def serve(settings: HttpSettings, answers: Mapping[str, Callable[[], HttpAnswer]]) -> BoundedServer:
-    """Answer GET by path until the caller shuts the server down. Raises OSError if in use."""
+    """Answer GET by path, and /version, until the caller shuts the server down.
+
+    Raises OSError if the port is in use.
+    """
+    version = json_answer(True, {"version": running_version()})
+    answers = {**answers, "/version": lambda: version}
     *others, last = answers
     not_found = HttpAnswer(404, "text/plain", f"expected {', '.join(others)} or {last}\n".encode())
 

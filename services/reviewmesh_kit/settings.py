@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from reviewmesh_kit.certificates import PemFiles
 from reviewmesh_kit.environment import (
     PREFIX,
     WrongSecretFile,
@@ -94,6 +95,10 @@ class TlsSettings(Section):
     key: FilePath | None = Field(
         default=None, description="PEM file of the certificate's private key, without a password."
     )
+
+    def files(self) -> PemFiles | None:
+        """None: plaintext."""
+        return None if self.ca is None else PemFiles(self.ca, self.certificate, self.key)
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:
@@ -166,6 +171,9 @@ def _problem(kind: str, path: list[str], message: str) -> str:
         return message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = "there is no such setting"
+    if kind == "path_not_file":
+        given = os.environ.get(variable(*path), "")
+        message = f"expected a file, got {given} (a relative path begins at {os.getcwd()})"
     if kind == "too_short":
         message = message.replace("items after validation", "characters")
     return f"{variable(*path)}: {message.removeprefix('Value error, ')}"

@@ -27,8 +27,9 @@ LONG_S = 180
 
 @pytest.fixture
 def connection(mesh: Mesh) -> Connection:
+    options = mesh.stack.kafka(OPERATOR)
     settings: dict[str, Any] = {
-        "kafka": {name.replace(".", "_"): value for name, value in mesh.stack.kafka(OPERATOR).items()},
+        "kafka": {name.replace(".", "_"): value for name, value in options.items()},
         "registry": mesh.stack.registry(),
         "prefix": mesh.prefix,
     }
@@ -138,6 +139,8 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
         "what was with the worker is answered, and one request of each partition is held",
     )
     assert answered() < len(chosen), "requests were taken up while it was paused"
+    assert campaigns.unfinished_of_others(connection, "ner") == campaign
+    assert campaigns.unfinished_of_others(connection, "topic") is None
     assert all(process.is_ready() for process in mesh.processes.values())
 
     mesh.script(held=["version"])
@@ -147,6 +150,7 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     told = '"state": "CANCELLED"'
     mesh.wait_for(lambda: told in enricher.log.read_text(), SOON_S, "it is told so")
     assert campaigns.unfinished(connection, "topic") is None
+    assert campaigns.unfinished_of_others(connection, "ner") is None
     mesh.script()
     mesh.wait_for(
         lambda: (

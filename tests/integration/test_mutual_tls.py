@@ -18,18 +18,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from reviewmesh.local.authority import Authority, CertificatePaths
-from reviewmesh_kit.certificates import CertificateFiles
-from reviewmesh_kit.settings import TlsSettings
+from reviewmesh_kit.certificates import CertificateFiles, PemFiles
 from tests.inference import Driver, ScriptedWorker, soon
 
 ENRICHER = "enricher-ner"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 NOT_AFTER = "reviewmesh_worker_certificate_not_after_timestamp_seconds"
 SPIFFE = "spiffe://company.example/reviewmesh/enricher-ner"
-
-
-def settings_of(paths: CertificatePaths) -> TlsSettings:
-    return TlsSettings(ca=paths.ca, certificate=paths.certificate, key=paths.key)
 
 
 def worker_settings(paths: CertificatePaths, allowed: str = ENRICHER) -> dict[str, str]:
@@ -63,7 +58,9 @@ def was_refused(driver: Driver) -> bool:
 
 def driver_of(worker: ScriptedWorker, paths: CertificatePaths | None, host: str = "") -> Driver:
     address = f"{host or worker.host}:{worker.port}"
-    tls = None if paths is None else CertificateFiles(settings_of(paths))
+    tls = None
+    if paths is not None:
+        tls = CertificateFiles(PemFiles(paths.ca, paths.certificate, paths.key), "workers")
     return Driver([address], tls=tls)
 
 

@@ -45,6 +45,7 @@ def list_packages(registry: RegistryFolder = None) -> None:
             try:
                 package = found.package(id)
                 package.verify(tasks)
+                reasons = found.reasons_against(package, gate_of(found.gate_file))
             except (PackageError, RegistryError) as error:
                 table.add_row(id, "", "", ", ".join(standing.get(id, [])), str(error))
                 continue
@@ -54,7 +55,7 @@ def list_packages(registry: RegistryFolder = None) -> None:
                 package.manifest.kind,
                 ", ".join(f"{task} {made_for[task].version}" for task in made_for),
                 ", ".join(standing.get(id, [])),
-                "good",
+                f"may not serve: {'; '.join(reasons)}" if reasons else "good",
             )
     Console().print(table)
 

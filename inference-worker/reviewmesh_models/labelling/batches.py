@@ -29,6 +29,7 @@ from reviewmesh_models.labelling.live import BudgetSpent, TeacherFailed, check_b
 from reviewmesh_models.labelling.reviews import Review
 from reviewmesh_models.labelling.store import Asked, ProviderBatch, Store
 from reviewmesh_models.labelling.teachers import Budget, Teacher
+from reviewmesh_worker.engines.openai.failures import encodable
 from reviewmesh_worker.tasks.definition import Task
 
 ENDPOINT: Final = "/v1/chat/completions"
@@ -80,9 +81,10 @@ class BatchTeacher:
         try:
             for batch in self._store.open_batches(asked):
                 await self._finish(asked, task, batch, texts, answered)
-        except openai.APIError as error:
+        # What is no JSON, or nested too deep, comes as it is.
+        except (openai.APIError, ValueError, RecursionError) as error:
             raise TeacherFailed(
-                f"teacher {self._teacher.name}: its batches do not answer, {error}"
+                f"teacher {self._teacher.name}: its batches do not answer, {encodable(str(error))}"
             ) from error
 
     def _open(self, asked: Asked, task: Task, missing: Mapping[str, str]) -> int:
@@ -112,18 +114,30 @@ class BatchTeacher:
             self._store.submitted(batch, number)
         ended = await self._ended(number)
         answers: dict[str, Collected] = {}
-        for file in (ended.output_file_id, ended.error_file_id):
-            if file:
+        for name in ("output_file_id", "error_file_id"):
+            if file := _text(ended, name):
                 content = await self._looking.files.content(file)
                 answers |= dict(self._read(task, content.text, texts))
-        self._store.collected(asked, batch, {key: answers[key] for key in keys if key in answers})
-        answered(len(answers.keys() & set(keys)))
-        for key in answers.keys() & set(keys):
-            check_bound(self._teacher, answers[key][1], bound_of(self._teacher, task, texts[key]))
+        answers = {key: answers[key] for key in keys if key in answers}
+        bounds = {key: bound_of(self._teacher, task, texts[key]) for key in keys}
+        # A batch that was worked on to its end, and does not say what became of these: what they
+        # cost is not known.
+        silent = [key for key in keys if key not in answers and ended.status == "completed"]
+        unknown: dict[str, Collected] = {key: (None, bounds[key]) for key in silent}
+        self._store.collected(asked, batch, answers | unknown)
+        answered(len(answers))
+        for key, (_, cost) in answers.items():
+            check_bound(self._teacher, cost, bounds[key])
         if ended.status != "completed":
-            said = "; ".join(str(one.message) for one in (ended.errors and ended.errors.data) or [])
             raise TeacherFailed(
-                f"teacher {self._teacher.name}: the batch {number} ended as {ended.status} {said}"
+                f"teacher {self._teacher.name}: the batch {number} ended as {ended.status} "
+                f"{_errors(ended)}"
+            )
+        if silent:
+            raise TeacherFailed(
+                f"teacher {self._teacher.name}: the batch {number} has no readable answer for "
+                f"{len(silent):,} of {len(keys):,} reviews, which count with the most that they "
+                "can cost"
             )
 
     async def _found(self, batch: ProviderBatch) -> str | None:
@@ -132,8 +146,9 @@ class BatchTeacher:
             return None
         seen = 0
         async for one in self._looking.batches.list(limit=100):
-            if (one.metadata or {}).get(MARK) == batch.mark:
-                return one.id
+            metadata = getattr(one, "metadata", None)
+            if isinstance(metadata, Mapping) and metadata.get(MARK) == batch.mark:
+                return self._named(one, "batch")
             seen += 1
             if seen >= _LISTED:
                 break
@@ -146,7 +161,8 @@ class BatchTeacher:
         if file is None:
             lines = "".join(f"{line}\n" for line in self._lines(task, asked)).encode()
             name = f"{batch.mark}.jsonl"
-            file = (await self._client.files.create(file=(name, lines), purpose="batch")).id
+            made_file = await self._client.files.create(file=(name, lines), purpose="batch")
+            file = self._named(made_file, "file")
             self._store.uploaded(batch, file)
         made = await self._client.batches.create(
             input_file_id=file,
@@ -154,7 +170,13 @@ class BatchTeacher:
             completion_window=_WINDOW,
             metadata={MARK: batch.mark},
         )
-        return made.id
+        return self._named(made, "batch")
+
+    def _named(self, made: Any, what: str) -> str:
+        """The provider's number of what it made. Raises TeacherFailed."""
+        if number := _text(made, "id"):
+            return number
+        raise TeacherFailed(f"teacher {self._teacher.name}: it made a {what} and gives no id of it")
 
     def _lines(self, task: Task, asked: Sequence[tuple[str, str]]) -> Iterator[str]:
         for key, text in asked:
@@ -165,11 +187,12 @@ class BatchTeacher:
         pause, until = _FIRST_PAUSE_S, time.monotonic() + _LONGEST_S
         while True:
             found = await self._looking.batches.retrieve(number)
-            if found.status in _ENDED:
+            status = _text(found, "status")
+            if status in _ENDED:
                 return found
             if time.monotonic() > until:
                 raise TeacherFailed(
-                    f"teacher {self._teacher.name}: the batch {number} is {found.status} after "
+                    f"teacher {self._teacher.name}: the batch {number} is {status} after "
                     "more than a day; cancel it there, then run the same command again"
                 )
             await asyncio.sleep(pause)
@@ -179,21 +202,46 @@ class BatchTeacher:
         self, task: Task, lines: str, texts: Mapping[str, str]
     ) -> Iterator[tuple[str, Collected]]:
         for line in lines.split("\n"):
-            if not line.strip():
+            said = _object(line)
+            key, response = said.get("custom_id"), said.get("response") or {}
+            if not isinstance(key, str) or key not in texts or not isinstance(response, Mapping):
                 continue
-            said = json.loads(line)
-            key, response = said["custom_id"], said.get("response") or {}
-            if key not in texts:
-                continue
-            body = response.get("body") or {}
+            body = _mapping(response.get("body"))
             if response.get("status_code") == 200:
-                answer, cost = read_teacher_completion(self._teacher, task, texts[key], body)
+                try:
+                    answer, cost = read_teacher_completion(self._teacher, task, texts[key], body)
+                except RecursionError:
+                    continue
                 yield key, (answer, cost or bound_of(self._teacher, task, texts[key]))
-            elif (body.get("error") or {}).get("code") == "content_filter":
+            elif _mapping(body.get("error")).get("code") == "content_filter":
                 refused = TeacherFailure(REFUSED, "the provider's filter refused the text")
                 yield key, (refused, Spent())
             else:
                 yield key, (None, Spent())
+
+
+def _object(line: str) -> Mapping[str, Any]:
+    """Empty where the line is no JSON object."""
+    try:
+        return _mapping(json.loads(line))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _mapping(said: Any) -> Mapping[str, Any]:
+    return said if isinstance(said, Mapping) else {}
+
+
+def _text(said: Any, name: str) -> str | None:
+    """The client hands on what came, whatever its type."""
+    value = getattr(said, name, None)
+    return encodable(value) if isinstance(value, str) and value else None
+
+
+def _errors(ended: Any) -> str:
+    errors = getattr(getattr(ended, "errors", None), "data", None)
+    told = errors if isinstance(errors, list) else []
+    return "; ".join(filter(None, (_text(one, "message") for one in told)))
 
 
 def _size(waiting: Sequence[tuple[str, Spent]]) -> int:

@@ -28,6 +28,8 @@ from reviewmesh_models.labelling.asking import (
 from reviewmesh_models.labelling.reviews import Review, request_key
 from reviewmesh_models.labelling.store import Asked, RecordedCall, Store
 from reviewmesh_models.labelling.teachers import Budget, Teacher
+from reviewmesh_worker.engines.openai.failures import encodable
+from reviewmesh_worker.engines.openai.http import StrangersClient
 from reviewmesh_worker.tasks.definition import Task
 
 ATTEMPTS: Final = 6
@@ -58,12 +60,14 @@ class _MayPass(RuntimeError):
 
 
 def client_of(teacher: Teacher) -> AsyncOpenAI:
-    """Makes one attempt per call: attempts are counted here. Raises TeachersError."""
+    """Makes one attempt per call, at this address only: attempts are counted here, and so is who
+    gets a text. Raises TeachersError."""
     return AsyncOpenAI(
         base_url=teacher.base_url,
         api_key=teacher.key().get_secret_value(),
         max_retries=0,
         timeout=teacher.timeout_s,
+        http_client=StrangersClient(),
     )
 
 
@@ -178,11 +182,11 @@ class LiveTeacher:
             raw = await self._client.chat.completions.with_raw_response.create(**body)
         try:
             said: Any = raw.http_response.json()
-        except ValueError as error:
+            if isinstance(said, Mapping):
+                return read_teacher_completion(self._teacher, task, text, said)
+        except (ValueError, RecursionError) as error:
             raise openai.APIResponseValidationError(raw.http_response, body=None) from error
-        if not isinstance(said, Mapping):
-            raise openai.APIResponseValidationError(raw.http_response, body=said)
-        return read_teacher_completion(self._teacher, task, text, said)
+        raise openai.APIResponseValidationError(raw.http_response, body=said)
 
     def _refusal(self, error: openai.APIStatusError) -> TeacherFailure | None:
         if error.status_code == 400 and error.code == "content_filter":
@@ -217,7 +221,7 @@ def check_bound(teacher: Teacher, cost: Spent, bound: Spent) -> None:
 def _short(error: openai.APIStatusError) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    return str(message or error.response.reason_phrase)[:200]
+    return encodable(str(message or error.response.reason_phrase)[:200])
 
 
 def _seconds(header: str | None) -> float | None:

@@ -250,6 +250,12 @@ class Registry:
                 self._write(task, aliases)
         return sorted(now)
 
+    def reasons_against(self, package: Package, check: PackageCheck) -> list[str]:
+        """Why `promote` would refuse the package for the tasks that it does not serve."""
+        before = {task: self.aliases(task) for task in package.manifest.tasks}
+        now = {task: was for task, was in before.items() if not _is(was.serving, package)}
+        return self._failures(package, now, check) if now else []
+
     def rollback(
         self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()
     ) -> dict[str, str]:

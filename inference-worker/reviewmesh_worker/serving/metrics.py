@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from reviewmesh_kit.version import running_version
+
 ITEMS = Counter(
     "reviewmesh_worker_items_total",
     "Items that got an outcome, by outcome.",
@@ -77,3 +79,9 @@ CERTIFICATE_NOT_AFTER = Gauge(
     "When the certificate expires that the worker shows on a hop.",
     ["hop"],
 )
+BUILD = Gauge(
+    "reviewmesh_worker_build_info",
+    "1 for the version of reviewmesh that the process runs.",
+    ["version"],
+)
+BUILD.labels(running_version()).set(1)

@@ -45,7 +45,8 @@ async def serve(
     Raises CertificateProblem, EngineLoadError, OSError for a port, and EngineDead when the engine
     died while serving.
     """
-    tls = CertificateFiles(settings.tls) if settings.tls.ca is not None else None
+    pem = settings.tls.files()
+    tls = None if pem is None else CertificateFiles(pem, "workers").checked()
     allowed = () if tls is None else (AllowedClients(settings.worker.allowed_clients),)
     server = grpc.aio.server(
         interceptors=(*allowed, Receiving(), OpenStreams()),

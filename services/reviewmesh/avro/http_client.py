@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -17,8 +17,15 @@ import httpx
 class HttpClient:
     """May be called from any thread; the requests run in a thread of this client."""
 
-    def __init__(self, client: httpx.AsyncClient, within_s: float, at_most: int) -> None:
-        """`at_most`: bytes of an answer that are read."""
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        within_s: float,
+        at_most: int,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`at_most`: bytes of an answer that are read. `before_each`: called before a request."""
+        self._before_each = before_each
         self._client = client
         self._within_s = within_s
         self._at_most = at_most
@@ -32,6 +39,7 @@ class HttpClient:
 
         Raises httpx.HTTPError, also after the deadline.
         """
+        self._before_each()
         request = self._send(method, url, content, headers)
         return asyncio.run_coroutine_threadsafe(request, self._running_loop()).result()
 

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from reviewmesh.avro.http_client import HttpClient
 from reviewmesh.settings import RegistrySettings
+from reviewmesh_kit.certificates import RenewedContext
 
 REFUSED_FOR_S = 5.0
 KEPT_REFUSED = 10_000
@@ -88,14 +89,17 @@ class SchemaRegistry:
         username: str | None = None,
         password: SecretStr | None = None,
         timeout_s: float = 2.0,
-        verify: ssl.SSLContext | bool = True,
+        tls: RenewedContext | None = None,
     ) -> None:
+        """`tls`: without it, the authorities of the system are trusted."""
         auth = None
         if username is not None:
             auth = (username, password.get_secret_value() if password else "")
         self._url = url.rstrip("/")
+        verify: ssl.SSLContext | bool = True if tls is None else tls.context
         client = httpx.AsyncClient(auth=auth, timeout=timeout_s, verify=verify)
-        self._client = HttpClient(client, WHOLE_ANSWERS * timeout_s, MAX_ANSWER)
+        renew = (lambda: None) if tls is None else tls.renew
+        self._client = HttpClient(client, WHOLE_ANSWERS * timeout_s, MAX_ANSWER, renew)
         self._keeping = threading.Lock()
         self._schemas: dict[int, Any] = {}
         self._ids: dict[tuple[str, str], int] = {}
@@ -293,5 +297,5 @@ def registry_of(settings: RegistrySettings, timeout_s: float = 2.0) -> SchemaReg
         username=settings.username,
         password=settings.password,
         timeout_s=timeout_s,
-        verify=settings.ssl_context(),
+        tls=settings.renewed_context(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from typing import Annotated
 
 import structlog
 import typer
@@ -34,6 +35,7 @@ from reviewmesh.query.errors import CannotReach, NotFound
 from reviewmesh.settings import Settings
 from reviewmesh_kit.exit_codes import FAILED, UNREACHABLE, USAGE
 from reviewmesh_kit.settings import problems
+from reviewmesh_kit.version import running_version
 
 app = typer.Typer(
     help="Enrich streams of customer reviews, each exactly once.",
@@ -43,8 +45,19 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(running_version())
+        raise typer.Exit
+
+
 @app.callback()
-def check_settings() -> None:
+def check_settings(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
     """Check the settings before anything is started or requested."""
     check_options(Settings())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +13,7 @@ from rich.table import Table
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import wall_clock
-from reviewmesh.leaving.accounts import Account, periods_at
+from reviewmesh.leaving.accounts import Account, is_period, periods_at
 from reviewmesh.leaving.amounts import MICROS, Spent
 from reviewmesh.leaving.budgets import ALL, NO_LIMIT, UNITS, Budgets, read_budgets
 from reviewmesh.leaving.yamlfile import FileProblem
@@ -22,8 +21,6 @@ from reviewmesh.query.budgets import spending
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import ACCEPTED
-
-PERIOD = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def budget(
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a row.")] = False,
 ) -> None:
     """Show what the fallback has reserved, spent and left; see docs/routes.md."""
-    if period is not None and not PERIOD.fullmatch(period):
+    if period is not None and not is_period(Account(period, ALL)):
         raise typer.BadParameter(
             f"expected a day or a month such as 2026-11-29 or 2026-11, got {period!r:.80}",
             param_hint="--period",

@@ -23,6 +23,7 @@ from reviewmesh.query.campaigns import (
     send_missing,
     statuses,
     unfinished,
+    unfinished_of_others,
 )
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.values import iso
@@ -59,12 +60,13 @@ def reprocess(
     condition = _read(where, task)
     matches = matcher(condition)
     connection = connect()
-    other = unfinished(connection, task)
-    if other is not None and not dry_run:
+    if not dry_run and (other := unfinished(connection, task)) is not None:
         raise CommandFailed(
             f"campaign {other.id} of the same task is not over: wait for it, or cancel it with "
             f"`reviewmesh reprocess cancel {other.id}`"
         )
+    if not dry_run:
+        _refuse_beside_others(connection, task)
     chosen = choose_reviews(connection, task, matches)
     err.print(_described(chosen))
     if dry_run or not len(chosen):
@@ -109,6 +111,7 @@ def resume(name: Name) -> None:
     campaign = campaign_named(connection, name)
     if campaign.state == CANCELLED:
         raise CommandFailed(f"{name} is cancelled; begin a new one")
+    _refuse_beside_others(connection, campaign.task)
     sent = send_missing(connection, campaign, matcher(_read(campaign.where, campaign.task)))
     change(connection, campaign, RUNNING)
     err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
@@ -118,6 +121,15 @@ def resume(name: Name) -> None:
 def cancel(name: Name) -> None:
     """End a campaign; what came out of it stays."""
     _change(name, CANCELLED)
+
+
+def _refuse_beside_others(connection: Connection, task: str) -> None:
+    if (other := unfinished_of_others(connection, task)) is not None:
+        raise CommandFailed(
+            f"campaign {other.id} is not over: two at once drop each other's answers where they "
+            "have the same reviews; wait for it (`reviewmesh reprocess status`), or cancel it with "
+            f"`reviewmesh reprocess cancel {other.id}`"
+        )
 
 
 def _change(name: str, state: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from reviewmesh.judge.decision import HALF
 from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, RolloutRecord
 from reviewmesh.query.connection import connect
 from reviewmesh.query.labelled_rows import RowsProblem, read_labelled
-from reviewmesh.query.rollouts import give, rollouts
+from reviewmesh.query.rollouts import give, labels_said, rollouts
 from reviewmesh.query.values import iso
 from reviewmesh_schemas.names import TASKS
 
@@ -66,9 +66,24 @@ def start(
         labelled = read_labelled(labels, task) if labels is not None else []
     except (BoundsProblem, RowsProblem) as error:
         raise typer.BadParameter(str(error)) from None
+    if labelled:
+        _check_labels(task, labelled)
     _give(task, START, epoch, bounds=chosen.model_dump_json(), labelled=labelled)
     if not labelled:
         err.print("without --labels the judge cannot tell a better candidate from a worse one")
+
+
+def _check_labels(task: str, labelled: Sequence[Mapping[str, Any]]) -> None:
+    """A label that no model ever says makes both models wrong, and hides which one is worse."""
+    said = labels_said(connect(), task)
+    # Of a name, its place comes before the label.
+    given = {right.rpartition(":")[2] for row in labelled for right in row["right"]}
+    if not said or not (unknown := sorted(given - said)):
+        return
+    words = f"{', '.join(unknown)}; the task's latest answers said {', '.join(sorted(said))}"
+    if not given & said:
+        raise CommandFailed(f"expected labels of the task {task}, got {words}")
+    err.print(f"labels that did not come up lately: {words}", style="yellow")
 
 
 @app.command()

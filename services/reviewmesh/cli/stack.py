@@ -31,7 +31,7 @@ from reviewmesh.local.probes import Health
 from reviewmesh.local.secure import CLIENTS, OPERATOR
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
-from reviewmesh.local.supervision import ProcessStatus, log_tail
+from reviewmesh.local.supervision import ProcessStatus, log_tail, unused_settings
 from reviewmesh_kit.exit_codes import FAILED
 
 WATCH_INTERVAL_S = 1.0
@@ -70,6 +70,8 @@ def up(
     stack = EmbeddedStack(default_state_dir())
     with _stop_on_sigterm(), _interrupted_in_order():
         info = start_with_progress(stack, secure)
+        for name in unused_settings():
+            err.print(f"{name} is not used: this mesh has its own", style="yellow")
         err.print(f"broker   {info.bootstrap_servers}")
         err.print(f"registry {info.registry_url}")
         err.print(f"state    {stack.paths.state_dir}")

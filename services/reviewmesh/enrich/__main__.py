@@ -55,13 +55,14 @@ def workers_of(settings: Settings, task: str) -> tuple[str, ...]:
 
 def budgets_of(settings: Settings, task: str, partitions: int) -> Budgets | None:
     """None where the task has no fallback workers, or no budget for them. Raises WrongSetting."""
-    if settings.budgets is None or not settings.fallbacks.by_region(task):
+    if settings.budgets is None:
         return None
     try:
+        # Also without a fallback: who adds one in an outage learns of a wrong file before.
         budgets = read_budgets(settings.budgets, partitions)
     except FileProblem as error:
         raise WrongSetting(f"{variable('budgets')}: {error}") from error
-    return budgets if task in budgets.tasks else None
+    return budgets if task in budgets.tasks and settings.fallbacks.by_region(task) else None
 
 
 def plan_of(

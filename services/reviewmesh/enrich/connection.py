@@ -36,10 +36,11 @@ LAST_CALLS_S = 180.0
 
 def worker_certificates(settings: Settings) -> CertificateFiles | None:
     """This process's certificate for calls to workers; None: in plaintext. Raises WrongSetting."""
-    if settings.tls.ca is None:
+    pem = settings.tls.files()
+    if pem is None:
         return None
     try:
-        files = CertificateFiles(settings.tls)
+        files = CertificateFiles(pem, "workers").checked()
     except CertificateProblem as problem:
         raise WrongSetting(f"{variable('tls')}__…: {problem}") from problem
     metrics.CERTIFICATE_NOT_BEFORE.labels("workers").set_function(files.not_before)

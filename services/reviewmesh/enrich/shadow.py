@@ -33,7 +33,13 @@ class ShadowTopic:
         self._max_bytes = max_bytes
         self._clock = clock
         self._log = structlog.get_logger(task=task)
-        self._producer = Producer(
+        self._settings = settings.kafka
+        self._certificate = settings.kafka.certificates.current()
+        self._producer = self._make_producer()
+        self._replaced: list[Producer] = []
+
+    def _make_producer(self) -> Producer:
+        return Producer(
             {
                 "linger.ms": "50",
                 "compression.type": "lz4",
@@ -42,13 +48,14 @@ class ShadowTopic:
                 "message.max.bytes": "16777216",
                 "log_level": "0",
                 **RECONNECT,
-                **settings.kafka.as_librdkafka(),
+                **self._settings.as_librdkafka(),
                 "enable.idempotence": "true",
             }
         )
 
     def send(self, item: WorkItem, answer: Answer) -> bool:
         """False where it is lost: there is no room, or nothing can be made of it now."""
+        self._renew()
         try:
             value = self._codec.encode(self._result(item, answer))
             if len(value) > self._max_bytes:
@@ -61,6 +68,17 @@ class ShadowTopic:
             return False
         self._producer.poll(0)
         return True
+
+    def _renew(self) -> None:
+        """A new producer after a certificate was replaced; the old one sends what it has."""
+        certificate = self._settings.certificates.current()
+        if certificate is not self._certificate:
+            self._certificate = certificate
+            self._replaced.append(self._producer)
+            self._producer = self._make_producer()
+        for producer in self._replaced:
+            producer.poll(0)
+        self._replaced = [producer for producer in self._replaced if len(producer)]
 
     def close(self) -> None:
         self._producer.flush(CLOSE_WITHIN_S)

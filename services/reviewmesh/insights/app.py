@@ -26,7 +26,7 @@ from mode.supervisors import CrashingSupervisor
 from reviewmesh import metrics
 from reviewmesh.avro.codec import Codec
 from reviewmesh.clock import Clock
-from reviewmesh.insights.broker import bootstrap_servers, credentials
+from reviewmesh.insights.broker import bootstrap_servers, credentials, renew_certificates
 from reviewmesh.insights.changelog import NO_PROGRESS_S, read_back
 from reviewmesh.insights.reader import Assignment, GroupReader
 from reviewmesh.insights.topics import TopicNames
@@ -136,6 +136,7 @@ class Insights:
 
     async def _watch(self) -> None:
         """Raises StandsStill: the group gives no partitions, though the broker answers."""
+        renew_certificates()
         if self._reader.without_for_s() <= JOIN_S:
             return
         if await asyncio.to_thread(self._broker_answers):

@@ -13,6 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from reviewmesh.kafka.clients import BadOption
 from reviewmesh.settings import KafkaSettings
+from reviewmesh_kit.certificates import RenewedContext
 from reviewmesh_kit.settings import variable
 
 SECURITY = ("security.", "sasl.", "ssl.", "enable.ssl.")
@@ -55,7 +56,7 @@ def credentials(settings: KafkaSettings) -> faust.auth.Credentials | None:
         if name.startswith(SECURITY) and name not in TRANSLATED:
             raise UnusableOption(f"{_variable(name)}: this service does not support {name}")
     protocol = _one_of(options, "security.protocol", "PLAINTEXT", PROTOCOLS)
-    context = _ssl_context(options) if protocol.endswith("SSL") else None
+    context = _ssl_context(settings) if protocol.endswith("SSL") else None
     if protocol.startswith("SASL"):
         name = "sasl.mechanisms" if "sasl.mechanisms" in options else "sasl.mechanism"
         return faust.SASLCredentials(
@@ -67,9 +68,30 @@ def credentials(settings: KafkaSettings) -> faust.auth.Credentials | None:
     return faust.SSLCredentials(context) if context else None
 
 
-def _ssl_context(options: dict[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+# One for all clients of the process, by the options that it was made with.
+_contexts: dict[tuple[tuple[str, str], ...], RenewedContext] = {}
+
+
+def renew_certificates() -> None:
+    """Let later connections use certificates that were replaced; call it every few seconds."""
+    for context in _contexts.values():
+        context.renew()
+
+
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    """Raises UnusableOption."""
+    options = settings.as_librdkafka()
+    made_with = tuple(sorted(options.items()))
+    if made_with not in _contexts:
+        _contexts[made_with] = _make_context(settings, options)
+    return _contexts[made_with].context
+
+
+def _make_context(settings: KafkaSettings, options: dict[str, str]) -> RenewedContext:
+
+    def load(context: ssl.SSLContext) -> None:
+        if "ssl.ca.location" in options:
+            context.load_verify_locations(options["ssl.ca.location"])
         if "ssl.certificate.location" in options:
             context.load_cert_chain(
                 options["ssl.certificate.location"],
@@ -77,12 +99,16 @@ def _ssl_context(options: dict[str, str]) -> ssl.SSLContext:
                 # Empty, so that a key that needs a password is an error, not a prompt.
                 options.get("ssl.key.password", ""),
             )
+
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+        load(context)
     except OSError as error:
         raise UnusableOption(
             "REVIEWMESH_KAFKA__SSL_…_LOCATION: expected readable PEM files, got "
             f"{type(error).__name__}: {error}"
         ) from error
-    return context
+    return RenewedContext(context, settings.certificates, load)
 
 
 def _one_of(options: dict[str, str], name: str, default: str, known: tuple[str, ...]) -> str:

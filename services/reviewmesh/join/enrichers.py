@@ -48,6 +48,7 @@ class EnricherLedgers:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledgers")
         # Used by that thread only.
         self._of_task: dict[str, Any] = {}
+        self._certificate = settings.kafka.certificates.current()
         self._questions: dict[TaskPartition, Future[Finished | None]] = {}
         self._not_before: dict[TaskPartition, float] = {}
 
@@ -97,6 +98,10 @@ class EnricherLedgers:
         return Finished(at.offset, restored.finished, restored.notes.topic_id)
 
     def _consumer(self, task: str) -> Any:
+        certificate = self._settings.kafka.certificates.current()
+        if certificate is not self._certificate:
+            self._certificate = certificate
+            self._close()
         if task not in self._of_task:
             # Under read_committed the answer would wait for the end of an open transaction. Offsets
             # of open transactions are not part of the answer in any case.
@@ -110,3 +115,4 @@ class EnricherLedgers:
     def _close(self) -> None:
         for consumer in self._of_task.values():
             consumer.close()
+        self._of_task.clear()

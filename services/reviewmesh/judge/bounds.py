@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 LONGEST_HOURS = 160
 """Shorter than the retention of the answers, which a restarted judge reads again."""
 
+LARGEST_STEP = 0.95
+
 
 class BoundsProblem(ValueError):
     """A bound is wrong; the message names it, what was expected and what came."""
 
 
 class Bounds(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     alpha: float = Field(default=0.025, gt=0, le=0.2)
     """Probability of rolling back a candidate that is within the bounds, over the whole rollout."""
@@ -52,6 +54,11 @@ class Bounds(BaseModel):
             raise ValueError("steps: expected shares that rise, from above 0")
         if self.steps[-1] > 1:
             raise ValueError("steps: expected shares of 1 at most")
+        if self.steps[-1] > LARGEST_STEP:
+            raise ValueError(
+                f"steps: expected shares of {LARGEST_STEP:g} at most: a candidate is judged by the "
+                "answers of the task's own workers to the other reviews"
+            )
         return self
 
 

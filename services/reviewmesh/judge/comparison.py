@@ -1,14 +1,19 @@
 """What a rollout has shown so far: observations by metric and slice. Pure.
 
 In shadow the two answers to a review make a pair. In canary a review has one answer, so that each
-of the candidate is held against one of the task's own workers to another review, the last that was
-not used: who answers a review is drawn by its id, and what is compared is near in time. The choice
-does not look at the answers.
+of the candidate is held against one of the task's own workers to another review: who answers a
+review is drawn by its id, and the partner is drawn from the latest that were not used, so that what
+is compared is near in time. The last one would be a biased partner: answers that fail come late,
+and many at once, and would be passed over.
+
+A review that is answered twice, as after a reset, counts once: the same answers again show nothing
+new.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+import random
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
@@ -16,6 +21,7 @@ from reviewmesh.judge.answers import ALL, JudgedAnswer, Place
 from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.evidence import Interval, Observations
 from reviewmesh.judge.kappa import Agreement
+from reviewmesh.judge.places import Places
 
 LABELS, DISAGREEMENT = "labels", "disagreement"
 FAILURES, LATENCY, COST = "failures", "latency", "cost"
@@ -23,7 +29,7 @@ METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY, COST)
 SLICES = 8
 """Languages that are judged separately: the first that occur."""
 REMEMBERED = 20_000
-UNUSED = 1_000
+UNUSED = 200
 # Times are whole milliseconds, and out of a worker's memory an answer takes none.
 SLACK_MS = 5.0
 # Workers round what an answer cost up to whole millionths of a US dollar.
@@ -75,15 +81,20 @@ class RolloutComparison:
         self.unpriced = 0
         """Pairs of which a cost is not known. From the first one on cost is not judged: the
         others may be those that came out of a cache."""
+        self._answered_places = Places()
+        self._copied_places = Places()
         self._own: OrderedDict[Place, JudgedAnswer] = OrderedDict()
         self._copies: OrderedDict[Place, JudgedAnswer] = OrderedDict()
-        self._unused: dict[tuple[str, str], deque[JudgedAnswer]] = {}
+        self._unused: dict[tuple[str, str], list[JudgedAnswer]] = defaultdict(list)
+        self._drawing = random.Random(rollout)
 
     # -- shadow ------------------------------------------------------------------------------
 
     def own_answer(self, answer: JudgedAnswer) -> None:
         """Add an answer of the task's own workers, in shadow; answers of the fallback are not
         compared."""
+        if not self._answered_places.add(answer.place):
+            return
         self.answered += 1
         if answer.route not in OWN:
             return
@@ -98,6 +109,8 @@ class RolloutComparison:
         if answer.rollout not in (self._rollout, None):
             return
         self._is_of(answer)
+        if not self._copied_places.add(answer.place):
+            return
         own = self._own.pop(answer.place, None)
         if own is not None:
             self._compare(own, answer)
@@ -127,25 +140,38 @@ class RolloutComparison:
 
     def answer(self, answer: JudgedAnswer) -> None:
         """Add the answer to a review in canary, from the candidate or the task's own workers."""
+        is_canary = answer.rollout == self._rollout
+        if is_canary and answer.route == CANDIDATE:
+            self._is_of(answer)
+        if not self._answered_places.add(answer.place):
+            return
         self.answered += 1
-        if answer.rollout == self._rollout:
+        if is_canary:
             self.canaries += 1
-            side = CANDIDATE
-            if answer.route == CANDIDATE:
-                self._is_of(answer)
+            side, other = CANDIDATE, PRIMARY
         elif answer.rollout is None and answer.route in OWN:
-            side = PRIMARY
+            side, other = PRIMARY, CANDIDATE
         else:
             return
-        other = PRIMARY if side == CANDIDATE else CANDIDATE
         for name in self._slices_of(answer):
-            waiting = self._unused.setdefault((name, other), deque(maxlen=UNUSED))
-            if not waiting:
-                self._unused.setdefault((name, side), deque(maxlen=UNUSED)).append(answer)
+            partners = self._unused[name, other]
+            if not partners:
+                self._leave_unused(self._unused[name, side], answer)
                 continue
-            partner = waiting.pop()
+            partner = self._drawn(partners)
             pair = (answer, partner) if side == CANDIDATE else (partner, answer)
             self._hold_against(name, *pair)
+
+    def _leave_unused(self, unused: list[JudgedAnswer], answer: JudgedAnswer) -> None:
+        if len(unused) >= UNUSED:
+            self._drawn(unused)
+        unused.append(answer)
+
+    def _drawn(self, unused: list[JudgedAnswer]) -> JudgedAnswer:
+        """One of them, each with the same probability; it is not there any more."""
+        at = self._drawing.randrange(len(unused))
+        unused[at], unused[-1] = unused[-1], unused[at]
+        return unused.pop()
 
     def _hold_against(self, name: str, candidate: JudgedAnswer, own: JudgedAnswer) -> None:
         failed = candidate.candidate_error is not None or candidate.said is None

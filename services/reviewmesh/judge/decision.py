@@ -48,6 +48,8 @@ class Standing:
     """Since its state, or its step, began."""
     labelled_left: int
     """Labelled texts that both models have not answered yet."""
+    canaries_before: int = 0
+    """Canaries that were seen when its step began."""
 
 
 def decide(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> Decision:
@@ -109,7 +111,8 @@ def _shadow_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) 
 
 
 def _canary_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> str:
-    wanted = bounds.canaries * (standing.step + 1)
+    # Many at a small share tell nothing of the load at a larger one.
+    wanted = max(bounds.canaries * standing.step, standing.canaries_before) + bounds.canaries
     if shown.canaries < wanted:
         return f"{shown.canaries:,} canaries seen, {wanted:,} are wanted"
     if standing.step_s < bounds.step_s:

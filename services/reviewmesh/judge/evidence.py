@@ -64,12 +64,15 @@ class Observations:
         return log_capital(_mirrored(self.counts), -bound, -self.high) >= -math.log(alpha)
 
     def interval(self, alpha: float) -> Interval:
-        """Holds the mean at all looks together, but for a probability of alpha."""
+        """Each end bounds the mean at all looks together, but for a probability of alpha.
+
+        So `shows_above` a bound is true as soon as the whole interval is above it.
+        """
         if not self.number:
             return Interval(self.low, self.high)
         return Interval(
-            _refuted_up_to(self.counts, self.low, self.mean, alpha / 2),
-            -_refuted_up_to(_mirrored(self.counts), -self.high, -self.mean, alpha / 2),
+            _refuted_up_to(self.counts, self.low, self.mean, alpha),
+            -_refuted_up_to(_mirrored(self.counts), -self.high, -self.mean, alpha),
         )
 
 

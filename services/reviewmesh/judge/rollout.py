@@ -78,6 +78,7 @@ class RolloutRecord:
     answered: int = 0
     compared: int = 0
     canaries: int = 0
+    canaries_before: int = 0
     unpriced: int = 0
     looks: tuple[Look, ...] = ()
     start_command: int | None = None
@@ -161,7 +162,10 @@ def _carried_out(
     if command.action == ADVANCE:
         if record.state == READY:
             return _ended(record, DONE, "ended by a command", now_ms)
-        return advanced(record, "advanced by a command", now_ms)
+        try:
+            return advanced(record, "advanced by a command", now_ms)
+        except BoundsProblem as error:
+            raise CommandRefused(f"the bounds of {record.rollout}: {error}") from error
     raise CommandRefused(f"expected start, advance or abort, got {command.action!r:.80}")
 
 
@@ -211,7 +215,11 @@ def advanced(record: RolloutRecord, why: str, now_ms: int) -> RolloutRecord:
             "answered": 0,
         }
     elif record.step + 1 < len(steps):
-        changes = {"step": record.step + 1, "share": steps[record.step + 1]}
+        changes = {
+            "step": record.step + 1,
+            "share": steps[record.step + 1],
+            "canaries_before": record.canaries,
+        }
     else:
         changes = {"state": READY}
     return replace(

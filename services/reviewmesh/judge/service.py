@@ -70,10 +70,14 @@ class JudgeService:
                 self._stop.wait(AGAIN_AFTER_S)
 
     def _hold_session(self) -> None:
-        """Returns after a stop."""
+        """Returns after a stop, and after a certificate was replaced."""
+        certificate = self._settings.kafka.certificates.current()
         session = Session(self._settings, self._contracts, self._log, self._tls)
         try:
-            while not self._stop.is_set():
+            while (
+                not self._stop.is_set()
+                and certificate is self._settings.kafka.certificates.current()
+            ):
                 self._heartbeat = time.monotonic()
                 session.turn()
                 self._problem = session.waiting_for

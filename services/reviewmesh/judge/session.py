@@ -222,6 +222,7 @@ class Session:
             hours=(now - (record.started_at or now)) / HOUR_MS,
             step_s=(now - (record.stage_at or now)) / 1000,
             labelled_left=trial.labelled_left,
+            canaries_before=record.canaries_before,
         )
 
     def _counted(self, record: RolloutRecord, trial: Trial, decision: Decision) -> RolloutRecord:

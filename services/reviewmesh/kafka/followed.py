@@ -38,6 +38,7 @@ class FollowedTopic:
     ) -> None:
         """`since`: offsets by partition; without one, from the first record that is kept."""
         self._options = kafka.reader_options(settings) | {"fetch.wait.max.ms": "500"}
+        self._certificates = settings.kafka.certificates
         self._topic = topic
         self._name = settings.prefix + topic
         self._positions = dict.fromkeys(range(partitions), 0) | dict(since or {})
@@ -71,13 +72,17 @@ class FollowedTopic:
                 self._stopping.wait(NEW_CLIENT_AFTER_S)
 
     def _follow(self) -> None:
-        """Raises KafkaException, and Unavailable."""
+        """Returns to go on with a new client, after a certificate was replaced.
+
+        Raises KafkaException, and Unavailable.
+        """
+        certificate = self._certificates.current()
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             consumer.assign(
                 [TopicPartition(self._name, *place) for place in self._positions.items()]
             )
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and certificate is self._certificates.current():
                 for message in consumer.consume(POLL_RECORDS, POLL_S):
                     self._receive(message)
         finally:

@@ -70,6 +70,7 @@ class LogWatch:
         self._wanted: tuple[MeshPartition, ...] = ()
         self._seen = Seen()
         self._clients: list[Any] = []
+        self._certificate = settings.kafka.certificates.current()
         self._stopped = False
         # Set to query before the interval is over.
         self._wake = threading.Event()
@@ -146,6 +147,10 @@ class LogWatch:
 
     def _two_clients(self) -> tuple[Any, Any]:
         """Consumers with isolation level `read_committed` and `read_uncommitted`."""
+        certificate = self._settings.kafka.certificates.current()
+        if certificate is not self._certificate:
+            self._certificate = certificate
+            self._close_clients()
         if not self._clients:
             options = kafka.reader_options(self._settings)
             self._clients = [

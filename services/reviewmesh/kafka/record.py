@@ -120,11 +120,11 @@ def headers_of(message: Any) -> Headers:
     try:
         found = _headers(message) or ()
     except (UnicodeDecodeError, SystemError):
-        _log_left_out(message, "all headers: the name of one is not UTF-8")
+        _log_left_out(message, "its headers, because the name of one is not UTF-8")
         return ()
     if len(found) > MAX_HEADERS:
         # A million headers compress to a small record; the mesh's own come last.
-        _log_left_out(message, f"headers: expected at most {MAX_HEADERS}, got {len(found):,}")
+        _log_left_out(message, f"headers but the last {MAX_HEADERS:,} of {len(found):,}")
     return tuple(found[-MAX_HEADERS:])
 
 
@@ -134,7 +134,7 @@ def _log_left_out(message: Any, what: str) -> None:
     if now - _headers_logged_at >= LOG_AGAIN_AFTER_S:
         _headers_logged_at = now
         log.warning(
-            "skipped in %s/%s at offset %s, logged at most once a minute: %s",
+            "the record at %s/%s, offset %s, is read without %s",
             message.topic(),
             message.partition(),
             message.offset(),

@@ -97,6 +97,7 @@ class Broker:
         self._open: Any = None
         self._of_group: dict[str, Any] = {}
         self._renewed_at = time.monotonic()
+        self._certificate = settings.kafka.certificates.current()
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
         self._finder = TopicFinder(settings.kafka)
         # Kafka's ids of the topics that these clients have asked about.
@@ -146,6 +147,14 @@ class Broker:
             self._of_group.clear()
             self._stable = self._open = None
 
+    def _renew_if_replaced(self) -> None:
+        """Drop clients that were made with a certificate that was replaced."""
+        certificate = self._settings.kafka.certificates.current()
+        if certificate is not self._certificate:
+            self._certificate = certificate
+            self._of_group.clear()
+            self._stable = self._open = None
+
     def away(self, failure: RequestFailure) -> str:
         """The message when nothing is answered."""
         return (
@@ -159,6 +168,7 @@ class Broker:
         self, groups: Mapping[str, Collection[BrokerPartition]]
     ) -> dict[str, dict[BrokerPartition, Committed] | RequestFailure]:
         """The committed offsets of each group on these partitions, without open transactions."""
+        self._renew_if_replaced()
         for group in groups.keys() - self._of_group.keys():
             # Under read_committed the answer would wait for the end of an open transaction.
             self._of_group[group] = self._consumer("read_uncommitted", group)

@@ -109,6 +109,7 @@ class _File(_Form):
     )
     call: _Call = _Call()
     all: _Periods | Literal["unlimited"]
+    """Required, so that nobody forgets it: it bounds what all businesses spend together."""
     businesses: dict[Annotated[str, Field(min_length=1)], _Periods] = {}
 
 

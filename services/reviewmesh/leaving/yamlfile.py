@@ -9,13 +9,20 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+NUMBER = "expected a number, without quotes and commas"
 HINTS = {
+    "float_type": NUMBER,
+    "int_from_float": "expected a whole number",
+    "int_type": NUMBER,
+    "list_type": "expected a list, such as [a, b]",
     "dict_type": "expected an entry for each business",
     "extra_forbidden": "there is no such setting",
     "missing": "expected it, got nothing",
     "string_type": "expected text: put it in quotes",
     "too_short": "expected at least one",
 }
+
+TEXT = "tag:yaml.org,2002:str"
 
 Parsed = TypeVar("Parsed")
 Form = TypeVar("Form", bound=BaseModel)
@@ -33,6 +40,12 @@ class Document:
         node, self._content = _load(text)
         if not isinstance(node, yaml.MappingNode):
             raise FileProblem(f"1: expected {expected}")
+        if odd := [
+            f"{line}: {name or 'the file'}: expected text before the colon, got {key}: put it in "
+            "quotes where it is a name; numbers have no commas"
+            for name, key, line in _odd_names(node)
+        ]:
+            raise FileProblem("\n".join(odd))
         if repeated := [f"{line}: {name} is given twice" for name, line in _repeated(node)]:
             raise FileProblem("\n".join(repeated))
         self._root = node
@@ -122,6 +135,18 @@ def _find(root: yaml.Node, path: Sequence[int | str]) -> tuple[yaml.Node, yaml.N
         else:
             break
     return at, value
+
+
+def _odd_names(node: yaml.Node, path: str = "") -> Iterator[tuple[str, str, int]]:
+    """Where, which and in which line: names that YAML reads as something else, such as no or 17."""
+    if isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            yield from _odd_names(inner, path)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag != TEXT:
+                yield path, str(key.value), int(key.start_mark.line) + 1
+            yield from _odd_names(value, f"{path}.{key.value}".lstrip("."))
 
 
 def _repeated(node: yaml.Node) -> Iterator[tuple[str, int]]:

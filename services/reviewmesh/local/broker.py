@@ -101,10 +101,12 @@ def fencing_file(broker_dir: Path) -> Path:
     return broker_dir / "fencing.properties"
 
 
-def prepare(broker_dir: Path, port: int, controller_port: int, own: Mapping[str, str]) -> None:
+def prepare(
+    broker_dir: Path, port: int, controller_port: int, own: Mapping[str, str] | None = None
+) -> None:
     """Write the configuration for these ports; existing data is kept.
 
-    `own`: properties of this mesh, such as those of a secure one.
+    `own`: properties of a secure mesh.
     """
     make_private(broker_dir)
     controller = f"CONTROLLER://{HOST}:{controller_port}"
@@ -114,7 +116,7 @@ def prepare(broker_dir: Path, port: int, controller_port: int, own: Mapping[str,
         "advertised.listeners": both,
         "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
         "log.dirs": str(data_dir(broker_dir)),
-        **own,
+        **(own or {}),
     }
     _write(properties_file(broker_dir), properties)
     alone = {"listeners": controller, "advertised.listeners": controller}

@@ -185,6 +185,11 @@ def _inherited_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.upper().startswith(OF_ANOTHER_MESH)}
 
 
+def unused_settings() -> list[str]:
+    """The names of settings in the environment that the embedded mesh has its own values for."""
+    return sorted(name for name in os.environ if name.upper().startswith(OF_ANOTHER_MESH))
+
+
 class _UnixConnection(HTTPConnection):
     def __init__(self, socket_file: Path) -> None:
         super().__init__("localhost", timeout=RPC_TIMEOUT_S)

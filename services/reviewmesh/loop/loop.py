@@ -40,12 +40,14 @@ from reviewmesh.loop.outbox import Outbox, OutputRejected
 from reviewmesh.loop.overseer import Overseer
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.recreated import RecreatedTopics
+from reviewmesh.loop.renewal import ConsumerRenewal
 from reviewmesh.loop.stage import Stage
 from reviewmesh.loop.suspicion import Suspicion
 from reviewmesh.settings import Settings
 
 POLL_S = 0.02
 POLL_RECORDS = 500
+CHANGED_OVER_WITHIN_S = 10.0
 
 
 class ConsumerLoop:
@@ -81,6 +83,11 @@ class ConsumerLoop:
         )
         self.inputs = Inputs()
         self._owned: set[int] = set()
+        # What the group assigns to a consumer that takes over from another one; None: it does not.
+        self._assigned_again: list[int] | None = None
+        self._renewal = ConsumerRenewal(
+            settings, self._member.make_consumer, self._prefix + stage.topics[0], log
+        )
         self._outbox = Outbox(stage, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self.heartbeat = time.monotonic()
@@ -135,6 +142,8 @@ class ConsumerLoop:
             return
         if self._broker.is_on and self._broker.ask(self._member.consumer):
             self._rejoin()
+        if not self._broker.is_on and (renewed := self._renewal.connected()) is not None:
+            self._change_over(renewed)
         for opened in self._openings.advance(self._member.consumer):
             self._start(opened)
         if self._recreated.found:
@@ -155,6 +164,40 @@ class ConsumerLoop:
         self._owned.clear()
         self._member.replace()
         self._recreated.forget()
+
+    def _change_over(self, consumer: Any) -> None:
+        """Go on with new clients, after a certificate was replaced. Records in flight stay so.
+
+        The consumer takes over the static membership. As long as the generation is the same, nobody
+        else has had the partitions; otherwise they are read again from their commits.
+        """
+        began = time.monotonic()
+        self._collect()
+        self._transact()
+        generation = self._member.generation()
+        self._producer.discard()
+        self._connect()
+        self._assigned_again = []
+        self._member.replace(consumer)
+        while not self._member.is_assigned and time.monotonic() - began < CHANGED_OVER_WITHIN_S:
+            for message in consumer.consume(POLL_RECORDS, POLL_S):
+                self._take(message)
+            self.heartbeat = time.monotonic()
+        assigned, self._assigned_again = self._assigned_again, None
+        same = generation >= 0 and self._member.is_assigned
+        if same and self._member.generation() == generation and set(assigned) >= self._owned:
+            self._fetch(list(self.inputs))
+        else:
+            for partition in self._owned:
+                self._forget(partition)
+            self._owned.clear()
+            if self._member.is_assigned:
+                self._assign(assigned)
+        self._log.info(
+            "changed over to clients with the renewed certificate",
+            seconds=round(time.monotonic() - began, 3),
+            kept=sorted(self._owned),
+        )
 
     def _read_recreated(self) -> None:
         """Read topics that were deleted and created again, with a new consumer."""
@@ -248,6 +291,9 @@ class ConsumerLoop:
     def _assign(self, assigned: list[int]) -> None:
         self._log.info("assigned", partitions=sorted(assigned))
         self._member.consumer.incremental_assign([])
+        if self._assigned_again is not None:
+            self._assigned_again += assigned
+            return
         partitions = [number for number in assigned if number < self._partitions]
         if len(partitions) < len(assigned):
             self._log.warning(
@@ -320,14 +366,25 @@ class ConsumerLoop:
             inputs.append(item)
         self.inputs.add(inputs)
         self._stage.open(partition, self.inputs, opened.loaded)
-        assigned = [self._kafka_partition(item) for item in inputs]
-        for at, item in zip(assigned, inputs, strict=True):
-            at.offset = item.following
+        for item in inputs:
             # Paused until a commit has recorded that this process runs: without it the next owner
-            # could not know that the process died. librdkafka keeps earlier pauses, too.
+            # could not know that the process died.
             item.paused = True
+        self._fetch(inputs)
+
+    def _fetch(self, inputs: Iterable[Input]) -> None:
+        """Let the consumer fetch what follows the last record received, or pause it there."""
+        assigned, paused = [], []
+        for item in inputs:
+            at = self._kafka_partition(item)
+            at.offset = item.following
+            assigned.append(at)
+            if item.paused:
+                paused.append(at)
         self._member.consumer.incremental_assign(assigned)
-        self._member.consumer.pause(assigned)
+        # librdkafka keeps the pauses of an earlier assignment, too.
+        if paused:
+            self._member.consumer.pause(paused)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -375,7 +432,7 @@ class ConsumerLoop:
 
     def _transact(self, closing: Collection[int] = ()) -> None:
         group_metadata = self._member.consumer.consumer_group_metadata()
-        if kafka.generation(group_metadata) < 0:
+        if self._member.generation() < 0:
             # Not a member now: the commit could not be fenced. Finished units wait for the next
             # one.
             return

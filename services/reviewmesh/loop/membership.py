@@ -67,7 +67,7 @@ class Membership:
         self._readiness = readiness
         self._log = log
         self._fenced = ""
-        self.consumer = self._make_consumer()
+        self.consumer = self.make_consumer()
         self.failure: BaseException | None = None
         """What a rebalance callback raised: inside of it an exception would surface from a poll,
         with the partition assigned."""
@@ -75,7 +75,8 @@ class Membership:
         self._unassigned_since: float | None = None
         self._rejoined_at: list[float] = []
 
-    def _make_consumer(self) -> Any:
+    def make_consumer(self) -> Any:
+        """One that has not joined."""
         return kafka.make_consumer(
             kafka.consumer_options(self._settings, self.group), self.consumer_failed
         )
@@ -115,6 +116,15 @@ class Membership:
             return ""
         return f"the group has given no partitions for {waited_s:.0f} s"
 
+    def generation(self) -> int:
+        """Of the group, as this member knows it; negative before joining."""
+        return kafka.generation(self.consumer.consumer_group_metadata())
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether the group has answered since this consumer joined."""
+        return self._unassigned_since is None
+
     def count_rejoin(self, reason: str) -> None:
         """Raises SlotTaken when it happens so often that another process must be behind it."""
         now = time.monotonic()
@@ -128,10 +138,13 @@ class Membership:
         self._rejoined_at.append(now)
         self._log.warning("joining the group again", reason=reason)
 
-    def replace(self) -> None:
-        """Join with a new consumer. Whatever the old one had must be forgotten before."""
+    def replace(self, consumer: Any = None) -> None:
+        """Join with a new consumer, by default one that is made now.
+
+        Before, whatever the old one had must be forgotten, unless the generation stays the same.
+        """
         replaced = self.consumer
-        self.consumer = self._make_consumer()
+        self.consumer = self.make_consumer() if consumer is None else consumer
         # Closing may hang, and the static membership passes to the new consumer in any case.
         closing = threading.Thread(target=replaced.close, name="closing", daemon=True)
         closing.start()

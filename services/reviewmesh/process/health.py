@@ -1,4 +1,4 @@
-"""The HTTP endpoints of a service: /metrics, /healthz, /readyz."""
+"""The HTTP endpoints of a service: /metrics, /healthz, /readyz, /version."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from reviewmesh import metrics
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.kafka.clients import BadOption, check_options
 from reviewmesh.loop.loop import ConsumerLoop
@@ -130,6 +131,7 @@ def run_process(
     except WrongSetting as error:
         print(error, file=sys.stderr)
         return USAGE
+    _show_certificates(settings)
     watchdog = Watchdog(lambda: service.heartbeat, log)
 
     def state() -> health.ReadyzState:
@@ -162,6 +164,16 @@ def run_process(
         server.shutdown()
     log.info("stopped")
     return DONE
+
+
+def _show_certificates(settings: Settings) -> None:
+    for hop, files in (
+        ("kafka", settings.kafka.certificates),
+        ("registry", settings.registry.certificates),
+    ):
+        if files.current().not_after is not None:
+            metrics.CERTIFICATE_NOT_BEFORE.labels(hop).set_function(files.not_before)
+            metrics.CERTIFICATE_NOT_AFTER.labels(hop).set_function(files.not_after)
 
 
 def read_settings(check: Callable[[Settings], None]) -> Settings | None:

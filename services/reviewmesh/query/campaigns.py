@@ -85,7 +85,7 @@ class Status:
     answered: int
     published: int
     dropped: int
-    """Answers that were not published: superseded, or failed."""
+    """Answers that were not published: superseded, failed, or unproven."""
 
     @property
     def is_over(self) -> bool:
@@ -271,6 +271,21 @@ def unfinished(connection: Connection, task: str) -> Campaign | None:
         finished[name] += progress[place_of(record)].covers(record.offset)
     left = [one for name, one in open_.items() if finished[name] < one.requests]
     return left[-1] if left else None
+
+
+def unfinished_of_others(connection: Connection, task: str) -> Campaign | None:
+    """A campaign of another task of which answers are still to come. Raises CannotReach.
+
+    Each publishes a higher revision of its reviews: an answer of the other campaign that was made
+    for the revision before is dropped.
+    """
+    others = [
+        campaign
+        for campaign in campaigns(connection)
+        if campaign.task != task and campaign.state != CANCELLED and not campaign.has_expired()
+    ]
+    going_on = [found.campaign for found in statuses(connection, others) if not found.is_over]
+    return going_on[-1] if going_on else None
 
 
 def _requests(connection: Connection, campaign: Campaign) -> Iterator[Record]:

@@ -45,6 +45,9 @@ ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
 """The topics of answers. A new topic of answers is added here, and to `Summing._answered`, which
 reads its records."""
 
+NO_RESULT: Final = "(no result)"
+"""In place of what only a result tells."""
+
 CostKey = tuple[str | None, ...]
 """A value for each requested dimension; None where an answer has none."""
 
@@ -232,7 +235,14 @@ class Summing:
             return
         if self._until_ms is not None and began.timestamp() * 1000 >= self._until_ms:
             return
-        told = {"task": task, "route": FALLBACK, "business": business, "day": day}
+        told = {
+            "task": task,
+            "route": FALLBACK,
+            "business": NO_RESULT if business is None else business,
+            "day": day,
+            "model": NO_RESULT,
+            "provider": NO_RESULT,
+        }
         total = self.costs.totals.setdefault(
             tuple(told.get(name) for name in self.costs.by), Total()
         )

@@ -7,17 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from confluent_kafka import OFFSET_BEGINNING
+
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.judge.answers import seen
 from reviewmesh.judge.rollout import RolloutRecord, record_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
-from reviewmesh.query.reading import partitions_of, read_all
+from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import Sender
-from reviewmesh_schemas.names import COMMANDS, CONTROL, TASKS
+from reviewmesh_schemas.names import COMMANDS, CONTROL, RESULT_OF, TASKS
 
 ANSWER_WITHIN_S = 30.0
 ASK_EVERY_S = 0.5
+LATEST_ANSWERS = 500
+"""Offsets of each partition of a topic of results."""
 
 
 def rollouts(connection: Connection) -> dict[str, RolloutRecord]:
@@ -32,6 +37,22 @@ def rollouts(connection: Connection) -> dict[str, RolloutRecord]:
         if content["task"] in found:
             found[content["task"]] = record_of(content)
     return found
+
+
+def labels_said(connection: Connection, task: str) -> frozenset[str]:
+    """The labels of the task's latest answers; empty without any. Raises CannotReach."""
+    topic = RESULT_OF[task]
+    codec = connection.codec(topic)
+    wanted = partitions_of(connection, topic)
+    ends, begin = offsets(connection, wanted), offsets(connection, wanted, OFFSET_BEGINNING)
+    starts = {at: max(begin[at], ends[at] - LATEST_ANSWERS) for at in wanted}
+    found: set[str] = set()
+    for record in read_until(connection, starts, ends):
+        try:
+            found |= seen(task, codec.decode_ours(record.value or b"")).labels
+        except DecodeError:
+            continue
+    return frozenset(found)
 
 
 def give(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from importlib import resources
 from typing import Any
 
@@ -87,6 +88,72 @@ def test_a_copy_that_comes_twice_counts_once() -> None:
     assert shown.compared == 1
 
 
+def test_a_review_that_is_answered_again_shows_nothing_new() -> None:
+    """A reset of the enricher's group answers all reviews again, copies too."""
+    shadow, canary = comparison(), comparison()
+    for _ in range(20):
+        for offset in range(40):
+            shadow.own_answer(answer(offset))
+            said = "food" if offset >= 10 else "price"
+            shadow.copied_answer(answer(offset, said, candidate=True))
+            canary.answer(answer(2 * offset))
+            is_late = offset < 2
+            error = "late" if is_late else None
+            canary.answer(answer(2 * offset + 1, candidate=not is_late, error=error))
+    assert (shadow.answered, shadow.compared) == (40, 40)
+    assert counts(shadow, DISAGREEMENT) == {0.0: 30, 1.0: 10}
+    assert (canary.answered, canary.canaries) == (80, 40)
+    assert counts(canary, FAILURES) == {0.0: 38, 1.0: 2}
+
+
+def test_another_model_is_seen_also_in_an_answer_that_comes_again() -> None:
+    shadow, canary = comparison(), comparison()
+    for model in ("m@1", "m@2"):
+        shadow.copied_answer(answer(1, candidate=True, model=model))
+        canary.answer(answer(1, candidate=True, model=model))
+    assert shadow.other_model == canary.other_model == "m@2"
+
+
+def test_failures_that_come_in_bursts_are_held_against_canaries_as_often_as_they_are() -> None:
+    """Workers that are out fail many reviews at once, a candidate that hangs as well."""
+    for share in (0.05, 0.25, 0.8):
+        rng, shown = random.Random(7), comparison()
+        offset = own = failed = 0
+        while offset < 30_000:
+            offset += 1
+            if rng.random() < share:
+                shown.answer(answer(offset, candidate=True))
+                continue
+            burst = 25 if rng.random() < 0.005 else 0
+            own, failed = own + 1 + burst, failed + burst
+            shown.answer(answer(offset))
+            for _ in range(burst):
+                offset += 1
+                shown.answer(answer(offset, None))
+        found = shown.found[FAILURES, ALL]
+        assert failed / own > 0.1
+        assert found.mean == pytest.approx(-failed / own, abs=0.03)
+
+
+def test_a_candidate_that_fails_in_bursts_at_a_large_share_is_seen_to() -> None:
+    rng, shown = random.Random(7), comparison()
+    offset = canaries = failed = 0
+    while offset < 40_000:
+        offset += 1
+        if rng.random() > 0.9:
+            shown.answer(answer(offset))
+            continue
+        burst = 25 if rng.random() < 0.005 else 0
+        canaries, failed = canaries + 1 + burst, failed + burst
+        shown.answer(answer(offset, candidate=True))
+        for _ in range(burst):
+            offset += 1
+            shown.answer(answer(offset, error="no answer within 10 s"))
+    found = shown.found[FAILURES, ALL]
+    assert failed / canaries > 0.1
+    assert found.mean == pytest.approx(failed / canaries, abs=0.03)
+
+
 def test_a_candidate_that_fails_differs_and_where_the_own_workers_fail_nothing_is_shown() -> None:
     shown = comparison()
     for offset, own, copy in ((1, "food", None), (2, None, "food")):
@@ -123,9 +190,10 @@ def test_answers_of_the_fallback_and_of_other_rollouts_are_held_against_nothing(
 
 def test_costs_are_compared_with_what_rounding_up_may_add() -> None:
     shown = comparison()
-    for own, candidate in ((10, 16), (10, 17), (0, 0), (0, 1), (0, 2), (1, 2), (1, 3)):
-        shown.answer(answer(1, micros=own))
-        shown.answer(answer(2, candidate=True, micros=candidate))
+    pairs = ((10, 16), (10, 17), (0, 0), (0, 1), (0, 2), (1, 2), (1, 3))
+    for offset, (own, candidate) in enumerate(pairs):
+        shown.answer(answer(offset, micros=own))
+        shown.answer(answer(10 + offset, candidate=True, micros=candidate))
     assert counts(shown, COST) == {0.0: 4, 1.0: 3}
     assert counts(shown, COST, "en") == counts(shown, COST)
     assert shown.unpriced == 0

@@ -91,11 +91,22 @@ def test_it_goes_on_without_costs_and_not_before_those_that_are_known_hold() -> 
     assert (shown.unpriced, decided(IN_CANARY, shown).action) == (1_000, Action.ADVANCE)
     mixed = canaries(1_000, micros=100)
     for offset in range(950):
-        mixed.answer(answer(offset, micros=100))
-        mixed.answer(answer(10_000 + offset, candidate=True, micros=200))
+        mixed.answer(answer(20_000 + offset, micros=100))
+        mixed.answer(answer(30_000 + offset, candidate=True, micros=200))
     waiting = decided(IN_CANARY, mixed)
     assert waiting.action is Action.HOLD
     assert waiting.why.startswith("cost may still be above 0.5: 0.487 [")
+
+
+def test_each_step_sees_its_own_canaries() -> None:
+    """However many the steps before it saw: they tell nothing of a larger share."""
+    standing = replace(IN_CANARY, step=1, canaries_before=900)
+    waiting = decided(standing, canaries(1_000))
+    assert (waiting.action, waiting.why) == (
+        Action.HOLD,
+        "1,000 canaries seen, 1,100 are wanted",
+    )
+    assert decided(standing, canaries(1_100)).action is Action.ADVANCE
 
 
 def test_a_candidate_that_differs_too_often_is_rolled_back() -> None:
@@ -129,6 +140,9 @@ def test_a_rollout_that_takes_too_long_or_changes_its_model_ends() -> None:
         ('{"aplha": 0.1}', "aplha: there is no such bound; there are alpha, shadow_share"),
         ('{"steps": [0.5, 0.1]}', "expected shares that rise"),
         ('{"steps": [0.5, 2]}', "expected shares of 1 at most"),
+        ('{"steps": [0.5, 1]}', "expected shares of 0.95 at most"),
+        ('{"steps": [NaN]}', "steps.0: Input should be a finite number"),
+        ('{"step_s": Infinity}', "step_s: Input should be a finite number"),
     ],
 )
 def test_bounds_that_are_wrong_say_how(text: str, problem: str) -> None:

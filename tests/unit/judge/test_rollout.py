@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -52,6 +54,19 @@ def test_a_rollout_goes_from_shadow_over_each_step_to_being_promoted() -> None:
         record = given_(record, ADVANCE)
         found.append((record.state, record.share))
     assert found == [(SHADOW, 1.0), (CANARY, 0.1), (CANARY, 0.5), (READY, 0.5), (DONE, 0.0)]
+
+
+def test_a_step_knows_how_many_canaries_came_before_it() -> None:
+    record = given_(given_(RolloutRecord(TASK), START), ADVANCE)
+    assert record.canaries_before == 0
+    assert given_(replace(record, canaries=812), ADVANCE).canaries_before == 812
+
+
+def test_a_command_for_bounds_that_cannot_be_read_any_more_is_refused() -> None:
+    """They may be of another version of the judge: it has to live to end such a rollout."""
+    record = replace(given_(RolloutRecord(TASK), START), bounds='{"newer": 1}')
+    assert "there is no such bound" in (given_(record, ADVANCE).refusal or "")
+    assert given_(record, ABORT).state == ABORTED
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,17 @@ def test_nothing_leaves_by_default() -> None:
             "3: all.mask: expected [patterns] or [patterns, names]: patterns are always masked",
         ),
         ("businesses: 3", "1: businesses: expected an entry for each business"),
-        ("businesses:\n  7: nothing", "2: businesses.7: expected text: put it in quotes"),
+        (
+            "businesses:\n  7: nothing\n  no: nothing",
+            "2: businesses: expected text before the colon, got 7: put it in quotes where it is a "
+            "name; numbers have no commas\n"
+            "3: businesses: expected text before the colon, got no: put it in quotes where it is a "
+            "name; numbers have no commas",
+        ),
+        (
+            "all:\n  mask: [patterns]\n  regions: eu",
+            "3: all.regions: expected a list, such as [a, b]",
+        ),
         ("businesses:\n  b: maybe", "2: businesses.b: expected nothing, or regions and mask"),
         (
             "businesses:\n  b: {regions: [eu], mask: [patterns], to: x}",

@@ -17,6 +17,7 @@ from reviewmesh.query.connection import Connection
 from reviewmesh.query.cost import (
     DIMENSIONS,
     MEASURES,
+    NO_RESULT,
     Businesses,
     Costs,
     Total,
@@ -191,10 +192,13 @@ def test_calls_without_a_result_are_summed_by_day_and_business(world: World) -> 
     assert {key: total.sums["provider_requests"] for key, total in by_business.items()} == {
         ("topic", "hotel", day): 3,
         ("topic", "acme", day): 2,
-        ("topic", None, day): 4,
-        ("ner", None, day): 3,
+        ("topic", NO_RESULT, day): 4,
+        ("ner", NO_RESULT, day): 3,
     }
-    assert by_business["ner", None, day].is_unknown("prompt_tokens")
+    assert by_business["ner", NO_RESULT, day].is_unknown("prompt_tokens")
+    by_provider = world.costs("provider", "model").totals
+    assert by_provider[NO_RESULT, NO_RESULT].sums["provider_requests"] == 9
+    assert (None, None) not in by_provider
     later = world.costs("task", since_ms=NOON_MS + DAY_MS)
     assert later.totals == {} and later.unanswered == NOTHING
 

@@ -16,6 +16,7 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 from reviewmesh_worker.engines.interface import EngineLoadError, EngineUnavailable
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.openai.failures import ProviderFailure, failure_of
+from reviewmesh_worker.engines.openai.http import StrangersClient
 from reviewmesh_worker.engines.openai.limits import Places, Rate
 from reviewmesh_worker.engines.settings import OpenAISettings
 
@@ -24,6 +25,8 @@ _CONNECT_S: Final = 5.0
 _FIRST_BACKOFF_S: Final = 0.5
 _LONGEST_BACKOFF_S: Final = 8.0
 _LONGEST_PAUSE_S: Final = 30.0
+# An endpoint may name any time; after this one it is asked again.
+_LONGEST_ASKED_S: Final = 3_600.0
 OUT_S: Final = 10.0
 """How long calls are refused once the endpoint is out of service; doubles while it stays so."""
 _LONGEST_OUT_S: Final = 60.0
@@ -52,9 +55,7 @@ class Endpoint:
     def __init__(self, settings: OpenAISettings) -> None:
         self._settings = settings
         self._key = read_key(settings)
-        self._http = httpx2.AsyncClient(
-            limits=httpx2.Limits(max_connections=settings.max_concurrency)
-        )
+        self._http = StrangersClient(settings.max_concurrency)
         self._client = self._connect()
         self._places = Places(settings.max_concurrency)
         self._rate = Rate(settings.requests_per_minute, settings.tokens_per_minute)
@@ -177,7 +178,7 @@ class Endpoint:
             if pause_s is None:
                 pause_s = _backoff_s(self._too_many, _LONGEST_PAUSE_S)
         if pause_s is not None:
-            self._rate.pause(pause_s)
+            self._rate.pause(min(pause_s, _LONGEST_ASKED_S))
 
     # -- the endpoint --------------------------------------------------------------------------
 

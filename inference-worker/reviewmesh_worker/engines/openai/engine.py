@@ -40,7 +40,7 @@ from reviewmesh_worker.engines.interface import (
 from reviewmesh_worker.engines.lanes import Lane
 from reviewmesh_worker.engines.openai import ENGINE_NAME
 from reviewmesh_worker.engines.openai.endpoint import Endpoint, read_key
-from reviewmesh_worker.engines.openai.failures import ProviderFailure
+from reviewmesh_worker.engines.openai.failures import ProviderFailure, encodable
 from reviewmesh_worker.engines.openai.prices import Prices, read_prices
 from reviewmesh_worker.engines.settings import EngineSettings, OpenAISettings
 from reviewmesh_worker.engines.sharing import Shared
@@ -241,8 +241,8 @@ class OpenAIEngine:
         answered = getattr(completion, "model", None)
         if isinstance(answered, str) and answered and answered != self._settings.model:
             self._tell_once(
-                f"answers as {answered[:200]} when asked for {self._settings.model}; name the "
-                "dated model, so that the lineage says which one it was"
+                f"answers as {encodable(answered[:200])} when asked for {self._settings.model}; "
+                "name the dated model, so that the lineage says which one it was"
             )
 
     def _tell_once(self, what: str) -> None:
@@ -296,7 +296,8 @@ def read_completion(task: Task, completion: Any, text: str) -> TaskOutput | Item
     try:
         return _read(task, content, text)
     except ValueError as error:
-        told = f"{error} (finish_reason {str(reason)[:40]}); does the endpoint keep to json_schema?"
+        why = encodable(f"{error} (finish_reason {str(reason)[:40]})")
+        told = f"{why}; does the endpoint keep to json_schema?"
         return ItemFailure("INVALID_ANSWER", told, retryable=False)
 
 

@@ -18,6 +18,8 @@ _TRANSIENT: Final = frozenset({408, 409, 425, 429})
 _MAX_MESSAGE: Final = 300
 _OVER_QUOTA: Final = "insufficient_quota"
 _NO_CONNECTION: Final = (httpx2.ConnectError, httpx2.ConnectTimeout)
+# There is no such path or model, or not for a POST, or no longer.
+_NOT_THERE: Final = frozenset({404, 405, 410})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,11 @@ def _of_status(error: openai.APIStatusError, key: str, now: float) -> ProviderFa
         return ProviderFailure(
             "UNAVAILABLE", f"the account's quota is used up: {said}", False, True
         )
-    if status == 404:
+    if 300 <= status < 400:
+        # It is not followed: the text would go to a host that nobody named.
+        message = f"sends requests elsewhere: status {status}; check REVIEWMESH_OPENAI__BASE_URL"
+        return ProviderFailure("UNAVAILABLE", message, False, unavailable=True)
+    if status in _NOT_THERE:
         message = f"does not have the model or the path: {said}"
         return ProviderFailure("UNAVAILABLE", message, False, unavailable=True)
     if status in _TRANSIENT or status >= 500:
@@ -94,4 +100,9 @@ def _said(error: openai.APIStatusError, key: str) -> str:
     words = " ".join(error.message.split())
     if key:
         words = words.replace(key, "…")
-    return f"status {error.status_code}, {words[:_MAX_MESSAGE]}"
+    return f"status {error.status_code}, {encodable(words[:_MAX_MESSAGE])}"
+
+
+def encodable(words: str) -> str:
+    """JSON can name halves of surrogate pairs, which no message of the worker can hold."""
+    return words.encode("utf-8", "backslashreplace").decode()

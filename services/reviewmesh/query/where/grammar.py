@@ -75,14 +75,24 @@ def parsed(text: str) -> Tree[Token]:
         if got in "\"'":
             raise BadCondition(f"expected a closing {got}", text, start, end) from None
         reason = f"expected {_expected(_accepted_after(taken))}, got {quoted(got)}"
-        raise BadCondition(reason, text, start, end) from None
+        raise BadCondition(reason + _meant(text, start), text, start, end) from None
     except UnexpectedToken as error:
         accepted = _accepted_after(taken)
         if error.token.type == "$END":
             reason = f"expected {_expected(accepted)}, got the end of the condition"
             raise BadCondition(reason, text, len(text), len(text)) from None
-        raise BadCondition(_refused(error.token, accepted), text, *extent(error.token)) from None
+        start, end = extent(error.token)
+        reason = _refused(error.token, accepted) + _meant(text, start)
+        raise BadCondition(reason, text, start, end) from None
     return tree
+
+
+def _meant(text: str, start: int) -> str:
+    """What to write in place of an operator of other languages."""
+    for operator, ours in (("==", "="), ("<>", "!=")):
+        if text[max(0, start - 1) : start + 1] == operator:
+            return f"; write {ours} in place of {operator}"
+    return ""
 
 
 def _accepted_after(tokens: list[Token]) -> set[str]:

@@ -370,3 +370,71 @@ def test_two_processes_do_not_share_a_folder(folder: Path) -> None:
         finally:
             process.kill()
             process.communicate()
+
+
+# -- providers that answer anything ----------------------------------------------------------
+
+
+def only_first(failing: Failing) -> Callable[[str, str, str], Any]:
+    return lambda model, task, text: failing if model == "one" else sound(task)
+
+
+def test_a_redirect_takes_no_text_to_another_host(folder: Path) -> None:
+    with Provider(always()) as other:
+        away = Failing(307, b"", {"Location": f"{other.url}/chat/completions"})
+        with Provider(only_first(away)) as provider:
+            result = label(write(folder, provider))
+        assert result.exit_code == 1 and "HTTP 307" in result.output
+        assert not other.asked
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, completed("x", finish="\ud800"), b"{", [], "x"], ids=range(5)
+)
+def test_an_answer_of_any_form_ends_only_its_teacher(folder: Path, body: Any) -> None:
+    with Provider(only_first(Failing(body=body))) as provider:
+        result = label(write(folder, provider))
+        assert isinstance(result.exception, SystemExit | None), result.exception
+        of_second = [call for call in provider.calls if call[0] == "two"]
+    assert len(of_second) == 6 and "second" in result.output
+
+
+def _line(said: dict[str, Any]) -> bytes:
+    return json.dumps(said).encode()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda said: b"hello",
+        lambda said: b"[1]",
+        lambda said: b"{}",
+        lambda said: b"[" * 100_000,
+        lambda said: b"\xff\xfe",
+        lambda said: _line(said | {"custom_id": ["x"]}),
+        lambda said: _line(said | {"response": "x"}),
+    ],
+    ids=range(7),
+)
+def test_lines_of_a_batch_that_nobody_can_read_count_in_full(
+    folder: Path, changed: Callable[[dict[str, Any]], bytes]
+) -> None:
+    """The provider has worked on them: without an answer, nobody knows what they cost."""
+    with Provider(always()) as provider:
+        told = provider.batch
+
+        def hostile(made: dict[str, Any]) -> dict[str, Any]:
+            done = told(made)
+            if file := done.get("output_file_id"):
+                lines = provider.files[file].splitlines()
+                provider.files[file] = b"\n".join(changed(json.loads(line)) for line in lines)
+            return done
+
+        provider.batch = hostile  # type: ignore[method-assign]
+        arguments = write(folder, provider, budget={"requests": 12}, batch=True)
+        result = label(arguments)
+        assert result.exit_code == 1 and "no readable answer for 6 of 6" in result.output
+        spent = int(re.search(r"([\d,]+) tokens", result.output)[1].replace(",", ""))  # type: ignore[index]
+        assert spent > 12 * 100
+        assert "the budget has no room" in label(arguments).output
+        assert provider.asked == 12

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from reviewmesh_worker.engines.interface import (
     TopicOutput,
 )
 from reviewmesh_worker.engines.openai import endpoint
+from reviewmesh_worker.engines.openai import http as endpoint_http
 from reviewmesh_worker.engines.openai.engine import OpenAIEngine, open_engine
 from reviewmesh_worker.serving.package_selection import selection_of
+from reviewmesh_worker.serving.results import to_result
 from reviewmesh_worker.serving.settings import Settings
 from tests import scripted_openai
 from tests.scripted_openai import ScriptedOpenAI, Step, body, cut, drip, hang, says, status
@@ -249,6 +253,8 @@ def test_a_usage_that_cannot_be_leaves_tokens_and_cost_empty(
         (says('{"label": ["positive"]}'), "INVALID_ANSWER", False, 1),
         (says("[" * 100_000), "INVALID_ANSWER", False, 1),
         (says("positive"), "INVALID_ANSWER", False, 1),
+        (body(b"[" * 100_000), "UNAVAILABLE", True, 3),
+        (says(" " * (2 * endpoint_http.LARGEST_ANSWER)), "UNAVAILABLE", True, 3),
     ],
 )
 def test_each_failure_has_its_code(
@@ -262,6 +268,54 @@ def test_each_failure_has_its_code(
     assert answer.usage.provider_requests == len(server.requests) == requests
     if code in ("TRUNCATED", "REFUSED"):
         assert answer.usage.prompt_tokens == 200
+
+
+def test_a_small_body_that_unpacks_to_a_large_one_is_not_read(server: ScriptedOpenAI) -> None:
+    packed = gzip.compress(b" " * (20 * endpoint_http.LARGEST_ANSWER), 1)
+
+    def bomb(handler: scripted_openai.Handler, request: Any) -> None:
+        handler.send(200, packed, {"Content-Encoding": "gzip"})
+
+    server.always = bomb
+    tracemalloc.start()
+    try:
+        outcome = ask(settings(server, max_requests=1)).outcome
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(outcome, ItemFailure) and "TooLarge" in outcome.message
+    assert most < 5 * endpoint_http.LARGEST_ANSWER
+
+
+def test_a_packed_answer_is_read(server: ScriptedOpenAI) -> None:
+    def packed(handler: scripted_openai.Handler, request: Any) -> None:
+        content = gzip.compress(scripted_openai.completion(request, GOOD))
+        handler.send(200, content, {"Content-Encoding": "gzip"})
+
+    server.always = packed
+    assert isinstance(ask(settings(server)).outcome, SentimentOutput)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        says("no", finish_reason="\ud800"),
+        status(400, "\ud800"),
+        status(500, "\udfff"),
+        status(404, "\ud800"),
+        says(GOOD, model="\ud800"),
+    ],
+)
+def test_half_a_surrogate_pair_in_an_answer_costs_no_other_review_its_own(
+    server: ScriptedOpenAI, step: Step
+) -> None:
+    server.always = step
+    try:
+        answer = ask(settings(server, max_requests=1))
+    except EngineUnavailable as error:
+        assert str(error).encode()
+    else:
+        assert to_result("1", answer, 0).SerializeToString()
 
 
 @pytest.mark.parametrize("step", [status(500), status(503), cut, status(429)])
@@ -378,6 +432,24 @@ def test_a_pause_that_no_review_can_wait_for_fails_at_once(server: ScriptedOpenA
     assert answer.usage.provider_requests == 1
 
 
+def test_a_pause_of_years_ends_after_an_hour(
+    server: ScriptedOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_LONGEST_ASKED_S", 0.3)
+    server.script.append(status(429, headers={"Retry-After": "1e9"}))
+    assert isinstance(ask(settings(server)).outcome, SentimentOutput)
+    assert len(server.requests) == 2
+
+
+def test_a_redirect_is_not_followed(server: ScriptedOpenAI) -> None:
+    with ScriptedOpenAI() as other:
+        away = {"Location": f"{other.base_url}/chat/completions"}
+        server.always = status(307, headers=away)
+        with pytest.raises(EngineUnavailable, match="sends requests elsewhere: status 307"):
+            ask(settings(server))
+        assert not other.requests
+
+
 def test_no_more_requests_at_once_than_set(server: ScriptedOpenAI) -> None:
     async def use(engine: OpenAIEngine) -> None:
         texts = [f"review {n}" for n in range(12)]
@@ -403,6 +475,9 @@ def test_no_more_requests_at_once_than_set(server: ScriptedOpenAI) -> None:
         (status(401, f"Incorrect API key provided: {KEY}"), "refuses the key"),
         (status(403, f"not with {KEY}"), "refuses the key"),
         (status(404, "The model `m-1` does not exist"), "does not have the model"),
+        (status(405, "no POST here"), "does not have the model"),
+        (status(410, "m-1 was retired"), "does not have the model"),
+        (status(301, headers={"Location": "/v2"}), "sends requests elsewhere"),
         (status(429, "pay first", code="insufficient_quota"), "quota is used up"),
         (status(400, "unknown response_format"), "does not take response_format"),
         (status(422, "no", param="temperature"), "does not take temperature"),

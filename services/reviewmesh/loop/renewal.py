@@ -1,0 +1,88 @@
+"""A new consumer after a certificate was replaced, made before the old one is let go of.
+
+librdkafka reads certificates when a client is made. The new client first connects, in a thread: a
+certificate that the broker refuses costs nothing but a warning.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+
+from reviewmesh.kafka.clients import REFUSALS
+from reviewmesh.settings import Settings
+
+CONNECT_TIMEOUT_S = 5.0
+TRY_AGAIN_S = 10.0
+
+
+class ConsumerRenewal:
+    """Used by the polling thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_consumer: Callable[[], Any],
+        topic: str,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """`topic`: on the broker; the new consumer asks for it to see that it is let in."""
+        self._files = settings.kafka.certificates
+        self._used = self._files.current()
+        self._make_consumer = make_consumer
+        self._topic = topic
+        self._log = log
+        self._connecting: Connecting | None = None
+        self._not_before = 0.0
+
+    def connected(self) -> Any:
+        """A consumer that has connected with a replaced certificate and joins no group yet; None
+        as long as there is none."""
+        if self._connecting is None:
+            if self._files.current() is self._used or time.monotonic() < self._not_before:
+                return None
+            self._certificate = self._files.current()
+            self._connecting = Connecting(self._make_consumer, self._topic)
+        if not self._connecting.ended:
+            return None
+        ended, self._connecting = self._connecting, None
+        if ended.consumer is None:
+            self._not_before = time.monotonic() + TRY_AGAIN_S
+            self._log.warning(
+                "no connection to Kafka with the renewed certificate: the old one stays in use",
+                reason=ended.problem,
+            )
+            return None
+        self._used = self._certificate
+        return ended.consumer
+
+
+class Connecting:
+    """Makes a consumer and connects it, in a thread."""
+
+    def __init__(self, make_consumer: Callable[[], Any], topic: str) -> None:
+        self._make_consumer = make_consumer
+        self._topic = topic
+        self.consumer: Any = None
+        self.problem = ""
+        self.ended = False
+        threading.Thread(target=self._run, name="renewal", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            consumer = self._make_consumer()
+            try:
+                consumer.list_topics(self._topic, CONNECT_TIMEOUT_S)
+            except KafkaException:
+                consumer.close()
+                raise
+            self.consumer = consumer
+        except REFUSALS as error:
+            self.problem = str(error)
+        finally:
+            self.ended = True
