@@ -27,6 +27,7 @@ from reviewmesh.avro.acls import grants
 from reviewmesh.avro.granting import ClusterAcls
 from reviewmesh.local import broker, registry
 from reviewmesh.local.errors import LocalStackError
+from reviewmesh.local.ports import HOST
 from reviewmesh.local.secure import ADMIN, OPERATOR, Identities
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.settings import RegistrySettings
@@ -89,7 +90,7 @@ class TestStack:
             ClusterAcls(self.kafka()).add(grants(prefix))
 
     def pid(self, name: str) -> int:
-        """The process id of "broker" or "registry"."""
+        """The process id of a broker or of "registry"."""
         pid = self._embedded().status_of(name).pid
         assert pid is not None, f"{name} is not running"
         return pid
@@ -123,9 +124,12 @@ class TestStack:
 
     def answers(self, name: str) -> bool:
         """Whether it takes requests now."""
-        if name == "broker":
-            return broker.is_ready(self.kafka())
-        return registry.is_ready(self.registry())
+        if name == "registry":
+            return registry.is_ready(self.registry())
+        if self.embedded is None:
+            return broker.is_ready(self.bootstrap_servers, self.kafka())
+        info = self.embedded.info()
+        return info is not None and broker.is_ready(f"{HOST}:{info.ports[name]}", self.kafka())
 
     def _embedded(self) -> EmbeddedStack:
         assert self.embedded is not None, "containers cannot be stopped or killed by this fixture"
@@ -154,18 +158,18 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
     if stack.embedded is not None:
         yield stack
         return
-    with embedded_stack(SECURE) as embedded:
+    with embedded_stack(secure=SECURE) as embedded:
         yield _test_stack(embedded)
 
 
 @contextmanager
-def embedded_stack(secure: bool = False) -> Iterator[EmbeddedStack]:
-    """A broker and a registry of their own in a temporary state folder."""
+def embedded_stack(brokers: int = 1, secure: bool = False) -> Iterator[EmbeddedStack]:
+    """Brokers and a registry of their own in a temporary state folder."""
     _end_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
     embedded = EmbeddedStack(folder)
     try:
-        embedded.up(mesh=False, secure=secure)
+        embedded.up(mesh=False, brokers=brokers, secure=secure)
         yield embedded
     finally:
         embedded.down(purge=True)

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.departures import Asks, Step
+from reviewmesh.enrich.departures import Reserve, Step
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh_kit.certificates import CertificateFiles
@@ -156,10 +156,10 @@ class Driver:
     def _let_leave(self) -> None:
         """In place of the stage: every text may leave, without a transaction."""
         while not self.client.closed:
-            for step in self.client.departing():
+            for step in self.client.departure_steps():
                 self.steps.append(step)
-                if isinstance(step, Asks) and self.lets_leave:
-                    self.client.let_leave(step.departure)
+                if isinstance(step, Reserve) and self.lets_leave:
+                    self.client.reservation_committed(step.departure)
             time.sleep(0.01)
 
     def wait(self, within_s: float = SOON_S) -> list[Answer]:

@@ -8,13 +8,13 @@ from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.reprocess import Codecs, Reprocessing
+from reviewmesh.enrich.reprocess import ReprocessCodecs, Reprocessing
 from reviewmesh.settings import Settings
 from tests.mesh import PARTITIONS
 
 
 def no_campaigns(registry: SchemaRegistry, prefix: str, task: str) -> Reprocessing:
-    codecs = Codecs(
+    codecs = ReprocessCodecs(
         request=Codec(registry, f"{prefix}reviews.reprocess-value", "reprocess_request"),
         enriched=Codec(registry, f"{prefix}reviews.enriched-value", "enriched_review"),
         result=Codec(registry, f"{prefix}reviews.{task}-value", f"{task}_result"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reviewmesh import metrics
 from reviewmesh.enrich.candidate import CandidatePlan
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.rollouts import Rollout, Rollouts
 from reviewmesh.enrich.routes import CANDIDATE
 from reviewmesh.enrich.shadow import ShadowTopic
@@ -26,7 +26,7 @@ class InForce(Rollouts):
 
     stop = start
 
-    def now(self) -> Rollout | None:
+    def current(self) -> Rollout | None:
         return self.rollout
 
     def begin(self, state: str, share: float = 1.0) -> None:
@@ -53,10 +53,10 @@ class Rolled(Driver):
     def __init__(self, primary: str, candidate: str) -> None:
         self.rollouts, self.sent = InForce(), Sent()
 
-        def pool(lane: str) -> PoolOf:
+        def pool(lane: str) -> PoolConfig:
             serving = metrics.CANDIDATE_WORKERS_SERVING.labels(TASK, lane)
             calls = metrics.CALLS.labels(TASK, CANDIDATE)
-            return PoolOf(TASK, (candidate,), "", serving, calls)
+            return PoolConfig(TASK, (candidate,), "", serving, calls)
 
         plan = CandidatePlan(pool("canary"), pool("shadow"), self.rollouts, self.sent, PATIENCE_S)
         super().__init__([primary], candidate=plan)
@@ -64,5 +64,5 @@ class Rolled(Driver):
         self.candidate = self.client._candidate
 
     def is_known(self) -> bool:
-        pools = (self.candidate._canary.pool, self.candidate._shadow.pool)
+        pools = (self.candidate._canary_calls.pool, self.candidate._shadow_calls.pool)
         return all(pool.any_serving() for pool in pools)

@@ -34,7 +34,7 @@ def tls_broker(folder: Path, server: CertificatePaths, client: CertificatePaths)
     """Gives its address, ready; `client` is used to see that it is."""
     kafka_dir = artifacts.ensure().kafka_dir
     port, plain, controller = free_port(), free_port(), free_port()
-    broker.prepare(folder, plain, controller)
+    broker.prepare([broker.Node(1, folder, plain, controller)])
     keystore = folder / "keystore.pem"
     keystore.write_bytes(server.key.read_bytes() + server.certificate.read_bytes())
     file = broker.properties_file(folder)

@@ -17,8 +17,8 @@ from bench.masking.made_up import KINDS, LANGUAGES, MadeUp, made_up
 from bench.report import FOLDER, machine
 from reviewmesh import metrics
 from reviewmesh.enrich.items import WorkItem
-from reviewmesh.enrich.names import Names, Span
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.names import NameFinder, Span
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.leaving.masking import Masked, mask
 from tests.inference import WorkerProcess
 
@@ -93,7 +93,7 @@ def names_in(reviews: Sequence[MadeUp]) -> list[tuple[Span, ...]]:
 async def _names(address: str, reviews: Sequence[MadeUp]) -> list[tuple[Span, ...]]:
     serving = metrics.NAMES_WORKERS_SERVING.labels("bench")
     calls = metrics.CALLS.labels("bench", "names")
-    names = Names(PoolOf("ner", (address,), "", serving, calls))
+    names = NameFinder(PoolConfig("ner", (address,), "", serving, calls))
     items = [
         WorkItem(None, 0, number, review.text, review.language, None, None, 0.0, "")
         for number, review in enumerate(reviews)

@@ -12,7 +12,7 @@ from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL, JudgedAnswer
 from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.comparison import LABELS, RolloutComparison, alpha_of
-from reviewmesh.judge.decision import Action, Decision, Standing, decide
+from reviewmesh.judge.decision import Action, Decision, RolloutStatus, decide
 
 ROLLOUT = "simulated"
 LANGUAGES = ("en", "en", "en", "de", "da")
@@ -73,7 +73,7 @@ class Made:
         self._offset += 1
         differs = self._chance.random() < self._models.disagree
         own = self._seen(self.language(), "a", PRIMARY)
-        return own, replace(own, said=frozenset("b" if differs else "a"), route=CANDIDATE)
+        return own, replace(own, outcome=frozenset("b" if differs else "a"), route=CANDIDATE)
 
     def canary(self, route: str) -> JudgedAnswer:
         self._offset += 1
@@ -84,17 +84,20 @@ class Made:
 
     def _seen(self, language: str, said: str | None, route: str) -> JudgedAnswer:
         is_candidate = route == CANDIDATE
-        ms, micros = self._chance.lognormvariate(7, 0.5), self._chance.lognormvariate(5, 0.5)
+        latency_ms, cost_micros = (
+            self._chance.lognormvariate(7, 0.5),
+            self._chance.lognormvariate(5, 0.5),
+        )
         return JudgedAnswer(
-            place=(0, self._offset),
+            key=(0, self._offset),
             language=language,
-            said=None if said is None else frozenset(said),
+            outcome=None if said is None else frozenset(said),
             labels=frozenset(said or ()),
-            ms=ms * (self._models.slower if is_candidate else 1),
+            latency_ms=latency_ms * (self._models.slower if is_candidate else 1),
             route=route,
             rollout=ROLLOUT if is_candidate else None,
             candidate_error="failed" if is_candidate and said is None else None,
-            micros=math.ceil(micros * (self._models.dearer if is_candidate else 1)),
+            cost_micros=math.ceil(cost_micros * (self._models.dearer if is_candidate else 1)),
         )
 
 
@@ -114,16 +117,16 @@ def _in_shadow(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
     def observe() -> None:
         nonlocal asked
         own, copy = made.copied()
-        shown.own_answer(own)
-        shown.copied_answer(replace(copy, rollout=ROLLOUT))
+        shown.add_own_answer(own)
+        shown.add_copied_answer(replace(copy, rollout=ROLLOUT))
         if asked < LABELLED:
             asked += 1
-            shown.labelled(made.language(), *made.rightness())
+            shown.add_labelled_text(made.language(), *made.rightness())
 
-    def standing() -> Standing:
-        return Standing(SHADOW, 0, bounds.shadow_share, 1, 0, LABELLED - asked)
+    def status() -> RolloutStatus:
+        return RolloutStatus(SHADOW, 0, bounds.shadow_share, 1, 0, LABELLED - asked)
 
-    decision = _looked_at(observe, standing, bounds, shown, at_most)
+    decision = _looked_at(observe, status, bounds, shown, at_most)
     return decision if decision is None or decision.action is Action.ROLL_BACK else None
 
 
@@ -131,15 +134,15 @@ def _in_canary(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
     shown = RolloutComparison(ROLLOUT, bounds, [])
 
     def observe() -> None:
-        shown.answer(made.canary(PRIMARY))
-        shown.answer(made.canary(CANDIDATE))
+        shown.add_answer(made.canary(PRIMARY))
+        shown.add_answer(made.canary(CANDIDATE))
 
     for step, share in enumerate(bounds.steps):
-        at = Standing(CANARY, step, share, 1, bounds.step_s, 0)
+        at = RolloutStatus(CANARY, step, share, 1, bounds.step_s, 0)
         decision = _looked_at(observe, lambda at=at: at, bounds, shown, at_most)  # type: ignore[misc]
         if decision is not None and decision.action is Action.ROLL_BACK:
             return decision
-    ready = Standing(READY, 0, bounds.steps[-1], 1, 0, 0)
+    ready = RolloutStatus(READY, 0, bounds.steps[-1], 1, 0, 0)
     for number in range(LATER):
         observe()
         if number % LOOK_EVERY == 0:
@@ -151,7 +154,7 @@ def _in_canary(made: Made, bounds: Bounds, at_most: int) -> Decision | None:
 
 def _looked_at(
     observe: Callable[[], None],
-    standing: Callable[[], Standing],
+    status: Callable[[], RolloutStatus],
     bounds: Bounds,
     shown: RolloutComparison,
     at_most: int,
@@ -160,7 +163,7 @@ def _looked_at(
     for number in range(1, at_most):
         observe()
         if number % LOOK_EVERY == 0:
-            decision = decide(standing(), bounds, shown)
+            decision = decide(status(), bounds, shown)
             if decision.action is not Action.HOLD:
                 return decision
     return None
@@ -172,9 +175,9 @@ def pairs_until_found(models: Models, alpha: float, seed: int, at_most: int) -> 
     made = Made(models, seed)
     shown = RolloutComparison(ROLLOUT, Bounds(), [])
     for number in range(1, at_most + 1):
-        shown.labelled("", *made.rightness())
+        shown.add_labelled_text("", *made.rightness())
         if number % LOOK_EVERY == 0:
-            found = shown.found[LABELS, ALL]
+            found = shown.observations[LABELS, ALL]
             if found.shows_above(0.0, alpha_of(alpha, ALL)):
                 return number
     return None

@@ -39,6 +39,7 @@ INTAKE_GROUP: Final = "reviewmesh-intake"
 ENRICHER_GROUPS: Final = {task: f"reviewmesh-enricher-{task}" for task in TASKS}
 JOINER_GROUP: Final = "reviewmesh-joiner"
 INSIGHTS_GROUP: Final = "reviewmesh-insights"
+TRACER_GROUP: Final = "reviewmesh-tracer"
 JUDGE: Final = "reviewmesh-judge"
 """No group: the transactional id of the judge."""
 READER_GROUP: Final = "reviewmesh-reader"
@@ -51,7 +52,7 @@ INSIGHTS_OWN: Final = (INSIGHTS_PARTIALS, INSIGHTS_CONTRIBUTIONS, INSIGHTS_TOTAL
 
 ENRICHERS: Final = tuple(f"enricher-{task}" for task in TASKS)
 PRINCIPALS: Final = (
-    *("intake", *ENRICHERS, "joiner", "lag", "insights", "judge"),
+    *("intake", *ENRICHERS, "joiner", "lag", "insights", "judge", "tracer"),
     *("operator", "producer", "consumer"),
 )
 """Who connects to the broker: the services, the command line, and clients as examples."""

@@ -287,6 +287,15 @@ CERTIFICATE_NOT_AFTER = Gauge(
     "When the certificate expires that this process shows on a hop.",
     ["hop"],
 )
+SPANS = Counter(
+    "reviewmesh_spans_total",
+    "Spans that the tracer sent. reason: why their review is traced.",
+    ["reason"],
+)
+SPANS_REFUSED = Counter(
+    "reviewmesh_spans_refused_total",
+    "Spans that the OTLP endpoint refused, or did not take for too long.",
+)
 BUILD = Gauge(
     "reviewmesh_build_info", "1 for the version of reviewmesh that the process runs.", ["version"]
 )

@@ -370,6 +370,36 @@ class LagSettings(Section):
     )
 
 
+class TracesSettings(Section):
+    """Spans of reviews for an OpenTelemetry backend, written by the tracer."""
+
+    endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="OTLP endpoint over HTTP, such as http://collector:4318; the tracer needs it. "
+        "Without it nothing is traced, and nothing else changes.",
+    )
+    authorization: SecretStr | None = Field(
+        default=None,
+        description="Value of the header Authorization, a secret like a password.",
+    )
+    slow_s: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A review is traced that took longer, from the producer's timestamp until it "
+        "was enriched. So are partial and failed ones, and those that a fallback or a candidate "
+        "answered.",
+    )
+    share: float = Field(
+        default=0.001,
+        ge=0,
+        le=1,
+        description="Share of the other reviews that is traced, by trace id: as OpenTelemetry's "
+        "TraceIdRatioBased.",
+    )
+
+
 class InsightsSettings(Section):
     window_s: float = Field(
         default=3600, gt=0, allow_inf_nan=False, description="Length of a window in seconds."
@@ -393,6 +423,7 @@ class Settings(ProcessSettings):
     reprocess: ReprocessSettings = ReprocessSettings()
     lag: LagSettings = LagSettings()
     insights: InsightsSettings = InsightsSettings()
+    traces: TracesSettings = TracesSettings()
     prefix: str = Field(
         default="",
         max_length=200,

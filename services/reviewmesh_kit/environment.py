@@ -28,6 +28,7 @@ SECTIONS = frozenset(
         "REGISTRY",
         "REPROCESS",
         "TLS",
+        "TRACES",
         "VLLM",
         "WORKER",
         "WORKERS",
@@ -53,7 +54,15 @@ NAMES = frozenset(
     }
 )
 # Parts of the names of settings that hold a secret; librdkafka's options included.
-SECRET_WORDS = ("password", "passphrase", "secret", "pem", "token", "oauthbearer_config")
+SECRET_WORDS = (
+    "authorization",
+    "password",
+    "passphrase",
+    "secret",
+    "pem",
+    "token",
+    "oauthbearer_config",
+)
 LARGEST_SECRET = 64 * 1024
 # Kubernetes sets variables for every service of a namespace: for one named reviewmesh-intake,
 # REVIEWMESH_INTAKE_SERVICE_HOST and so on.

@@ -49,6 +49,7 @@ READ_BY = {
     "reprocess": "the enrichers",
     "lag": "the lag service and `reviewmesh lag`",
     "insights": "insights",
+    "traces": "the tracer",
     "worker": "the inference workers",
     "vllm": "inference workers with the engine vllm",
     "openai": "inference workers with the engine openai",

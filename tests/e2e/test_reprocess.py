@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
-from reviewmesh.enrich.reprocess import ROOM
+from reviewmesh.enrich.reprocess import MAX_IN_FLIGHT
 from reviewmesh.local.secure import OPERATOR
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
@@ -117,13 +117,13 @@ def test_each_answer_is_done_again_once_whatever_is_killed(
 def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Connection) -> None:
     enricher = mesh.processes["enricher-topic"]
     chosen = campaigns.choose_reviews(connection, "topic", lambda record: True)
-    assert len(chosen) > 2 * ROOM
+    assert len(chosen) > 2 * MAX_IN_FLIGHT
 
     def answered() -> int:
         return campaigns.status(connection, campaign).answered
 
     def is_full() -> bool:
-        return enricher.metric("reviewmesh_in_flight_records") >= ROOM
+        return enricher.metric("reviewmesh_in_flight_records") >= MAX_IN_FLIGHT
 
     mesh.script(held=["version"])
     campaign = campaigns.begin(connection, "topic", "revision > 0", chosen)
@@ -133,7 +133,8 @@ def test_a_campaign_is_paused_resumed_and_cancelled(mesh: Mesh, connection: Conn
     mesh.script()
     mesh.wait_for(
         lambda: (
-            answered() >= ROOM and enricher.metric("reviewmesh_in_flight_records") <= PARTITIONS
+            answered() >= MAX_IN_FLIGHT
+            and enricher.metric("reviewmesh_in_flight_records") <= PARTITIONS
         ),
         SOON_S,
         "what was with the worker is answered, and one request of each partition is held",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reviewmesh.enrich.candidate import COPIES_AT_ONCE
-from reviewmesh.judge.answers import seen
+from reviewmesh.judge.answers import judged_answer
 from reviewmesh.judge.bounds import read_bounds
 from reviewmesh.judge.comparison import FAILURES, RolloutComparison
 from tests.broker import TestStack, wait_until
@@ -226,7 +226,7 @@ def crossed_at(
     first = next(r["produced_at"] for r in results if r["lineage"]["rollout"] == rollout)
     for result in sorted(results, key=lambda r: r["produced_at"]):
         if result["produced_at"] >= first:
-            shown.answer(seen(TASK, result))
+            shown.add_answer(judged_answer(TASK, result))
             if shown.shows_above(FAILURES, bounds.failures, bounds.alpha):
                 return int(result["produced_at"])
     return ended_at

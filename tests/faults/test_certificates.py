@@ -17,7 +17,7 @@ from tests.mesh import SERVICES, Mesh, assert_exactly_once
 from tests.stream import Stream
 from tests.tls_broker import client_options, tls_broker
 
-CHANGED = "changed over to clients with the renewed certificate"
+CHANGED = "replaced the Kafka clients: a certificate was renewed"
 REFUSED = "no connection to Kafka with the renewed certificate"
 ROUNDS = 3
 # Two seconds are promised. A busy machine gets more.

@@ -72,7 +72,9 @@ def test_a_stage_that_stands_still_says_so_and_ends(mesh: Mesh) -> None:
         lambda: says(swallowing, "reviews.accepted/"), NOT_READY_WITHIN_S, "it says what waits"
     )
     mesh.wait_for(
-        lambda: says(hanging, "has not turned"), NOT_READY_WITHIN_S, "the hanging one is not ready"
+        lambda: says(hanging, "made no iteration"),
+        NOT_READY_WITHIN_S,
+        "the hanging one is not ready",
     )
     for process in (swallowing, hanging):
         assert process.wait(ENDS_WITHIN_S) == STANDS_STILL

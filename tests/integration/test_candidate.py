@@ -123,7 +123,7 @@ def test_a_candidate_that_hangs_delays_a_canary_for_as_long_as_is_allowed(
     assert time.monotonic() - began > PATIENCE_S
     assert {answer.route for answer in answers} == {PRIMARY}
     assert all(answer.candidate_error for answer in answers)
-    assert not driver.candidate.has_some()
+    assert not driver.candidate.has_jobs()
 
 
 def test_a_candidate_that_is_not_there_fails_once_it_would_have_been_found(
@@ -133,7 +133,7 @@ def test_a_candidate_that_is_not_there_fails_once_it_would_have_been_found(
     driver.rollouts.begin(CANARY)
     driver.submit(["One"])
     soon(lambda: driver.finished() == 1, "it is answered")
-    monkeypatch.setattr(module, "SETTLED_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "STARTUP_S", 0.0)
     driver.submit(["Two"])
     errors = [answer.candidate_error for answer in driver.wait()]
     assert errors == [None, NOT_SERVING]

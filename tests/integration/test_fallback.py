@@ -12,11 +12,11 @@ from prometheus_client import REGISTRY
 
 from reviewmesh import metrics
 from reviewmesh.enrich import fallback
-from reviewmesh.enrich.departures import Asks, GivesBack, Unanswered
+from reviewmesh.enrich.departures import Charge, Release, Reserve
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.items import Answer
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.routes import FALLBACK, PRIMARY, Limits
+from reviewmesh.enrich.pool import PoolConfig
+from reviewmesh.enrich.routes import FALLBACK, PRIMARY, FallbackLimits
 from reviewmesh.enrich.spending import Spending
 from reviewmesh.leaving.budgets import parse_budgets
 from reviewmesh.leaving.policy import Policy, parse_policy
@@ -34,8 +34,8 @@ ACME_STAYS = parse_policy(
 AFTER_S = 0.5
 UNLIMITED = "all: unlimited\n"
 NO_BUDGET = ""
-SOON = Limits(AFTER_S, 600)
-NEVER = Limits(600, 600)
+SOON = FallbackLimits(AFTER_S, 600)
+NEVER = FallbackLimits(600, 600)
 
 
 class Outside:
@@ -92,14 +92,14 @@ def drive() -> Iterator[Drive]:
         primary: str,
         outside: str,
         policy: Policy = ALL,
-        limits: Limits = SOON,
+        limits: FallbackLimits = SOON,
         names: str = "",
         budgets: str = UNLIMITED,
         **options: float,
     ) -> Driver:
-        def pool(address: str, route: str) -> PoolOf:
+        def pool(address: str, route: str) -> PoolConfig:
             serving = metrics.FALLBACK_WORKERS_SERVING.labels(TASK, REGION)
-            return PoolOf(TASK, (address,), "", serving, metrics.CALLS.labels(TASK, route))
+            return PoolConfig(TASK, (address,), "", serving, metrics.CALLS.labels(TASK, route))
 
         spending = Spending(parse_budgets(budgets or UNLIMITED, partitions=2), time.time)
         for partition in range(2):
@@ -191,7 +191,7 @@ def test_a_primary_that_passes_health_checks_and_fails_its_calls_is_missing(
 ) -> None:
     primary.script(failing=True, failing_after_s=1)
     primary.start()
-    limits = Limits(3, 600)
+    limits = FallbackLimits(3, 600)
     driver = drive(primary.address, outside.worker.address, limits=limits, batch_items=1)
     driver.submit([f"Text {number}" for number in range(60)])
     answers = driver.wait(60)
@@ -217,7 +217,9 @@ def test_what_waits_for_room_for_too_long_spills_over(
 ) -> None:
     primary.script(held=["Text"])
     primary.start()
-    driver = drive(primary.address, outside.worker.address, limits=Limits(600, 60), batch_items=8)
+    driver = drive(
+        primary.address, outside.worker.address, limits=FallbackLimits(600, 60), batch_items=8
+    )
     driver.submit([f"Text {number}" for number in range(40)])
     soon(lambda: primary.in_flight() == 8, "the primary worker is full")
     late = time.time() - 61
@@ -363,15 +365,15 @@ def test_a_call_that_broke_is_not_made_again_without_a_new_reservation(
     driver.submit(["One"])
     soon(lambda: outside.heard() == ["One"], "it has left")
     outside.worker.process.kill()
-    soon(lambda: any(isinstance(step, Unanswered) for step in driver.steps), "the call broke")
-    [failed] = [step for step in driver.steps if isinstance(step, Unanswered)]
+    soon(lambda: any(isinstance(step, Charge) for step in driver.steps), "the call broke")
+    [failed] = [step for step in driver.steps if isinstance(step, Charge)]
     assert failed.usage is None
     outside.does()
     outside.worker.start()
     # It rests for half a minute, since nobody was answered.
     [answer] = driver.wait(60)
     assert answer.route == FALLBACK
-    assert len(outside.heard()) == sum(isinstance(step, Asks) for step in driver.steps)
+    assert len(outside.heard()) == sum(isinstance(step, Reserve) for step in driver.steps)
 
 
 def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
@@ -381,7 +383,7 @@ def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fallback, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(fallback, "CHECK_EVERY_S", 0.01)
     driver = drive(primary.address, outside.worker.address)
     driver.lets_leave = False
     driver.submit(["Gone 1", "Gone 2"], token="gone")
@@ -397,7 +399,7 @@ def test_what_is_withdrawn_before_it_is_reserved_holds_up_nothing(
     soon(lambda: driver.finished() == 2, "the fallback goes on")
     assert outside.heard() == ["There"]
     assert driver.client.waiting_for().count("the fallback has") == 0
-    assert "choosing routes failed" not in capsys.readouterr().out
+    assert "checking which reviews need the fallback failed" not in capsys.readouterr().out
 
 
 def test_what_went_back_before_it_was_reserved_gives_the_reservation_back(
@@ -411,8 +413,8 @@ def test_what_went_back_before_it_was_reserved_gives_the_reservation_back(
     [answer] = driver.wait()
     assert answer.route == PRIMARY
     [asked] = driver.steps
-    driver.client.let_leave(asked.departure)
-    soon(lambda: driver.steps[1:] == [GivesBack(asked.departure)], "it is given back")
+    driver.client.reservation_committed(asked.departure)
+    soon(lambda: driver.steps[1:] == [Release(asked.departure)], "it is given back")
     assert outside.heard() == []
 
 
@@ -435,4 +437,4 @@ def test_what_might_take_more_than_a_call_may_is_not_sent(
     assert provider.requests == []
     assert answer.route == PRIMARY
     assert "they might take more than the budget allows for one call" in waits
-    assert [type(step) for step in driver.steps] == [Asks, GivesBack]
+    assert [type(step) for step in driver.steps] == [Reserve, Release]

@@ -241,7 +241,7 @@ def test_an_item_that_breaks_workers_is_found_out(
     answers = driver.wait()
     assert [index for index, a in enumerate(answers) if a.output is None] == [5]
     assert "keep breaking" in (answers[5].error or "")
-    assert len(peer.times("killer")) == (retries.BROKEN_IN_COMPANY + retries.BROKEN_ALONE)
+    assert len(peer.times("killer")) == (retries.MAX_BROKEN_IN_BATCH + retries.MAX_BROKEN_ALONE)
 
 
 def test_a_worker_that_fails_fast_does_not_draw_the_traffic(

@@ -13,9 +13,9 @@ from reviewmesh.avro import topics
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.rollouts import ABORTED, SHADOW
+from reviewmesh.judge.control_topic import ControlTopic
 from reviewmesh.judge.rollout import ABORT, START, RolloutRecord
 from reviewmesh.judge.session import Session
-from reviewmesh.judge.store import ControlTopic
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.query.rollouts import rollouts, write_command
 from reviewmesh.settings import Settings
@@ -65,7 +65,7 @@ def test_a_command_is_answered_once_whoever_judges(connection: Connection) -> No
     started = write_command(connection, TASK, START, epoch=0)
 
     def record() -> RolloutRecord:
-        judge.turn()
+        judge.run_once()
         return rollouts(connection)[TASK]
 
     wait_until(lambda: record().last_command == started, SOON_S, "it is carried out")

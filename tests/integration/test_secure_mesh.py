@@ -230,11 +230,9 @@ def test_a_client_in_plaintext_gets_no_answer_on_any_hop(info: StackInfo) -> Non
 def test_a_client_without_a_login_gets_no_answer(info: StackInfo, identities: Identities) -> None:
     bare = {"security.protocol": "SSL", "ssl.ca.location": str(identities.ca)}
     wrong = info.kafka("intake") | {"sasl.password": identities.kafka("lag").password}
-    options: dict[str, Any]
-    for options in (bare, wrong):
-        admin = AdminClient(
-            {"bootstrap.servers": info.bootstrap_servers, "log_level": 0, **options}
-        )
+    for own in (bare, wrong):
+        options: dict[str, Any] = {"bootstrap.servers": info.bootstrap_servers, "log_level": 0}
+        admin = AdminClient(options | own)
         with pytest.raises(KafkaException):
             admin.list_topics(timeout=5)
     registry = info.registry()
@@ -561,6 +559,10 @@ def is_let(call: Callable[[], object]) -> bool:
 def written(info: StackInfo, service: str, names: set[str]) -> set[str]:
     """The topics to which it can write."""
     outcomes: dict[str, Any] = {}
+
+    def delivered(error: Any, message: Any) -> None:
+        outcomes[message.topic()] = error
+
     producer = Producer(
         info.kafka(service) | {"log_level": 0, "message.timeout.ms": 60_000, "acks": "all"}
     )
@@ -569,7 +571,7 @@ def written(info: StackInfo, service: str, names: set[str]) -> set[str]:
             name,
             b"tried",
             partition=0,
-            on_delivery=lambda error, message: outcomes.update([(message.topic(), error)]),
+            on_delivery=delivered,
         )
     assert producer.flush(90) == 0
     errors = {error.code() for error in outcomes.values() if error is not None}

@@ -21,6 +21,7 @@ from reviewmesh_schemas.names import (
     JUDGE,
     PRINCIPALS,
     READER_GROUP,
+    TRACER_GROUP,
 )
 
 SERVICE = "{service}"
@@ -37,6 +38,7 @@ MEMBER_OF = {
     **{f"enricher-{task}": group for task, group in ENRICHER_GROUPS.items()},
     "joiner": JOINER_GROUP,
     "insights": INSIGHTS_GROUP,
+    "tracer": TRACER_GROUP,
 }
 WRITES_TRANSACTIONS = ("intake", *(f"enricher-{task}" for task in ENRICHER_GROUPS), "joiner")
 # Which offsets a group has committed.

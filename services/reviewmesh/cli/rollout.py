@@ -155,7 +155,7 @@ def told(record: RolloutRecord) -> Iterator[str]:
     yield f"  {record.reason or ''} ({iso(record.stage_at or 0)})"
     if record.model is not None:
         yield f"  candidate: {record.model}"
-    if record.goes_on and record.verdict:
+    if record.is_running and record.verdict:
         yield f"  now: {record.verdict}"
     if record.compared or record.state == SHADOW:
         yield f"  {_compared(record)}"
@@ -172,7 +172,7 @@ def told(record: RolloutRecord) -> Iterator[str]:
 
 
 def _standing(record: RolloutRecord) -> str:
-    share = f" at {100 * record.share:.4g} % of the reviews" if record.goes_on else ""
+    share = f" at {100 * record.share:.4g} % of the reviews" if record.is_running else ""
     return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 
@@ -187,7 +187,7 @@ def _compared(record: RolloutRecord) -> str:
 
 def _sequences(record: RolloutRecord) -> Iterator[str]:
     try:
-        bounds = record.bounds_in_force()
+        bounds = record.parsed_bounds()
     except BoundsProblem as error:
         yield f"  its bounds cannot be read: {error}"
         return

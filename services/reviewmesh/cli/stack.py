@@ -26,6 +26,7 @@ from rich.text import Text
 
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.local import programs
+from reviewmesh.local.broker import NUMBERS
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.probes import Health
 from reviewmesh.local.secure import CLIENTS, OPERATOR
@@ -57,6 +58,12 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once the mesh is ready.")
     ] = False,
+    brokers: Annotated[
+        int | None,
+        typer.Option(
+            help="1, or 3 of which any one may fail; as many as before where nothing is said."
+        ),
+    ] = None,
     secure: Annotated[
         bool | None,
         typer.Option(
@@ -66,10 +73,12 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Run the whole mesh on this machine: broker, registry, services and a worker."""
+    """Run the whole mesh on this machine: brokers, registry, services and a worker."""
+    if brokers not in (None, *NUMBERS):
+        raise typer.BadParameter(f"--brokers: expected {' or '.join(map(str, NUMBERS))}")
     stack = EmbeddedStack(default_state_dir())
     with _stop_on_sigterm(), _interrupted_in_order():
-        info = start_with_progress(stack, secure)
+        info = start_with_progress(stack, brokers, secure)
         for name in unused_settings():
             err.print(f"{name} is not used: this mesh has its own", style="yellow")
         err.print(f"broker   {info.bootstrap_servers}")
@@ -194,7 +203,9 @@ def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, 
     }
 
 
-def start_with_progress(stack: EmbeddedStack, secure: bool | None = None) -> StackInfo:
+def start_with_progress(
+    stack: EmbeddedStack, brokers: int | None = None, secure: bool | None = None
+) -> StackInfo:
     """Start the mesh, showing downloads and each process as it becomes ready."""
     if programs.insights_python() is None:
         err.print(
@@ -224,7 +235,7 @@ def start_with_progress(stack: EmbeddedStack, secure: bool | None = None) -> Sta
                 Text.assemble(("ready", "green"), f" {name} after {seconds:.1f} s")
             )
 
-        return stack.up(secure=secure, progress=downloading, on_ready=ready)
+        return stack.up(progress=downloading, on_ready=ready, brokers=brokers, secure=secure)
 
 
 def _watch(stack: EmbeddedStack) -> None:

@@ -16,10 +16,10 @@ from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.connection import worker_certificates
 from reviewmesh.enrich.fallback import FallbackPlan
 from reviewmesh.enrich.payments import Payments, SpendCodecs
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.reprocess import Codecs, Reprocessing
+from reviewmesh.enrich.pool import PoolConfig
+from reviewmesh.enrich.reprocess import ReprocessCodecs, Reprocessing
 from reviewmesh.enrich.rollouts import Rollouts
-from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, Limits
+from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, FallbackLimits
 from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.reader import PartitionReader
@@ -54,11 +54,11 @@ def workers_of(settings: Settings, task: str) -> tuple[str, ...]:
 
 
 def budgets_of(settings: Settings, task: str, partitions: int) -> Budgets | None:
-    """None where the task has no fallback workers, or no budget for them. Raises WrongSetting."""
+    """None if the task has no fallback workers or no budget for them. Raises WrongSetting."""
     if settings.budgets is None:
         return None
     try:
-        # Also without a fallback: who adds one in an outage learns of a wrong file before.
+        # Read even without a fallback, so that a wrong file is found before an outage needs it.
         budgets = read_budgets(settings.budgets, partitions)
     except FileProblem as error:
         raise WrongSetting(f"{variable('budgets')}: {error}") from error
@@ -71,7 +71,7 @@ def plan_of(
     payments: Payments | None = None,
     tls: CertificateFiles | None = None,
 ) -> FallbackPlan | None:
-    """None where the task has no fallback workers. Raises WrongSetting."""
+    """None if the task has no fallback workers. Raises WrongSetting."""
     policy = _policy(settings)
     regions = settings.fallbacks.by_region(task)
     if not regions:
@@ -80,30 +80,30 @@ def plan_of(
     masks_names = any(rule.masks_names for rule in policy.rules())
     return FallbackPlan(
         pools={
-            region: PoolOf(
+            region: PoolConfig(
                 task,
                 addresses,
                 variable("fallbacks", task),
                 metrics.FALLBACK_WORKERS_SERVING.labels(task, region),
                 metrics.CALLS.labels(task, FALLBACK),
-                f"nothing can leave for the fallback in {region}",
+                f"no review can leave for the fallback in {region}",
                 tls,
             )
             for region, addresses in regions.items()
         },
-        names=PoolOf(
+        names=PoolConfig(
             "ner",
             workers_of(settings, "ner"),
             variable("workers", "ner"),
             metrics.NAMES_WORKERS_SERVING.labels(task),
             metrics.CALLS.labels(task, "names"),
-            "nothing can leave that is to have its names masked",
+            "no review can leave whose names have to be masked",
             tls,
         )
         if masks_names
         else None,
         policy=policy,
-        limits=Limits(settings.fallbacks.after_s, settings.fallbacks.spill_s),
+        limits=FallbackLimits(settings.fallbacks.after_s, settings.fallbacks.spill_s),
         payments=None if payments is None else payments.spending,
     )
 
@@ -115,26 +115,28 @@ def candidate_of(
     log: structlog.stdlib.BoundLogger,
     tls: CertificateFiles | None,
 ) -> CandidatePlan | None:
-    """None where the task has no workers with a candidate."""
+    """None if the task has no workers with a candidate."""
     addresses: tuple[str, ...] = getattr(settings.candidates, task)
     if not addresses:
         return None
 
-    def pool(lane: str, without: str) -> PoolOf:
+    def pool(lane: str, empty_message: str) -> PoolConfig:
         serving = metrics.CANDIDATE_WORKERS_SERVING.labels(task, lane)
         calls = metrics.CALLS.labels(task, CANDIDATE)
-        return PoolOf(task, addresses, variable("candidates", task), serving, calls, without, tls)
+        return PoolConfig(
+            task, addresses, variable("candidates", task), serving, calls, empty_message, tls
+        )
 
     shadow = contracts.codec(SHADOW_OF[task])
     return CandidatePlan(
-        canary=pool("canary", "canaries of a rollout go to the task's own workers"),
-        shadow=pool("shadow", "a rollout compares nothing in shadow"),
+        canary=pool("canary", "canaries of a rollout are sent to the task's own workers"),
+        shadow=pool("shadow", "a rollout has nothing to compare in shadow"),
         rollouts=Rollouts(
             task,
             settings,
             codec=contracts.codec(CONTROL),
             partitions=contracts.partitions(CONTROL),
-            # Not when an answer is there: the event loop has live ones to take.
+            # Before the first answer, because the event loop must not wait for the registry.
             prepare=shadow.prepare,
             log=log,
         ),
@@ -157,7 +159,7 @@ def _check_names(settings: Settings, policy: Policy, task: str) -> None:
     if task == "ner" and rule is not None:
         raise WrongSetting(
             f"{variable('policy')}: {settings.policy}:{rule.line}: expected no names to mask where "
-            f"ner has a fallback: the workers of ner are who finds them; leave out names, or "
+            f"ner has a fallback, because the workers of ner find the names; leave out names, or "
             f"{variable('fallbacks', 'ner')}"
         )
 
@@ -192,7 +194,7 @@ def build(
     campaigns = Campaigns(
         settings, contracts.codec(CAMPAIGNS), contracts.partitions(CAMPAIGNS), log
     )
-    codecs = Codecs(
+    codecs = ReprocessCodecs(
         request=contracts.codec(REPROCESS),
         enriched=contracts.codec(ENRICHED),
         result=contracts.codec(RESULT_OF[task]),

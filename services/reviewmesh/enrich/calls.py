@@ -1,23 +1,25 @@
-"""Calls to the workers: which items go where, and what the end of a call means for them.
+"""Calls to workers: which items are sent to which worker, and how the end of a call is handled.
 
-An item of a call that timed out or broke repeatedly is a suspect. Suspects are sent alone, few at
-once, and not as the trial call of a half-open worker while other items wait. So an item that no
-worker ever answers does not delay the others.
+An item of a call that timed out or broke repeatedly is a suspect. Suspects are sent alone, at most
+SUSPECTS_AT_ONCE at a time, and not as the trial call of a half-open worker while other items wait.
+So an item that no worker can answer does not delay the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
 from reviewmesh.enrich.breaker import State
-from reviewmesh.enrich.failures import CallFailure, Kind, failure_of
-from reviewmesh.enrich.items import NOT_TAKEN, Job, WorkItem
+from reviewmesh.enrich.failures import CallFailure, FailureKind, failure_of
+from reviewmesh.enrich.items import ITEM_REFUSED, CallMade, Job, WorkItem
 from reviewmesh.enrich.jobs import Jobs
-from reviewmesh.enrich.pool import PoolOf, Worker, WorkerPool
+from reviewmesh.enrich.pool import PoolConfig, Worker, WorkerPool
 from reviewmesh.enrich.requests import metadata_of, request_fields
 from reviewmesh.enrich.retries import Retries
 from reviewmesh.leaving.amounts import NOTHING, Amount
@@ -26,8 +28,8 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 Response = inference_pb2.InferResponse | inference_pb2.InferStreamResponse
 
 SUSPECTS_AT_ONCE = 4
-# No item of the call can have reached a provider.
-NOTHING_SENT = frozenset({Kind.FULL, Kind.INVALID, Kind.NOT_STARTED})
+# After these failures no item of the call can have reached a provider.
+NOTHING_SENT = frozenset({FailureKind.FULL, FailureKind.INVALID, FailureKind.NOT_STARTED})
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ class Call:
     suspect: bool
     hung: bool = False
     begun: bool = False
-    """The request was sent, or may have been."""
+    """Whether the request may have been sent."""
 
     def is_withdrawn(self) -> bool:
         return all(job.withdrawn for job in self.unanswered.values())
@@ -49,24 +51,25 @@ class Calls:
 
     def __init__(
         self,
-        of: PoolOf,
+        config: PoolConfig,
         jobs: Jobs,
         call_timeout_s: float,
         max_attempts: int,
         lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_INTERACTIVE,
         bound: Amount = NOTHING,
     ) -> None:
-        """`bound`: the most that an item may take; each then reaches a worker at most once."""
+        """`bound`: the most that an item may cost. With it each item reaches a worker at most
+        once."""
         self._bound = bound
-        self._task = of.task
-        self._sent = of.calls
+        self._task = config.task
+        self._sent = config.calls
         self._lane = lane
         self._jobs = jobs
         self._call_timeout_s = call_timeout_s
         self._loop = asyncio.get_running_loop()
         self._retries = Retries(jobs, self._loop, max_attempts, self._dispatch)
         self._running: dict[asyncio.Task[None], Call] = {}
-        self.pool = WorkerPool(of, self._dispatch, self._hung)
+        self.pool = WorkerPool(config, self._dispatch, self._hung)
         self.pool.start()
 
     async def close(self) -> None:
@@ -79,20 +82,21 @@ class Calls:
         self._jobs.add(items)
         self._dispatch()
 
-    def take_back(self, job: Job) -> None:
-        """One that was taken out while it waited."""
-        self._jobs.take_back(job)
+    def put_back(self, job: Job) -> None:
+        """Queue a job again that was removed while it waited."""
+        self._jobs.put_back(job)
         self._loop.call_soon(self._dispatch)
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """A call without remaining items is cancelled."""
+        """Drop the items whose token `withdrawn` accepts; cancel calls without remaining items."""
         self._jobs.withdraw(withdrawn)
         for running, call in self._running.items():
             if call.is_withdrawn():
                 running.cancel()
 
     def _hung(self, worker: Worker) -> None:
-        """Send its items to other workers now, long before the deadline of its calls."""
+        """Cancel the calls of a worker that hangs, so that its items are sent to other workers
+        now."""
         for running, call in self._running.items():
             if call.worker is worker:
                 call.hung = True
@@ -101,7 +105,7 @@ class Calls:
     # -- sending -----------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Send what waits, as far as workers have room."""
+        """Send waiting items while workers have room."""
         while self._jobs.waiting:
             worker = self.pool.least_loaded()
             if worker is None:
@@ -124,8 +128,9 @@ class Calls:
         worker.breaker.started(len(batch), suspect)
         self._sent.inc()
         now = self._loop.time()
+        made = CallMade(secrets.token_hex(4), int(time.time() * 1000))
         for job in batch:
-            job.worker, job.since = worker.address, now
+            job.worker, job.sent_at, job.call = worker.address, now, made
         call = Call(worker, {str(index): job for index, job in enumerate(batch)}, suspect)
         running = self._loop.create_task(self._run(call))
         self._running[running] = call
@@ -139,13 +144,13 @@ class Calls:
         self._dispatch()
 
     async def _run(self, call: Call) -> None:
-        """Every path out of here gives each item of the call an outcome."""
+        """Make one call. However it ends, each of its items gets an outcome."""
         started = self._loop.time()
         worker, unanswered = call.worker, call.unanswered
         batch = list(unanswered.values())
         try:
             async for response in self._responses(call, batch):
-                self._take(worker, response, unanswered)
+                self._handle_response(worker, response, unanswered)
         except grpc.aio.AioRpcError as error:
             self._failed(call, started, failure_of(error))
         except asyncio.CancelledError:
@@ -155,15 +160,15 @@ class Calls:
             if self._bound.requests:
                 self._give_up(list(unanswered.values()), reason)
             else:
-                self._retries.broken(list(unanswered.values()), reason)
-        except Exception as error:  # noqa: BLE001 - what cannot be sent, or read, at all
+                self._retries.call_broke(list(unanswered.values()), reason)
+        except Exception as error:  # noqa: BLE001 - the request or response is invalid
             reason = f"{type(error).__name__}: {error}"
             if self._bound.requests and call.begun:
                 self._give_up(list(unanswered.values()), reason)
             elif unanswered:
                 self._retries.bisect(list(unanswered.values()), reason)
         else:
-            worker.breaker.took(len(batch), self._loop.time() - started)
+            worker.breaker.call_succeeded(len(batch), self._loop.time() - started)
             for job in unanswered.values():
                 job.attempts += 1
                 self._retries.try_again(job, "the worker left the item without a result")
@@ -190,7 +195,9 @@ class Calls:
 
     # -- outcomes ----------------------------------------------------------------------------
 
-    def _take(self, worker: Worker, response: Response, unanswered: dict[str, Job]) -> None:
+    def _handle_response(
+        self, worker: Worker, response: Response, unanswered: dict[str, Job]
+    ) -> None:
         answered = len(unanswered)
         for result in response.results:
             kind = result.WhichOneof("outcome")
@@ -199,11 +206,11 @@ class Calls:
                 self._answered(job, result, kind, lineage)
         answered -= len(unanswered)
         load = response.load
-        if reason := _nothing_but_failures(response):
+        if reason := _reason_if_all_failed(response):
             self.pool.failed(worker, reason)
         else:
             worker.breaker.answered(load.running + load.waiting, answered, load.max)
-        worker.breaker.done(answered)
+        worker.breaker.items_answered(answered)
         self._dispatch()
 
     def _answered(
@@ -214,13 +221,13 @@ class Calls:
         lineage: inference_pb2.Lineage | None,
     ) -> None:
         job.attempts += 1
-        job.told(lineage, result.usage)
+        job.add_usage(lineage, result.usage)
         if kind != "error":
             self._jobs.answer(job, getattr(result, kind))
             return
         message = f"{result.error.code}: {result.error.message}"
         if result.error.retryable and self._bound.requests:
-            self._jobs.give_up(job, message, may_pass=True)
+            self._jobs.give_up(job, message, retryable=True)
         elif result.error.retryable:
             self._retries.try_again(job, message)
         else:
@@ -230,46 +237,48 @@ class Calls:
         worker, batch, reason = call.worker, list(call.unanswered.values()), failure.reason
         match failure.kind:
             case kind if self._bound.requests and kind not in NOTHING_SENT:
-                if kind is not Kind.TOO_LARGE:
+                if kind is not FailureKind.TOO_LARGE:
                     self.pool.eject(worker, reason)
                 self._give_up(batch, reason)
-            case Kind.FULL:
+            case FailureKind.FULL:
                 self.pool.hold_off(worker, failure.retry_after_s)
                 self._retries.send_elsewhere(batch)
-            case Kind.TOO_LARGE:
+            case FailureKind.TOO_LARGE:
                 self._retries.bisect(batch, reason)
-            case Kind.INVALID if self._bound.requests and len(batch) == 1:
+            case FailureKind.INVALID if self._bound.requests and len(batch) == 1:
                 worker.breaker.answered()
-                self._jobs.give_up(batch[0], reason, code=NOT_TAKEN)
-            case Kind.INVALID:
+                self._jobs.give_up(batch[0], reason, code=ITEM_REFUSED)
+            case FailureKind.INVALID:
                 worker.breaker.answered()
                 self._retries.bisect(batch, reason, final=True)
-            case Kind.NOT_STARTED:
-                self.pool.eject(worker, reason, over_calls=False)
+            case FailureKind.NOT_STARTED:
+                self.pool.eject(worker, reason, because_of_calls=False)
                 self._retries.send_elsewhere(batch)
-            case Kind.BROKEN:
+            case FailureKind.BROKEN:
                 self.pool.eject(worker, reason)
-                self._retries.broken(batch, reason)
-            case Kind.NOT_ANSWERED:
-                # A worker that answered other calls meanwhile does not hang: one of these items
-                # does.
+                self._retries.call_broke(batch, reason)
+            case FailureKind.TIMED_OUT:
+                # A worker that answered other calls meanwhile does not hang, so one of these
+                # items is the cause.
                 if not call.suspect and not worker.breaker.answered_since(started):
                     self.pool.eject(worker, reason)
-                self._retries.not_answered(batch, reason)
-            case Kind.FAILED:
+                self._retries.timed_out(batch, reason)
+            case FailureKind.FAILED:
                 self.pool.failed(worker, reason)
                 self._retries.bisect(batch, reason)
 
     def _give_up(self, batch: Sequence[Job], reason: str) -> None:
-        """Each may have been sent to a provider: another try would be a second request."""
+        """Finish items that a provider may have received: a retry would be a second request."""
         for job in batch:
             job.attempts += 1
-            self._jobs.give_up(job, reason, may_pass=True)
+            self._jobs.give_up(job, reason, retryable=True)
 
 
-def _nothing_but_failures(response: Response) -> str:
-    """The last reason where a worker answers every item with an error that may pass: it is there,
-    and what it works with is not."""
+def _reason_if_all_failed(response: Response) -> str:
+    """The last error if all results are retryable errors; empty otherwise.
+
+    Then the worker itself works, and something that it depends on does not.
+    """
     reason = ""
     for result in response.results:
         if result.WhichOneof("outcome") != "error" or not result.error.retryable:

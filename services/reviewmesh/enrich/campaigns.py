@@ -1,4 +1,4 @@
-"""Which campaigns of answers done again go on, as `reviews.campaigns` says."""
+"""The states of campaigns, which do answers again, from `reviews.campaigns`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Campaigns:
         self._topic = followed(settings, CAMPAIGNS, partitions, codec, self._take, log)
 
     def follow(self) -> None:
-        """From the first request on: most meshes never have a campaign."""
+        """Start to read the topic, at the first request: most meshes never have a campaign."""
         if not self._follows:
             self._follows = True
             self._topic.start()
@@ -42,10 +42,10 @@ class Campaigns:
         self._topic.stop()
 
     def verdict(self, campaign: str) -> Verdict:
-        """What becomes of a request of this campaign.
+        """What to do with a request of this campaign.
 
-        `unread`: the topic was not read to its end yet. `unknown`: it holds no such campaign, or
-        the record of one that was just begun is on its way.
+        `unread`: the topic was not read to its end yet. `unknown`: the campaign does not exist, or
+        its first record was not read yet.
         """
         if not self._topic.is_current:
             return "unread"
@@ -57,11 +57,13 @@ class Campaigns:
         return "wait" if state == PAUSED else "drop"
 
     def _take(self, record: Record, content: dict[str, Any] | None) -> None:
-        # A state that cannot be read stops nothing that an earlier one let go on.
+        # Without a readable state the earlier one stays in force.
         key = record.key or b""
         if content is None:
             self._states.pop(key, None)
             return
         self._states[key] = content["state"]
         if self._topic.is_current:
-            self._log.info("campaign", campaign=content["campaign"], state=content["state"])
+            self._log.info(
+                "state of a campaign", campaign=content["campaign"], state=content["state"]
+            )

@@ -1,8 +1,8 @@
-"""Reviews that the candidate of a rollout answers, and those that it answers as well.
+"""Sends reviews to the candidate of a rollout: canaries and copies.
 
-A canary is given to the candidate in place of the task's own workers. If it fails, or does not
-answer in time, they get it, and the result says why. A copy costs nobody anything: it is dropped
-where the candidate has no room.
+A canary is sent to the candidate in place of the task's own workers. If the candidate fails or does
+not answer in time, the task's own workers get it, and the result says why. A copy is sent to both,
+and dropped if the candidate has no room.
 """
 
 from __future__ import annotations
@@ -15,64 +15,64 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
-from reviewmesh.enrich.items import Answer, WorkItem, used_in_all
+from reviewmesh.enrich.items import Answer, WorkItem, sum_of_usage
 from reviewmesh.enrich.jobs import Jobs
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.results import answered
-from reviewmesh.enrich.rollouts import Part, Rollout, Rollouts
-from reviewmesh.enrich.routes import CANDIDATE, Known, Limits, choose
+from reviewmesh.enrich.pool import PoolConfig
+from reviewmesh.enrich.results import result_fields
+from reviewmesh.enrich.rollouts import Participation, Rollout, Rollouts
+from reviewmesh.enrich.routes import CANDIDATE, FallbackLimits, RouteFacts, choose
 from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh_protos.inference.v1 import inference_pb2
 
-LOOK_EVERY_S = 0.25
+CHECK_EVERY_S = 0.25
 COPIES_AT_ONCE = 256
-# Until then it is no failure of the candidate that none of its workers was found to serve.
-SETTLED_AFTER_S = 10.0
+# Before, a missing worker is no failure of the candidate: health checks have only begun.
+STARTUP_S = 10.0
 COPY_PATIENCE_S = 60.0
 BATCH_ITEMS = 32
 BATCH_BYTES = 1024 * 1024
 LONGEST_ERROR = 500
 NOT_SERVING = "no worker with the candidate serves"
-FOR_EVER = Limits(float("inf"), float("inf"))
+NO_FALLBACK = FallbackLimits(float("inf"), float("inf"))
 
-Place = tuple[int, int]
+JobKey = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class CandidatePlan:
-    """Where a task's candidate is, and what becomes of its answers."""
+    """The workers of a task's candidate, and the topic of its answers."""
 
-    canary: PoolOf
-    shadow: PoolOf
+    canary: PoolConfig
+    shadow: PoolConfig
     rollouts: Rollouts
     topic: ShadowTopic
     patience_s: float
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
-    """A review that the candidate has."""
+class CandidateJob:
+    """A review that was sent to the candidate."""
 
     item: WorkItem
     rollout: str
     since: float
-    """By the event loop's clock."""
+    """When it was sent, by the event loop's clock."""
     withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A canary that the task's own workers have, after the candidate."""
+class FailedCanary:
+    """A canary that the task's own workers got after the candidate failed."""
 
     token: object
     rollout: str
     error: str
     answer: Answer | None = None
-    """What it failed with; None where it was not asked, or not done."""
+    """The candidate's failed answer; None if it did not answer."""
 
 
 class Candidate:
-    """Lives in the event loop of the primary's calls."""
+    """Belongs to the event loop of the primary's calls."""
 
     def __init__(
         self,
@@ -86,12 +86,12 @@ class Candidate:
         self._on_finished = on_finished
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(task=self._task)
-        self._asked: dict[Place, Asked] = {}
-        self._failed: dict[Place, Failed] = {}
-        self._copies: dict[Place, Asked] = {}
+        self._canaries: dict[JobKey, CandidateJob] = {}
+        self._failed_canaries: dict[JobKey, FailedCanary] = {}
+        self._copies: dict[JobKey, CandidateJob] = {}
         canaries = Jobs(BATCH_ITEMS, BATCH_BYTES, self._canary_answered)
-        self._canary = Calls(plan.canary, canaries, plan.patience_s, max_attempts=1)
-        self._shadow = Calls(
+        self._canary_calls = Calls(plan.canary, canaries, plan.patience_s, max_attempts=1)
+        self._shadow_calls = Calls(
             plan.shadow,
             Jobs(BATCH_ITEMS, BATCH_BYTES, self._copy_answered),
             COPY_PATIENCE_S,
@@ -103,195 +103,200 @@ class Candidate:
         for outcome in ("answered", "failed", "taken_back"):
             metrics.CANARIES.labels(self._task, outcome)
         self._began = self._loop.time()
-        self._looking = self._loop.create_task(self._look_for_ever())
+        self._checking = self._loop.create_task(self._run())
 
     async def close(self) -> None:
-        self._looking.cancel()
-        await self._canary.close()
-        await self._shadow.close()
+        self._checking.cancel()
+        await self._canary_calls.close()
+        await self._shadow_calls.close()
         await asyncio.to_thread(self._plan.topic.close)
 
-    def take(self, items: Sequence[WorkItem]) -> list[WorkItem]:
-        """Give the candidate what is for it; returns what is for the task's own workers."""
-        rollout = self._plan.rollouts.now()
+    def take_canaries(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        """Send canaries and copies to the candidate; returns the items for the task's own
+        workers."""
+        rollout = self._plan.rollouts.current()
         if rollout is None:
             return list(items)
-        rest = []
+        primary = []
         for item in items:
-            part = rollout.part(item.review_id)
-            if part is not Part.CANARY:
-                rest.append(item)
-                if part is Part.COPIED:
+            participation = rollout.participation(item.review_id)
+            if participation is not Participation.CANARY:
+                primary.append(item)
+                if participation is Participation.COPIED:
                     self._copy(item, rollout)
-            elif choose(self._known(), FOR_EVER).candidate:
-                asked = Asked(item, rollout.id, self._loop.time())
-                self._asked[_place(item)] = asked
-                self._canary.submit([replace(item, token=asked)])
+            elif choose(self._route_facts(), NO_FALLBACK).candidate:
+                job = CandidateJob(item, rollout.id, self._loop.time())
+                self._canaries[_key(item)] = job
+                self._canary_calls.submit([replace(item, token=job)])
             else:
-                self._not_asked(item, rollout)
-                rest.append(item)
-        return rest
+                self._skip_candidate(item, rollout)
+                primary.append(item)
+        return primary
 
-    def marked(self, item: WorkItem, answer: Answer) -> Answer:
-        """An answer of the task's own workers, which says so where they were asked second."""
-        failed = self._failed.get(_place(item))
-        if failed is None or failed.token is not item.token:
+    def with_candidate_error(self, item: WorkItem, answer: Answer) -> Answer:
+        """The answer of the task's own workers, with the candidate's error if it failed before."""
+        failed_canary = self._failed_canaries.get(_key(item))
+        if failed_canary is None or failed_canary.token is not item.token:
             return answer
-        del self._failed[_place(item)]
-        marked = replace(answer, rollout=failed.rollout, candidate_error=failed.error)
-        if failed.answer is None:
+        del self._failed_canaries[_key(item)]
+        marked = replace(answer, rollout=failed_canary.rollout, candidate_error=failed_canary.error)
+        if failed_canary.answer is None:
             return marked
         return replace(
             marked,
-            attempts=answer.attempts + failed.answer.attempts,
-            usage=used_in_all(failed.answer.usage, answer.usage),
+            attempts=answer.attempts + failed_canary.answer.attempts,
+            usage=sum_of_usage(failed_canary.answer.usage, answer.usage),
         )
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
         """Let go of the items whose token is named; copies are nobody's."""
-        for place, asked in list(self._asked.items()):
-            if withdrawn(asked.item.token):
-                asked.withdrawn = True
-                del self._asked[place]
-        for place, failed in list(self._failed.items()):
-            if withdrawn(failed.token):
-                del self._failed[place]
-        self._canary.withdraw(_is_withdrawn)
+        for key, job in list(self._canaries.items()):
+            if withdrawn(job.item.token):
+                job.withdrawn = True
+                del self._canaries[key]
+        for key, failed_canary in list(self._failed_canaries.items()):
+            if withdrawn(failed_canary.token):
+                del self._failed_canaries[key]
+        self._canary_calls.withdraw(_is_withdrawn)
 
-    # -- asked from other threads, too -------------------------------------------------------
+    # -- called from other threads too -------------------------------------------------------
 
-    def has_some(self) -> bool:
-        """Whether answers may come although no primary worker is there."""
-        return bool(self._asked)
+    def has_jobs(self) -> bool:
+        """Whether an answer may come even without a primary worker."""
+        return bool(self._canaries)
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """What an item waits for that the candidate has; empty when it does not."""
-        asked = self._asked.get((partition, offset))
-        if asked is None:
+        """Why an item of the candidate is not answered yet; empty if the candidate has it not."""
+        job = self._canaries.get((partition, offset))
+        if job is None:
             return ""
-        return f"the candidate has had it for {self._loop.time() - asked.since:.0f} s"
+        return f"the candidate has had it for {self._loop.time() - job.since:.0f} s"
 
     # -- canaries ----------------------------------------------------------------------------
 
-    def _not_asked(self, item: WorkItem, rollout: Rollout) -> None:
-        if self._loop.time() - self._began > SETTLED_AFTER_S:
-            self._failed[_place(item)] = Failed(item.token, rollout.id, NOT_SERVING)
+    def _skip_candidate(self, item: WorkItem, rollout: Rollout) -> None:
+        if self._loop.time() - self._began > STARTUP_S:
+            self._failed_canaries[_key(item)] = FailedCanary(item.token, rollout.id, NOT_SERVING)
             metrics.CANARIES.labels(self._task, "failed").inc()
 
-    def _known(self) -> Known:
-        """Of a review that has just come: whether the fallback is for it is seen later."""
-        return Known(
+    def _route_facts(self) -> RouteFacts:
+        """The facts of a new canary. Whether it needs the fallback is checked later."""
+        return RouteFacts(
             primary_missing_s=0.0,
             age_s=0.0,
             rule=None,
             regions_serving=frozenset(),
             names_serving=False,
-            unpaid=None,
-            rests=None,
+            budget_problem=None,
+            pause=None,
             is_canary=True,
-            candidate_serving=self._canary.pool.any_serving(),
+            candidate_serving=self._canary_calls.pool.any_serving(),
         )
 
     def _canary_answered(self, item: WorkItem, answer: Answer) -> None:
-        asked = _asked(item)
-        if asked.withdrawn:
+        job = _canaries(item)
+        if job.withdrawn:
             return
-        error = self._why_unusable(asked.item, answer)
+        error = self._why_unusable(job.item, answer)
         if error:
-            self._fail(asked, error, answer)
+            self._fail(job, error, answer)
             return
-        del self._asked[_place(item)]
+        del self._canaries[_key(item)]
         metrics.CANARIES.labels(self._task, "answered").inc()
-        self._on_finished(asked.item, replace(answer, route=CANDIDATE, rollout=asked.rollout))
+        self._on_finished(job.item, replace(answer, route=CANDIDATE, rollout=job.rollout))
 
     def _why_unusable(self, item: WorkItem, answer: Answer) -> str:
-        """Empty where a result can be made of it: a candidate costs no review its answer."""
+        """Why the answer cannot become a result; empty if it can.
+
+        The task's own workers then answer, so that no review loses its answer to a candidate.
+        """
         if answer.output is None:
             return answer.error or "the candidate gave no reason"
         try:
-            answered(self._task, item.text, answer)
+            result_fields(self._task, item.text, answer)
         except Exception as error:  # noqa: BLE001 - a worker may answer anything
             return str(error) or type(error).__name__
         return ""
 
-    def _fail(self, asked: Asked, error: str, answer: Answer | None = None) -> None:
+    def _fail(self, job: CandidateJob, error: str, answer: Answer | None = None) -> None:
         metrics.CANARIES.labels(self._task, "failed").inc()
         words = error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
-        place = _place(asked.item)
-        self._failed[place] = Failed(asked.item.token, asked.rollout, words, answer)
-        del self._asked[place]
-        self._to_primary([asked.item])
+        key = _key(job.item)
+        self._failed_canaries[key] = FailedCanary(job.item.token, job.rollout, words, answer)
+        del self._canaries[key]
+        self._to_primary([job.item])
 
     # -- copies ------------------------------------------------------------------------------
 
     def _copy(self, item: WorkItem, rollout: Rollout) -> None:
-        place = _place(item)
-        if place in self._copies:
+        key = _key(item)
+        if key in self._copies:
             return
-        if len(self._copies) >= COPIES_AT_ONCE or not self._shadow.pool.any_serving():
+        if len(self._copies) >= COPIES_AT_ONCE or not self._shadow_calls.pool.any_serving():
             metrics.SHADOWED.labels(self._task, "dropped").inc()
             return
-        copy = self._copies[place] = Asked(item, rollout.id, self._loop.time())
-        self._shadow.submit([replace(item, token=copy)])
+        copy = self._copies[key] = CandidateJob(item, rollout.id, self._loop.time())
+        self._shadow_calls.submit([replace(item, token=copy)])
 
     def _copy_answered(self, item: WorkItem, answer: Answer) -> None:
-        copy = _asked(item)
+        copy = _canaries(item)
         if copy.withdrawn:
             return
-        del self._copies[_place(item)]
-        told = replace(answer, route=CANDIDATE, rollout=copy.rollout)
-        outcome = "answered" if self._plan.topic.send(copy.item, told) else "dropped"
+        del self._copies[_key(item)]
+        shadow_answer = replace(answer, route=CANDIDATE, rollout=copy.rollout)
+        outcome = "answered" if self._plan.topic.send(copy.item, shadow_answer) else "dropped"
         metrics.SHADOWED.labels(self._task, outcome).inc()
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- every CHECK_EVERY_S
+    # -----------------------------------------------------------------------------
 
-    async def _look_for_ever(self) -> None:
+    async def _run(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S)
             try:
-                self._look(self._loop.time())
-            except Exception:  # noqa: BLE001 - the next look may go well
-                self._log.exception("looking at what the candidate has failed")
+                self._check(self._loop.time())
+            except Exception:  # noqa: BLE001 - the next check may succeed
+                self._log.exception("checking the reviews of the candidate failed, retrying")
 
-    def _look(self, now: float) -> None:
-        """Take back what a rollout that is over gave it, and what takes too long."""
-        rollout = self._plan.rollouts.now()
-        goes_on = "" if rollout is None else rollout.id
-        over = [asked for asked in self._asked.values() if asked.rollout != goes_on]
+    def _check(self, now: float) -> None:
+        """Take reviews back whose rollout has ended or that take longer than the patience."""
+        rollout = self._plan.rollouts.current()
+        running = "" if rollout is None else rollout.id
+        ended = [job for job in self._canaries.values() if job.rollout != running]
         late = [
-            asked
-            for asked in self._asked.values()
-            if asked.rollout == goes_on and now - asked.since > self._plan.patience_s
+            job
+            for job in self._canaries.values()
+            if job.rollout == running and now - job.since > self._plan.patience_s
         ]
-        for asked in (*over, *late):
-            asked.withdrawn = True
-        self._canary.withdraw(_is_withdrawn)
-        for asked in late:
-            self._fail(asked, f"no answer within {self._plan.patience_s:g} s")
-        for asked in over:
-            del self._asked[_place(asked.item)]
+        for job in (*ended, *late):
+            job.withdrawn = True
+        self._canary_calls.withdraw(_is_withdrawn)
+        for job in late:
+            self._fail(job, f"no answer within {self._plan.patience_s:g} s")
+        for job in ended:
+            del self._canaries[_key(job.item)]
             metrics.CANARIES.labels(self._task, "taken_back").inc()
-        if over:
-            self._to_primary([asked.item for asked in over])
-        self._drop_copies(now, goes_on)
+        if ended:
+            self._to_primary([job.item for job in ended])
+        self._drop_copies(now, running)
 
-    def _drop_copies(self, now: float, goes_on: str) -> None:
-        for place, copy in list(self._copies.items()):
-            if copy.rollout != goes_on or now - copy.since > COPY_PATIENCE_S:
+    def _drop_copies(self, now: float, running: str) -> None:
+        for key, copy in list(self._copies.items()):
+            if copy.rollout != running or now - copy.since > COPY_PATIENCE_S:
                 copy.withdrawn = True
-                del self._copies[place]
+                del self._copies[key]
                 metrics.SHADOWED.labels(self._task, "dropped").inc()
-        self._shadow.withdraw(_is_withdrawn)
+        self._shadow_calls.withdraw(_is_withdrawn)
 
 
-def _place(item: WorkItem) -> Place:
+def _key(item: WorkItem) -> JobKey:
     return item.partition, item.offset
 
 
-def _asked(item: WorkItem) -> Asked:
-    assert isinstance(item.token, Asked)
+def _canaries(item: WorkItem) -> CandidateJob:
+    assert isinstance(item.token, CandidateJob)
     return item.token
 
 
 def _is_withdrawn(token: object) -> bool:
-    return isinstance(token, Asked) and token.withdrawn
+    return isinstance(token, CandidateJob) and token.withdrawn

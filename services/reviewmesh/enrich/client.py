@@ -1,7 +1,7 @@
 """The inference client of the polling thread: submits items, collects answers, never blocks.
 
-A thread with its own event loop makes the calls. The caller bounds how many items are in the
-client; without a worker they wait.
+A thread with its own event loop makes the calls. The caller limits how many items are in the
+client. Without a worker they wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reviewmesh.enrich.departures import Departure, Step, Steps
 from reviewmesh.enrich.fallback import Fallback, FallbackPlan
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.routes import PRIMARY
 from reviewmesh_kit.certificates import CertificateFiles
 from reviewmesh_kit.settings import variable
@@ -42,12 +42,12 @@ class InferenceClient:
         fallback: FallbackPlan | None = None,
         candidate: CandidatePlan | None = None,
         lane: inference_pb2.Lane.ValueType = inference_pb2.LANE_INTERACTIVE,
-        pool: PoolOf | None = None,
+        pool: PoolConfig | None = None,
         tls: CertificateFiles | None = None,
     ) -> None:
         """`pool`: in place of the task's own workers at `endpoints`, reached over `tls`."""
         self._task = task
-        self._primary = pool or PoolOf(
+        self._primary = pool or PoolConfig(
             task,
             tuple(endpoints),
             variable("workers", task),
@@ -79,7 +79,7 @@ class InferenceClient:
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=10)
 
     def close(self) -> None:
-        """Withdraw everything and end the thread."""
+        """Withdraw all items and end the thread."""
         if self.closed or not self._thread.is_alive():
             return
         self.closed = True
@@ -91,53 +91,53 @@ class InferenceClient:
 
     def submit(self, items: Sequence[WorkItem]) -> None:
         if self._calls is not None:
-            self._tell(self._submit, tuple(items))
+            self._call_in_loop(self._submit, tuple(items))
 
     def completed(self) -> list[tuple[WorkItem, Answer]]:
         """The items answered since the last call; never blocks."""
         return [self._done.popleft() for _ in range(len(self._done))]
 
-    def departing(self) -> list[Step]:
-        """What became of texts on their way to the fallback since the last call; never blocks."""
+    def departure_steps(self) -> list[Step]:
+        """The steps of texts that leave for the fallback since the last call; never blocks."""
         return self._steps.take()
 
-    def let_leave(self, departure: Departure) -> None:
-        """It is reserved."""
+    def reservation_committed(self, departure: Departure) -> None:
+        """The reservation of a text is committed: it may be sent."""
         if self._fallback is not None:
-            self._tell(self._fallback.let_leave, departure)
+            self._call_in_loop(self._fallback.reservation_committed, departure)
 
-    def refuse(self, departure: Departure) -> None:
-        """Nothing pays for it."""
+    def reservation_refused(self, departure: Departure) -> None:
+        """No budget pays for a text: it waits for a primary worker."""
         if self._fallback is not None:
-            self._tell(self._fallback.refuse, departure)
+            self._call_in_loop(self._fallback.reservation_refused, departure)
 
-    def hold_back(self, departure: Departure) -> None:
-        """Its record cannot be written."""
+    def reservation_rejected(self, departure: Departure) -> None:
+        """The broker rejects the record of a reservation: the text waits and pauses."""
         if self._fallback is not None:
-            self._tell(self._fallback.hold_back, departure)
+            self._call_in_loop(self._fallback.reservation_rejected, departure)
 
     def cancel(self, withdrawn: Callable[[object], bool]) -> None:
-        """Withdraw items by their token; a call without remaining items is cancelled."""
-        self._tell(self._withdraw, withdrawn)
+        """Drop the items whose token `withdrawn` accepts; cancel calls without remaining items."""
+        self._call_in_loop(self._withdraw, withdrawn)
 
     def starved(self) -> bool:
-        """Whether no answer can come: no worker serves, and fallback and candidate have nothing."""
+        """Whether no answer can come: no worker serves, and no item is in fallback or candidate."""
         others = (self._fallback, self._candidate)
-        if any(other is not None and other.has_some() for other in others):
+        if any(other is not None and other.has_jobs() for other in others):
             return False
         return self._calls is not None and not self._calls.pool.any_serving()
 
     def waiting_for(self) -> str:
-        """The addresses tried when no worker serves, and what the fallback does; may be empty."""
+        """The addresses tried if no worker serves, and the fallback's status; may be empty."""
         missing = "" if self._calls is None else self._calls.pool.missing()
-        fallback = "" if self._fallback is None else self._fallback.words()
+        fallback = "" if self._fallback is None else self._fallback.status()
         return "; ".join(filter(None, (missing, fallback)))
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """Why an item is not answered yet; empty when it is unknown, or could be sent now."""
+        """Why an item is not answered yet; empty if it is unknown or could be sent now."""
         for other in (self._fallback, self._candidate):
-            if other is not None and (away := other.waits_for(partition, offset)):
-                return away
+            if other is not None and (reason := other.waits_for(partition, offset)):
+                return reason
         job = self._jobs.find(partition, offset)
         if job is None or self._calls is None:
             return ""
@@ -145,15 +145,15 @@ class InferenceClient:
         if missing := self._calls.pool.missing():
             return missing
         if job.worker:
-            return f"the worker at {job.worker} has had it for {now - job.since:.0f} s"
-        if job.again_at > now:
-            return f"it is tried again in {job.again_at - now:.1f} s"
+            return f"the worker at {job.worker} has had it for {now - job.sent_at:.0f} s"
+        if job.retry_at > now:
+            return f"it is tried again in {job.retry_at - now:.1f} s"
         if not self._calls.pool.has_room():
             return "it waits for room at a worker"
         return "it failed whole calls and waits to be tried alone" if job.suspect else ""
 
-    def _tell(self, action: Callable[[T], None], argument: T) -> None:
-        # Partitions are revoked after the stage has stopped. The client then holds nothing, and the
+    def _call_in_loop(self, action: Callable[[T], None], argument: T) -> None:
+        # Partitions are also revoked after the stage has stopped. The client is then empty, and the
         # next owner of a partition reads its records again.
         if not self.closed:
             self._loop.call_soon_threadsafe(action, argument)
@@ -165,7 +165,7 @@ class InferenceClient:
 
     async def _open(self) -> None:
         self._calls = Calls(
-            of=self._primary,
+            config=self._primary,
             jobs=self._jobs,
             call_timeout_s=self._call_timeout_s,
             max_attempts=self._max_attempts,
@@ -199,17 +199,17 @@ class InferenceClient:
 
     def _submit(self, items: Sequence[WorkItem]) -> None:
         assert self._calls is not None
-        rest = items if self._candidate is None else self._candidate.take(items)
-        if rest:
-            self._calls.submit(rest)
+        primary_items = items if self._candidate is None else self._candidate.take_canaries(items)
+        if primary_items:
+            self._calls.submit(primary_items)
 
     def _withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """In one go: between two of them an item could go over to one that has let go already."""
+        """Withdraw everywhere in one callback of the loop, so that no item moves in between."""
         for holder in (self._calls, self._fallback, self._candidate):
             if holder is not None:
                 holder.withdraw(withdrawn)
 
     def _finished(self, item: WorkItem, answer: Answer) -> None:
         if self._candidate is not None:
-            answer = self._candidate.marked(item, answer)
+            answer = self._candidate.with_candidate_error(item, answer)
         self._done.append((item, answer))

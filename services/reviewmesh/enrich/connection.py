@@ -1,7 +1,7 @@
 """The connection to one worker: a gRPC channel, over mutual TLS where certificates are given.
 
 A channel keeps the certificate that it was opened with, so a renewed certificate needs another
-channel. It is opened before the old one is let go of, and no call fails over it.
+channel. The new channel is opened before the old one is closed, so that no call fails.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 RENEWED_WITHIN_S = 10.0
-# Longer than any call: those in flight end on the channel that they began on.
+# Longer than any call, so that calls in flight end on their own channel.
 LAST_CALLS_S = 180.0
 
 
 def worker_certificates(settings: Settings) -> CertificateFiles | None:
-    """This process's certificate for calls to workers; None: in plaintext. Raises WrongSetting."""
+    """The certificate for calls to workers; None for plaintext. Raises WrongSetting."""
     pem = settings.tls.files()
     if pem is None:
         return None
@@ -52,7 +52,7 @@ class WorkerConnection:
     """Belongs to one event loop."""
 
     def __init__(self, address: str, host: str, tls: CertificateFiles | None) -> None:
-        """`address`: IP and port. `host`: the name that the worker's certificate must hold."""
+        """`address`: IP and port. `host`: the name that the worker's certificate must have."""
         self._address = address
         self._host = host
         self._tls = tls
@@ -73,21 +73,21 @@ class WorkerConnection:
         credentials = grpc.ssl_channel_credentials(
             certificate.ca, certificate.key, certificate.chain
         )
-        # The address is one of those that the name resolved to.
+        # The certificate has the name, not the address that the name resolved to.
         name = ("grpc.ssl_target_name_override", self._host)
         return grpc.aio.secure_channel(self._address, credentials, options=(*CHANNEL_OPTIONS, name))
 
     def outdated(self) -> bool:
-        """Whether the files hold another certificate by now."""
+        """Whether the files hold a newer certificate than the channel."""
         if self._tls is None or self._renewing or self._closed.is_set():
             return False
         return self._tls.current() is not self._certificate
 
     async def renew(self) -> None:
-        """Change over to the certificate that the files hold; ends when the old channel is closed.
+        """Open a channel with the certificate of the files; returns when the old one is closed.
 
-        Where the worker does not answer over the new channel, the old one stays and the caller
-        tries again.
+        If the worker does not answer over the new channel, the old one stays and the caller tries
+        again.
         """
         assert self._tls is not None
         self._renewing = True
@@ -110,8 +110,10 @@ class WorkerConnection:
         await unused.close()
 
     async def _problem_of(self, channel: grpc.aio.Channel) -> str:
-        """Empty when the worker answers: with TLS 1.3 a channel is ready before the worker has
-        looked at the certificate."""
+        """Why the worker does not answer over the channel; empty if it does.
+
+        With TLS 1.3 a channel is ready before the worker has checked the certificate.
+        """
         check = health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(), timeout=RENEWED_WITHIN_S, wait_for_ready=True
         )
@@ -122,7 +124,7 @@ class WorkerConnection:
         return ""
 
     async def _unless_closed(self, work: Awaitable[object]) -> None:
-        """Wait until it ends, or the connection is closed. Raises what it raises."""
+        """Wait until `work` ends or the connection is closed. Raises what `work` raises."""
         closed = asyncio.create_task(self._closed.wait())
         running = asyncio.ensure_future(work)
         await asyncio.wait((closed, running), return_when=asyncio.FIRST_COMPLETED)

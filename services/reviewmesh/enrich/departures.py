@@ -1,8 +1,7 @@
-"""Texts on their way to the fallback: the steps between the client's thread and the polling one.
+"""Texts that leave for the fallback: what the client's thread asks of the polling thread.
 
-A text leaves in steps: it asks for a reservation, which a transaction writes; only then is it sent;
-its result's transaction settles the reservation. One that is not answered gives it back, or says
-what it took in vain.
+Before a call its cost is reserved in a transaction. The transaction of the result settles the
+reservation. A text that was not sent releases it, and a call without a result is charged.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Departure:
-    """One text that is to leave."""
+    """A text that is about to leave for a fallback."""
 
     item: WorkItem
-    """The review, with the text that the mesh holds."""
+    """The review with its unmasked text."""
     region: str
     reason: str
     digest: str
@@ -32,7 +31,7 @@ class Departure:
     def of(
         cls, item: WorkItem, region: str, reason: str, text: str, kinds: Counter[str]
     ) -> Departure:
-        """`text` is what leaves."""
+        """`text`: the masked text. `kinds`: how many values of each kind are masked."""
         digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return cls(
             item=item,
@@ -45,29 +44,29 @@ class Departure:
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
-    """It may leave once it is reserved."""
+class Reserve:
+    """Reserve the cost of the call. The text is sent once that is committed."""
 
     departure: Departure
 
 
 @dataclass(frozen=True, slots=True)
-class GivesBack:
-    """It was reserved, and nothing was sent."""
+class Release:
+    """End the reservation without cost: the text was not sent."""
 
     departure: Departure
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
-    """It was sent, and the review waits for another answer."""
+class Charge:
+    """End the reservation of a call that gave no result."""
 
     departure: Departure
     usage: inference_pb2.Usage | None
-    """None where nobody told what it took."""
+    """None if the worker did not report it."""
 
 
-Step = Asks | GivesBack | Unanswered
+Step = Reserve | Release | Charge
 
 
 class Steps:

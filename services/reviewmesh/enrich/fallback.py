@@ -1,15 +1,15 @@
-"""Reviews that leave for the fallback, and come back from it.
+"""Sends waiting reviews to fallback workers, and takes their answers.
 
-Twice a second it looks at what waits for a primary worker and asks `routes.choose`. What is
-chosen is taken out of the primary's queue, masked and sent to a fallback worker in a region that
-the policy allows, once a transaction has reserved what it may take (`departures`, `spending`). What
-has not been sent when that choice changes goes back to the primary.
+Twice a second `fallback_routing` is asked about every review that waits for a primary worker. A
+review for the fallback is taken out of the primary's queue, and its text is masked. A transaction
+then reserves the most that the call may cost (`departures`, `payments`), and only after that the
+text is sent to a worker in a region that the policy allows. A review that was not sent yet returns
+to the primary's queue when the fallback is no longer needed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,74 +18,64 @@ import structlog
 
 from reviewmesh import metrics
 from reviewmesh.enrich.calls import Calls
-from reviewmesh.enrich.departures import Asks, Departure, GivesBack, Steps, Unanswered
-from reviewmesh.enrich.items import NOT_TAKEN, Answer, Job, TaskOutput, WorkItem, used_in_all
+from reviewmesh.enrich.departures import Charge, Departure, Release, Reserve, Steps
+from reviewmesh.enrich.fallback_routing import FallbackRouting, RegionWorkers
+from reviewmesh.enrich.items import ITEM_REFUSED, Answer, Job, WorkItem, sum_of_usage
 from reviewmesh.enrich.jobs import Jobs
-from reviewmesh.enrich.names import Names, Span
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.routes import FALLBACK, TOLD, Choice, Held, Known, Limits, choose
+from reviewmesh.enrich.masked_texts import mask_item, unmasked
+from reviewmesh.enrich.names import NameFinder
+from reviewmesh.enrich.pool import PoolConfig
+from reviewmesh.enrich.routes import FALLBACK, HOLD_MESSAGES, FallbackLimits, HoldReason
 from reviewmesh.enrich.spending import Spending
 from reviewmesh.leaving.amounts import Amount
-from reviewmesh.leaving.masking import Masked, mask
+from reviewmesh.leaving.masking import Masked
 from reviewmesh.leaving.policy import Policy
 from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_protos.metadata import OVER_BOUND
 
 ONE_REQUEST = Amount(requests=1)
-LOOK_EVERY_S = 0.5
-# What is there when the primary comes back is paid for all the same.
-AWAY_AT_ONCE = 256
-REST_S = 30.0
-# Of a text that is too large for the budget or the worker: each try is recorded, few are of use.
-LONGEST_REST_S = 3_600.0
-TELL_AGAIN_AFTER_S = 60.0
+CHECK_EVERY_S = 0.5
+# For so long a review on which the fallback failed is not sent there again.
+PAUSE_S = 30.0
+# After texts that are too large for the budget or the worker: another attempt rarely helps, and
+# each one writes a record.
+LONGEST_PAUSE_S = 3_600.0
+LOG_EVERY_S = 60.0
 BATCH_ITEMS = 32
 BATCH_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackPlan:
-    """Where and when a task's reviews may go elsewhere."""
+    """Where and when a task's reviews may go to a fallback."""
 
-    pools: Mapping[str, PoolOf]
+    pools: Mapping[str, PoolConfig]
     """By region."""
-    names: PoolOf | None
-    """Who finds names; None where the policy masks none."""
+    names: PoolConfig | None
+    """The workers that find names; None if the policy masks none."""
     policy: Policy
-    limits: Limits
+    limits: FallbackLimits
     payments: Spending | None = None
-    """None: no budget is given, so nothing leaves."""
+    """None without a budget: then nothing leaves."""
 
 
 @dataclass(slots=True, eq=False)
-class Away:
-    """A job that left the primary's queue."""
+class FallbackJob:
+    """A job that was taken out of the primary's queue."""
 
     job: Job
     region: str
     since: float
-    """By the event loop's clock."""
+    """When it was taken out, by the event loop's clock."""
     reason: str = ""
-    """Why it leaves."""
+    """Why it leaves: NO_PRIMARY or LATE."""
     masked: Masked | None = None
     departure: Departure | None = None
     withdrawn: bool = False
 
 
-@dataclass(slots=True)
-class Region:
-    """A region's workers, and what they have."""
-
-    calls: Calls
-    jobs: Jobs
-    answered_at: float = float("-inf")
-    """When it last answered a review, by the event loop's clock."""
-    told_at: float = float("-inf")
-    """When it was last logged that it fails."""
-
-
 class Fallback:
-    """Lives in the event loop of the primary's calls."""
+    """Belongs to the event loop of the primary's calls."""
 
     def __init__(
         self,
@@ -97,7 +87,7 @@ class Fallback:
         max_attempts: int,
         steps: Steps,
     ) -> None:
-        """`max_attempts`: how often a review leaves that the fallback fails on, and no other."""
+        """`max_attempts`: most calls for a review that fails while others are answered."""
         self._task = primary.pool.task
         self._plan = plan
         self._calls = primary
@@ -108,26 +98,30 @@ class Fallback:
         self._steps = steps
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(task=self._task)
-        self._away: dict[tuple[int, int], Away] = {}
+        # By partition and offset.
+        self._in_fallback: dict[tuple[int, int], FallbackJob] = {}
         self._masking: set[asyncio.Task[None]] = set()
-        self._asking: dict[Departure, Away] = {}
-        self._missing_since: float | None = None
-        self._held: Counter[Held] = Counter()
-        self._told_at: dict[Held, float] = {}
-        self._taken = False
-        self._regions: dict[str, Region] = {}
-        for name, of in plan.pools.items():
+        self._awaiting_reservation: dict[Departure, FallbackJob] = {}
+        self._hold_counts: Counter[HoldReason] = Counter()
+        self._logged_at: dict[HoldReason, float] = {}
+        self._in_use = False
+        self._regions: dict[str, RegionWorkers] = {}
+        for name, config in plan.pools.items():
             own = Jobs(BATCH_ITEMS, BATCH_BYTES, self._answered)
             bound = ONE_REQUEST if plan.payments is None else plan.payments.bound
-            calls = Calls(of, own, call_timeout_s, max_attempts=1, bound=bound)
-            self._regions[name] = Region(calls, own)
-        self._names = Names(plan.names) if plan.names is not None else None
-        for reason in Held:
+            calls = Calls(config, own, call_timeout_s, max_attempts=1, bound=bound)
+            self._regions[name] = RegionWorkers(calls, own)
+        self._names = NameFinder(plan.names) if plan.names is not None else None
+        self._routing = FallbackRouting(
+            plan.policy, plan.limits, plan.payments, self._regions, self._names
+        )
+        # Pre-create the labels, so that a gauge without reviews is 0 instead of missing.
+        for reason in HoldReason:
             metrics.HELD_BACK.labels(self._task, reason.value).set(0)
-        self._looking = self._loop.create_task(self._look_for_ever())
+        self._checking = self._loop.create_task(self._run())
 
     async def close(self) -> None:
-        self._looking.cancel()
+        self._checking.cancel()
         for masking in tuple(self._masking):
             masking.cancel()
         for region in self._regions.values():
@@ -136,336 +130,279 @@ class Fallback:
             await self._names.close()
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """Let go of the items whose token is named."""
-        for place, away in list(self._away.items()):
-            if withdrawn(away.job.item.token):
-                away.withdrawn = True
-                del self._away[place]
-        self._asking = {
-            departure: away for departure, away in self._asking.items() if not away.withdrawn
+        """Drop the items whose token `withdrawn` accepts."""
+        for key, item in list(self._in_fallback.items()):
+            if withdrawn(item.job.item.token):
+                item.withdrawn = True
+                del self._in_fallback[key]
+        self._awaiting_reservation = {
+            departure: item
+            for departure, item in self._awaiting_reservation.items()
+            if not item.withdrawn
         }
         for region in self._regions.values():
             region.calls.withdraw(_is_withdrawn)
 
-    # -- asked from other threads, too -------------------------------------------------------
+    # -- called from other threads too -------------------------------------------------------
 
-    def has_some(self) -> bool:
-        """Whether answers may come although no primary worker is there."""
-        return bool(self._away)
+    def has_jobs(self) -> bool:
+        """Whether an answer may come even without a primary worker."""
+        return bool(self._in_fallback)
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """What an item waits for that is away; empty when it is not."""
-        away = self._away.get((partition, offset))
-        if away is None:
+        """Why an item of the fallback is not answered yet; empty if the fallback has it not."""
+        item = self._in_fallback.get((partition, offset))
+        if item is None:
             return ""
-        return f"the fallback has had it for {self._loop.time() - away.since:.0f} s"
+        return f"the fallback has had it for {self._loop.time() - item.since:.0f} s"
 
-    def words(self) -> str:
-        """What became of the reviews that the fallback is taken for; empty when it is not."""
-        held = dict(self._held)
-        told = [f"{count} reviews are held back: {TOLD[reason]}" for reason, count in held.items()]
-        away = len(self._away)
-        return "; ".join([*([f"the fallback has {away} reviews"] if away else []), *told])
+    def status(self) -> str:
+        """How many reviews the fallback has and holds back, for /readyz; empty without any."""
+        counts = dict(self._hold_counts)
+        held_back = [
+            f"{count} reviews are held back: {HOLD_MESSAGES[reason]}"
+            for reason, count in counts.items()
+        ]
+        number = len(self._in_fallback)
+        return "; ".join([*([f"the fallback has {number} reviews"] if number else []), *held_back])
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- every CHECK_EVERY_S -----------------------------------------------------------------
 
-    async def _look_for_ever(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                self._look()
-            except Exception:  # noqa: BLE001 - the next look may go well, and without any all wait
-                self._log.exception("choosing routes failed")
-            await asyncio.sleep(LOOK_EVERY_S)
+                self._check()
+            except Exception:  # noqa: BLE001 - if this ended, all reviews would wait
+                self._log.exception("checking which reviews need the fallback failed, retrying")
+            await asyncio.sleep(CHECK_EVERY_S)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
-        # Where nobody waits, what comes next finds out whether a worker answers again.
-        nobody_waits = not self._jobs.has_any and not self._away
-        if self._primary.any_answering() or (nobody_waits and self._primary.any_serving()):
-            self._missing_since = None
-        elif self._missing_since is None:
-            self._missing_since = now
-        held: Counter[Held] = Counter()
-        if self._is_needed(now):
-            self._send_away(now, held)
-        self._call_back(now)
-        self._tell(now, held)
+        has_jobs = self._jobs.has_any or bool(self._in_fallback)
+        self._routing.observe(self._primary, has_jobs, now)
+        hold_counts: Counter[HoldReason] = Counter()
+        if self._routing.may_be_needed(self._jobs, now):
+            self._send_waiting(now, hold_counts)
+        self._recall(now)
+        self._report(now, hold_counts)
 
-    def _missing_s(self, now: float) -> float:
-        return 0.0 if self._missing_since is None else now - self._missing_since
-
-    def _is_needed(self, now: float) -> bool:
-        """Whether it may be that for any review that waits: a glance, this comes often."""
-        if self._missing_s(now) > self._plan.limits.after_s:
-            return True
-        eldest = min((job.item.accepted_s for job in self._jobs.oldest()), default=time.time())
-        return time.time() - eldest > self._plan.limits.spill_s
-
-    def _choose(
-        self, job: Job, now: float, serving: frozenset[str], is_paid: bool = False
-    ) -> Choice:
-        return choose(
-            Known(
-                primary_missing_s=self._missing_s(now),
-                age_s=time.time() - job.item.accepted_s,
-                rule=self._plan.policy.rule_of(job.item.business_id),
-                regions_serving=serving,
-                names_serving=self._names is not None and self._names.serving(),
-                unpaid=None if is_paid else self._unpaid(job.item),
-                rests=job.rests_as if job.rests_until > now else None,
-            ),
-            self._plan.limits,
-        )
-
-    def _unpaid(self, item: WorkItem) -> Held | None:
-        payments = self._plan.payments
-        if payments is None:
-            return Held.NO_BUDGET
-        return None if payments.left_for(item.partition, item.business_id) else Held.SPENT
-
-    def _serving(self) -> frozenset[str]:
-        return frozenset(
-            name for name, region in self._regions.items() if region.calls.pool.any_serving()
-        )
-
-    def _send_away(self, now: float, held: Counter[Held]) -> None:
-        serving = self._serving()
-        room = Counter({name: self._room(name) for name in serving})
-        room.subtract(Counter(away.region for away in self._away.values()))
+    def _send_waiting(self, now: float, hold_counts: Counter[HoldReason]) -> None:
+        """Start to send waiting reviews, oldest first, and count those that are held back."""
+        serving = self._routing.serving()
+        room = Counter({name: self._routing.room(name) for name in serving})
+        room.subtract(Counter(item.region for item in self._in_fallback.values()))
         leaving = []
-        for job in sorted(self._jobs.in_wait(), key=lambda job: job.item.accepted_s):
-            choice = self._choose(job, now, serving)
+        for job in sorted(self._jobs.waiting_jobs(), key=lambda job: job.item.accepted_s):
+            choice = self._routing.choose(job, now, serving)
             if choice.held is not None:
-                held[choice.held] += 1
+                hold_counts[choice.held] += 1
             elif choice.region is not None and room[choice.region] > 0:
                 room[choice.region] -= 1
-                leaving.append(Away(job, choice.region, now, choice.reason))
-        self._jobs.take_out([away.job for away in leaving])
-        for away in leaving:
-            self._away[_place(away.job)] = away
-            masking = self._loop.create_task(self._mask_and_send(away))
+                leaving.append(FallbackJob(job, choice.region, now, choice.reason))
+        self._jobs.remove([item.job for item in leaving])
+        for item in leaving:
+            self._in_fallback[_key(item.job)] = item
+            masking = self._loop.create_task(self._mask_and_reserve(item))
             self._masking.add(masking)
             masking.add_done_callback(self._masking.discard)
 
-    def _room(self, name: str) -> int:
-        """Of workers that fail their calls, each try is paid for, and one finds out."""
-        return AWAY_AT_ONCE if self._regions[name].calls.pool.any_answering() else 1
-
-    def _call_back(self, now: float) -> None:
-        """What has not been sent there, and would not be now."""
-        serving = self._serving()
-        for away in list(self._asking.values()):
-            if self._choose(away.job, now, serving, is_paid=True).region != away.region:
-                del self._asking[_departure(away)]
-                self._back(away)
+    def _recall(self, now: float) -> None:
+        """Return unsent reviews to the primary that would not be sent to the same region now."""
+        serving = self._routing.serving()
+        for item in list(self._awaiting_reservation.values()):
+            choice = self._routing.choose(item.job, now, serving, is_reserved=True)
+            if choice.region != item.region:
+                del self._awaiting_reservation[_departure(item)]
+                self._return_to_primary(item)
         for name, region in self._regions.items():
-            waiting = region.jobs.in_wait()
-            back = [
-                job
-                for job in waiting
-                if self._choose(_away(job.item).job, now, serving, is_paid=True).region != name
+            recalled = [
+                waiting
+                for waiting in region.jobs.waiting_jobs()
+                if self._routing.choose(
+                    _fallback_job(waiting.item).job, now, serving, is_reserved=True
+                ).region
+                != name
             ]
-            region.jobs.take_out(back)
-            for job in back:
-                self._give_back(_away(job.item))
+            region.jobs.remove(recalled)
+            for waiting in recalled:
+                self._release(_fallback_job(waiting.item))
 
-    async def _mask_and_send(self, away: Away) -> None:
+    def _report(self, now: float, hold_counts: Counter[HoldReason]) -> None:
+        """Set the metrics of reviews that are held back, and log changes."""
+        self._hold_counts = hold_counts
+        for reason in HoldReason:
+            metrics.HELD_BACK.labels(self._task, reason.value).set(hold_counts[reason])
+            if not hold_counts[reason]:
+                self._logged_at.pop(reason, None)
+            elif now - self._logged_at.get(reason, float("-inf")) >= LOG_EVERY_S:
+                self._logged_at[reason] = now
+                self._log.warning(
+                    "reviews are held back: they may not leave, and wait for a primary worker",
+                    reason=HOLD_MESSAGES[reason],
+                    count=hold_counts[reason],
+                )
+        if bool(self._in_fallback) and not self._in_use:
+            self._in_use = True
+            missing_s = round(self._routing.missing_s(now), 1)
+            self._log.warning("sending reviews to the fallback", primary_missing_s=missing_s)
+        elif self._in_use and not self._in_fallback and not self._routing.primary_is_missing:
+            self._in_use = False
+            self._log.info("all reviews go to the primary workers again")
+
+    # -- leaving -----------------------------------------------------------------------------
+
+    async def _mask_and_reserve(self, item: FallbackJob) -> None:
+        """Mask the text, and ask for a reservation if the review may still leave."""
         try:
-            masked = await self._masked(away)
+            masked = await mask_item(item.job.item, self._plan.policy, self._names)
         except asyncio.CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - what cannot be masked does not leave
-            self._log.exception("a text could not be masked: it does not leave")
+        except Exception:  # noqa: BLE001 - an unmasked text must not leave
+            self._log.exception("masking a text failed: it is not sent to the fallback")
             masked = None
-        if away.withdrawn:
+        if item.withdrawn:
             return
         now = self._loop.time()
         if masked is None:
-            self._rest(away.job, Held.FAILED)
-            self._back(away)
-        elif self._choose(away.job, now, self._serving()).region != away.region:
-            self._back(away)
+            self._pause(item.job, HoldReason.FAILED)
+            self._return_to_primary(item)
+        elif self._routing.choose(item.job, now, self._routing.serving()).region != item.region:
+            self._return_to_primary(item)
         else:
-            away.masked = masked
+            item.masked = masked
             departure = Departure.of(
-                away.job.item,
-                away.region,
-                away.reason,
+                item.job.item,
+                item.region,
+                item.reason,
                 masked.text,
                 Counter(found.kind for found in masked.found),
             )
-            away.departure = departure
-            self._asking[departure] = away
-            self._steps.append(Asks(departure))
+            item.departure = departure
+            self._awaiting_reservation[departure] = item
+            self._steps.append(Reserve(departure))
 
-    def let_leave(self, departure: Departure) -> None:
-        """A transaction has reserved it."""
-        away = self._asking.pop(departure, None)
-        if away is None:
-            # It went back meanwhile, or the partition did.
-            self._steps.append(GivesBack(departure))
+    def reservation_committed(self, departure: Departure) -> None:
+        """Send the text: its reservation is committed."""
+        item = self._awaiting_reservation.pop(departure, None)
+        if item is None:
+            # The review was recalled, or its partition was revoked.
+            self._steps.append(Release(departure))
             return
-        serving = self._serving()
-        if self._choose(away.job, self._loop.time(), serving, is_paid=True).region != away.region:
-            self._give_back(away)
+        now, serving = self._loop.time(), self._routing.serving()
+        choice = self._routing.choose(item.job, now, serving, is_reserved=True)
+        if choice.region != item.region:
+            self._release(item)
             return
-        assert away.masked is not None
-        item = replace(away.job.item, token=away, text=away.masked.text)
-        self._regions[away.region].calls.submit([item])
+        assert item.masked is not None
+        work = replace(item.job.item, token=item, text=item.masked.text)
+        self._regions[item.region].calls.submit([work])
 
-    def refuse(self, departure: Departure) -> None:
-        """Nothing pays for it."""
-        away = self._asking.pop(departure, None)
-        if away is not None:
-            self._back(away)
+    def reservation_refused(self, departure: Departure) -> None:
+        """Return the review to the primary: no budget pays for the call."""
+        item = self._awaiting_reservation.pop(departure, None)
+        if item is not None:
+            self._return_to_primary(item)
 
-    def hold_back(self, departure: Departure) -> None:
-        """Its topic refuses the record: each try costs aborted transactions."""
-        if departure in self._asking:
-            self._rest(self._asking[departure].job, Held.FAILED)
-        self.refuse(departure)
+    def reservation_rejected(self, departure: Departure) -> None:
+        """Return the review to the primary: the broker rejects the record of its departure.
 
-    async def _masked(self, away: Away) -> Masked | None:
-        """None when the names in it could not be found."""
-        item = away.job.item
-        rule = self._plan.policy.rule_of(item.business_id)
-        assert rule is not None, "it was sent away without a rule that allows it"
-        names: tuple[Span, ...] | None = ()
-        if rule.masks_names:
-            names = None if self._names is None else await self._names.find(item)
-        if names is None:
-            return None
-        # A long text takes a while, and the workers' health is watched from here.
-        return await asyncio.to_thread(mask, item.text, item.language, names)
+        Pause it, because each attempt costs aborted transactions.
+        """
+        if departure in self._awaiting_reservation:
+            self._pause(self._awaiting_reservation[departure].job, HoldReason.FAILED)
+        self.reservation_refused(departure)
 
-    # -- coming back -------------------------------------------------------------------------
+    # -- returning ---------------------------------------------------------------------------
 
-    def _rest(self, job: Job, held: Held, times: float = 1.0) -> None:
-        rest_s = min(REST_S * times, LONGEST_REST_S)
-        job.rests_until, job.rests_as = self._loop.time() + rest_s, held
+    def _pause(self, job: Job, reason: HoldReason, times: float = 1.0) -> None:
+        """Do not send the review to the fallback for PAUSE_S, that many `times`."""
+        pause_s = min(PAUSE_S * times, LONGEST_PAUSE_S)
+        job.fallback_paused_until = self._loop.time() + pause_s
+        job.fallback_pause_reason = reason
 
-    def _give_back(self, away: Away) -> None:
-        """It was reserved, and is not sent."""
-        self._steps.append(GivesBack(_departure(away)))
-        self._back(away)
+    def _release(self, item: FallbackJob) -> None:
+        """Return a review to the primary that was reserved and not sent."""
+        self._steps.append(Release(_departure(item)))
+        self._return_to_primary(item)
 
-    def _back(self, away: Away) -> None:
-        del self._away[_place(away.job)]
-        self._calls.take_back(away.job)
+    def _return_to_primary(self, item: FallbackJob) -> None:
+        del self._in_fallback[_key(item.job)]
+        self._calls.put_back(item.job)
 
-    def _answered(self, item: WorkItem, answer: Answer) -> None:
-        away = _away(item)
-        region, now = self._regions[away.region], self._loop.time()
-        if away.withdrawn:
+    def _answered(self, work: WorkItem, answer: Answer) -> None:
+        """Finish the review with the answer, or return it to the primary after a failure."""
+        item = _fallback_job(work)
+        region, now = self._regions[item.region], self._loop.time()
+        if item.withdrawn:
             return
         if answer.output is not None:
             region.answered_at = now
-        elif answer.code in (OVER_BOUND, NOT_TAKEN):
-            # Nothing was sent. Masking may have made the text too long for any worker.
-            self._steps.append(GivesBack(_departure(away)))
-            held = Held.OVER_BOUND if answer.code == OVER_BOUND else Held.FAILED
-            away.job.not_taken += 1
-            self._rest(away.job, held, 2.0 ** min(away.job.not_taken - 1, 16))
-            self._back(away)
+        elif answer.code in (OVER_BOUND, ITEM_REFUSED):
+            # No provider was asked. Masking may have made the text too long for any worker.
+            self._steps.append(Release(_departure(item)))
+            is_over_bound = answer.code == OVER_BOUND
+            reason = HoldReason.OVER_BOUND if is_over_bound else HoldReason.FAILED
+            item.job.fallback_refusals += 1
+            self._pause(item.job, reason, 2.0 ** min(item.job.fallback_refusals - 1, 16))
+            self._return_to_primary(item)
             return
-        elif answer.may_pass and self._may_leave_again(away):
-            # It waits as it would without a fallback. Each further try is paid for anew; what this
-            # one took is in reviews.spend, not in the review's result.
-            if now - region.told_at >= REST_S:
-                region.told_at = now
-                self._log.warning("the fallback fails", region=away.region, reason=answer.error)
-            self._steps.append(Unanswered(_departure(away), told_by(answer)))
-            away.job.departures += 1
-            if region.answered_at < away.since:
-                self._rest(away.job, Held.FAILED)
-            self._back(away)
+        elif answer.retryable and self._may_leave_again(item):
+            # Every further call is paid for separately. The usage of this one goes to
+            # reviews.spend, not into the review's result.
+            if now - region.failure_logged_at >= PAUSE_S:
+                region.failure_logged_at = now
+                self._log.warning(
+                    "a call to the fallback failed", region=item.region, reason=answer.error
+                )
+            self._steps.append(Charge(_departure(item), reported_usage(answer)))
+            item.job.fallback_failures += 1
+            if region.answered_at < item.since:
+                self._pause(item.job, HoldReason.FAILED)
+            self._return_to_primary(item)
             return
-        assert away.masked is not None
-        before = away.job
-        del self._away[_place(before)]
+        assert item.masked is not None
+        before = item.job
+        del self._in_fallback[_key(before)]
         self._on_finished(
             before.item,
             replace(
                 answer,
-                output=unmasked(answer.output, away.masked, before.item.text),
-                attempts=answer.attempts + before.attempts + before.broken,
-                usage=used_in_all(before.used, answer.usage),
-                paid=told_by(answer),
+                output=unmasked(answer.output, item.masked, before.item.text),
+                attempts=answer.attempts + before.attempts + before.broken_calls,
+                usage=sum_of_usage(before.usage, answer.usage),
+                paid=reported_usage(answer),
                 route=FALLBACK,
             ),
         )
 
-    def _may_leave_again(self, away: Away) -> bool:
-        """Where nobody is answered, it is not this review that is at fault."""
-        nobody_is = self._regions[away.region].answered_at < away.since
-        return nobody_is or away.job.departures + 1 < self._max_attempts
-
-    # -- telling -----------------------------------------------------------------------------
-
-    def _tell(self, now: float, held: Counter[Held]) -> None:
-        self._held = held
-        for reason in Held:
-            metrics.HELD_BACK.labels(self._task, reason.value).set(held[reason])
-            if not held[reason]:
-                self._told_at.pop(reason, None)
-            elif now - self._told_at.get(reason, float("-inf")) >= TELL_AGAIN_AFTER_S:
-                self._told_at[reason] = now
-                self._log.warning("reviews are held back", reason=TOLD[reason], count=held[reason])
-        if bool(self._away) and not self._taken:
-            self._taken = True
-            self._log.warning(
-                "the fallback is taken", primary_missing_s=round(self._missing_s(now), 1)
-            )
-        elif self._taken and not self._away and self._missing_since is None:
-            self._taken = False
-            self._log.info("all reviews go to the primary workers again")
+    def _may_leave_again(self, item: FallbackJob) -> bool:
+        """Attempts count only if the region answers other reviews: else the workers are at
+        fault."""
+        none_answered = self._regions[item.region].answered_at < item.since
+        return none_answered or item.job.fallback_failures + 1 < self._max_attempts
 
 
-def told_by(answer: Answer) -> inference_pb2.Usage | None:
-    """What a call took; None where a provider was asked and the worker does not tell how often."""
+def reported_usage(answer: Answer) -> inference_pb2.Usage | None:
+    """The usage of a call; None if the worker asked a provider and does not report how often."""
     provider = "" if answer.lineage is None else answer.lineage.provider
     usage = answer.usage
-    silent = usage is not None and not usage.HasField("provider_requests")
-    return None if provider and silent else usage
+    is_unknown = usage is not None and not usage.HasField("provider_requests")
+    return None if provider and is_unknown else usage
 
 
-def unmasked(output: TaskOutput | None, masked: Masked, text: str) -> TaskOutput | None:
-    """The same answer about `text`; only names have places in it."""
-    if not isinstance(output, inference_pb2.NerOutput):
-        return output
-    entities = []
-    for entity in output.entities:
-        holds = 0 <= entity.start < entity.end <= len(masked.text)
-        if not holds or masked.text[entity.start : entity.end] != entity.text:
-            continue
-        span = masked.span(entity.start, entity.end)
-        if span is not None:
-            start, end = span
-            entities.append(
-                inference_pb2.Entity(
-                    start=start,
-                    end=end,
-                    text=text[start:end],
-                    label=entity.label,
-                    score=entity.score,
-                )
-            )
-    return inference_pb2.NerOutput(entities=entities)
-
-
-def _away(item: WorkItem) -> Away:
-    assert isinstance(item.token, Away)
+def _fallback_job(item: WorkItem) -> FallbackJob:
+    assert isinstance(item.token, FallbackJob)
     return item.token
 
 
-def _departure(away: Away) -> Departure:
-    assert away.departure is not None, "expected a text that was masked"
-    return away.departure
+def _departure(item: FallbackJob) -> Departure:
+    assert item.departure is not None, "expected a text that was masked"
+    return item.departure
 
 
 def _is_withdrawn(token: object) -> bool:
-    return isinstance(token, Away) and token.withdrawn
+    return isinstance(token, FallbackJob) and token.withdrawn
 
 
-def _place(job: Job) -> tuple[int, int]:
+def _key(job: Job) -> tuple[int, int]:
     return job.item.partition, job.item.offset

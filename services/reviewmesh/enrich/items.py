@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reviewmesh.avro.bounds import LARGEST
-from reviewmesh.enrich.routes import PRIMARY, Held
+from reviewmesh.enrich.routes import PRIMARY, HoldReason
 from reviewmesh.kafka.record import TRACEPARENT, Record
 from reviewmesh_protos.inference.v1 import inference_pb2
 
-# Of all calls for an item; the other fields of a usage are those of the last call.
+# Fields of a usage that are summed over all calls for an item; the others are of the last call.
 SUMMED = (
     "prompt_tokens",
     "cached_tokens",
@@ -20,15 +20,15 @@ SUMMED = (
     "provider_requests",
 )
 
-NOT_TAKEN = "NOT_TAKEN"
-"""The code of an item that a worker refuses before it begins: its text may be too long."""
+ITEM_REFUSED = "NOT_TAKEN"
+"""The code of an item that a worker refuses, for example because its text is too long."""
 
 TaskOutput = inference_pb2.NerOutput | inference_pb2.TopicOutput | inference_pb2.SentimentOutput
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One text of one review for one task; `token` is the caller's."""
+    """The text of one review for one task. The caller finds its own state in `token`."""
 
     token: object
     partition: int
@@ -38,13 +38,13 @@ class WorkItem:
     traceparent: str | None
     business_id: str | None
     accepted_s: float
-    """When the review was accepted, by the wall clock."""
+    """When the review was accepted, in seconds since 1970."""
     review_id: str = ""
     content_hash: str = ""
 
     @classmethod
     def of(cls, token: object, record: Record, review: Mapping[str, Any]) -> WorkItem:
-        """The text of an accepted or an enriched review; `record` is what asks for the answer."""
+        """The item of an accepted or enriched review; `record` is the one that needs the answer."""
         trace = record.header(TRACEPARENT)
         return cls(
             token=token,
@@ -61,6 +61,15 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True)
+class CallMade:
+    """A gRPC call, as results tell of it."""
+
+    id: str
+    began_ms: int
+    """Since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An output, or the final error; `attempts` counts calls that reached a worker."""
 
@@ -69,83 +78,87 @@ class Answer:
     attempts: int
     lineage: inference_pb2.Lineage | None
     usage: inference_pb2.Usage | None
-    """Tokens, money and requests of all its calls, as far as workers told them."""
+    """Tokens, cost and requests of all its calls, as far as the workers report them."""
     code: str = ""
-    """Of the worker's error about the item; empty without one."""
+    """The code of the worker's error about the item; empty without one."""
     paid: inference_pb2.Usage | None = None
-    """What the call to the fallback that gave it took; None where nobody told."""
-    may_pass: bool = False
-    """The error is one that the item's next try may not meet."""
+    """The usage of the fallback's call; None if unknown or without a fallback."""
+    retryable: bool = False
+    """Whether another attempt may succeed."""
     route: str = PRIMARY
     """The pool that answered."""
     rollout: str | None = None
-    """The rollout that the item is a canary of."""
+    """The rollout that gave the item to its candidate."""
     candidate_error: str | None = None
-    """Why its candidate did not answer."""
+    """Why the candidate did not answer."""
+    call: CallMade | None = None
+    """The last one that it was part of."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An item in the client, until it is answered."""
+    """An item in the client that is not answered yet. Times are by the event loop's clock."""
 
     item: WorkItem
-    limit: int
-    """The largest call that it may be part of, in items."""
+    max_batch: int
+    """Most items of a call with this item."""
     attempts: int = 0
-    broken: int = 0
-    """How many of its calls broke in flight."""
+    broken_calls: int = 0
+    """Number of its calls that broke in flight."""
     withdrawn: bool = False
     suspect: bool = False
-    """A whole call failed, perhaps because of this item: it is sent alone."""
+    """A whole call failed, perhaps because of this item, so it is sent alone."""
     worker: str = ""
     """Address of the worker that it was sent to; empty while it waits."""
-    since: float = 0.0
-    """When it was sent, by the event loop's clock."""
-    again_at: float = 0.0
-    """When it is retried, by the same clock."""
-    departures: int = 0
-    """How often the fallback failed on it."""
-    not_taken: int = 0
-    """How often the fallback's worker did not send it on: it was too large."""
-    rests_until: float = 0.0
-    """Until then the fallback is not asked again, by the same clock."""
-    rests_as: Held = Held.FAILED
-    """Why not."""
-    used: inference_pb2.Usage | None = None
-    """What its calls took so far."""
+    sent_at: float = 0.0
+    """When it was sent."""
+    retry_at: float = 0.0
+    """When it is retried."""
+    fallback_failures: int = 0
+    """Number of its fallback calls without a result."""
+    fallback_refusals: int = 0
+    """How often a fallback worker refused it, because it is too large."""
+    fallback_paused_until: float = 0.0
+    """Until then it is not sent to the fallback."""
+    fallback_pause_reason: HoldReason = HoldReason.FAILED
+    """Why it is not sent there."""
+    usage: inference_pb2.Usage | None = None
+    """The usage of its calls so far."""
+    call: CallMade | None = None
+    """The last one that it was part of."""
     lineage: inference_pb2.Lineage | None = None
-    """Of the worker that told of it last."""
+    """The lineage that a worker reported last."""
     size: int = field(init=False)
-    """Upper bound of its bytes in a request."""
+    """Most bytes that it takes in a request."""
 
     def __post_init__(self) -> None:
         self.size = len(self.item.text) * 4 + len(self.item.language) + 128
 
-    def told(
+    def add_usage(
         self, lineage: inference_pb2.Lineage | None, usage: inference_pb2.Usage | None
     ) -> None:
-        """A worker told what one more call for it took, also one that failed."""
-        self.used = used_in_all(self.used, usage)
+        """Add the usage that a worker reported for one more call, even a failed one."""
+        self.usage = sum_of_usage(self.usage, usage)
         self.lineage = lineage or self.lineage
 
 
-def used_in_all(
+def sum_of_usage(
     before: inference_pb2.Usage | None, last: inference_pb2.Usage | None
 ) -> inference_pb2.Usage | None:
-    """A call that tells nothing of a number adds nothing to it."""
+    """The usage of all calls. A number that a call does not report counts as 0."""
     if before is None or last is None:
         return last or before
     total = inference_pb2.Usage()
     total.CopyFrom(last)
     for name in SUMMED:
         numbers = number_of(before, name), number_of(last, name)
-        if told := [number for number in numbers if number is not None]:
-            setattr(total, name, min(sum(told), LARGEST))
+        if reported := [number for number in numbers if number is not None]:
+            setattr(total, name, min(sum(reported), LARGEST))
     return total
 
 
 def number_of(usage: inference_pb2.Usage | None, name: str) -> int | None:
-    """None also for numbers that are out of range."""
+    """A number of the usage; None if it is not reported or out of range."""
     if usage is None or not usage.HasField(name):  # type: ignore[arg-type]
         return None
     number = int(getattr(usage, name))

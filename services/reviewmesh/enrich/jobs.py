@@ -1,4 +1,4 @@
-"""All items in the client, and the queues of those that wait for a call."""
+"""The jobs of a client, and the queues of those that wait for a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reviewmesh.enrich.oldest_first import OldestFirst
 
 
 class Jobs:
-    """Used from the event loop; `find` and `waiting` from the polling thread, too."""
+    """Used from the event loop; `find` and `waiting` from the polling thread too."""
 
     def __init__(
         self, batch_items: int, batch_bytes: int, on_finished: Callable[[WorkItem, Answer], None]
@@ -35,14 +35,14 @@ class Jobs:
 
     @property
     def has_any(self) -> bool:
-        """Whether any item has no answer, in a call or not."""
+        """Whether any item is unanswered, waiting or in a call."""
         return bool(self._held)
 
     def find(self, partition: int, offset: int) -> Job | None:
         return self._held.get((partition, offset))
 
     def holds(self, job: Job) -> bool:
-        """False once it is answered or withdrawn."""
+        """Whether the job is neither answered nor withdrawn."""
         return self.find(job.item.partition, job.item.offset) is job
 
     def add(self, items: Iterable[WorkItem]) -> None:
@@ -51,20 +51,20 @@ class Jobs:
             self._held[item.partition, item.offset] = job
             self.wait(job)
 
-    def take_back(self, job: Job) -> None:
-        """It was taken out, and is to be answered here after all."""
+    def put_back(self, job: Job) -> None:
+        """Take a removed job back, and queue it."""
         self._held[job.item.partition, job.item.offset] = job
         self.wait(job)
 
     def oldest(self) -> list[Job]:
-        """Of those that wait: the oldest of each partition is among them."""
+        """The oldest waiting jobs of each partition: of normal ones, and of suspects."""
         return [*self._queue.firsts(), *self._suspects.firsts()]
 
-    def in_wait(self) -> list[Job]:
+    def waiting_jobs(self) -> list[Job]:
         return [*self._queue, *self._suspects]
 
-    def take_out(self, jobs: Collection[Job]) -> None:
-        """These wait, and are answered elsewhere."""
+    def remove(self, jobs: Collection[Job]) -> None:
+        """Remove waiting jobs: their items are answered elsewhere."""
         taken = set(map(id, jobs))
         for job in jobs:
             del self._held[job.item.partition, job.item.offset]
@@ -72,19 +72,19 @@ class Jobs:
             queue.keep(lambda job: id(job) not in taken)
 
     def wait(self, job: Job) -> None:
-        """Queue it for a call, in the order of offsets."""
+        """Queue the job for a call, in the order of offsets."""
         job.worker = ""
         if not job.withdrawn:
             queue = self._suspects if job.suspect else self._queue
             queue.add(job.item.partition, job.item.offset, job)
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """Drop items by their token."""
+        """Drop the items whose token `withdrawn` accepts."""
         for key, job in list(self._held.items()):
             if withdrawn(job.item.token):
                 job.withdrawn = True
                 del self._held[key]
-        # Without a worker nothing else would take them out of the queues.
+        # Also from the queues: without a worker they would stay there.
         for queue in (self._queue, self._suspects):
             queue.keep(lambda job: not job.withdrawn)
 
@@ -92,12 +92,12 @@ class Jobs:
         return self._suspects.take()
 
     def next_batch(self, room: int) -> list[Job]:
-        """The oldest items, within the limits of a call and the `room` at the worker."""
+        """The oldest jobs, at most `room` items and as many as fit in a call."""
         batch: list[Job] = []
         size, limit = 0, min(self._batch_items, room)
         while self._queue:
             job = self._queue.first()
-            limit = min(limit, job.limit)
+            limit = min(limit, job.max_batch)
             if batch and (len(batch) >= limit or size + job.size > self._batch_bytes):
                 break
             batch.append(self._queue.take())
@@ -107,9 +107,9 @@ class Jobs:
     def answer(self, job: Job, output: TaskOutput | None) -> None:
         self._finish(job, output, error=None)
 
-    def give_up(self, job: Job, reason: str, code: str = "", may_pass: bool = False) -> None:
-        """Finish the item with an error; `may_pass`: one that another try may not meet."""
-        self._finish(job, None, error=reason, code=code, may_pass=may_pass)
+    def give_up(self, job: Job, reason: str, code: str = "", retryable: bool = False) -> None:
+        """Finish the item with an error; `retryable`: another attempt may succeed."""
+        self._finish(job, None, error=reason, code=code, retryable=retryable)
 
     def _finish(
         self,
@@ -117,19 +117,20 @@ class Jobs:
         output: TaskOutput | None,
         error: str | None,
         code: str = "",
-        may_pass: bool = False,
+        retryable: bool = False,
     ) -> None:
         if not self.holds(job):
             return
         del self._held[job.item.partition, job.item.offset]
-        attempts = max(1, job.attempts + job.broken)
+        attempts = max(1, job.attempts + job.broken_calls)
         answer = Answer(
             output=output,
             error=error,
             attempts=attempts,
             lineage=job.lineage,
-            usage=job.used,
+            usage=job.usage,
             code=code,
-            may_pass=may_pass,
+            retryable=retryable,
+            call=job.call,
         )
         self._on_finished(job.item, answer)

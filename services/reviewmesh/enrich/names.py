@@ -1,4 +1,4 @@
-"""Finds the names in texts that leave, by calls to the mesh's own workers of the task ner."""
+"""Finds names in texts that leave, with the mesh's own workers of the task ner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.jobs import Jobs
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.leaving.masking import PERSON
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -21,18 +21,18 @@ Span = tuple[int, int]
 
 
 @dataclass(eq=False)
-class _Asked:
+class _NameRequest:
     answer: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
-class Names:
-    """Lives in the event loop of the calls."""
+class NameFinder:
+    """Belongs to the event loop of the calls."""
 
-    def __init__(self, of: PoolOf) -> None:
+    def __init__(self, config: PoolConfig) -> None:
         self._calls = Calls(
-            of, Jobs(BATCH_ITEMS, BATCH_BYTES, self._finished), CALL_TIMEOUT_S, MAX_ATTEMPTS
+            config, Jobs(BATCH_ITEMS, BATCH_BYTES, self._finished), CALL_TIMEOUT_S, MAX_ATTEMPTS
         )
 
     def serving(self) -> bool:
@@ -42,21 +42,21 @@ class Names:
         await self._calls.close()
 
     async def find(self, item: WorkItem) -> tuple[Span, ...] | None:
-        """Persons in the text, as spans of its code points; None when nobody could tell."""
-        asked = _Asked()
-        self._calls.submit([replace(item, token=asked)])
+        """The names of persons, as spans of code points; None if no worker could find them."""
+        request = _NameRequest()
+        self._calls.submit([replace(item, token=request)])
         try:
-            answer = await asyncio.wait_for(asked.answer, CALL_TIMEOUT_S)
+            answer = await asyncio.wait_for(request.answer, CALL_TIMEOUT_S)
         except TimeoutError:
-            self._calls.withdraw(lambda token: token is asked)
+            self._calls.withdraw(lambda token: token is request)
             return None
         return _persons(answer, item.text)
 
     def _finished(self, item: WorkItem, answer: Answer) -> None:
-        asked = item.token
-        assert isinstance(asked, _Asked)
-        if not asked.answer.done():
-            asked.answer.set_result(answer)
+        request = item.token
+        assert isinstance(request, _NameRequest)
+        if not request.answer.done():
+            request.answer.set_result(answer)
 
 
 def _persons(answer: Answer, text: str) -> tuple[Span, ...] | None:

@@ -1,8 +1,8 @@
-"""A queue of items: the lowest offset of each partition first, partitions round-robin.
+"""A queue of items: round-robin over partitions, the lowest offset of each first.
 
-Ordered by offset, not by arrival. The second version of a review is submitted when the first is
-done, and an item to be retried comes back late. At the end of the queue both would be overtaken by
-thousands of items, whose results the joiner then has to hold.
+Ordered by offset instead of arrival. The second version of a review is submitted after the first is
+answered, and an item is queued again for a retry. At the end of a queue by arrival thousands of
+items would overtake it, and the joiner would have to keep their results.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class OldestFirst(Generic[T]):
         return item
 
     def firsts(self) -> list[T]:
-        """The oldest of each partition."""
+        """The oldest item of each partition."""
         return [heap[0][2] for heap in self._partitions.values()]
 
     def __iter__(self) -> Iterator[T]:
-        """All of them, in no order."""
+        """All items, in no order."""
         return (entry[2] for heap in self._partitions.values() for entry in heap)
 
     def keep(self, wanted: Callable[[T], bool]) -> None:

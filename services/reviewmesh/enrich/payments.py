@@ -1,4 +1,4 @@
-"""The fallback's spending in transactions: reads the sums back, reserves, settles, writes them."""
+"""Writes the fallback's spending in the loop's transactions, and reads it back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from reviewmesh.avro.bounds import LARGEST
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
-from reviewmesh.enrich.departures import Asks, Departure, GivesBack, Step
+from reviewmesh.enrich.departures import Departure, Release, Reserve, Step
 from reviewmesh.enrich.items import Answer
-from reviewmesh.enrich.spending import Change, Spending, taken
+from reviewmesh.enrich.spending import Change, Spending, charged
 from reviewmesh.kafka.readback import ReadBack
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Output, Record, Unavailable, Unit
@@ -25,17 +25,17 @@ from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
 from reviewmesh.leaving.budgets import ALL, UNITS, Budgets
 from reviewmesh_schemas.names import DEPARTURES, SPEND
 
-MEASURE_EVERY_S = 1.0
+UPDATE_METRICS_EVERY_S = 1.0
 
 
-class Gate(Protocol):
-    """Who is told whether a text may leave."""
+class ReservationListener(Protocol):
+    """Told whether the reservation of a text was committed."""
 
-    def let_leave(self, departure: Departure) -> None: ...
+    def reservation_committed(self, departure: Departure) -> None: ...
 
-    def refuse(self, departure: Departure) -> None: ...
+    def reservation_refused(self, departure: Departure) -> None: ...
 
-    def hold_back(self, departure: Departure) -> None: ...
+    def reservation_rejected(self, departure: Departure) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class SpendCodecs:
 
 
 class LatestSums:
-    """The latest sums of one task on a partition of reviews.spend."""
+    """Reads the latest sums of one task from a partition of reviews.spend."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class LatestSums:
         try:
             account, spent = account_and_spent(self._codec.decode_ours(record.value))
         except DecodeError as error:
-            # The sums before it hold until the next ones.
+            # The earlier sums stay valid until the next record.
             self._log.warning(
-                "not sums of the mesh's",
+                "ignoring a record of reviews.spend that the mesh did not write",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
@@ -86,7 +86,8 @@ class LatestSums:
 
 
 class Payments:
-    """Of one task. Used by the polling thread; `read` in a thread that opens a partition."""
+    """The payments of one task. Used by the polling thread; `read` by threads that load
+    partitions."""
 
     def __init__(
         self,
@@ -104,14 +105,14 @@ class Payments:
         self._clock = clock
         self._log = log
         self._readings: dict[int, LatestSums] = {}
-        self._measured_at = float("-inf")
+        self._metrics_updated_at = float("-inf")
         self.spending = Spending(budgets, clock)
 
     # -- the partitions ----------------------------------------------------------------------
 
     def read(self, partition: int) -> dict[Account, Spent]:
-        """The partition's sums. Raises Unavailable to be called again."""
-        # Taken out: a thread whose partition was reopened meanwhile may still read.
+        """The partition's sums. Raises Unavailable when they are not read to their end yet."""
+        # Removed, because an abandoned thread of the same partition may still use it.
         reading = self._readings.pop(partition, None) or LatestSums(
             self._task, partition, self._codecs.spend, self._reader, self._log
         )
@@ -132,18 +133,18 @@ class Payments:
 
     # -- calls -------------------------------------------------------------------------------
 
-    def take(self, steps: Iterable[Step], gate: Gate) -> list[Unit]:
-        """The units that the steps ask for."""
+    def take(self, steps: Iterable[Step], listener: ReservationListener) -> list[Unit]:
+        """The units that write the steps; `listener` learns of reservations."""
         units = []
         for step in steps:
             departure = step.departure
-            if isinstance(step, Asks):
-                unit = self._reserving(departure, gate)
-            elif isinstance(step, GivesBack):
+            if isinstance(step, Reserve):
+                unit = self._reserving(departure, listener)
+            elif isinstance(step, Release):
                 unit = self._ending(departure, NOTHING)
             else:
                 usage = step.usage
-                amount = None if usage is None else taken(usage, self._budgets.call)
+                amount = None if usage is None else charged(usage, self._budgets.call)
                 unit = self._ending(departure, amount)
             if unit is not None:
                 units.append(unit)
@@ -151,21 +152,21 @@ class Payments:
 
     def settle(self, partition: int, offset: int, answer: Answer) -> Change | None:
         """What the result's transaction changes; None where nothing is reserved for it."""
-        return self.spending.settled(partition, offset, answer.paid)
+        return self.spending.settle(partition, offset, answer.paid)
 
-    def seal(self, units: Sequence[Unit]) -> list[Output]:
-        """The sums as they are with these units."""
+    def transaction_outputs(self, units: Sequence[Unit]) -> list[Output]:
+        """The records of the sums that these units change."""
         return [
             self._sum(partition, account, spent)
-            for (partition, account), spent in self.spending.sums(units).items()
+            for (partition, account), spent in self.spending.sums_after(units).items()
         ]
 
-    def measure(self) -> None:
+    def update_metrics(self) -> None:
         now = self._clock()
-        # A clock may be set back.
-        if 0 <= now - self._measured_at < MEASURE_EVERY_S:
+        # The clock may have been set back.
+        if 0 <= now - self._metrics_updated_at < UPDATE_METRICS_EVERY_S:
             return
-        self._measured_at = now
+        self._metrics_updated_at = now
         partitions = len(self.spending.owned())
         for account, amount in self.spending.used().items():
             share = self._budgets.share(account.business_id, account.kind())
@@ -176,33 +177,37 @@ class Payments:
                 if most is not None:
                     metrics.BUDGET_LIMIT.labels(*labels).set(most * scale * partitions)
 
-    # -- small things ------------------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------
 
-    def _reserving(self, departure: Departure, gate: Gate) -> Unit | None:
+    def _reserving(self, departure: Departure, listener: ReservationListener) -> Unit | None:
         change = self.spending.reserve(departure)
         if change is None:
-            gate.refuse(departure)
+            listener.reservation_refused(departure)
             return None
         return Unit(
             departure.item.partition,
             (),
             (self._record_of(departure),),
-            committed=partial(self._reserved, departure, change, gate),
-            refused=partial(self._refused, departure, change, gate),
+            committed=partial(self._reserved, departure, change, listener),
+            refused=partial(self._refused, departure, change, listener),
             carries=change,
         )
 
-    def _reserved(self, departure: Departure, change: Change, gate: Gate) -> None:
-        self.spending.reserved(departure, change)
-        gate.let_leave(departure)
+    def _reserved(
+        self, departure: Departure, change: Change, listener: ReservationListener
+    ) -> None:
+        self.spending.commit_reservation(departure, change)
+        listener.reservation_committed(departure)
 
-    def _refused(self, departure: Departure, change: Change, gate: Gate, reason: str) -> None:
-        self.spending.not_reserved(departure, change)
-        gate.hold_back(departure)
+    def _refused(
+        self, departure: Departure, change: Change, listener: ReservationListener, reason: str
+    ) -> None:
+        self.spending.cancel_reservation(departure, change)
+        listener.reservation_rejected(departure)
 
     def _ending(self, departure: Departure, amount: Amount | None) -> Unit | None:
-        change = self.spending.ended(departure, amount)
-        return None if change is None else self.spending.changing(departure.item.partition, change)
+        change = self.spending.end_without_result(departure, amount)
+        return None if change is None else self.spending.unit_of(departure.item.partition, change)
 
     def _record_of(self, departure: Departure) -> Output:
         item, bound = departure.item, self._budgets.call
@@ -241,11 +246,11 @@ class Payments:
         return Output(SPEND, partition, key.encode(), value)
 
     def _counts(self, account: Account, spent: Spent) -> bool:
-        """Older periods are of no use, except to say what was reserved and never settled."""
+        """Whether the sum is still needed: recent, or with open reservations."""
         return spent.reserved != NOTHING or self.spending.is_recent(account)
 
 
 def _record(amount: Amount) -> dict[str, int]:
-    """Of no larger numbers than every reader knows: a worker may tell anything."""
+    """The amount as a record. Limited, because a worker may report numbers beyond a long."""
     requests, tokens, micros = (min(number, LARGEST) for number in amount)
     return {"requests": requests, "tokens": tokens, "cost_micros": micros}

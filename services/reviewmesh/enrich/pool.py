@@ -27,29 +27,29 @@ RESOLVE_EVERY_S = 5.0
 RESOLVE_TIMEOUT_S = 5.0
 CHECK_EVERY_S = 2.0
 CHECK_TIMEOUT_S = 3.0
-# A busy worker may miss one.
+# More than one, because a busy worker may miss a health check.
 SILENT_CHECKS = 2
-TIMER_SLACK_S = 0.005
-COMPLAIN_AFTER_S = 2.0
-COMPLAIN_EVERY_S = 30.0
+TIMER_MARGIN_S = 0.005
+LOG_MISSING_AFTER_S = 2.0
+LOG_MISSING_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class PoolOf:
-    """What a pool is for."""
+class PoolConfig:
+    """The workers of a pool, and how the pool is reported."""
 
     task: str
     addresses: tuple[str, ...]
     setting: str
-    """Where the addresses come from."""
+    """The setting that the addresses come from, for messages."""
     serving: Gauge
-    """How many of its workers serve."""
+    """The number of workers that serve."""
     calls: Counter
-    """Calls that were sent to them."""
-    without: str = "reviews wait and nothing is lost"
-    """What it means that no worker is there."""
+    """Calls that were sent to the workers."""
+    empty_message: str = "reviews wait and nothing is lost"
+    """Logged while no worker serves."""
     tls: CertificateFiles | None = None
-    """Without it the calls are in plaintext."""
+    """None: calls in plaintext."""
 
 
 class Worker:
@@ -69,20 +69,22 @@ class Worker:
 
 
 class WorkerPool:
-    """Belongs to one event loop. `on_change` is called when a worker may take a call again,
-    `on_hang` when a worker stops answering health checks: its items should go to others.
+    """Belongs to one event loop.
+
+    `on_change` is called when a worker may take a call again, `on_hang` when a worker stops
+    answering health checks, so that its items are sent to others.
     """
 
     def __init__(
         self,
-        of: PoolOf,
+        config: PoolConfig,
         on_change: Callable[[], None],
         on_hang: Callable[[Worker], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._of = of
-        self.task = of.task
-        self._addresses = of.addresses
+        self._config = config
+        self.task = config.task
+        self._addresses = config.addresses
         self._on_change = on_change
         self._on_hang = on_hang
         self._clock = clock
@@ -90,10 +92,10 @@ class WorkerPool:
         self._found: dict[str, dict[str, str]] = {}
         self._unresolved: dict[str, str] = {}
         self._resolver: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
-        self._log = structlog.get_logger(task=of.task)
+        self._background: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger(task=config.task)
         self._missing_since: float | None = None
-        self._complained_at = float("-inf")
+        self._missing_logged_at = float("-inf")
 
     def start(self) -> None:
         self._resolver = asyncio.create_task(self._resolve_for_ever())
@@ -106,15 +108,16 @@ class WorkerPool:
             if worker.watch is not None:
                 worker.watch.cancel()
             await worker.connection.close()
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*self._background)
 
-    # -- choosing; all but `least_loaded` are called from other threads too ------------------------
+    # -- choosing; called from other threads too, except `least_loaded`
+    # -----------------------------
 
     def any_serving(self) -> bool:
         return any(w.breaker.state is not State.EJECTED for w in tuple(self._workers.values()))
 
     def any_answering(self) -> bool:
-        """As `any_serving`, without workers that pass health checks and fail their calls."""
+        """Whether a worker serves and does not fail its calls."""
         return any(
             w.breaker.state is State.SERVING
             or (w.breaker.state is State.HALF_OPEN and not w.breaker.fails_trials())
@@ -122,7 +125,7 @@ class WorkerPool:
         )
 
     def missing(self) -> str:
-        """The addresses tried when no worker serves; empty otherwise."""
+        """That no worker serves, and the addresses that were tried; empty if one serves."""
         if self.any_serving():
             return ""
         tried = [f"{w.address} ({w.reason})" for w in tuple(self._workers.values())]
@@ -134,7 +137,10 @@ class WorkerPool:
         return any(worker.breaker.room() for worker in tuple(self._workers.values()))
 
     def least_loaded(self) -> Worker | None:
-        """A half-open worker only where no other has room: its trial call may cost an attempt."""
+        """The worker to send to; None without room.
+
+        Prefers workers that are not half-open: a trial call may cost an attempt.
+        """
         free = [worker for worker in self._workers.values() if worker.breaker.room()]
 
         def rank(worker: Worker) -> tuple[bool, int]:
@@ -145,24 +151,24 @@ class WorkerPool:
     # -- outcomes of calls -------------------------------------------------------------------
 
     def hold_off(self, worker: Worker, seconds: float) -> None:
-        """The worker refused a call for lack of room: pause before the next one."""
+        """Send the worker nothing for a while: it refused a call for lack of room."""
         worker.breaker.answered()
         held = worker.breaker.hold_off(seconds)
         # A timer may fire slightly early, and nothing else may trigger another dispatch.
-        asyncio.get_running_loop().call_later(held + TIMER_SLACK_S, self._on_change)
+        asyncio.get_running_loop().call_later(held + TIMER_MARGIN_S, self._on_change)
 
     def failed(self, worker: Worker, reason: str) -> None:
         if worker.breaker.failed():
             self.eject(worker, reason)
 
-    def eject(self, worker: Worker, reason: str, over_calls: bool = True) -> None:
-        """Send it nothing until a health check says SERVING."""
+    def eject(self, worker: Worker, reason: str, because_of_calls: bool = True) -> None:
+        """Send the worker nothing until a health check says SERVING."""
         if worker.retired or worker.breaker.state is State.EJECTED:
             return
         if worker.watch is not None:
             worker.watch.cancel()
         worker.watch = asyncio.create_task(
-            self._watch(worker, self._out(worker, reason, over_calls))
+            self._watch(worker, self._eject_worker(worker, reason, because_of_calls))
         )
 
     def ended(self, worker: Worker, items: int, suspect: bool) -> None:
@@ -178,16 +184,16 @@ class WorkerPool:
             reason = await self._check(worker)
             if reason:
                 hangs = worker.silent_checks >= SILENT_CHECKS
-                pause = self._out(worker, reason, over_calls=hangs)
+                pause = self._eject_worker(worker, reason, because_of_calls=hangs)
                 if hangs:
                     self._on_hang(worker)
-                self._complain()
+                self._log_missing()
                 continue
             pause = CHECK_EVERY_S * random.uniform(0.75, 1.25)
             if worker.breaker.healthy():
                 self._log.info("worker serving", address=worker.address)
                 self._count()
-                self._complain()
+                self._log_missing()
                 self._on_change()
 
     async def _check(self, worker: Worker) -> str:
@@ -204,58 +210,63 @@ class WorkerPool:
             return ""
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
-    def _out(self, worker: Worker, reason: str, over_calls: bool) -> float:
+    def _eject_worker(self, worker: Worker, reason: str, because_of_calls: bool) -> float:
         """Eject the worker; returns the seconds until the next check."""
         if worker.breaker.state is not State.EJECTED:
             self._log.warning("worker ejected", address=worker.address, reason=reason)
         worker.reason = reason
-        pause = worker.breaker.eject(over_calls)
+        pause = worker.breaker.eject(because_of_calls)
         self._count()
         return pause
 
     def _count(self) -> None:
         states = [worker.breaker.state for worker in self._workers.values()]
         serving = sum(state is not State.EJECTED for state in states)
-        self._of.serving.set(serving)
+        self._config.serving.set(serving)
 
-    def _complain(self) -> None:
+    def _log_missing(self) -> None:
         """Log that no worker serves, after COMPLAIN_AFTER_S and then every COMPLAIN_EVERY_S."""
         now = self._clock()
         if self.any_serving():
             self._missing_since = None
-            self._complained_at = float("-inf")
+            self._missing_logged_at = float("-inf")
         elif self._missing_since is None:
             self._missing_since = now
         elif (
-            now - self._missing_since >= COMPLAIN_AFTER_S
-            and now - self._complained_at >= COMPLAIN_EVERY_S
+            now - self._missing_since >= LOG_MISSING_AFTER_S
+            and now - self._missing_logged_at >= LOG_MISSING_EVERY_S
         ):
-            self._complained_at = now
-            self._log.warning(self._of.without, reason=self.missing())
+            self._missing_logged_at = now
+            self._log.warning(self._config.empty_message, reason=self.missing())
 
     # -- addresses ---------------------------------------------------------------------------
 
     async def _resolve_for_ever(self) -> None:
         while True:
             await asyncio.gather(*(self._resolve(address) for address in self._addresses))
-            self._adopt({ip: host for found in self._found.values() for ip, host in found.items()})
+            self._set_addresses(
+                {ip: host for found in self._found.values() for ip, host in found.items()}
+            )
             self._renew_connections()
-            self._complain()
+            self._log_missing()
             await asyncio.sleep(RESOLVE_EVERY_S)
 
-    def _adopt(self, wanted: dict[str, str]) -> None:
-        """`wanted`: the addresses, each with the host name that it was found under."""
+    def _set_addresses(self, wanted: dict[str, str]) -> None:
+        """Add and remove workers. `wanted`: host names by address."""
         for address in wanted.keys() - self._workers.keys():
-            worker = Worker(address, wanted[address], self._of.tls, self._clock)
+            worker = Worker(address, wanted[address], self._config.tls, self._clock)
             self._workers[address] = worker
             worker.watch = asyncio.create_task(self._watch(worker, 0))
         for address in self._workers.keys() - wanted.keys():
-            self._log.info("worker gone from its name", address=address)
+            self._log.info(
+                "worker removed: its name does not resolve to this address any more",
+                address=address,
+            )
             self._retire(self._workers.pop(address))
         self._count()
 
     async def _resolve(self, address: str) -> None:
-        """All addresses of a name; after a failure the known ones stay."""
+        """Look up the addresses of a name. After a failure the known ones stay."""
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         try:
@@ -264,7 +275,7 @@ class WorkerPool:
                 RESOLVE_TIMEOUT_S,
             )
         except ValueError:
-            self._unresolvable(address, f"expected host:port in {self._of.setting}")
+            self._unresolvable(address, f"expected host:port in {self._config.setting}")
             return
         except TimeoutError:
             self._unresolvable(address, f"no answer from DNS in {RESOLVE_TIMEOUT_S:g} s")
@@ -282,28 +293,30 @@ class WorkerPool:
 
     def _unresolvable(self, address: str, reason: str) -> None:
         if self._unresolved.get(address) != reason:
-            self._log.warning("worker address", address=address, reason=reason)
+            self._log.warning(
+                "cannot resolve the address of a worker", address=address, reason=reason
+            )
         self._unresolved[address] = reason
 
     def _retire(self, worker: Worker) -> None:
-        """Send no new calls; those in flight end, at the latest at their deadlines."""
+        """Send no new calls. Calls in flight end at their deadlines at the latest."""
         worker.retired = True
-        worker.breaker.eject(over_calls=False)
+        worker.breaker.eject(because_of_calls=False)
         if worker.watch is not None:
             worker.watch.cancel()
         if not worker.breaker.calls:
             self._close_channel(worker)
 
     def _close_channel(self, worker: Worker) -> None:
-        self._keep(worker.connection.close())
+        self._run_in_background(worker.connection.close())
 
     def _renew_connections(self) -> None:
         for worker in self._workers.values():
             if worker.connection.outdated():
-                self._keep(worker.connection.renew())
+                self._run_in_background(worker.connection.renew())
 
-    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run it to its end beside the rest; `close` waits for it."""
+    def _run_in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine; `close` waits for it."""
         running = asyncio.create_task(coroutine)
-        self._closing.add(running)
-        running.add_done_callback(self._closing.discard)
+        self._background.add(running)
+        running.add_done_callback(self._background.discard)

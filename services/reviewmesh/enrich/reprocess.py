@@ -1,7 +1,7 @@
-"""Answers done again: requests of campaigns, worked on while live reviews leave room.
+"""Does answers again: infers the requests of campaigns while live reviews are not late.
 
-A request carries the enriched review that it was made from, and the answer carries it on: the
-joiner puts the two together without looking anything up.
+A request holds the enriched review that it was made from, and the answer holds it too. So the
+joiner merges the two without reading another topic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.campaigns import Campaigns
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
+from reviewmesh.enrich.results import (
+    UnusableAnswer,
+    failure_fields,
+    lineage_of_answer,
+    result_fields,
+)
 from reviewmesh.kafka.record import (
     CAMPAIGN,
     Output,
@@ -29,12 +34,12 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh_schemas.names import REPROCESS, REPROCESSED, TASKS
 
-# Per process: enough to fill what live reviews leave free of a few workers.
-ROOM = 256
-# A campaign's record is written before its requests, and read by another thread.
-UNKNOWN_FOR_S = 60.0
-# What an answer takes over from its request.
-CARRIED = (
+# Requests in flight per process: enough for the free capacity of a few workers.
+MAX_IN_FLIGHT = 256
+# Another thread reads the campaign's record, so requests may be read before it.
+CAMPAIGN_WAIT_S = 60.0
+# Fields that an answer copies from its request.
+COPIED_FIELDS = (
     "review_id",
     "campaign",
     "task",
@@ -44,8 +49,8 @@ CARRIED = (
 )
 
 
-class NoRequest(ValueError):
-    """A record that is no request; `cause` is that of its dead letter."""
+class InvalidRequest(ValueError):
+    """A record is no valid request; `cause` is that of its dead letter."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
@@ -53,27 +58,30 @@ class NoRequest(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """A request in hand; `life` tells it from the same offset read again later."""
+class PendingRequest:
+    """A request in flight.
+
+    `generation` tells it from the same offset after the partition was opened again.
+    """
 
     record: Record
     request: dict[str, Any]
     enriched: dict[str, Any]
-    life: int
+    generation: int
 
 
 @dataclass(slots=True)
-class Partition:
-    life: int
-    # Offsets in hand, in order: the first is the oldest.
+class RequestPartition:
+    generation: int
+    # Offsets in flight, in order: the first is the oldest.
     open: dict[int, None] = field(default_factory=dict)
-    # The request that waits for its campaign to go on, or for live reviews; the input is blocked.
-    held: Again | None = None
+    # The request that waits for its campaign or for live reviews. Meanwhile the input is paused.
+    held: PendingRequest | None = None
     held_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Codecs:
+class ReprocessCodecs:
     request: Codec
     enriched: Codec
     result: Codec
@@ -86,12 +94,12 @@ class Codecs:
 
 
 class Reprocessing:
-    """One task's requests. Used by the polling thread."""
+    """The requests of one task. Used by the polling thread."""
 
     def __init__(
         self,
         task: str,
-        codecs: Codecs,
+        codecs: ReprocessCodecs,
         campaigns: Campaigns,
         make_client: Callable[[], InferenceClient],
         live_late_s: float,
@@ -105,11 +113,11 @@ class Reprocessing:
         self._live_late_s = live_late_s
         self._clock = clock
         self._max_answer_bytes = max_answer_bytes
-        # Most meshes never have a campaign: no connections are kept for one.
+        # Created for the first request, because most meshes never have a campaign.
         self._client: InferenceClient | None = None
-        self._partitions: dict[int, Partition] = {}
+        self._partitions: dict[int, RequestPartition] = {}
         self._units: list[Unit] = []
-        self._live_is_late = ""
+        self._live_late_reason = ""
         for outcome in ("cancelled", "answered"):
             metrics.REPROCESS_REQUESTS.labels(task, outcome)
 
@@ -120,24 +128,26 @@ class Reprocessing:
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
 
-    def open(self, partition: int, life: int) -> None:
-        self._partitions[partition] = Partition(life)
+    def open(self, partition: int, generation: int) -> None:
+        self._partitions[partition] = RequestPartition(generation)
 
     def close(self, partition: int) -> None:
         closed = self._partitions.pop(partition, None)
         if closed is None:
             return
         if self._client is not None:
-            life = closed.life
-            self._client.cancel(lambda token: isinstance(token, Again) and token.life == life)
+            generation = closed.generation
+            self._client.cancel(
+                lambda token: isinstance(token, PendingRequest) and token.generation == generation
+            )
         self._units = [unit for unit in self._units if unit.partition != partition]
 
     def receive(self, record: Record) -> None:
-        """Raises NoRequest, and Unavailable."""
+        """Raises InvalidRequest, and Unavailable."""
         try:
             request = self._codecs.request.decode_ours(record.value or b"")
             if request["task"] not in TASKS:
-                raise NoRequest("INVALID", f"expected a request for one of {', '.join(TASKS)}")
+                raise InvalidRequest("INVALID", f"expected a request for one of {', '.join(TASKS)}")
             if request["task"] != self._task:
                 self._finish(record)
                 return
@@ -145,38 +155,40 @@ class Reprocessing:
         except RegistryUnavailable as error:
             raise Unavailable(str(error)) from error
         except DecodeError as error:
-            raise NoRequest(error.cause, str(error)) from error
+            raise InvalidRequest(error.cause, str(error)) from error
         if enriched["review_id"] != request["review_id"]:
-            raise NoRequest("INVALID", "expected the enriched review of the same review_id")
+            raise InvalidRequest("INVALID", "expected the enriched review of the same review_id")
         partition = self._partitions[record.partition]
         partition.open[record.offset] = None
         self._campaigns.follow()
-        partition.held = Again(record, request, enriched, partition.life)
+        partition.held = PendingRequest(record, request, enriched, partition.generation)
         partition.held_since = self._clock()
-        self._go_on(partition)
+        self._try_held(partition)
 
     def poll(self, oldest_live_ms: int | None) -> list[Unit]:
-        """`oldest_live_ms`: when the oldest live review in hand was accepted; None without one."""
-        self._live_is_late = self._why_late(oldest_live_ms)
+        """`oldest_live_ms`: when the oldest live review in flight was accepted, in milliseconds
+        since 1970; None without one.
+        """
+        self._live_late_reason = self._live_lateness(oldest_live_ms)
         for partition in self._partitions.values():
             if partition.held is not None:
-                self._go_on(partition)
+                self._try_held(partition)
         for item, answer in self._completed():
-            again = item.token
-            assert isinstance(again, Again)
-            partition_of = self._partitions.get(again.record.partition)
-            if partition_of is not None and partition_of.life == again.life:
-                self._answered(again, answer)
+            pending = item.token
+            assert isinstance(pending, PendingRequest)
+            partition_of = self._partitions.get(pending.record.partition)
+            if partition_of is not None and partition_of.generation == pending.generation:
+                self._answered(pending, answer)
         units, self._units = self._units, []
         return units
 
     def blocks(self, partition: int) -> bool:
         of = self._partitions.get(partition)
         held = of is not None and of.held is not None
-        return held or bool(self._live_is_late) or self._in_hand() >= ROOM
+        return held or bool(self._live_late_reason) or self._in_flight() >= MAX_IN_FLIGHT
 
     def waits_for(self, partition: int) -> str:
-        """What keeps the partition's oldest request from being answered; empty when nothing."""
+        """Why the partition's oldest request is not answered yet; empty if it is being inferred."""
         of = self._partitions.get(partition)
         if of is None:
             return ""
@@ -194,68 +206,70 @@ class Reprocessing:
 
     # -- work --------------------------------------------------------------------------------
 
-    def _why_late(self, oldest_live_ms: int | None) -> str:
-        """Why live reviews come first now; empty when they do not."""
+    def _live_lateness(self, oldest_live_ms: int | None) -> str:
+        """Why requests have to wait for live reviews; empty if they need not."""
         age_s = 0.0 if oldest_live_ms is None else self._clock() - oldest_live_ms / 1000
         if age_s <= self._live_late_s:
             return ""
         return f"live reviews come first: the oldest has waited for {age_s:.0f} s"
 
-    def _in_hand(self) -> int:
+    def _in_flight(self) -> int:
         return sum(len(partition.open) for partition in self._partitions.values())
 
     def _completed(self) -> Iterator[tuple[WorkItem, Answer]]:
         return iter(() if self._client is None else self._client.completed())
 
-    def _why_held(self, again: Again) -> str:
-        campaign = again.request["campaign"]
+    def _why_held(self, pending: PendingRequest) -> str:
+        campaign = pending.request["campaign"]
         verdict = self._campaigns.verdict(campaign)
         if verdict == "unread":
-            return "reviews.campaigns has not been read to its end"
+            return "reviews.campaigns is not read to its end yet"
         if verdict == "unknown":
-            return f"the record of campaign {campaign} has not come"
+            return f"the record of campaign {campaign} was not read yet"
         if verdict == "wait":
             return f"campaign {campaign} is paused"
-        return self._live_is_late
+        return self._live_late_reason
 
-    def _go_on(self, partition: Partition) -> None:
-        """Work on the request that is held, if it may go on now."""
-        again = partition.held
-        assert again is not None
-        verdict = self._campaigns.verdict(again.request["campaign"])
-        if verdict == "unknown" and self._clock() - partition.held_since > UNKNOWN_FOR_S:
+    def _try_held(self, partition: RequestPartition) -> None:
+        """Send or drop the held request, if its campaign and live reviews allow it now."""
+        pending = partition.held
+        assert pending is not None
+        verdict = self._campaigns.verdict(pending.request["campaign"])
+        if verdict == "unknown" and self._clock() - partition.held_since > CAMPAIGN_WAIT_S:
             verdict = "drop"
         if verdict == "drop":
             partition.held = None
             counted = partial(self._count, "cancelled")
-            self._finish(again.record, (), counted)
-        elif verdict == "go" and not self._live_is_late:
+            self._finish(pending.record, (), counted)
+        elif verdict == "go" and not self._live_late_reason:
             partition.held = None
-            self._submit(again)
+            self._submit(pending)
 
-    def _submit(self, again: Again) -> None:
+    def _submit(self, pending: PendingRequest) -> None:
         if self._client is None:
             self._client = self._make_client()
             self._client.start()
-        self._client.submit([WorkItem.of(again, again.record, again.enriched)])
+        self._client.submit([WorkItem.of(pending, pending.record, pending.enriched)])
 
-    def _answered(self, again: Again, answer: Answer) -> None:
+    def _answered(self, pending: PendingRequest, answer: Answer) -> None:
         try:
             if answer.output is None:
-                raise Unusable(answer.error or "the worker gave no reason")
-            text = again.enriched["text"] or ""
-            output = self._answer(again, answered(self._task, text, answer))
-        except Exception as error:  # noqa: BLE001 - whatever a worker answers costs this request
+                raise UnusableAnswer(answer.error or "the worker gave no reason")
+            text = pending.enriched["text"] or ""
+            output = self._answer(pending, result_fields(self._task, text, answer))
+        except Exception as error:  # noqa: BLE001 - an invalid answer fails only this request
             words = (
-                str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
+                str(error)
+                if isinstance(error, UnusableAnswer)
+                else f"{type(error).__name__}: {error}"
             )
             lineage = lineage_of_answer(answer)
-            output = self._answer(again, failed(words, lineage))
-        self._finish(again.record, (output,), partial(self._count, "answered"))
+            output = self._answer(pending, failure_fields(words, lineage))
+        self._finish(pending.record, (output,), partial(self._count, "answered"))
 
-    def _answer(self, again: Again, fields: dict[str, Any]) -> Output:
-        """Raises Unusable where it is too large, which a failure never is."""
-        request, enriched, record = again.request, again.enriched, again.record
+    def _answer(self, pending: PendingRequest, fields: dict[str, Any]) -> Output:
+        """Raises UnusableAnswer if the record is too large, which a failure never is."""
+        request, enriched, record = pending.request, pending.enriched, pending.record
         now = milliseconds(self._clock())
         result = {
             "review_id": request["review_id"],
@@ -268,7 +282,7 @@ class Reprocessing:
         }
         value = self._codecs.answer.encode(
             {
-                **{name: request[name] for name in CARRIED},
+                **{name: request[name] for name in COPIED_FIELDS},
                 "result": self._codecs.result.encode(result),
                 "produced_at": now,
             }
@@ -281,7 +295,7 @@ class Reprocessing:
             (*kept_headers(record.headers), (CAMPAIGN, request["campaign"].encode())),
         )
         if (size := output.size()) > self._max_answer_bytes:
-            raise Unusable(
+            raise UnusableAnswer(
                 f"expected an answer of at most {self._max_answer_bytes:,} bytes, got {size:,}"
             )
         return output

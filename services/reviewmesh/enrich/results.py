@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from reviewmesh.enrich.items import Answer, number_of
+from reviewmesh.enrich.items import Answer, CallMade, number_of
 from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, PRIMARY
 from reviewmesh_protos.inference.v1 import inference_pb2
 
@@ -22,8 +22,8 @@ MAX_ERROR = 2_000
 MAX_LINEAGE_FIELD = 1_000
 
 
-class Unusable(ValueError):
-    """An answer that no result can be made of; says what was expected and what came."""
+class UnusableAnswer(ValueError):
+    """An answer cannot become a result; the message says what was expected and what came."""
 
 
 def lineage_of(
@@ -33,8 +33,12 @@ def lineage_of(
     route: str = PRIMARY,
     rollout: str | None = None,
     candidate_error: str | None = None,
+    call: CallMade | None = None,
 ) -> dict[str, Any] | None:
-    """None when no worker ever told which model it runs. `route` is the pool of that worker."""
+    """The lineage in a result; None if no worker reported a model.
+
+    `route`: the pool of the worker that answered.
+    """
     if lineage is None:
         return None
     return {
@@ -62,6 +66,8 @@ def lineage_of(
         ),
         "rollout": rollout,
         "candidate_error": candidate_error,
+        "call_id": None if call is None else call.id,
+        "called_at": None if call is None else call.began_ms,
     }
 
 
@@ -74,20 +80,21 @@ def lineage_of_answer(answer: Answer) -> dict[str, Any] | None:
         answer.route,
         answer.rollout,
         answer.candidate_error,
+        answer.call,
     )
 
 
-def answered(task: str, text: str, answer: Answer) -> dict[str, Any]:
-    """The fields of a result that an answer gives. Raises Unusable."""
+def result_fields(task: str, text: str, answer: Answer) -> dict[str, Any]:
+    """The fields of the result of an answer. Raises UnusableAnswer."""
     lineage = lineage_of_answer(answer)
     if lineage is None:
-        raise Unusable("expected the worker to say which model answered, got no lineage")
+        raise UnusableAnswer("expected the worker to say which model answered, got no lineage")
     fields = payload(task, answer.output, text)
     return {"status": STATUS_OF[answer.route], "error": None, "lineage": lineage, **fields}
 
 
-def failed(message: str, lineage: dict[str, Any] | None) -> dict[str, Any]:
-    """The fields of a FAILED result; a lineage that a worker made too long is left out."""
+def failure_fields(message: str, lineage: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields of a FAILED result, without a lineage whose strings are too long."""
     # The message may quote text that UTF-8 cannot encode.
     error = message[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
     if lineage is not None and any(
@@ -98,14 +105,13 @@ def failed(message: str, lineage: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def payload(task: str, output: Any, text: str) -> dict[str, Any]:
-    """The task's own fields of its result; entities whose span does not match the text are left
-    out.
+    """The task's own fields of its result, without entities whose span does not match the text.
 
-    Raises Unusable.
+    Raises UnusableAnswer.
     """
     expected, got = OUTPUTS[task].__name__, type(output).__name__
     if got != expected:
-        raise Unusable(f"expected the worker to answer with {expected}, got {got}")
+        raise UnusableAnswer(f"expected the worker to answer with {expected}, got {got}")
     if task == "ner":
         entities = [
             {
@@ -136,4 +142,4 @@ def payload(task: str, output: Any, text: str) -> dict[str, Any]:
 def _check_scores(scores: Iterable[float]) -> None:
     for score in scores:
         if not math.isfinite(score):
-            raise Unusable(f"expected the worker to give finite scores, got {score}")
+            raise UnusableAnswer(f"expected the worker to give finite scores, got {score}")

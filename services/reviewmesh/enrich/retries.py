@@ -1,9 +1,9 @@
 """The retry policy: what happens to the items of a failed call.
 
-A call that never reached a worker is not an attempt: its items go to another worker. When a call
-breaks in flight, each of its items counts it; an item with several broken calls is sent alone, so
-that one that kills workers is found. A call that fails as a whole is split in half until the item
-that fails is alone.
+A call that never reached a worker is not an attempt: its items go to another worker. A call that
+breaks in flight counts for each of its items. An item with MAX_BROKEN_IN_BATCH such calls is sent
+alone, so that an item that kills workers is found, and fails after MAX_BROKEN_ALONE more. A call
+that fails as a whole is split in half until the item that fails is alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from reviewmesh.enrich.breaker import backoff_s
 from reviewmesh.enrich.items import Job
 from reviewmesh.enrich.jobs import Jobs
 
-BROKEN_IN_COMPANY = 3
-BROKEN_ALONE = 10
+MAX_BROKEN_IN_BATCH = 3
+MAX_BROKEN_ALONE = 10
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 0.6
 
@@ -38,33 +38,35 @@ class Retries:
         self._on_waiting = on_waiting
 
     def send_elsewhere(self, batch: Iterable[Job]) -> None:
-        """No attempt was made."""
+        """Queue the jobs again without counting an attempt."""
         for job in batch:
             self._jobs.wait(job)
         self._loop.call_soon(self._on_waiting)
 
     def try_again(self, job: Job, reason: str) -> None:
-        """Retry with exponential backoff; give up after the last attempt."""
+        """Retry with exponential backoff, at most `max_attempts` times."""
         if job.attempts >= self._max_attempts:
-            self._jobs.give_up(job, f"{reason} ({job.attempts} attempts)", may_pass=True)
+            self._jobs.give_up(job, f"{reason} ({job.attempts} attempts)", retryable=True)
             return
         pause = backoff_s(job.attempts, FIRST_BACKOFF_S, LONGEST_BACKOFF_S, random.random())
-        job.worker, job.again_at = "", self._loop.time() + pause
+        job.worker, job.retry_at = "", self._loop.time() + pause
         self._loop.call_later(pause, self.send_elsewhere, [job])
 
-    def broken(self, batch: Sequence[Job], reason: str) -> None:
+    def call_broke(self, batch: Sequence[Job], reason: str) -> None:
         """The call broke in flight, perhaps because of one of its items."""
         for job in batch:
-            job.broken += 1
-            if job.broken >= BROKEN_IN_COMPANY:
+            job.broken_calls += 1
+            if job.broken_calls >= MAX_BROKEN_IN_BATCH:
                 job.suspect = True
-            if job.broken >= BROKEN_IN_COMPANY + BROKEN_ALONE:
+            if job.broken_calls >= MAX_BROKEN_IN_BATCH + MAX_BROKEN_ALONE:
                 self._jobs.give_up(job, f"workers keep breaking on this item ({reason})")
         self.send_elsewhere([job for job in batch if self._jobs.holds(job)])
 
-    def not_answered(self, batch: Sequence[Job], reason: str) -> None:
-        """The deadline was exceeded. Splitting would cost the other items a deadline for each
-        half."""
+    def timed_out(self, batch: Sequence[Job], reason: str) -> None:
+        """The call exceeded its deadline: send each item alone.
+
+        After a split into halves the other items would wait for several deadlines.
+        """
         for job in batch:
             job.suspect = True
         if len(batch) == 1:
@@ -77,7 +79,7 @@ class Retries:
         retried."""
         if len(batch) > 1:
             for job in batch:
-                job.limit = max(1, len(batch) // 2)
+                job.max_batch = max(1, len(batch) // 2)
             self.send_elsewhere(batch)
             return
         [job] = batch

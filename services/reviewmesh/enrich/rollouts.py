@@ -19,17 +19,17 @@ from reviewmesh_schemas.names import CONTROL
 
 NONE, SHADOW, CANARY, READY = "NONE", "SHADOW", "CANARY", "READY"
 DONE, ROLLED_BACK, ABORTED = "DONE", "ROLLED_BACK", "ABORTED"
-GOING_ON = frozenset({SHADOW, CANARY, READY})
+RUNNING_STATES = frozenset({SHADOW, CANARY, READY})
 
 
-class Part(Enum):
-    """What a review is to a rollout."""
+class Participation(Enum):
+    """How a review takes part in a rollout."""
 
     NO = "no"
     COPIED = "copied"
-    """The candidate answers it as well."""
+    """The candidate answers it too."""
     CANARY = "canary"
-    """The candidate answers it."""
+    """Only the candidate answers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,18 @@ class Rollout:
     state: str
     share: float
 
-    def part(self, review_id: str) -> Part:
-        """A larger share keeps the reviews of a smaller one."""
-        if self.state not in GOING_ON:
-            return Part.NO
-        kind = Part.COPIED if self.state == SHADOW else Part.CANARY
-        return kind if place(self.id, self.task, review_id) < self.share else Part.NO
+    def participation(self, review_id: str) -> Participation:
+        """How the review takes part. A larger share includes the reviews of a smaller one."""
+        if self.state not in RUNNING_STATES:
+            return Participation.NO
+        kind = Participation.COPIED if self.state == SHADOW else Participation.CANARY
+        return (
+            kind if hash_fraction(self.id, self.task, review_id) < self.share else Participation.NO
+        )
 
 
-def place(rollout: str, task: str, review_id: str) -> float:
-    """Where the review is between 0 and 1: the same in every process, for all of its versions."""
+def hash_fraction(rollout: str, task: str, review_id: str) -> float:
+    """A number in [0, 1) for the review: the same in every process, for all its versions."""
     digest = hashlib.sha256("\0".join((rollout, task, review_id)).encode(errors="replace"))
     return int.from_bytes(digest.digest()[:8], "big") / 2**64
 
@@ -65,7 +67,9 @@ class Rollouts:
         prepare: Callable[[], None],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`prepare`: called before a rollout begins here; may wait, raises RegistryUnavailable."""
+        """`prepare`: called before a rollout begins in this process. It may block, and raises
+        RegistryUnavailable.
+        """
         self._task = task
         self._prepare = prepare
         self._log = log
@@ -79,13 +83,13 @@ class Rollouts:
     def stop(self) -> None:
         self._topic.stop()
 
-    def now(self) -> Rollout | None:
-        """The one that goes on. While the broker is away, the one that is known stays."""
+    def current(self) -> Rollout | None:
+        """The running rollout; None without one. Without a broker, the last known one."""
         if not self._was_read:
-            # What a compacted topic holds of the past is not in force.
+            # Older records of a compacted topic are not in force, so read it to its end first.
             self._was_read = self._topic.is_current
         latest = self._latest if self._was_read else None
-        return latest if latest is not None and latest.state in GOING_ON else None
+        return latest if latest is not None and latest.state in RUNNING_STATES else None
 
     def _take(self, record: Record, content: dict[str, Any] | None) -> None:
         if record.key != self._task.encode():
@@ -96,7 +100,7 @@ class Rollouts:
         latest = Rollout(content["rollout"], self._task, content["state"], content["share"])
         if latest == self._latest:
             return
-        if latest.state in GOING_ON:
+        if latest.state in RUNNING_STATES:
             try:
                 self._prepare()
             except RegistryUnavailable as error:

@@ -1,4 +1,4 @@
-"""Which pool of workers a waiting review is for. Pure: everything it depends on is an argument."""
+"""Which pool of workers a waiting review is sent to. Pure: all facts are arguments."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reviewmesh.leaving.policy import Rule
 PRIMARY = "primary"
 CANDIDATE = "candidate"
 FALLBACK = "fallback"
-# Why a review leaves.
+# Reasons why a review leaves.
 NO_PRIMARY = "NO_PRIMARY"
 LATE = "LATE"
 
 
-class Held(Enum):
-    """Why a review that the fallback would be taken for waits all the same."""
+class HoldReason(Enum):
+    """Why a review that needs the fallback is not sent to it."""
 
     FORBIDDEN = "forbidden"
     NO_WORKER = "no_worker"
@@ -28,43 +28,45 @@ class Held(Enum):
     FAILED = "failed"
 
 
-TOLD = {
-    Held.FORBIDDEN: "the policy lets nothing of their business leave",
-    Held.NO_WORKER: "no fallback worker serves in a region that the policy allows",
-    Held.NO_NAMES: "the policy masks names, and no worker of the mesh finds them now",
-    Held.NO_BUDGET: "no budget is given for the task, see REVIEWMESH_BUDGETS",
-    Held.SPENT: "a budget is spent, `reviewmesh budget` shows which",
-    Held.OVER_BOUND: "they might take more than the budget allows for one call",
-    Held.FAILED: "the fallback failed on them and is tried again later",
+HOLD_MESSAGES = {
+    HoldReason.FORBIDDEN: "the policy lets nothing of their business leave",
+    HoldReason.NO_WORKER: "no fallback worker serves in a region that the policy allows",
+    HoldReason.NO_NAMES: "the policy masks names, and no worker of the mesh finds them now",
+    HoldReason.NO_BUDGET: "no budget is given for the task, see REVIEWMESH_BUDGETS",
+    HoldReason.SPENT: "a budget is spent, `reviewmesh budget` shows which",
+    HoldReason.OVER_BOUND: "they might take more than the budget allows for one call",
+    HoldReason.FAILED: "the fallback failed on them and is tried again later",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FallbackLimits:
+    """When the fallback is needed."""
+
     after_s: float
-    """The fallback is taken once no primary worker has served for longer."""
+    """Seconds without a serving primary worker."""
     spill_s: float
-    """It is taken for reviews that were accepted longer ago and still wait for room."""
+    """Seconds since a review was accepted that still waits for room at a worker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a waiting review and of the pools at this moment."""
+class RouteFacts:
+    """The facts about a waiting review and the pools at one moment."""
 
     primary_missing_s: float
-    """For how long no primary worker has served; 0 while one does."""
+    """Seconds without a serving primary worker; 0 while one serves."""
     age_s: float
-    """Since the review was accepted."""
+    """Seconds since the review was accepted."""
     rule: Rule | None
-    """What the policy says of its business; None: nothing leaves."""
+    """The policy's rule for its business; None: nothing leaves."""
     regions_serving: Set[str]
     """Regions with a fallback worker that serves."""
     names_serving: bool
     """Whether a worker of the mesh finds names."""
-    unpaid: Held | None
-    """Why no budget pays for the call: NO_BUDGET or SPENT; None where one does."""
-    rests: Held | None
-    """Why the review is not to leave again so soon: OVER_BOUND or FAILED; None where it may."""
+    budget_problem: HoldReason | None
+    """Why no budget pays for the call: NO_BUDGET or SPENT; None if one does."""
+    pause: HoldReason | None
+    """Why the review pauses after a failed call: OVER_BOUND or FAILED; None if it does not."""
     is_canary: bool = False
     """Whether a rollout gives the review to the candidate."""
     candidate_serving: bool = False
@@ -73,40 +75,41 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A region where the fallback is taken; `held` where it would be, and may not."""
+class RouteChoice:
+    """The fallback in a region, the candidate, or else the primary pool.
+
+    `held`: why a review that needs the fallback stays with the primary pool.
+    """
 
     region: str | None = None
     reason: str = ""
     """Why the review leaves: NO_PRIMARY or LATE."""
-    held: Held | None = None
+    held: HoldReason | None = None
     candidate: bool = False
-    """The review is for the candidate."""
+    """The review goes to the candidate."""
 
 
-STAYS = Choice()
-"""The review is for the primary pool."""
+TO_PRIMARY = RouteChoice()
+"""The review goes to the primary pool."""
+TO_CANDIDATE = RouteChoice(candidate=True)
 
 
-CANARY = Choice(candidate=True)
-
-
-def choose(known: Known, limits: Limits) -> Choice:
+def choose(known: RouteFacts, limits: FallbackLimits) -> RouteChoice:
     if known.is_canary and known.candidate_serving and not known.candidate_failed:
-        return CANARY
+        return TO_CANDIDATE
     missing = known.primary_missing_s > limits.after_s
     late = known.age_s > limits.spill_s
     if not missing and not late:
-        return STAYS
+        return TO_PRIMARY
     if known.rule is None:
-        return Choice(held=Held.FORBIDDEN)
+        return RouteChoice(held=HoldReason.FORBIDDEN)
     region = next((name for name in known.rule.regions if name in known.regions_serving), None)
     if region is None:
-        return Choice(held=Held.NO_WORKER)
+        return RouteChoice(held=HoldReason.NO_WORKER)
     if known.rule.masks_names and not known.names_serving:
-        return Choice(held=Held.NO_NAMES)
-    if known.unpaid is not None:
-        return Choice(held=known.unpaid)
-    if known.rests is not None:
-        return Choice(held=known.rests)
-    return Choice(region, reason=NO_PRIMARY if missing else LATE)
+        return RouteChoice(held=HoldReason.NO_NAMES)
+    if known.budget_problem is not None:
+        return RouteChoice(held=known.budget_problem)
+    if known.pause is not None:
+        return RouteChoice(held=known.pause)
+    return RouteChoice(region, reason=NO_PRIMARY if missing else LATE)

@@ -1,7 +1,7 @@
-"""Sends what the candidate answered in shadow to the task's shadow topic.
+"""Writes the candidate's answers in shadow to the task's shadow topic.
 
-By a producer of its own, outside of the transactions of live results: an answer may be lost or come
-twice, and none is waited for.
+Its producer is separate from the transactions of live results and does not wait for deliveries: an
+answer may be lost or written twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
+from reviewmesh.enrich.results import (
+    UnusableAnswer,
+    failure_fields,
+    lineage_of_answer,
+    result_fields,
+)
 from reviewmesh.kafka.clients import RECONNECT
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import SHADOW_OF
@@ -54,7 +59,8 @@ class ShadowTopic:
         )
 
     def send(self, item: WorkItem, answer: Answer) -> bool:
-        """False where it is lost: there is no room, or nothing can be made of it now."""
+        """False if the answer is lost: it is too large, the queue is full, or no registry
+        answers."""
         self._renew()
         try:
             value = self._codec.encode(self._result(item, answer))
@@ -64,7 +70,7 @@ class ShadowTopic:
                 self._topic, key=item.review_id.encode(), value=value, partition=item.partition
             )
         except (BufferError, RegistryUnavailable) as error:
-            self._log.warning("an answer of the candidate is lost", reason=str(error))
+            self._log.warning("dropping an answer of the candidate", reason=str(error))
             return False
         self._producer.poll(0)
         return True
@@ -86,10 +92,10 @@ class ShadowTopic:
     def _result(self, item: WorkItem, answer: Answer) -> dict[str, object]:
         try:
             if answer.output is None:
-                raise Unusable(answer.error or "the worker gave no reason")
-            fields = answered(self._task, item.text, answer)
+                raise UnusableAnswer(answer.error or "the worker gave no reason")
+            fields = result_fields(self._task, item.text, answer)
         except Exception as error:  # noqa: BLE001 - a worker may answer anything
-            fields = failed(str(error), lineage_of_answer(answer))
+            fields = failure_fields(str(error), lineage_of_answer(answer))
         return {
             "review_id": item.review_id,
             "content_hash": item.content_hash,

@@ -1,9 +1,10 @@
-"""What a task's fallback spends: reserved before a call, settled by the result's transaction.
+"""The spending of a task's fallback: reserved before a call, settled by the result's transaction.
 
-Each partition has its part of every budget, and its owner decides alone. A transaction that
-reserves also commits the partition's offset, changed or not, so that a former owner is fenced. The
-sums are the state: a new owner reads the latest, and counts what its predecessor had reserved as
-orphaned, in full. So reserved + settled + orphaned never exceeds a budget, whenever a process ends.
+Each partition has an equal share of every budget, and the owner of the partition decides alone. A
+transaction with a reservation also commits the partition's offset, so that a former owner is
+fenced. A new owner reads the latest sums from the topic, and counts the open reservations of its
+predecessor as orphaned in full. So reserved + settled + orphaned never exceeds a budget, even if a
+process dies.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Change = dict[Account, Spent]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A reservation of a call that is not finished."""
+class Reservation:
+    """The reservation of a call that is not finished."""
 
     departure: Departure
     accounts: tuple[Account, ...]
@@ -35,41 +36,41 @@ class Claim:
 
 
 @dataclass(slots=True)
-class Owned:
+class PartitionAccounts:
     """The accounts of one partition."""
 
     spent: dict[Account, Spent]
-    """As it is committed."""
-    claims: dict[int, Claim] = field(default_factory=dict)
-    """By accepted offset; in a transaction, or committed."""
-    asked: dict[Account, Amount] = field(default_factory=dict)
-    """Of claims whose transaction is not committed yet."""
+    """The committed sums."""
+    reservations: dict[int, Reservation] = field(default_factory=dict)
+    """By accepted offset. Their transactions are committed or in progress."""
+    pending: dict[Account, Amount] = field(default_factory=dict)
+    """Sums of reservations whose transactions are not committed yet."""
 
     def used(self, account: Account) -> Amount:
         spent = self.spent.get(account, Spent())
-        return spent.total().plus(self.asked.get(account, NOTHING))
+        return spent.total().plus(self.pending.get(account, NOTHING))
 
 
 class Spending:
-    """Used by the polling thread; `left_for` from any."""
+    """Used by the polling thread; `allows` from any thread."""
 
     def __init__(self, budgets: Budgets, clock: Clock) -> None:
         self._budgets = budgets
         self._clock = clock
         self._businesses = (ALL, *budgets.own())
-        self._owned: dict[int, Owned] = {}
+        self._owned: dict[int, PartitionAccounts] = {}
 
     # -- the partitions ----------------------------------------------------------------------
 
     def open(self, partition: int, spent: dict[Account, Spent]) -> list[Unit]:
-        """`spent` as the topic has it. What a predecessor had reserved is orphaned."""
-        self._owned[partition] = Owned(spent)
+        """Take the sums of the topic. Returns a unit that orphans a predecessor's reservations."""
+        self._owned[partition] = PartitionAccounts(spent)
         orphaned = {
             account: Spent(reserved=NOTHING.minus(of.reserved), orphaned=of.reserved)
             for account, of in spent.items()
             if of.reserved != NOTHING
         }
-        return [self.changing(partition, orphaned)] if orphaned else []
+        return [self.unit_of(partition, orphaned)] if orphaned else []
 
     def close(self, partition: int) -> None:
         self._owned.pop(partition, None)
@@ -79,86 +80,89 @@ class Spending:
 
     @property
     def bound(self) -> Amount:
-        """The most that one call may take."""
+        """The most that one call may cost."""
         return self._budgets.call
 
     # -- calls -------------------------------------------------------------------------------
 
-    def left_for(self, partition: int, business_id: str | None) -> bool:
-        """Whether the partition's part of every budget is enough for one more call."""
-        owned = self._owned.get(partition)
-        return owned is not None and not self._exceeded(owned, self._accounts(business_id))
+    def allows(self, partition: int, business_id: str | None) -> bool:
+        """Whether the partition's share of every budget is enough for one more call."""
+        own = self._owned.get(partition)
+        return own is not None and not self._exceeded(own, self._accounts(business_id))
 
     def reserve(self, departure: Departure) -> Change | None:
-        """What the transaction that reserves it changes.
+        """The change of the sums that reserves a call.
 
-        None where a budget is spent, or an earlier call for the review is not finished.
-
-        `reserved` is to be called once that is committed, `not_reserved` if it never will be.
+        None if a budget is spent, or an earlier call for the review is not finished. The caller
+        then calls `commit_reservation` once the change is committed, or `cancel_reservation` if it
+        cannot be.
         """
         item = departure.item
-        owned, accounts = self._owned[item.partition], self._accounts(item.business_id)
-        # A review may ask again before it is known that it gave an earlier reservation back.
-        if item.offset in owned.claims or self._exceeded(owned, accounts):
+        own, accounts = self._owned[item.partition], self._accounts(item.business_id)
+        # A review may ask again before its earlier reservation is released.
+        if item.offset in own.reservations or self._exceeded(own, accounts):
             return None
         bound = self._budgets.call
-        owned.claims[item.offset] = Claim(departure, accounts, bound)
+        own.reservations[item.offset] = Reservation(departure, accounts, bound)
         for account in accounts:
-            owned.asked[account] = owned.asked.get(account, NOTHING).plus(bound)
+            own.pending[account] = own.pending.get(account, NOTHING).plus(bound)
         return dict.fromkeys(accounts, Spent(reserved=bound))
 
-    def reserved(self, departure: Departure, change: Change) -> None:
-        self._unask(departure, change)
+    def commit_reservation(self, departure: Departure, change: Change) -> None:
+        self._remove_pending(departure, change)
         self.apply(departure.item.partition, change)
 
-    def not_reserved(self, departure: Departure, change: Change) -> None:
-        self._unask(departure, change)
-        del self._owned[departure.item.partition].claims[departure.item.offset]
+    def cancel_reservation(self, departure: Departure, change: Change) -> None:
+        self._remove_pending(departure, change)
+        del self._owned[departure.item.partition].reservations[departure.item.offset]
 
-    def settled(
+    def settle(
         self, partition: int, offset: int, usage: inference_pb2.Usage | None
     ) -> Change | None:
-        """What the result's transaction changes; None where nothing is reserved for it."""
-        claim = self._finished(partition, offset)
-        if claim is None:
+        """The change in the transaction of a result; None if its call was not reserved."""
+        reservation = self._finished(partition, offset)
+        if reservation is None:
             return None
-        return _change(claim, Spent(settled=taken(usage, claim.bound)))
+        return _ending(reservation, Spent(settled=charged(usage, reservation.bound)))
 
-    def ended(self, departure: Departure, amount: Amount | None) -> Change | None:
-        """The call has no result; `amount` is None where nobody knows what it took."""
-        owned = self._owned.get(departure.item.partition)
-        claim = None if owned is None else owned.claims.get(departure.item.offset)
-        if claim is None or claim.departure is not departure:
+    def end_without_result(self, departure: Departure, amount: Amount | None) -> Change | None:
+        """The change after a call without a result; None if it was not reserved.
+
+        `amount`: what it cost, None if unknown.
+        """
+        own = self._owned.get(departure.item.partition)
+        reservation = None if own is None else own.reservations.get(departure.item.offset)
+        if reservation is None or reservation.departure is not departure:
             return None
         self._finished(departure.item.partition, departure.item.offset)
-        return _change(claim, Spent(orphaned=claim.bound if amount is None else amount))
+        return _ending(reservation, Spent(orphaned=reservation.bound if amount is None else amount))
 
-    def in_vain(self, partition: int, change: Change) -> Unit:
-        """What was to be settled by a result that is refused counts as a call without one."""
+    def orphan_result(self, partition: int, change: Change) -> Unit:
+        """A unit that counts a call as one without a result: the broker rejects its result."""
         orphaned = {
             account: Spent(reserved=by.reserved, orphaned=by.settled)
             for account, by in change.items()
         }
-        return self.changing(partition, orphaned)
+        return self.unit_of(partition, orphaned)
 
-    def changing(self, partition: int, change: Change) -> Unit:
-        """Changes the sums, and nothing else."""
+    def unit_of(self, partition: int, change: Change) -> Unit:
+        """A unit that changes the sums and finishes no record."""
         return Unit(partition, (), committed=partial(self.apply, partition, change), carries=change)
 
     def apply(self, partition: int, change: Change) -> None:
-        """It is committed."""
+        """Apply a change that is committed."""
         spent = self._owned[partition].spent
         for account, by in change.items():
             spent[account] = spent.get(account, Spent()).plus(by)
 
     def is_recent(self, account: Account) -> bool:
-        """Of this month or the one before: a clock that is set back may return to it."""
+        """Whether the account is of this month or the last: a clock may be set back."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         before = now.replace(day=1) - timedelta(days=1)
         return account.period[:7] >= before.strftime(FORMATS["month"])
 
-    def sums(self, units: Sequence[Unit]) -> dict[tuple[int, Account], Spent]:
-        """As they are once the transaction of these units is committed."""
+    def sums_after(self, units: Sequence[Unit]) -> dict[tuple[int, Account], Spent]:
+        """The changed sums after the transaction of these units, by partition and account."""
         sums: dict[tuple[int, Account], Spent] = {}
         for unit in units:
             change = unit.carries
@@ -173,17 +177,17 @@ class Spending:
         return sums
 
     def used(self) -> dict[Account, Amount]:
-        """Of the running periods, over all partitions owned."""
+        """The spending of the current day and month, over all owned partitions."""
         accounts = [Account(period, of) for period in self._periods() for of in self._businesses]
         return {
-            account: sum_of(owned.used(account) for owned in self._owned.values())
+            account: sum_of(own.used(account) for own in self._owned.values())
             for account in accounts
         }
 
-    # -- small things ------------------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------
 
     def _accounts(self, business_id: str | None) -> tuple[Account, ...]:
-        # Each once: a producer may write an empty business, which ALL is, too.
+        # Each account once: a producer may write an empty business id, which equals ALL.
         businesses = [of for of in self._businesses if of in (ALL, business_id)]
         return tuple(
             Account(period, business) for period in self._periods() for business in businesses
@@ -192,37 +196,37 @@ class Spending:
     def _periods(self) -> tuple[str, ...]:
         return periods_at(self._clock())
 
-    def _exceeded(self, owned: Owned, accounts: Sequence[Account]) -> bool:
+    def _exceeded(self, own: PartitionAccounts, accounts: Sequence[Account]) -> bool:
         for account in accounts:
             share = self._budgets.share(account.business_id, account.kind())
-            if share.exceeded_by(owned.used(account).plus(self._budgets.call)) is not None:
+            if share.exceeded_by(own.used(account).plus(self._budgets.call)) is not None:
                 return True
         return False
 
-    def _finished(self, partition: int, offset: int) -> Claim | None:
-        owned = self._owned.get(partition)
-        return None if owned is None else owned.claims.pop(offset, None)
+    def _finished(self, partition: int, offset: int) -> Reservation | None:
+        own = self._owned.get(partition)
+        return None if own is None else own.reservations.pop(offset, None)
 
-    def _unask(self, departure: Departure, change: Change) -> None:
-        asked = self._owned[departure.item.partition].asked
+    def _remove_pending(self, departure: Departure, change: Change) -> None:
+        asked = self._owned[departure.item.partition].pending
         for account, by in change.items():
             asked[account] = asked[account].minus(by.reserved)
             if asked[account] == NOTHING:
                 del asked[account]
 
 
-def _change(claim: Claim, by: Spent) -> Change:
-    """Of a reservation that ends."""
-    ended = by._replace(reserved=NOTHING.minus(claim.bound))
-    return dict.fromkeys(claim.accounts, ended)
+def _ending(reservation: Reservation, by: Spent) -> Change:
+    """The change when a reservation ends: `by` is what takes its place."""
+    ended = by._replace(reserved=NOTHING.minus(reservation.bound))
+    return dict.fromkeys(reservation.accounts, ended)
 
 
-def taken(usage: inference_pb2.Usage | None, bound: Amount) -> Amount:
-    """What a call took; the bound where a provider was asked and nobody tells how much it was."""
+def charged(usage: inference_pb2.Usage | None, bound: Amount) -> Amount:
+    """What a call cost; the bound if a provider was asked and the worker does not report it."""
     if usage is None:
         return bound
     if usage.provider_requests == 0:
-        # The worker knew the answer, or ran the model itself and tells of no requests.
+        # The worker had the answer in its cache, or ran the model itself.
         return NOTHING
     requests, prompt, completion, micros = (
         number_of(usage, name)

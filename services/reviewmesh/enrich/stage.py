@@ -1,4 +1,4 @@
-"""The enricher inside the loop: hundreds of reviews in flight, one at a time per key.
+"""The enricher inside the loop: hundreds of reviews in flight, one per key at a time.
 
 A review in flight blocks later records of the same key, no others.
 """
@@ -18,8 +18,13 @@ from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.payments import Payments
-from reviewmesh.enrich.reprocess import NoRequest, Reprocessing
-from reviewmesh.enrich.results import Unusable, answered, failed, lineage_of_answer
+from reviewmesh.enrich.reprocess import InvalidRequest, Reprocessing
+from reviewmesh.enrich.results import (
+    UnusableAnswer,
+    failure_fields,
+    lineage_of_answer,
+    result_fields,
+)
 from reviewmesh.enrich.routes import FALLBACK
 from reviewmesh.enrich.spending import Change
 from reviewmesh.kafka.record import (
@@ -42,11 +47,14 @@ HEADERS_KEPT = 16
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An accepted review in flight; `life` tells it from the same offset after a reopening."""
+    """An accepted review in flight.
+
+    `generation` tells it from the same offset after the partition was opened again.
+    """
 
     record: Record
     review: dict[str, Any]
-    life: int
+    generation: int
     started: float
 
 
@@ -65,8 +73,8 @@ class EnrichStage:
     topics: tuple[str, ...] = (ACCEPTED, REPROCESS)
     state_topics: tuple[str, ...] = ()
     max_in_flight = 1_000
-    # The joiner holds a task's results while an earlier one is missing; its window must exceed
-    # this one, transaction markers included.
+    # The joiner keeps a task's results while an earlier one is missing. Its window must be larger
+    # than this one, transaction markers included.
     max_window = 8_000
 
     def __init__(
@@ -79,7 +87,7 @@ class EnrichStage:
         clock: Clock,
         payments: Payments | None = None,
     ) -> None:
-        """`payments`: without them nothing leaves for a fallback."""
+        """`payments`: None without a budget; then nothing leaves for a fallback."""
         self._payments = payments
         if payments is not None:
             self.state_topics = (SPEND,)
@@ -92,10 +100,10 @@ class EnrichStage:
         self._reprocessing = reprocessing
         self._clock = clock
         metrics.start_at_zero(self.service, f"enrich.{task}")
-        self._lives: dict[int, int] = {}
-        self._life = 0
+        self._generations: dict[int, int] = {}
+        self._generation = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
-        # Unfinished offsets and when they were appended, by partition: the first is the oldest.
+        # By partition: when each unfinished offset was appended, in milliseconds; the oldest first.
         self._open: dict[int, dict[int, int]] = {}
         self._in_flight = 0
         self._to_submit: list[WorkItem] = []
@@ -104,9 +112,9 @@ class EnrichStage:
     # -- the loop's side ---------------------------------------------------------------------
 
     def load(self, partition: int, starts: dict[str, Start]) -> dict[Account, Spent] | None:
-        """What is spent.
+        """The sums that are spent; None without payments.
 
-        Registers the schemas now: a finished answer cannot wait for the registry.
+        Registers the schemas now, because a finished answer cannot wait for the registry.
         """
         try:
             self._contract.result.prepare()
@@ -119,21 +127,23 @@ class EnrichStage:
     def open(self, partition: int, ledgers: Ledgers, loaded: dict[Account, Spent] | None) -> None:
         if self._payments is not None:
             self._units += self._payments.open(partition, loaded or {})
-        self._life += 1
-        self._lives[partition] = self._life
+        self._generation += 1
+        self._generations[partition] = self._generation
         self._open[partition] = {}
-        self._reprocessing.open(partition, self._life)
+        self._reprocessing.open(partition, self._generation)
 
     def close(self, partition: int) -> None:
-        life = self._lives.pop(partition, None)
-        if life is None:
+        generation = self._generations.pop(partition, None)
+        if generation is None:
             return
         del self._open[partition]
         if self._payments is not None:
             self._payments.close(partition)
         self._reprocessing.close(partition)
-        self._to_submit = [item for item in self._to_submit if _work(item).life != life]
-        self._client.cancel(lambda token: isinstance(token, Work) and token.life == life)
+        self._to_submit = [item for item in self._to_submit if _work(item).generation != generation]
+        self._client.cancel(
+            lambda token: isinstance(token, Work) and token.generation == generation
+        )
         for key in [key for key in self._waiting if key[0] == partition]:
             self._in_flight -= 1
             del self._waiting[key]
@@ -141,7 +151,7 @@ class EnrichStage:
 
     def receive(self, record: Record) -> None:
         if record.topic == REPROCESS:
-            self._receive_again(record)
+            self._receive_request(record)
             return
         try:
             review = self._contract.accepted.decode_ours(record.value or b"")
@@ -156,7 +166,7 @@ class EnrichStage:
                 record, self.set_aside(record, "INVALID", "expected a review_id, got none")
             )
             return
-        work = Work(record, review, self._lives[record.partition], self._clock())
+        work = Work(record, review, self._generations[record.partition], self._clock())
         key = (record.partition, review["review_id"])
         self._open[record.partition][record.offset] = record.timestamp_ms
         queue = self._waiting.get(key)
@@ -167,27 +177,26 @@ class EnrichStage:
         self._in_flight += 1
         self._submit(work)
 
-    def _receive_again(self, record: Record) -> None:
+    def _receive_request(self, record: Record) -> None:
         try:
             self._reprocessing.receive(record)
-        except NoRequest as error:
-            # Every task's enricher reads it; one of them tells.
-            tells = self._task == TASKS[0]
-            outputs = self.set_aside(record, error.cause, str(error)) if tells else ()
+        except InvalidRequest as error:
+            # The enrichers of all tasks read the record. Only one of them writes the dead letter.
+            reports = self._task == TASKS[0]
+            outputs = self.set_aside(record, error.cause, str(error)) if reports else ()
             self._finish(record, outputs)
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        """A dead letter, and a FAILED result so that the review still comes out.
+        """A dead letter, and a FAILED result so that the review is still published.
 
-        The review_id is taken from the record's key: nothing else is read of a record that may
-        have ended the process.
+        The review_id is taken from the key: parsing the value may have killed the process.
         """
         stage = f"enrich.{self._task}"
         dead_letter = self._dead_letters.output(
             record, stage, cause=cause, message=message, attempts=0, review_id=None
         )
         if record.topic == REPROCESS:
-            # What is published stays as it is.
+            # The published answer stays.
             return (dead_letter,)
         try:
             review_id = (record.key or b"").decode()
@@ -203,32 +212,33 @@ class EnrichStage:
     def poll(self) -> Sequence[Unit]:
         for item, answer in self._client.completed():
             work = _work(item)
-            if self._lives.get(work.record.partition) == work.life:
+            if self._generations.get(work.record.partition) == work.generation:
                 self._answered(work, answer)
         if self._to_submit:
             self._client.submit(self._to_submit)
             self._to_submit = []
-        self._take_steps()
+        self._take_departure_steps()
         units, self._units = self._units, []
         oldest = [next(iter(opened.values())) for opened in self._open.values() if opened]
         return units + self._reprocessing.poll(min(oldest, default=None))
 
-    def _take_steps(self) -> None:
+    def _take_departure_steps(self) -> None:
         if self._payments is None:
             return
         steps = [
             step
-            for step in self._client.departing()
-            if self._lives.get(step.departure.item.partition) == _work(step.departure.item).life
+            for step in self._client.departure_steps()
+            if self._generations.get(step.departure.item.partition)
+            == _work(step.departure.item).generation
         ]
         self._units += self._payments.take(steps, self._client)
-        self._payments.measure()
+        self._payments.update_metrics()
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
-        return () if self._payments is None else self._payments.seal(units)
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
+        return () if self._payments is None else self._payments.transaction_outputs(units)
 
     def blocks(self, topic: str, partition: int) -> bool:
-        """Without a worker, reading further ahead is of no use."""
+        """Blocked while no worker serves and ROOM_WHILE_STARVED reviews wait."""
         if topic == REPROCESS:
             return self._reprocessing.blocks(partition)
         return self._in_flight >= ROOM_WHILE_STARVED and self._client.starved()
@@ -237,14 +247,14 @@ class EnrichStage:
         return self._client.waiting_for()
 
     def waits_for(self, topic: str, partition: int) -> str:
-        """Why the oldest record is unfinished; records of the same key wait for each other."""
+        """Why the oldest record is unfinished. Others may wait for it if they have the same key."""
         if topic == REPROCESS:
             return self._reprocessing.waits_for(partition)
         oldest = next(iter(self._open.get(partition, ())), None)
         return "" if oldest is None else self._client.waits_for(partition, oldest)
 
     def idle(self) -> bool:
-        """Without a worker no answer comes; the next owner reads records in flight again."""
+        """Also while no worker serves: the next owner reads records in flight again."""
         return not self._units and (not self._waiting or self._client.starved())
 
     def stop(self) -> None:
@@ -259,7 +269,11 @@ class EnrichStage:
     def _answered(self, work: Work, answer: Answer) -> None:
         metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
         committed, change = self._committed(work, answer)
-        refused = None if change is None else partial(self._in_vain, work.record.partition, change)
+        refused = (
+            None
+            if change is None
+            else partial(self._charge_rejected_result, work.record.partition, change)
+        )
         self._finish(work.record, self._outputs(work, answer), committed, refused, change)
         key = (work.record.partition, work.review["review_id"])
         queue = self._waiting[key]
@@ -270,7 +284,7 @@ class EnrichStage:
             self._in_flight -= 1
 
     def _committed(self, work: Work, answer: Answer) -> tuple[Callable[[], None], Change | None]:
-        """What to do once the result is committed, and what it settles."""
+        """The callback after the result's commit, and the change of the sums in its transaction."""
         partition, offset = work.record.partition, work.record.offset
         retried = partial(metrics.RETRIES.labels(self._task).inc, answer.attempts - 1)
         change = None
@@ -286,10 +300,10 @@ class EnrichStage:
 
         return committed, change
 
-    def _in_vain(self, partition: int, change: Change, reason: str) -> None:
-        """The result that was to settle this is refused, and a dead letter takes its place."""
+    def _charge_rejected_result(self, partition: int, change: Change, reason: str) -> None:
+        """Count the cost of a call whose result the broker rejects. A dead letter replaces it."""
         if self._payments is not None:
-            self._units.append(self._payments.spending.in_vain(partition, change))
+            self._units.append(self._payments.spending.orphan_result(partition, change))
 
     def _finish(
         self,
@@ -306,33 +320,33 @@ class EnrichStage:
         self._units.append(unit)
 
     def _outputs(self, work: Work, answer: Answer) -> tuple[Output, ...]:
-        """An invalid answer costs at most this item."""
+        """The result, or a failure if the answer is invalid."""
         if answer.output is None:
             return self._failed(work, answer, answer.error or "the worker gave no reason")
         try:
             return (self._answer(work, answer),)
-        except Unusable as error:
+        except UnusableAnswer as error:
             return self._failed(work, answer, str(error))
         except Exception as error:  # noqa: BLE001 - a worker may answer anything
             return self._failed(work, answer, f"{type(error).__name__}: {error}")
 
     def _answer(self, work: Work, answer: Answer) -> Output:
-        """Raises Unusable."""
+        """Raises UnusableAnswer."""
         review = work.review
         result = self._result(
             work.record,
             review["review_id"],
             review["content_hash"],
-            answered(self._task, review["text"] or "", answer),
+            result_fields(self._task, review["text"] or "", answer),
             language=review["language"],
         )
         size, at_most = _size(result), self._contract.max_result_bytes
         if size > at_most:
-            raise Unusable(f"expected a result of at most {at_most:,} bytes, got {size:,}")
+            raise UnusableAnswer(f"expected a result of at most {at_most:,} bytes, got {size:,}")
         return result
 
     def _failed(self, work: Work, answer: Answer, message: str) -> tuple[Output, ...]:
-        """The dead letter, and a FAILED result so that the review still comes out."""
+        """The dead letter, and a FAILED result so that the review is still published."""
         review = work.review
         dead_letter = self._dead_letters.output(
             work.record,
@@ -362,8 +376,8 @@ class EnrichStage:
         lineage: dict[str, Any] | None,
         language: str | None = None,
     ) -> tuple[Output, ...]:
-        """Empty where even that is too large, which no review accepted by intake is."""
-        fields = failed(message, lineage)
+        """Empty if the result is too large, which it is for no review that intake accepted."""
+        fields = failure_fields(message, lineage)
         result = self._result(record, review_id, content_hash, fields, language)
         return (result,) if _size(result) <= self._contract.max_result_bytes else ()
 

@@ -18,7 +18,7 @@ from reviewmesh.insights.app import Insights
 from reviewmesh.insights.broker import credentials
 from reviewmesh.insights.topics import Topics
 from reviewmesh.kafka.clients import check_options
-from reviewmesh.loop.overseer import StandsStill
+from reviewmesh.loop.stalls import StandsStill
 from reviewmesh.process.service import run_process
 from reviewmesh.process.startup import Startup
 from reviewmesh.settings import Settings

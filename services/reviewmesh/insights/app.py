@@ -32,7 +32,7 @@ from reviewmesh.insights.reader import Assignment, GroupReader
 from reviewmesh.insights.topics import TopicNames
 from reviewmesh.insights.windows import InsightWindows, Message, Turn
 from reviewmesh.kafka.clients import make_admin
-from reviewmesh.loop.overseer import StandsStill
+from reviewmesh.loop.stalls import StandsStill
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import INSIGHTS_GROUP
 

@@ -32,7 +32,7 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.tracing import new_traceparent, valid_traceparent
 from reviewmesh.loop.deadletter import UNREADABLE, DeadLetters
-from reviewmesh.loop.erasures import Erasures, dropping
+from reviewmesh.loop.erasures import Erasures, on_dropped
 from reviewmesh.loop.replays import Replays, first_refused_ms
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh.settings import IntakeSettings
@@ -159,7 +159,7 @@ class IntakeStage:
         units, self._units = self._units, []
         return units
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
         return ()
 
     def blocks(self, topic: str, partition: int) -> bool:
@@ -233,8 +233,8 @@ class IntakeStage:
 
     def _take(self, record: Record) -> Unit:
         memory = self._memories[record.partition]
-        if memory.replays.is_doubled(record):
-            return _unit(record, counted=memory.replays.dropping(record))
+        if memory.replays.is_duplicate(record):
+            return _unit(record, counted=memory.replays.on_dropped(record))
         if self._comes_again(record, memory):
             return _unit(record, counted=metrics.NOT_REPEATED.labels(self.service, "judged").inc)
         unit = self._judge(record)
@@ -279,7 +279,7 @@ class IntakeStage:
             refused_ms = first_refused_ms(record)
             erasures = self._memories[record.partition].erasures
             if refused_ms is not None and erasures.covers_letter(key, refused_ms):
-                return _unit(record, counted=dropping(self.service))
+                return _unit(record, counted=on_dropped(self.service))
             return self._accept(record, normalise(review, self._drop_attributes))
         except DecodeError as error:
             return _unit(record, self._refuse(record, None, error.cause, str(error)))

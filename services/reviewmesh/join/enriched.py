@@ -95,6 +95,20 @@ def merge(
     return merged
 
 
+def trace_reason(record: Mapping[str, Any]) -> str:
+    """Why a published review is always traced; empty where it is one like most."""
+    outcomes = record["tasks"].values()
+    statuses = {outcome["status"] for outcome in outcomes}
+    lineages = [outcome["lineage"] or {} for outcome in outcomes]
+    if "FAILED" in statuses:
+        return "failed"
+    if not record["complete"]:
+        return "partial"
+    if "FALLBACK" in statuses:
+        return "fallback"
+    return "canary" if any(lineage.get("rollout") for lineage in lineages) else ""
+
+
 def fit(record: dict[str, Any], max_bytes: int, encode: Callable[[dict[str, Any]], bytes]) -> bytes:
     """Encode within `max_bytes`; an accepted review without answers always fits.
 

@@ -14,7 +14,7 @@ from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock
 from reviewmesh.join.ends import EndOffsets
-from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit
+from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit, trace_reason
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.partials import OpenPartials
 from reviewmesh.join.pipeline import PartitionJoin
@@ -26,6 +26,7 @@ from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
     REPLAY,
+    TRACE_REASON,
     Output,
     Record,
     Unavailable,
@@ -34,7 +35,7 @@ from reviewmesh.kafka.record import (
 )
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.loop.deadletter import DeadLetters
-from reviewmesh.loop.erasures import Erasures, dropping
+from reviewmesh.loop.erasures import Erasures, on_dropped
 from reviewmesh.loop.replays import Replays, letter_of
 from reviewmesh.loop.stage import Ledgers, Start
 from reviewmesh_schemas.names import (
@@ -192,9 +193,9 @@ class JoinStage:
 
     def receive(self, record: Record) -> None:
         replays = self._replays[record.partition]
-        if replays.is_doubled(record):
+        if replays.is_duplicate(record):
             finished = ((record.topic, record.offset),)
-            counted = replays.dropping(record)
+            counted = replays.on_dropped(record)
             self._units.append(Unit(record.partition, finished, (), counted))
             return
         replays.take(record)
@@ -206,7 +207,7 @@ class JoinStage:
                 if self._is_erased(record, accepted):
                     finished = ((record.topic, record.offset),)
                     marks = replays.marks(finished)
-                    counted = dropping(self.service)
+                    counted = on_dropped(self.service)
                     self._units.append(Unit(record.partition, finished, marks, counted))
                     return
                 emissions = join.accepted(
@@ -304,7 +305,7 @@ class JoinStage:
             self._ends.ask(ACCEPTED, partition)
         self._emit(partition, emissions)
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
         return ()
 
     def blocks(self, topic: str, partition: int) -> bool:
@@ -349,13 +350,15 @@ class JoinStage:
         record = emission.enriched
         if record is not None:
             value = self._encode(record)
+            reason = trace_reason(record)
+            marked = ((TRACE_REASON, reason.encode()),) if reason else ()
             outputs.append(
                 Output(
                     topic=ENRICHED,
                     partition=partition,
                     key=key,
                     value=value,
-                    headers=emission.headers,
+                    headers=(*emission.headers, *marked),
                 )
             )
             if emission.partial == "write":

@@ -1,4 +1,4 @@
-"""Whether a rollout advances, waits or ends, by the comparison so far. Pure."""
+"""Decides whether a rollout advances, waits or is rolled back. Pure."""
 
 from __future__ import annotations
 
@@ -32,47 +32,47 @@ class Decision:
     action: Action
     why: str
     metric: str = ""
-    """The metric that ends it."""
+    """The metric because of which it is rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The state of a rollout."""
+class RolloutStatus:
+    """The progress of a rollout."""
 
     state: str
     step: int
     share: float
     hours: float
-    """Since it started."""
+    """Hours since the rollout started."""
     step_s: float
-    """Since its state, or its step, began."""
-    labelled_left: int
-    """Labelled texts that both models have not answered yet."""
+    """Seconds since its state or step began."""
+    labelled_remaining: int
+    """Number of labelled texts that a model has not answered yet."""
     canaries_before: int = 0
-    """Canaries that were seen when its step began."""
+    """Number of canaries that were seen before its step began."""
 
 
-def decide(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> Decision:
-    if shown.other_model is not None:
+def decide(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> Decision:
+    if shown.changed_model is not None:
         why = (
-            f"the candidate changed from {shown.model} to {shown.other_model}: what was seen of "
-            "one says nothing of the other"
+            f"the candidate changed from {shown.model} to {shown.changed_model}: what was "
+            "measured of one says nothing about the other"
         )
         return Decision(Action.ROLL_BACK, why, MODEL)
-    ends = _ends(bounds, shown)
+    ends = _rollback(bounds, shown)
     if ends is not None:
         return ends
-    if standing.state == READY:
+    if status.state == READY:
         return Decision(Action.HOLD, "nothing is shown against it: promote it")
-    if standing.hours > bounds.hours:
+    if status.hours > bounds.hours:
         why = f"it was not ready within {bounds.hours:g} hours"
         return Decision(Action.ROLL_BACK, why, TIME)
-    waits = _shadow_waits if standing.state == SHADOW else _canary_waits
-    why = waits(standing, bounds, shown)
-    return Decision(Action.HOLD, why) if why else Decision(Action.ADVANCE, _all_well(shown))
+    waits = _shadow_waits if status.state == SHADOW else _canary_waits
+    why = waits(status, bounds, shown)
+    return Decision(Action.HOLD, why) if why else Decision(Action.ADVANCE, _advance_reason(shown))
 
 
-def _ends(bounds: Bounds, shown: RolloutComparison) -> Decision | None:
+def _rollback(bounds: Bounds, shown: RolloutComparison) -> Decision | None:
     for metric, bound, words in (
         (
             LABELS,
@@ -90,14 +90,14 @@ def _ends(bounds: Bounds, shown: RolloutComparison) -> Decision | None:
     ):
         name = shown.shows_above(metric, bound, bounds.alpha)
         if name:
-            told = _told(shown, metric, name, bounds)
-            return Decision(Action.ROLL_BACK, f"{words}{_where(name)}: {told}", metric)
+            told = _numbers(shown, metric, name, bounds)
+            return Decision(Action.ROLL_BACK, f"{words}{_slice_suffix(name)}: {told}", metric)
     return None
 
 
-def _shadow_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> str:
-    """What keeps it in shadow; empty when nothing does."""
-    copied = shown.answered * standing.share
+def _shadow_waits(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> str:
+    """Why the rollout stays in shadow; empty if it can advance."""
+    copied = shown.answered * status.share
     if shown.compared < bounds.pairs:
         return f"{shown.compared:,} pairs compared, {bounds.pairs:,} are wanted"
     if shown.compared < bounds.compared * copied:
@@ -105,44 +105,44 @@ def _shadow_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) 
             f"{shown.compared / copied:.0%} of the copied reviews were compared, "
             f"{bounds.compared:.0%} are wanted: the candidate does not keep up"
         )
-    if standing.labelled_left:
-        return f"{standing.labelled_left:,} labelled texts are still to be answered"
+    if status.labelled_remaining:
+        return f"{status.labelled_remaining:,} labelled texts are still to be answered"
     return _not_excluded(shown, DISAGREEMENT, bounds.disagreement, bounds)
 
 
-def _canary_waits(standing: Standing, bounds: Bounds, shown: RolloutComparison) -> str:
-    # Many at a small share tell nothing of the load at a larger one.
-    wanted = max(bounds.canaries * standing.step, standing.canaries_before) + bounds.canaries
+def _canary_waits(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> str:
+    # At least bounds.canaries in each step: those of smaller shares show nothing about this load.
+    wanted = max(bounds.canaries * status.step, status.canaries_before) + bounds.canaries
     if shown.canaries < wanted:
         return f"{shown.canaries:,} canaries seen, {wanted:,} are wanted"
-    if standing.step_s < bounds.step_s:
-        return f"{bounds.step_s - standing.step_s:,.0f} s of this step are left"
+    if status.step_s < bounds.step_s:
+        return f"{bounds.step_s - status.step_s:,.0f} s of this step are left"
     limits = {FAILURES: bounds.failures, LATENCY: HALF, COST: HALF}
     reasons = (_not_excluded(shown, metric, limit, bounds) for metric, limit in limits.items())
     return next(filter(None, reasons), "")
 
 
 def _not_excluded(shown: RolloutComparison, metric: str, bound: float, bounds: Bounds) -> str:
-    """Why it may still be above the bound; empty when it is shown not to be."""
+    """That the mean may still be above the bound; empty if it is proven to be below."""
     if shown.observed(metric, ALL) is None:
-        # Without times or costs in the results, these are not judged.
+        # Results without latencies or costs are not judged by them.
         return "" if metric in (LATENCY, COST) else f"{metric}: nothing was compared yet"
-    if shown.shows_within(metric, bound, bounds.alpha):
+    if shown.shows_below(metric, bound, bounds.alpha):
         return ""
-    return f"{metric} may still be above {bound:g}: {_told(shown, metric, ALL, bounds)}"
+    return f"{metric} may still be above {bound:g}: {_numbers(shown, metric, ALL, bounds)}"
 
 
-def _told(shown: RolloutComparison, metric: str, name: str, bounds: Bounds) -> str:
+def _numbers(shown: RolloutComparison, metric: str, name: str, bounds: Bounds) -> str:
     verdict = shown.verdict(metric, name, bounds.alpha)
     assert verdict is not None
     low, high = verdict.interval.low, verdict.interval.high
     return f"{verdict.mean:.3f} [{low:.3f}, {high:.3f}] over {verdict.observations:,} pairs"
 
 
-def _all_well(shown: RolloutComparison) -> str:
-    seen = shown.compared or shown.canaries
-    return f"nothing is shown against it by {seen:,} answers of the candidate"
+def _advance_reason(shown: RolloutComparison) -> str:
+    answers = shown.compared or shown.canaries
+    return f"nothing is shown against it by {answers:,} answers of the candidate"
 
 
-def _where(name: str) -> str:
+def _slice_suffix(name: str) -> str:
     return "" if name == ALL else f" in {name}"

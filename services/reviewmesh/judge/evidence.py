@@ -1,4 +1,4 @@
-"""Tests and confidence sequences for a mean, valid however often one looks. Pure.
+"""Tests and confidence sequences for a mean that stay valid at every look. Pure.
 
 Observations are bounded. A gambler bets a fixed share of the capital on each of them being larger
 than a bound. If their mean is not larger, the capital is a nonnegative supermartingale that begins
@@ -47,26 +47,26 @@ class Observations:
 
     @property
     def mean(self) -> float:
-        """0 without any."""
+        """The mean; 0 without observations."""
         return sum(value * count for value, count in self.counts.items()) / max(1, self.number)
 
     def shows_above(self, bound: float, alpha: float) -> bool:
-        """Whether the mean is larger; wrong with probability alpha at most, at all looks."""
+        """Whether the mean is proven larger; wrong at any look with probability alpha at most."""
         if self.mean <= bound:
-            # By the concavity of the logarithm no bet has gained.
+            # The logarithm is concave, so no bet has gained.
             return False
         return log_capital(self.counts, bound, self.low) >= -math.log(alpha)
 
     def shows_below(self, bound: float, alpha: float) -> bool:
-        """As `shows_above`."""
+        """Whether the mean is proven smaller; wrong at any look with probability alpha at most."""
         if self.mean >= bound:
             return False
         return log_capital(_mirrored(self.counts), -bound, -self.high) >= -math.log(alpha)
 
     def interval(self, alpha: float) -> Interval:
-        """Each end bounds the mean at all looks together, but for a probability of alpha.
+        """A confidence sequence: each end bounds the mean at all looks with probability 1 - alpha.
 
-        So `shows_above` a bound is true as soon as the whole interval is above it.
+        So `shows_above` a bound is true as soon as the whole interval is above the bound.
         """
         if not self.number:
             return Interval(self.low, self.high)
@@ -77,10 +77,13 @@ class Observations:
 
 
 def log_capital(counts: Counter[float], bound: float, low: float) -> float:
-    """Of who bets on a mean above `bound`; `low` is the smallest value that can come."""
+    """Log of the capital of a gambler who bets on a mean above `bound`.
+
+    `low`: the smallest possible value.
+    """
     at_stake = bound - low
     if at_stake <= 0:
-        # The mean is at least that: nobody takes the bet.
+        # The bound is the smallest possible mean, so nothing is at stake.
         return 0.0
     gains = [0.0] * len(BETS)
     for value, count in counts.items():
@@ -92,8 +95,10 @@ def log_capital(counts: Counter[float], bound: float, low: float) -> float:
 
 
 def _refuted_up_to(counts: Counter[float], low: float, mean: float, alpha: float) -> float:
-    """The largest bound that the observations show to be too small, by bisection: the evidence
-    falls as the bound rises to their mean."""
+    """The largest bound that the observations refute, by bisection.
+
+    Bisection works because the evidence falls as the bound rises towards the mean.
+    """
     wanted = -math.log(alpha)
     refuted, kept = low, mean
     while kept - refuted > PRECISION:

@@ -10,12 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 MOST_LABELS = 100
-"""A model that makes labels up must not fill the memory; those that come later are left out."""
+"""Most labels, because a model may invent them without end. Later labels are left out."""
 
 
 @dataclass(slots=True)
 class Agreement:
-    """Of the answers to the same reviews."""
+    """Counts of labels in pairs of answers to the same reviews."""
 
     pairs: int = 0
     both: Counter[str] = field(default_factory=Counter)
@@ -32,8 +32,8 @@ class Agreement:
             self.both[label] += label in own and label in candidate
 
     def kappas(self) -> dict[str, float]:
-        """By label. A label that both give to all reviews or to none is left out: kappa is
-        undefined."""
+        """Cohen's kappa by label, without labels that both models give to all reviews or to none:
+        for those it is undefined."""
         found = {}
         for label in self.own:
             ours, theirs = self.own[label] / self.pairs, self.candidate[label] / self.pairs

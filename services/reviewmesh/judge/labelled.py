@@ -1,4 +1,4 @@
-"""Asks both models about the labelled texts of a rollout, a few at a time, on the backfill lane."""
+"""Sends the labelled texts of a rollout to both models, a few at a time, on the backfill lane."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.items import Answer, WorkItem
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.results import payload
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
-from reviewmesh.judge.answers import language_of, said
+from reviewmesh.judge.answers import language_of, outcome_of
 from reviewmesh_protos.inference.v1 import inference_pb2
 
-AT_ONCE = 16
+MAX_IN_FLIGHT = 16
 CALL_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class LabelledResult:
     """Whether each model was right about a text."""
 
     language: str
@@ -30,16 +30,19 @@ class Both:
 
 
 class LabelledTexts:
-    """Of one rollout. Used by the judge's thread; a judge that starts again asks again."""
+    """The labelled texts of one rollout. Used by the judge's thread.
+
+    Nothing is stored: a restarted judge sends all texts again.
+    """
 
     def __init__(
         self,
         task: str,
         rollout: str,
         rows: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, PoolOf],
+        workers: Mapping[str, PoolConfig],
     ) -> None:
-        """`workers`: by route."""
+        """`workers`: the pools by route."""
         self._task = task
         self._rows = list(rows)
         # Shuffled, because the rows of a file may be sorted.
@@ -50,7 +53,7 @@ class LabelledTexts:
             route: InferenceClient(
                 task,
                 pool.addresses,
-                batch_items=AT_ONCE,
+                batch_items=MAX_IN_FLIGHT,
                 call_timeout_s=CALL_TIMEOUT_S,
                 lane=inference_pb2.LANE_BACKFILL,
                 pool=pool,
@@ -61,11 +64,11 @@ class LabelledTexts:
             client.start()
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return len(self._rows) - self._next + len(self._right)
 
-    def poll(self) -> list[Both]:
-        """The texts that both have answered since the last call; never blocks."""
+    def poll(self) -> list[LabelledResult]:
+        """The results of texts that both models have answered since the last call; never blocks."""
         found = []
         for route, client in self._clients.items():
             for item, answer in client.completed():
@@ -74,8 +77,8 @@ class LabelledTexts:
                 if len(right) == len(self._clients):
                     del self._right[item.offset]
                     language = language_of(item.language)
-                    found.append(Both(language, right[PRIMARY], right[CANDIDATE]))
-        while self._next < len(self._rows) and len(self._right) < AT_ONCE:
+                    found.append(LabelledResult(language, right[PRIMARY], right[CANDIDATE]))
+        while self._next < len(self._rows) and len(self._right) < MAX_IN_FLIGHT:
             self._ask(self._next)
             self._next += 1
         return found
@@ -101,9 +104,9 @@ class LabelledTexts:
             client.submit([item])
 
     def _is_right(self, item: WorkItem, answer: Answer) -> bool:
-        """An answer that fails or is invalid is wrong."""
+        """Whether the answer matches the label. A failed or invalid answer is wrong."""
         try:
             fields = payload(self._task, answer.output, item.text)
         except Exception:  # noqa: BLE001 - a worker may answer anything
             return False
-        return said(self._task, fields) == frozenset(self._rows[item.offset]["right"])
+        return outcome_of(self._task, fields) == frozenset(self._rows[item.offset]["right"])

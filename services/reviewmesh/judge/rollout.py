@@ -1,4 +1,4 @@
-"""The record of a task's rollout, and how commands and decisions change it. Pure."""
+"""The record of a task's rollout, and its changes by commands and decisions. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from reviewmesh.enrich.rollouts import (
     ABORTED,
     CANARY,
     DONE,
-    GOING_ON,
     NONE,
     READY,
     ROLLED_BACK,
+    RUNNING_STATES,
     SHADOW,
 )
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, parse_bounds
 from reviewmesh.judge.comparison import Verdict
 
 START, ADVANCE, ABORT = "start", "advance", "abort"
-LOOKS_OF_A_METRIC = 40
+MAX_LOOKS_PER_METRIC = 40
 
 
 class CommandRefused(ValueError):
@@ -31,7 +31,7 @@ class CommandRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A confidence sequence at one moment."""
+    """The confidence interval of a metric on a slice at one time."""
 
     at: int
     state: str
@@ -48,7 +48,7 @@ class Look:
             at,
             state,
             verdict.metric,
-            verdict.of_slice,
+            verdict.slice_name,
             verdict.observations,
             verdict.mean,
             verdict.interval.low,
@@ -87,10 +87,10 @@ class RolloutRecord:
     refusal: str | None = None
 
     @property
-    def goes_on(self) -> bool:
-        return self.state in GOING_ON
+    def is_running(self) -> bool:
+        return self.state in RUNNING_STATES
 
-    def bounds_in_force(self) -> Bounds:
+    def parsed_bounds(self) -> Bounds:
         return parse_bounds(self.bounds or "{}")
 
     def content(self) -> dict[str, Any]:
@@ -125,12 +125,12 @@ def command_of(content: Mapping[str, Any], offset: int) -> Command:
     )
 
 
-def answered(
+def apply_command(
     record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
 ) -> RolloutRecord:
-    """The record after a command: carried out, or refused with the reason in the record."""
+    """The record after a command. A refused command changes only its reason, in `refusal`."""
     try:
-        changed = _carried_out(record, command, has_candidate, now_ms)
+        changed = _execute(record, command, has_candidate, now_ms)
         refusal = None
     except CommandRefused as error:
         changed, refusal = record, str(error)
@@ -143,7 +143,7 @@ def answered(
     )
 
 
-def _carried_out(
+def _execute(
     record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
 ) -> RolloutRecord:
     """Raises CommandRefused."""
@@ -155,7 +155,7 @@ def _carried_out(
         )
     if command.action == START:
         return _started(record, command, has_candidate, now_ms)
-    if not record.goes_on:
+    if not record.is_running:
         raise CommandRefused(f"no rollout of {record.task} goes on; it is {record.state.lower()}")
     if command.action == ABORT:
         return _ended(record, ABORTED, "aborted by a command", now_ms)
@@ -172,7 +172,7 @@ def _carried_out(
 def _started(
     record: RolloutRecord, command: Command, has_candidate: bool, now_ms: int
 ) -> RolloutRecord:
-    if record.goes_on:
+    if record.is_running:
         raise CommandRefused(
             f"rollout {record.rollout} goes on; end it with `reviewmesh rollout abort --task "
             f"{record.task}` first"
@@ -205,7 +205,7 @@ def _started(
 
 def advanced(record: RolloutRecord, why: str, now_ms: int) -> RolloutRecord:
     """Advance to the canary, to its next step, or to READY."""
-    steps = record.bounds_in_force().steps
+    steps = record.parsed_bounds().steps
     if record.state == SHADOW:
         changes: dict[str, Any] = {
             "state": CANARY,
@@ -251,11 +251,11 @@ def _ended(record: RolloutRecord, state: str, why: str, now_ms: int) -> RolloutR
 
 
 def with_looks(record: RolloutRecord, looks: list[Look]) -> RolloutRecord:
-    """If there are too many of a metric and slice, every other one is dropped."""
+    """Add looks. Drop every other look of a metric and slice if there are too many."""
     kept = [*record.looks, *looks]
     for metric, name in {(look.metric, look.slice) for look in looks}:
         own = [look for look in kept if (look.metric, look.slice) == (metric, name)]
-        if len(own) > LOOKS_OF_A_METRIC:
+        if len(own) > MAX_LOOKS_PER_METRIC:
             dropped = {id(look) for look in own[1:-1:2]}
             kept = [look for look in kept if id(look) not in dropped]
     return replace(record, looks=tuple(kept))

@@ -1,4 +1,4 @@
-"""The judge as a process: waits for the broker, then one session after the other."""
+"""The judge as a process: waits for the broker, then runs sessions one after the other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reviewmesh.process.startup import Startup
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import COMMANDS, CONTROL, RESULT_OF, SHADOW_OF
 
-TURN_EVERY_S = 0.5
-AGAIN_AFTER_S = 2.0
+RUN_EVERY_S = 0.5
+RETRY_AFTER_S = 2.0
 
 
 class JudgeService:
@@ -37,7 +37,7 @@ class JudgeService:
         self._started = False
         self._stop = threading.Event()
         self._heartbeat = time.monotonic()
-        self._problem = "what is written of rollouts"
+        self._problem = "reading the state of rollouts from reviews.control"
         self.held_up_by = ""
 
     @property
@@ -49,7 +49,7 @@ class JudgeService:
         return self._problem if self._started else self._startup.readiness.waiting_for
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """A signal's handler."""
+        """Handle a signal."""
         self._startup.request_stop()
         self._stop.set()
 
@@ -62,15 +62,16 @@ class JudgeService:
         while not self._stop.is_set():
             self._heartbeat = time.monotonic()
             try:
-                self._hold_session()
+                self._run_session()
             except (KafkaException, Unavailable, RegistryUnavailable) as error:
                 reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
                 self._problem = reason
-                self._log.warning("begins again", reason=reason)
-                self._stop.wait(AGAIN_AFTER_S)
+                self._log.warning("the judge's session failed, starting a new one", reason=reason)
+                self._stop.wait(RETRY_AFTER_S)
 
-    def _hold_session(self) -> None:
-        """Returns after a stop, and after a certificate was replaced."""
+    def _run_session(self) -> None:
+        """Run until a stop or a new certificate. Raises KafkaException, Unavailable and
+        RegistryUnavailable."""
         certificate = self._settings.kafka.certificates.current()
         session = Session(self._settings, self._contracts, self._log, self._tls)
         try:
@@ -79,8 +80,8 @@ class JudgeService:
                 and certificate is self._settings.kafka.certificates.current()
             ):
                 self._heartbeat = time.monotonic()
-                session.turn()
+                session.run_once()
                 self._problem = session.waiting_for
-                self._stop.wait(TURN_EVERY_S)
+                self._stop.wait(RUN_EVERY_S)
         finally:
             session.close()

@@ -1,7 +1,7 @@
-"""The judge at work: carries out commands, looks at what rollouts show, and decides.
+"""A session of the judge: carries out commands, and judges the running rollouts.
 
-A session begins with what is written in `reviews.control` and ends with the first failure of a
-write. The next one begins anew, so that nothing is decided on what may not be written.
+A session reads the state of all rollouts from `reviews.control` and ends when a write fails. The
+next session reads it again, so that no decision is based on a state that may not be written.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.followed import followed
 from reviewmesh.clock import milliseconds, wall_clock
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.enrich.routes import CANDIDATE, PRIMARY
 from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import BoundsProblem
 from reviewmesh.judge.comparison import METRICS
-from reviewmesh.judge.decision import BOUNDS, MODEL, TIME, Action, Decision, Standing, decide
+from reviewmesh.judge.control_topic import ControlTopic
+from reviewmesh.judge.decision import BOUNDS, MODEL, TIME, Action, Decision, RolloutStatus, decide
 from reviewmesh.judge.rollout import (
     START,
     Command,
     Look,
     RolloutRecord,
     advanced,
-    answered,
+    apply_command,
     command_of,
     record_of,
     rolled_back,
     with_looks,
 )
-from reviewmesh.judge.store import ControlTopic
 from reviewmesh.judge.trial import Trial, topics_of
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Record
@@ -52,7 +52,7 @@ HOUR_MS = 3_600_000
 
 
 class Session:
-    """Raises KafkaException and Unavailable."""
+    """Raises KafkaException, Unavailable and RegistryUnavailable; then a new session is needed."""
 
     def __init__(
         self,
@@ -67,16 +67,16 @@ class Session:
         self._contracts = contracts
         self._log = log
         self._reader = PartitionReader(settings)
-        # First: from here on no other judge can write.
+        # First, because its producer fences every other judge.
         self._control = ControlTopic(
             settings, contracts.codec(CONTROL), contracts.partitions(CONTROL)
         )
-        self._records = {task: RolloutRecord(task) for task in TASKS} | self._written()
+        self._records = {task: RolloutRecord(task) for task in TASKS} | self._read_records()
         self._trials: dict[str, Trial] = {}
         self._caught_up: set[str] = set()
-        self._looked_at: dict[str, float] = {}
+        self._last_look: dict[str, float] = {}
         self._labelled: dict[tuple[str, int], Sequence[Mapping[str, Any]]] = {}
-        self._given: SimpleQueue[Command] = SimpleQueue()
+        self._command_queue: SimpleQueue[Command] = SimpleQueue()
         self._commands = followed(
             settings,
             COMMANDS,
@@ -87,7 +87,7 @@ class Session:
         )
         self._commands.start()
         for record in self._records.values():
-            self._show(record)
+            self._update_metrics(record)
 
     def close(self) -> None:
         self._commands.stop()
@@ -96,37 +96,37 @@ class Session:
 
     @property
     def waiting_for(self) -> str:
-        return "" if self._commands.is_current else "reviews.commands is read"
+        return "" if self._commands.is_current else "reading reviews.commands to its end"
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         while True:
             try:
-                command = self._given.get_nowait()
+                command = self._command_queue.get_nowait()
             except Empty:
                 break
             self._carry_out(command)
         for task, record in tuple(self._records.items()):
-            if record.goes_on:
+            if record.is_running:
                 self._judge(task, record)
 
     # -- commands ----------------------------------------------------------------------------
 
     def _take_command(self, record: Record, content: dict[str, Any] | None) -> None:
-        """Called by the thread that reads the commands."""
+        """Queue a command. Called by the thread that reads them."""
         if content is None or content["task"] not in TASKS:
             return
         command = command_of(content, record.offset)
         if command.action == START:
             self._labelled[command.task, command.offset] = content["labelled"]
-        self._given.put(command)
+        self._command_queue.put(command)
 
     def _carry_out(self, command: Command) -> None:
         record = self._records[command.task]
         if command.offset >= record.commands_read:
             has_candidate = bool(getattr(self._settings.candidates, command.task))
-            changed = answered(record, command, has_candidate, self._now_ms())
+            changed = apply_command(record, command, has_candidate, self._now_ms())
             self._log.info(
-                "command",
+                "carried out a command",
                 command=command.action,
                 task=command.task,
                 refused=changed.refusal or "",
@@ -139,30 +139,30 @@ class Session:
 
     def _judge(self, task: str, record: RolloutRecord) -> None:
         if record.start_command is not None and not self._commands.is_current:
-            # The labelled texts come with the command that started it.
+            # The labelled texts are in the command that started the rollout.
             return
         try:
-            bounds = record.bounds_in_force()
+            bounds = record.parsed_bounds()
         except BoundsProblem as error:
-            # A newer judge may know bounds that this one does not.
+            # A newer version of the judge may have written bounds that this one does not know.
             self._end(record, Decision(Action.ROLL_BACK, f"its bounds: {error}", BOUNDS))
             return
         trial = self._trial(record)
         trial.poll()
         if trial.is_current:
             self._caught_up.add(task)
-        decision = decide(self._standing(record, trial), bounds, trial.shown)
+        decision = decide(self._status(record, trial), bounds, trial.shown)
         if decision.action is Action.ADVANCE and task not in self._caught_up:
-            decision = Decision(Action.HOLD, "the answers are being read again")
-        shown = self._counted(record, trial, decision)
+            decision = Decision(Action.HOLD, "reading the answers since its start again")
+        shown = self._with_counts(record, trial, decision)
         if decision.action is Action.ROLL_BACK:
-            self._end(self._looked(shown, trial), decision)
+            self._end(self._with_new_looks(shown, trial), decision)
         elif decision.action is Action.ADVANCE:
-            shown = self._looked(shown, trial)
+            shown = self._with_new_looks(shown, trial)
             self._write(advanced(shown, decision.why, self._now_ms()))
-        elif time.monotonic() - self._looked_at.get(task, float("-inf")) >= LOOK_EVERY_S:
-            self._looked_at[task] = time.monotonic()
-            self._write(self._looked(shown, trial))
+        elif time.monotonic() - self._last_look.get(task, float("-inf")) >= LOOK_EVERY_S:
+            self._last_look[task] = time.monotonic()
+            self._write(self._with_new_looks(shown, trial))
 
     def _end(self, record: RolloutRecord, decision: Decision) -> None:
         self._log.warning("rolled back", rollout=record.rollout, why=decision.why)
@@ -189,19 +189,19 @@ class Session:
 
     def _end_trial(self, task: str) -> None:
         self._caught_up.discard(task)
-        self._looked_at.pop(task, None)
+        self._last_look.pop(task, None)
         trial = self._trials.pop(task, None)
         if trial is not None:
             trial.close()
 
-    def _workers(self, task: str) -> dict[str, PoolOf]:
+    def _workers(self, task: str) -> dict[str, PoolConfig]:
         own = getattr(self._settings.workers, task).split(",")
         addresses = {
             PRIMARY: (variable("workers", task), tuple(filter(None, map(str.strip, own)))),
             CANDIDATE: (variable("candidates", task), getattr(self._settings.candidates, task)),
         }
         return {
-            route: PoolOf(
+            route: PoolConfig(
                 task,
                 of_route,
                 setting,
@@ -213,19 +213,21 @@ class Session:
             for route, (setting, of_route) in addresses.items()
         }
 
-    def _standing(self, record: RolloutRecord, trial: Trial) -> Standing:
+    def _status(self, record: RolloutRecord, trial: Trial) -> RolloutStatus:
         now = self._now_ms()
-        return Standing(
+        return RolloutStatus(
             record.state,
             record.step,
             record.share,
             hours=(now - (record.started_at or now)) / HOUR_MS,
             step_s=(now - (record.stage_at or now)) / 1000,
-            labelled_left=trial.labelled_left,
+            labelled_remaining=trial.labelled_remaining,
             canaries_before=record.canaries_before,
         )
 
-    def _counted(self, record: RolloutRecord, trial: Trial, decision: Decision) -> RolloutRecord:
+    def _with_counts(
+        self, record: RolloutRecord, trial: Trial, decision: Decision
+    ) -> RolloutRecord:
         shown = trial.shown
         copies = shown.compared if trial.state == SHADOW else record.compared
         return replace(
@@ -240,8 +242,8 @@ class Session:
             changed_at=self._now_ms(),
         )
 
-    def _looked(self, record: RolloutRecord, trial: Trial) -> RolloutRecord:
-        bounds, now = record.bounds_in_force(), self._now_ms()
+    def _with_new_looks(self, record: RolloutRecord, trial: Trial) -> RolloutRecord:
+        bounds, now = record.parsed_bounds(), self._now_ms()
         looks = []
         for metric in METRICS:
             for name in (ALL, *trial.shown.slices):
@@ -262,9 +264,9 @@ class Session:
             metrics.ROLLOUT_COMPARED.labels(record.task).set(ratio)
         return with_looks(record, looks)
 
-    # -- what is written ---------------------------------------------------------------------
+    # -- records -----------------------------------------------------------------------------
 
-    def _written(self) -> dict[str, RolloutRecord]:
+    def _read_records(self) -> dict[str, RolloutRecord]:
         codec = self._contracts.codec(CONTROL)
         found: dict[str, RolloutRecord] = {}
         for partition in range(self._contracts.partitions(CONTROL)):
@@ -272,19 +274,23 @@ class Session:
                 try:
                     content = codec.decode_ours(record.value or b"")
                 except DecodeError as error:
-                    self._log.warning("not a rollout", offset=record.offset, reason=str(error))
+                    self._log.warning(
+                        "ignoring a record of reviews.control that is no rollout",
+                        offset=record.offset,
+                        reason=str(error),
+                    )
                     continue
                 if content["task"] in TASKS:
                     found[content["task"]] = record_of(content)
         return found
 
     def _write(self, record: RolloutRecord) -> None:
-        if record.goes_on and not record.since:
-            record = replace(record, since=self._ends(record))
+        if record.is_running and not record.since:
+            record = replace(record, since=self._end_offsets(record))
         before = self._records[record.task]
         self._control.write(record)
         self._records[record.task] = record
-        self._show(record)
+        self._update_metrics(record)
         if record.epoch != before.epoch:
             self._log.info(
                 "rollout",
@@ -294,17 +300,17 @@ class Session:
                 share=record.share,
                 why=record.reason,
             )
-        if not record.goes_on or (before.state == SHADOW) != (record.state == SHADOW):
+        if not record.is_running or (before.state == SHADOW) != (record.state == SHADOW):
             self._end_trial(record.task)
 
-    def _ends(self, record: RolloutRecord) -> dict[str, int]:
+    def _end_offsets(self, record: RolloutRecord) -> dict[str, int]:
         return {
             f"{topic}/{partition}": self._reader.bounds(topic, partition)[1]
             for topic in topics_of(record.task, record.state)
             for partition in range(self._contracts.partitions(topic))
         }
 
-    def _show(self, record: RolloutRecord) -> None:
+    def _update_metrics(self, record: RolloutRecord) -> None:
         for state in (SHADOW, CANARY, READY):
             share = record.share if record.state == state else 0.0
             metrics.ROLLOUT_SHARE.labels(record.task, state).set(share)

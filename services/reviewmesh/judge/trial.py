@@ -1,7 +1,6 @@
-"""A running rollout in one of its states: reads the answers and adds them to the comparison.
+"""Reads the answers in one state of a running rollout, and adds them to the comparison.
 
-Its state is read from the topics, from the offsets in the record: a restarted judge reads them
-again.
+Nothing is stored: a restarted judge reads the answers again, from the offsets in the record.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import structlog
 
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.followed import followed
-from reviewmesh.enrich.pool import PoolOf
+from reviewmesh.enrich.pool import PoolConfig
 from reviewmesh.enrich.rollouts import SHADOW
-from reviewmesh.judge.answers import JudgedAnswer, seen
+from reviewmesh.judge.answers import JudgedAnswer, judged_answer
 from reviewmesh.judge.comparison import RolloutComparison
 from reviewmesh.judge.labelled import LabelledTexts
 from reviewmesh.judge.rollout import RolloutRecord
@@ -25,13 +24,13 @@ from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import RESULT_OF, SHADOW_OF
 
-READ_AHEAD = 5_000
-READ_AHEAD_WAIT_S = 10.0
-TAKEN_AT_ONCE = 5_000
+MAX_QUEUED = 5_000
+QUEUE_WAIT_S = 10.0
+MAX_PER_POLL = 5_000
 
 
 def topics_of(task: str, state: str) -> tuple[str, ...]:
-    """The topics that are read in a state."""
+    """The topics with the answers in a state."""
     shadow = (SHADOW_OF[task],) if state == SHADOW else ()
     return (RESULT_OF[task], *shadow)
 
@@ -45,14 +44,14 @@ class Trial:
         settings: Settings,
         codec_of: Callable[[str], Codec],
         labelled: Sequence[Mapping[str, Any]],
-        workers: Mapping[str, PoolOf],
+        workers: Mapping[str, PoolConfig],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        bounds = record.bounds_in_force()
+        bounds = record.parsed_bounds()
         self.rollout, self.state = record.rollout, record.state
         self._task = record.task
         self.shown = RolloutComparison(record.rollout, bounds, list(record.slices), record.model)
-        self._queue: Queue[tuple[str, JudgedAnswer]] = Queue(READ_AHEAD)
+        self._queue: Queue[tuple[str, JudgedAnswer]] = Queue(MAX_QUEUED)
         self._topics: list[FollowedTopic] = []
         for topic in topics_of(record.task, record.state):
             since = {
@@ -71,29 +70,29 @@ class Trial:
             followed_topic.start()
 
     @property
-    def labelled_left(self) -> int:
-        return 0 if self._labelled is None else self._labelled.left
+    def labelled_remaining(self) -> int:
+        return 0 if self._labelled is None else self._labelled.remaining
 
     @property
     def is_current(self) -> bool:
-        """Whether all existing answers were read: nothing from before a restart is missing."""
+        """Whether all answers were read that existed when reading began."""
         return all(topic.is_current for topic in self._topics) and self._queue.empty()
 
     def poll(self) -> None:
         """Add the answers that have arrived; never blocks."""
-        for _ in range(TAKEN_AT_ONCE):
+        for _ in range(MAX_PER_POLL):
             try:
                 topic, answer = self._queue.get_nowait()
             except Empty:
                 break
             if topic == SHADOW_OF[self._task]:
-                self.shown.copied_answer(answer)
+                self.shown.add_copied_answer(answer)
             elif self.state == SHADOW:
-                self.shown.own_answer(answer)
+                self.shown.add_own_answer(answer)
             else:
-                self.shown.answer(answer)
+                self.shown.add_answer(answer)
         for both in () if self._labelled is None else self._labelled.poll():
-            self.shown.labelled(both.language, both.own_right, both.candidate_right)
+            self.shown.add_labelled_text(both.language, both.own_right, both.candidate_right)
 
     def close(self) -> None:
         for topic in self._topics:
@@ -105,6 +104,8 @@ class Trial:
         if content is None:
             return
         try:
-            self._queue.put((record.topic, seen(self._task, content)), timeout=READ_AHEAD_WAIT_S)
+            self._queue.put(
+                (record.topic, judged_answer(self._task, content)), timeout=QUEUE_WAIT_S
+            )
         except Full:
             raise Unavailable("the judge does not keep up") from None

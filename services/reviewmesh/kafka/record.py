@@ -17,6 +17,8 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 TRACEPARENT = "traceparent"
 ORIGIN_TIMESTAMP = "reviewmesh-origin-timestamp"
+TRACE_REASON = "reviewmesh-trace"
+"""On an enriched review that is always traced: why."""
 REPLAY = "reviewmesh-replay"
 REPLAY_OF = "reviewmesh-replay-of"
 # When the record first became a dead letter, in milliseconds: also of a replay that failed again.
@@ -83,7 +85,7 @@ class Unit(NamedTuple):
     committed: Callable[[], None] | None = None
     # Called when its outputs are refused every time: it is given up, or its record set aside.
     refused: Callable[[str], None] | None = None
-    # The stage's own, for `Stage.seal`.
+    # The stage's own, for `Stage.transaction_outputs`.
     carries: object = None
 
 

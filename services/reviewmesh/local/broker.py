@@ -1,4 +1,6 @@
-"""The embedded Kafka broker: one node in KRaft mode, broker and controller in one process.
+"""The embedded Kafka cluster: one node or three in KRaft mode, each broker and controller at once.
+
+Of three nodes any one may fail: a controller needs a majority, and a record lies on two brokers.
 
 `python -m reviewmesh.local.broker KAFKA_DIR BROKER_DIR` formats new storage, fences a killed
 predecessor, and then becomes the broker (exec): supervisord sees one process with one id.
@@ -13,7 +15,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -24,11 +27,14 @@ from reviewmesh.local.java import java_command
 from reviewmesh.local.paths import make_private
 from reviewmesh.local.ports import HOST
 
-MAX_HEAP_MB = 512
+NUMBERS = (1, 3)
+"""How many brokers a cluster may have: two would fail with either of them."""
+# Three share the machine that one had.
+MAX_HEAP_MB = {1: 512, 3: 256}
 FORMAT_HEAP_MB = 128
 FORMAT_TIMEOUT_S = 240
 
-# Single-node replication, and timings under which a killed process is noticed in seconds.
+# Of a single node, and timings under which a killed process is noticed in seconds.
 FIXED_PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -62,6 +68,20 @@ FIXED_PROPERTIES = {
     "log.retention.hours": "168",
 }
 
+# What differs with three nodes. Another one leads what a killed one led as soon as its session is
+# over: with Kafka's own timings, which clusters of companies have too.
+OF_THREE_PROPERTIES = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "share.coordinator.state.topic.replication.factor": "3",
+    "share.coordinator.state.topic.min.isr": "2",
+    "broker.session.timeout.ms": "9000",
+    "broker.heartbeat.interval.ms": "1000",
+}
+
 # The controller alone, while it fences a killed broker.
 FENCING_PROPERTIES = {
     "process.roles": "controller",
@@ -89,6 +109,28 @@ LOG_OPTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process of the cluster."""
+
+    node_id: int
+    folder: Path
+    port: int
+    controller_port: int
+
+
+def names(number: int) -> tuple[str, ...]:
+    """What the processes of so many brokers are called."""
+    return ("broker", *(f"broker-{node_id}" for node_id in range(2, number + 1)))
+
+
+def number_kept(folders: Sequence[Path]) -> int | None:
+    """How many brokers the data in these folders belongs to; None where there is none."""
+    if not any(_is_formatted(folder) for folder in folders):
+        return None
+    return len(folders) if cluster_id_file(folders[0]).exists() else 1
+
+
 def data_dir(broker_dir: Path) -> Path:
     return broker_dir / "data"
 
@@ -101,26 +143,65 @@ def fencing_file(broker_dir: Path) -> Path:
     return broker_dir / "fencing.properties"
 
 
-def prepare(
-    broker_dir: Path, port: int, controller_port: int, own: Mapping[str, str] | None = None
-) -> None:
-    """Write the configuration for these ports; existing data is kept.
+def cluster_id_file(broker_dir: Path) -> Path:
+    """What several nodes have in common; a single one draws its id when it formats its storage."""
+    return broker_dir / "cluster-id"
+
+
+def prepare(nodes: Sequence[Node], own: Mapping[str, str] | None = None) -> None:
+    """Write the configurations of the nodes of one cluster; existing data is kept.
 
     `own`: properties of a secure mesh.
     """
-    make_private(broker_dir)
-    controller = f"CONTROLLER://{HOST}:{controller_port}"
-    both = f"BROKER://{HOST}:{port},{controller}"
-    properties = FIXED_PROPERTIES | {
+    for node in nodes:
+        make_private(node.folder)
+    if len(nodes) == 1:
+        _prepare_single(nodes[0], own or {})
+    else:
+        _prepare_several(nodes, own or {})
+
+
+def _prepare_single(node: Node, own: Mapping[str, str]) -> None:
+    cluster_id_file(node.folder).unlink(missing_ok=True)
+    controller = _controller(node)
+    properties = _properties(node, own) | {
+        "controller.quorum.bootstrap.servers": f"{HOST}:{node.controller_port}"
+    }
+    _write(properties_file(node.folder), properties)
+    alone = {"listeners": controller, "advertised.listeners": controller}
+    _write(fencing_file(node.folder), properties | alone | FENCING_PROPERTIES)
+
+
+def _prepare_several(nodes: Sequence[Node], own: Mapping[str, str]) -> None:
+    """The voters are in the configuration, not in the metadata: their ports may change."""
+    shared = cluster_id_file(nodes[0].folder)
+    cluster_id = shared.read_text("ascii") if shared.exists() else _new_cluster_id()
+    voters = ",".join(f"{node.node_id}@{HOST}:{node.controller_port}" for node in nodes)
+    for node in nodes:
+        cluster_id_file(node.folder).write_text(cluster_id, "ascii")
+        _write(
+            properties_file(node.folder),
+            _properties(node, own) | OF_THREE_PROPERTIES | {"controller.quorum.voters": voters},
+        )
+
+
+def _properties(node: Node, own: Mapping[str, str]) -> dict[str, str]:
+    both = f"BROKER://{HOST}:{node.port},{_controller(node)}"
+    return FIXED_PROPERTIES | {
+        "node.id": str(node.node_id),
         "listeners": both,
         "advertised.listeners": both,
-        "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
-        "log.dirs": str(data_dir(broker_dir)),
-        **(own or {}),
+        "log.dirs": str(data_dir(node.folder)),
+        **own,
     }
-    _write(properties_file(broker_dir), properties)
-    alone = {"listeners": controller, "advertised.listeners": controller}
-    _write(fencing_file(broker_dir), properties | alone | FENCING_PROPERTIES)
+
+
+def _controller(node: Node) -> str:
+    return f"CONTROLLER://{HOST}:{node.controller_port}"
+
+
+def _new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _write(file: Path, properties: dict[str, str]) -> None:
@@ -132,14 +213,19 @@ def command(kafka_dir: Path, broker_dir: Path) -> list[str]:
     return [sys.executable, "-m", "reviewmesh.local.broker", str(kafka_dir), str(broker_dir)]
 
 
-def is_ready(client: Mapping[str, str], timeout_s: float = 2.0) -> bool:
-    """Whether the broker answers a metadata request and knows itself."""
+def is_ready(address: str, client: Mapping[str, str], timeout_s: float = 2.0) -> bool:
+    """Whether the broker at this address answers a metadata request and knows itself.
+
+    `client`: how to log in.
+    """
     # Refused connections are normal while it starts: do not log them.
-    admin = AdminClient({**client, "log_level": 0})
+    admin = AdminClient({**client, "bootstrap.servers": address, "log_level": 0})
     try:
-        return bool(admin.list_topics(timeout=timeout_s).brokers)
+        known = admin.list_topics(timeout=timeout_s).brokers.values()
     except KafkaException:
         return False
+    # A broker that its controller has not let in yet knows the others only.
+    return any(address == f"{broker.host}:{broker.port}" for broker in known)
 
 
 def _class_path(kafka_dir: Path) -> str:
@@ -147,19 +233,25 @@ def _class_path(kafka_dir: Path) -> str:
 
 
 def _format_storage(kafka_dir: Path, broker_dir: Path) -> None:
-    if (data_dir(broker_dir) / "meta.properties").exists():
+    if _is_formatted(broker_dir):
         return
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    shared = cluster_id_file(broker_dir)
+    alone = () if shared.exists() else ("--standalone",)
+    cluster_id = shared.read_text("ascii") if shared.exists() else _new_cluster_id()
     subprocess.run(
         java_command(
             FORMAT_HEAP_MB,
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", _class_path(kafka_dir)),
-            *("kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted"),
+            *("kafka.tools.StorageTool", "format", *alone, "--ignore-formatted"),
             *("-t", cluster_id, "-c", str(properties_file(broker_dir))),
         ),
         check=True,
         timeout=FORMAT_TIMEOUT_S,
     )
+
+
+def _is_formatted(broker_dir: Path) -> bool:
+    return (data_dir(broker_dir) / "meta.properties").exists()
 
 
 def _fence_killed(kafka_dir: Path, broker_dir: Path) -> None:
@@ -209,9 +301,12 @@ def _after(seconds: float, action: Callable[[], None]) -> None:
 def main(kafka_dir: Path, broker_dir: Path) -> None:
     """Format new storage, fence a killed broker, then become the broker."""
     _format_storage(kafka_dir, broker_dir)
-    _fence_killed(kafka_dir, broker_dir)
+    several = cluster_id_file(broker_dir).exists()
+    # Of several, the others fence it.
+    if not several:
+        _fence_killed(kafka_dir, broker_dir)
     broker = java_command(
-        MAX_HEAP_MB,
+        MAX_HEAP_MB[3 if several else 1],
         *LOG_OPTIONS,
         *("-cp", _class_path(kafka_dir), "kafka.Kafka", str(properties_file(broker_dir))),
         classes_of=kafka_dir,

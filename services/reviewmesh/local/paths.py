@@ -82,7 +82,12 @@ class StackPaths:
 
     @property
     def broker_dir(self) -> Path:
-        return self.state_dir / "broker"
+        """Of the first broker, or the only one."""
+        return self.folder_of("broker")
+
+    def folder_of(self, broker: str) -> Path:
+        """The configuration and the data of a broker, by its name."""
+        return self.state_dir / broker
 
     @property
     def registry_dir(self) -> Path:

@@ -34,13 +34,14 @@ HealthCheck = Callable[[], Health]
 
 
 def checks(info: StackInfo) -> dict[str, HealthCheck]:
-    """A check for each process; broker and registry first."""
+    """A check for each process; brokers and registry first."""
     found: dict[str, HealthCheck] = {
-        "broker": partial(_broker, info.ports["broker"], info.kafka()),
-        "registry": partial(_registry, info.ports["registry"], info.registry()),
+        name: partial(_broker, info.ports[name], info.kafka())
+        for name in programs.brokers_of(info.ports)
     }
+    found["registry"] = partial(_registry, info.ports["registry"], info.registry())
     if info.mesh:
-        for name in (programs.WORKER, *programs.SERVICES, programs.INSIGHTS):
+        for name in (programs.WORKER, *programs.SERVICES, programs.TRACER, programs.INSIGHTS):
             if name in info.ports:
                 found[name] = partial(of_http, info.ports[name])
     return found
@@ -61,7 +62,7 @@ def of_http(port: int) -> Health:
 
 
 def _broker(port: int, client: Mapping[str, str]) -> Health:
-    return _answering(port, lambda: broker.is_ready(client, TIMEOUT_S))
+    return _answering(port, lambda: broker.is_ready(f"{HOST}:{port}", client, TIMEOUT_S))
 
 
 def _registry(port: int, settings: RegistrySettings) -> Health:

@@ -17,9 +17,12 @@ from reviewmesh.local.secure import Identities
 from reviewmesh.local.supervision import Program
 from reviewmesh_schemas.names import TASKS
 
-BACKING = ("broker", "registry")
-BACKING_PORTS = ("broker", "broker.controller", "registry", "registry.management")
+REGISTRY_PORTS = ("registry", "registry.management")
 SERVICES = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", "lag", "judge")
+TRACER = "tracer"
+"""Runs where an endpoint for spans is set."""
+MODULES = {"joiner": "reviewmesh.join", TRACER: "reviewmesh.trace"}
+TRACES_ENDPOINT = "REVIEWMESH_TRACES__ENDPOINT"
 INSIGHTS = "insights"
 INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"
@@ -35,7 +38,18 @@ class Addresses:
 
 
 def addresses(ports: Mapping[str, int], secure: bool) -> Addresses:
-    return Addresses(f"{HOST}:{ports['broker']}", registry.url(ports["registry"], secure))
+    brokers = ",".join(f"{HOST}:{ports[name]}" for name in brokers_of(ports))
+    return Addresses(brokers, registry.url(ports["registry"], secure))
+
+
+def brokers_of(ports: Mapping[str, int]) -> tuple[str, ...]:
+    """The names of the brokers that have ports."""
+    return tuple(name for name in broker.names(broker.NUMBERS[-1]) if name in ports)
+
+
+def backing_of(ports: Mapping[str, int]) -> tuple[str, ...]:
+    """What the services need: the brokers and the registry."""
+    return (*brokers_of(ports), "registry")
 
 
 def insights_python() -> Path | None:
@@ -56,12 +70,30 @@ def insights_python() -> Path | None:
     return environment / "bin" / "python" if whole else None
 
 
-def port_names(mesh: bool, insights: bool = False) -> tuple[str, ...]:
+def is_traced() -> bool:
+    """Whether an endpoint for spans is set, so that the tracer runs."""
+    return bool(os.environ.get(TRACES_ENDPOINT))
+
+
+def port_names(mesh: bool, insights: bool = False, brokers: int = 1) -> tuple[str, ...]:
     """Every port that the mesh listens on."""
+    of_brokers = [port for name in broker.names(brokers) for port in (name, _controller_port(name))]
+    backing = (*of_brokers, *REGISTRY_PORTS)
     if not mesh:
-        return BACKING_PORTS
-    own = (INSIGHTS,) if insights else ()
-    return (*BACKING_PORTS, *SERVICES, *own, WORKER, WORKER_GRPC)
+        return backing
+    own = (*((INSIGHTS,) if insights else ()), *((TRACER,) if is_traced() else ()))
+    return (*backing, *SERVICES, *own, WORKER, WORKER_GRPC)
+
+
+def _controller_port(name: str) -> str:
+    return f"{name}.controller"
+
+
+def broker_nodes(paths: StackPaths, ports: Mapping[str, int]) -> list[broker.Node]:
+    return [
+        broker.Node(node_id, paths.folder_of(name), ports[name], ports[_controller_port(name)])
+        for node_id, name in enumerate(brokers_of(ports), start=1)
+    ]
 
 
 def backing_programs(
@@ -70,14 +102,17 @@ def backing_programs(
     ports: Mapping[str, int],
     identities: Identities | None = None,
 ) -> list[Program]:
-    """The broker and the registry."""
+    """The brokers and the registry."""
     secrets = None if identities is None else identities.registry_properties
     return [
-        Program(
-            name="broker",
-            group="backing",
-            command=broker.command(artifacts.kafka_dir, paths.broker_dir),
-            stop_wait_s=20,
+        *(
+            Program(
+                name=name,
+                group="backing",
+                command=broker.command(artifacts.kafka_dir, paths.folder_of(name)),
+                stop_wait_s=20,
+            )
+            for name in brokers_of(ports)
         ),
         Program(
             name="registry",
@@ -111,6 +146,8 @@ def mesh_programs(
         | ({} if identities is None else identities.worker_environment()),
     )
     pythons = dict.fromkeys(SERVICES, sys.executable)
+    if TRACER in ports:
+        pythons[TRACER] = sys.executable
     if insights is not None:
         pythons[INSIGHTS] = str(insights)
     services = [
@@ -144,7 +181,7 @@ def _service(
 def _module_arguments(name: str) -> list[str]:
     if name.startswith("enricher-"):
         return ["reviewmesh.enrich", "--task", name.removeprefix("enricher-")]
-    return [{"joiner": "reviewmesh.join"}.get(name, f"reviewmesh.{name}")]
+    return [MODULES.get(name, f"reviewmesh.{name}")]
 
 
 def service_environment(

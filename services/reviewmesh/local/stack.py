@@ -43,9 +43,6 @@ READY_POLL_S = 0.25
 PORT_CLOSE_DEADLINE_S = 5.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Clients have been configured with their addresses.
-KEEP_THEIR_PORTS = ("broker", "registry")
-
 ReadyCallback = Callable[[str, float], None]
 """Called with a process's name and the seconds it took since the start, once it is ready."""
 
@@ -59,16 +56,18 @@ class EmbeddedStack:
     def up(
         self,
         mesh: bool = True,
-        secure: bool | None = None,
         progress: artifacts.ProgressCallback | None = None,
         on_ready: ReadyCallback | None = None,
         deadline_s: float = READY_DEADLINE_S,
+        brokers: int | None = None,
+        secure: bool | None = None,
     ) -> StackInfo:
         """Start everything and return when all of it is ready.
 
-        With `mesh=False` there is a broker and a registry, and no service. `secure`: everybody has
-        to show who they are; None: as before, which for a new folder is no. When something does
-        not become ready, everything is stopped again and the error shows the end of its log.
+        With `mesh=False` there are brokers and a registry, and no service. With `secure` everybody
+        has to show who they are. Without `brokers` or `secure` it is as before; in a new folder
+        there is one broker, and nobody has to. When something does not become ready, everything is
+        stopped again and the error shows the end of its log.
         """
         with self._usable_folders():
             # The permissions of an existing folder are left to its owner.
@@ -79,18 +78,13 @@ class EmbeddedStack:
                 if earlier is not None:
                     end_marked(earlier.stack_id)
                     _require_ports(earlier, self.paths)
+                number = self._number_of_brokers(brokers)
+                if secure is None:
+                    secure = earlier is not None and earlier.is_secure
                 files = artifacts.ensure(progress)
                 with private_files():
-                    return self._start(
-                        files,
-                        earlier,
-                        mesh=mesh,
-                        secure=earlier is not None and earlier.is_secure
-                        if secure is None
-                        else secure,
-                        on_ready=on_ready,
-                        deadline_s=deadline_s,
-                    )
+                    info = self._launch(files, earlier, mesh, number, secure)
+                    return self._started(info, on_ready, deadline_s)
 
     def down(self, purge: bool = False) -> bool:
         """Stop everything, with `purge` remove the data; returns whether anything was running."""
@@ -179,16 +173,21 @@ class EmbeddedStack:
                 "REVIEWMESH_STATE_DIR of its own"
             )
 
-    def _start(
-        self,
-        files: artifacts.Artifacts,
-        earlier: StackInfo | None,
-        mesh: bool,
-        secure: bool,
-        on_ready: ReadyCallback | None,
-        deadline_s: float,
+    def _number_of_brokers(self, wanted: int | None) -> int:
+        """As many as the data is of. Raises LocalStackError when another number is wanted."""
+        folders = [self.paths.folder_of(name) for name in broker.names(broker.NUMBERS[-1])]
+        kept = broker.number_kept(folders)
+        if wanted is not None and kept is not None and wanted != kept:
+            raise LocalStackError(
+                f"the data in {self.paths.state_dir} is of a mesh with {kept} broker"
+                f"{'s' if kept > 1 else ''}, not {wanted}: remove it with `reviewmesh down "
+                "--purge`, or use another folder with REVIEWMESH_STATE_DIR"
+            )
+        return kept or wanted or 1
+
+    def _started(
+        self, info: StackInfo, on_ready: ReadyCallback | None, deadline_s: float
     ) -> StackInfo:
-        info = self._launch(files, earlier, mesh, secure)
         try:
             self._wait_all_ready(info, on_ready, deadline_s)
         # Also on Ctrl-C: an interrupted start leaves nothing running.
@@ -198,15 +197,20 @@ class EmbeddedStack:
         return info
 
     def _launch(
-        self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool, secure: bool
+        self,
+        files: artifacts.Artifacts,
+        earlier: StackInfo | None,
+        mesh: bool,
+        brokers: int,
+        secure: bool,
     ) -> StackInfo:
         stack_id = uuid.uuid4().hex
         insights = programs.insights_python() if mesh else None
-        names = programs.port_names(mesh, insights is not None)
+        names = programs.port_names(mesh, insights is not None, brokers)
         ports = choose_ports(names, earlier.ports if earlier else {})
         identities = self._identities(ports) if secure else None
-        own = {} if identities is None else identities.broker_properties()
-        broker.prepare(self.paths.broker_dir, ports["broker"], ports["broker.controller"], own)
+        own = None if identities is None else identities.broker_properties()
+        broker.prepare(programs.broker_nodes(self.paths, ports), own)
         make_private(self.paths.registry_dir)
         socket_file = supervision.socket_path(self.paths)
         wanted = programs.backing_programs(self.paths, files, ports, identities)
@@ -259,7 +263,7 @@ class EmbeddedStack:
                     on_ready(name, time.monotonic() - started)
 
         asked = probes.checks(info)
-        wait({name: asked.pop(name) for name in programs.BACKING})
+        wait({name: asked.pop(name) for name in programs.backing_of(info.ports)})
         registry.note_ready(self.paths.registry_dir)
         if info.mesh:
             _apply_topics(info)
@@ -350,7 +354,8 @@ class EmbeddedStack:
     def _purge(self) -> None:
         """Remove the files of `up`, and the folder itself when it is empty then."""
         paths = self.paths
-        for folder in (paths.broker_dir, paths.registry_dir, paths.secure_dir, paths.logs):
+        brokers = [paths.folder_of(name) for name in broker.names(broker.NUMBERS[-1])]
+        for folder in (*brokers, paths.registry_dir, paths.secure_dir, paths.logs):
             shutil.rmtree(folder, ignore_errors=True)
         pid_file = paths.state_dir / "supervisord.pid"
         # Left by writes that failed on a full disk.
@@ -370,7 +375,8 @@ class EmbeddedStack:
 
 def _require_ports(earlier: StackInfo, paths: StackPaths) -> None:
     """Raise when a port that clients use is taken by another program."""
-    kept = {name: earlier.ports[name] for name in KEEP_THEIR_PORTS}
+    # Clients have been configured with these.
+    kept = {name: earlier.ports[name] for name in programs.backing_of(earlier.ports)}
     _wait_ports_closed(kept)
     for name, port in kept.items():
         if not is_free(port):

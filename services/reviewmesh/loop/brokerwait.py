@@ -1,4 +1,4 @@
-"""Waits for a broker that is away, and notices that it is back."""
+"""Waits for a broker that does not answer, and notices when it answers again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEW_CLIENT_AFTER_S = 10.0
 
 
 class BrokerWait:
-    """Used by the polling thread. The need "broker" of the readiness is its state."""
+    """Used by the polling thread. Its state is the need "broker" of the readiness."""
 
     def __init__(
         self,
@@ -35,16 +35,16 @@ class BrokerWait:
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_at = 0.0
         self._new_client_at = 0.0
-        readiness.waits("broker", f"the broker at {self._brokers}")
+        readiness.set_waiting("broker", f"the broker at {self._brokers}")
 
     @property
-    def is_on(self) -> bool:
+    def is_waiting(self) -> bool:
         return self._readiness.is_waiting_for("broker")
 
     def begin(self, error: str) -> None:
-        if not self.is_on:
+        if not self.is_waiting:
             self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
-        self._readiness.waits("broker", f"the broker at {self._brokers}: {error}")
+        self._readiness.set_waiting("broker", f"the broker at {self._brokers}: {error}")
         self._log.warning(
             "waiting for the broker; check that it is up and REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS",
             brokers=self._brokers,
@@ -68,8 +68,8 @@ class BrokerWait:
                 return False
             self._new_client_at = now + NEW_CLIENT_AFTER_S
             return self._answers_a_new_client()
-        self._log.info("the broker is back", brokers=self._brokers)
-        self._readiness.has("broker")
+        self._log.info("the broker answers again", brokers=self._brokers)
+        self._readiness.clear("broker")
         return False
 
     def _answers_a_new_client(self) -> bool:

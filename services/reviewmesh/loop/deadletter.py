@@ -17,15 +17,16 @@ UNREADABLE = "UNREADABLE"
 """The cause of records that a stage or the client cannot read."""
 MAX_MESSAGE = 2_000
 LONGEST_REVIEW_ID = 1_000
-# Of a record that does not fit, enough of key and headers to identify it; its value is cut to fit.
+# Bytes of key and headers that are kept of a record that does not fit; its value is truncated to
+# fit.
 KEY_KEPT = 4_096
 HEADER_BYTES_KEPT = 64 * 1024
-# For the other fields of a dead letter.
+# Bytes for the other fields of a dead letter.
 RESERVED = 32 * 1024
 
 
 class DeadLetters:
-    """Builds dead letters; the partition is that of the record, modulo the topic's number."""
+    """Builds dead letters, in the record's partition modulo the topic's number of partitions."""
 
     def __init__(self, codec: Codec, clock: Clock) -> None:
         self._codec = codec
@@ -75,7 +76,7 @@ class DeadLetters:
         )
 
     def _original(self, record: Record) -> tuple[bytes | None, dict[str, Any]]:
-        """The key to write, and the fields that hold the record, truncated where it is too
+        """The key of the dead letter, and the fields with the record, truncated if it is too
         large."""
         key, value, headers = record.key, record.value, record.headers
         # The key is written twice: also as the dead letter's own key.

@@ -1,9 +1,9 @@
 """Reviews that were erased: replays of their older versions take no effect.
 
-Dead letters keep a review's text longer than anything else, and a replay would publish it once
-more. So intake writes a mark beside those of replays, in the transaction that accepts the erasure,
-and whoever judges a replay reads the marks back when the partition is opened. A mark holds a digest
-of the id, never the id.
+Dead letters keep a review's text longer than any other topic, and a replay would publish it again.
+So intake writes a mark to `reviews.replayed` in the transaction that accepts the erasure. Intake
+and the joiner read the marks back when a partition is opened. A mark holds a digest of the id,
+never the id.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from reviewmesh_schemas.names import REPLAYED
 
 # Per partition; beyond this number, replays of the reviews erased first may take effect again.
 REMEMBERED_ERASURES = 50_000
-# A dead letter gets its time from a broker, an erasure from intake; the dead letter may be appended
-# as late as a transaction lasts. A letter that is younger by less counts as older.
+# Dead letters have the broker's time, erasures have intake's, and a dead letter is appended up to
+# one transaction later. So a dead letter counts as older even if it is this much younger.
 LETTER_SLACK_MS = 10_000
 MARK = re.compile(r"erased/([0-9a-f]{32})")
 
 
 class Erasures:
-    """Those of one partition, or of all partitions."""
+    """The erasures of one partition, or of all partitions."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        # By the digest of the id: when it was erased last.
+        # When each review was erased last, in milliseconds since 1970, by the digest of its id.
         self._at: dict[str, int] = {}
 
     def restore(self, record: Record) -> None:
-        """Take a mark that was read back. Raises RegistryUnavailable."""
+        """Take a mark that was read back from the topic. Raises RegistryUnavailable."""
         match = MARK.fullmatch((record.key or b"").decode("ascii", "replace"))
         if match is None or record.value is None:
             return
@@ -86,8 +86,8 @@ def digest_of(review_id: str) -> str:
     return hashlib.sha256(review_id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def dropping(service: str) -> Callable[[], None]:
-    """Counts a replay of an erased review; to be called once the drop is committed."""
+def on_dropped(service: str) -> Callable[[], None]:
+    """A callback that counts a dropped replay of an erased review, for after the commit."""
     return partial(_dropped, service)
 
 

@@ -10,7 +10,7 @@ from reviewmesh.kafka.batches import Impassable
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record
 from reviewmesh.loop.ledger import Commit, CompletionLedger, Notes
-from reviewmesh.loop.suspicion import Suspicion
+from reviewmesh.loop.poison import PoisonSearch
 
 GAPS_KEPT = 1_000
 
@@ -19,23 +19,23 @@ GAPS_KEPT = 1_000
 class Input:
     """One partition of one topic.
 
-    `held` is bounded by one poll, since an input with queued records is paused. It may also hold
-    what `find_passage` read when the partition was opened.
+    `queued` holds at most the records of one poll, because an input with queued records is paused,
+    and the records that `find_passage` read when the partition was opened.
     """
 
     topic: str
     partition: int
     ledger: CompletionLedger
-    suspicion: Suspicion
+    poison_search: PoisonSearch
     redo_until: int = 0
     topic_id: int = 0
-    held: deque[Record | Impassable] = field(default_factory=deque)
+    queued: deque[Record | Impassable] = field(default_factory=deque)
     end: int = 0
     # Offsets that were not delivered, as (first, next): transaction markers, or deleted unread.
     gaps: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
     paused: bool = False
-    # The client rejects a batch whose end is not known yet.
-    refused: bool = False
+    # The client rejects a batch, and the end of the batch is not known yet.
+    batch_rejected: bool = False
     committed_as: Commit | None = None
 
     @property
@@ -43,21 +43,24 @@ class Input:
         return MeshPartition(self.topic, self.partition)
 
     @property
-    def is_named(self) -> bool:
-        """Whether this process has committed that it runs; nothing is taken before."""
+    def has_committed(self) -> bool:
+        """Whether this process has committed to the partition. It takes no record before.
+
+        The commit tells the next owner whether this process died.
+        """
         return self.committed_as is not None
 
     @property
-    def following(self) -> int:
+    def next_offset(self) -> int:
         """The offset after the last one received."""
-        if not self.held:
+        if not self.queued:
             return self.ledger.position
-        last = self.held[-1]
+        last = self.queued[-1]
         return last.next if isinstance(last, Impassable) else last.offset + 1
 
     def notes(self) -> Notes:
         head = self.ledger.head
-        notes = self.suspicion.notes(head, self.redo_until if head < self.redo_until else 0)
+        notes = self.poison_search.notes(head, self.redo_until if head < self.redo_until else 0)
         return replace(notes, topic_id=self.topic_id)
 
 

@@ -26,31 +26,36 @@ TOPIC_ID = struct.Struct(">Q")
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What a commit tells the next owner besides the finished offsets."""
+    """What the metadata of a commit holds besides the finished offsets, for the next owner."""
 
-    # The process that wrote it has not released the partition in order.
+    # The process that wrote this had not released the partition.
     running: bool = False
-    # Processes that died in a row while the same record was the lowest unfinished one.
+    # Number of processes that died in a row with the same lowest unfinished record.
     deaths: int = 0
-    # Upper bound of records in flight during a trial; 0 without one.
-    group: int = 0
-    # Deaths with only the lowest unfinished record in flight.
-    strikes: int = 0
+    # Most records in flight during a search for a poison record; 0 without a search.
+    group_size: int = 0
+    # Number of deaths with only the lowest unfinished record in flight.
+    deaths_alone: int = 0
     # See `Start.redo_until`.
     redo_until: int = 0
-    # `group` counts from this offset: records before it were in flight without harm.
-    passed: int = 0
+    # `group_size` counts from this offset: records before it were in flight and killed nothing.
+    survived_until: int = 0
     # Kafka's id of the topic of these offsets, shortened; 0 where it is unknown.
     topic_id: int = 0
 
     def deaths_with(self, own: bool) -> int:
-        """Deaths including the process that wrote this; `own`: it is this process, which lives."""
+        """Deaths including the process that wrote this, or 0 if it released the partition.
+
+        `own`: this process wrote it, and lives.
+        """
         return self.deaths + 1 if self.running and not own else 0
 
     def packed(self) -> bytes:
-        deaths, group = min(self.deaths, 0xFFFF), min(self.group, 0xFFFF)
-        strikes = min(self.strikes, 0xFF)
-        counts = NOTES.pack(self.running, deaths, group, strikes, self.redo_until, self.passed)
+        deaths, group_size = min(self.deaths, 0xFFFF), min(self.group_size, 0xFFFF)
+        deaths_alone = min(self.deaths_alone, 0xFF)
+        counts = NOTES.pack(
+            self.running, deaths, group_size, deaths_alone, self.redo_until, self.survived_until
+        )
         return counts + TOPIC_ID.pack(self.topic_id)
 
 
@@ -68,7 +73,7 @@ class Restored:
 
     finished: frozenset[int] = frozenset()
     notes: Notes = Notes()
-    # Whether the mesh wrote it. A reset of the group leaves it empty.
+    # Whether the mesh wrote the metadata. A reset of the group leaves it empty.
     marked: bool = False
     # Why existing metadata could not be used.
     problem: str = ""
@@ -108,7 +113,7 @@ def _offsets(offset: int, bitmap: bytes) -> frozenset[int]:
 
 
 def _notes(packed: bytes) -> Notes:
-    """Older versions wrote none, or no id; later ones may append fields."""
+    """Older versions wrote no notes, or no topic id; later versions may append fields."""
     if len(packed) < NOTES.size:
         return Notes()
     running, *numbers = NOTES.unpack_from(packed)
@@ -177,7 +182,7 @@ class CompletionLedger:
         return offset >= self._position and offset not in self._restored
 
     def deliver(self, offset: int) -> bool:
-        """Mark `offset` in flight; False when it is to be skipped."""
+        """Mark `offset` in flight; False when it must be skipped, because it is not new."""
         if offset < self._position:
             return False
         self._position = offset + 1
@@ -196,7 +201,7 @@ class CompletionLedger:
         self._in_flight = dict.fromkeys(sorted({*self._in_flight, *offsets}))
 
     def reached_end(self, end: int) -> None:
-        """The partition was read to `end`: transaction markers before it are no lag."""
+        """Move the position to `end`, so that transaction markers before it do not count as lag."""
         if end > self._position:
             self._position = end
 
@@ -205,7 +210,7 @@ class CompletionLedger:
         head = self.head
         end = max(self._position, max(self._restored, default=-1) + 1)
         bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
-        # After the end of the compressed bitmap, where versions without notes do not read.
+        # Behind the compressed bitmap, because versions without notes ignore what follows it.
         packed = zlib.compress(bitmap, 6) + notes.packed()
         metadata = MARK + base64.b64encode(packed).decode("ascii")
         assert len(metadata) <= METADATA_LIMIT, (

@@ -1,9 +1,9 @@
-"""The consumer loop: poll, pass records to the stage, commit finished work.
+"""The consumer loop: polls, passes records to the stage, commits finished work.
 
-A transaction begins and ends between two polls in the polling thread, so it is open for
-milliseconds and no rebalance callback runs inside of it. Assigned partitions are read only after
-their committed offsets are known: under `read_committed` that request waits while another owner's
-transaction is open, so two owners never process the same records.
+A transaction begins and ends between two polls in the polling thread. So it is open for
+milliseconds, and no rebalance callback runs during a transaction. An assigned partition is read
+only after its committed offsets are known. The broker does not answer that request while another
+owner's transaction is open, so two owners never process the same records.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ from reviewmesh.kafka.topicids import is_another
 from reviewmesh.kafka.transactions import Aborted, OutcomeUnknown, TransactionalProducer
 from reviewmesh.loop.brokerwait import BrokerWait
 from reviewmesh.loop.deadletter import UNREADABLE
-from reviewmesh.loop.feed import Feed
+from reviewmesh.loop.dispatch import Dispatcher
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.ledger import CompletionLedger, Notes
-from reviewmesh.loop.logends import LogEnds
 from reviewmesh.loop.membership import Membership, Rebalance
 from reviewmesh.loop.openings import Opened, Openings
+from reviewmesh.loop.out_of_range import OutOfRangeOffsets
 from reviewmesh.loop.outbox import Outbox, OutputRejected
-from reviewmesh.loop.overseer import Overseer
+from reviewmesh.loop.poison import PoisonSearch
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.recreated import RecreatedTopics
 from reviewmesh.loop.renewal import ConsumerRenewal
 from reviewmesh.loop.stage import Stage
-from reviewmesh.loop.suspicion import Suspicion
+from reviewmesh.loop.stalls import StallDetector
 from reviewmesh.settings import Settings
 
 POLL_S = 0.02
 POLL_RECORDS = 500
-CHANGED_OVER_WITHIN_S = 10.0
+REPLACE_CLIENTS_WITHIN_S = 10.0
 
 
 class ConsumerLoop:
-    """Runs one stage. `run` returns after `request_stop`, once all is committed or the grace is
-    over."""
+    """Runs one stage. `run` returns after `request_stop`, once everything is committed or the grace
+    period is over.
+    """
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class ConsumerLoop:
         topics: Collection[str],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`topics`: all that the stage reads or writes."""
+        """`topics`: every topic that the stage reads or writes."""
         self._stage = stage
         self._settings = settings
         self._log = log
@@ -84,14 +85,14 @@ class ConsumerLoop:
         self.inputs = Inputs()
         self._owned: set[int] = set()
         # What the group assigns to a consumer that takes over from another one; None: it does not.
-        self._assigned_again: list[int] | None = None
+        self._reassigned: list[int] | None = None
         self._renewal = ConsumerRenewal(
             settings, self._member.make_consumer, self._prefix + stage.topics[0], log
         )
         self._outbox = Outbox(stage, self._prefix, self.inputs, self._producer)
         self._stopping = False
         self.heartbeat = time.monotonic()
-        self._feed = Feed(
+        self._dispatcher = Dispatcher(
             stage,
             self.inputs,
             self._outbox,
@@ -100,11 +101,13 @@ class ConsumerLoop:
             log=log,
         )
         self._reader = PartitionReader(settings)
-        self._ends = LogEnds(settings, stage.service, log)
+        self._ends = OutOfRangeOffsets(settings, stage.service, log)
         self._openings = Openings(settings, stage, self._ends, readiness=self.readiness, log=log)
         self._refusals = Refusals(settings, log)
         self._watch = LogWatch(settings, topics, log)
-        self._overseer = Overseer(stage, self.inputs, self._ends, readiness=self.readiness, log=log)
+        self._stalls = StallDetector(
+            stage, self.inputs, self._ends, readiness=self.readiness, log=log
+        )
 
     # -- for signal handlers -----------------------------------------------------------------
 
@@ -114,7 +117,7 @@ class ConsumerLoop:
     # -- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises what a rebalance callback or the stage raises, SlotTaken and StandsStill."""
+        """Raises SlotTaken, StandsStill, and what a rebalance callback or the stage raises."""
         self._member.subscribe()
         self._watch.start()
         try:
@@ -131,45 +134,45 @@ class ConsumerLoop:
         if not self._producer.ready:
             self._connect()
         for message in self._member.consumer.consume(POLL_RECORDS, POLL_S):
-            self._take(message)
+            self._handle_message(message)
         self._producer.poll()
         if self._member.failure is not None:
             raise self._member.failure
-        if reason := self._member.is_lost(self._producer.ready and not self._broker.is_on):
+        if reason := self._member.why_replace(self._producer.ready and not self._broker.is_waiting):
             self._member.count_rejoin(reason)
             self._rejoin()
         if not self._producer.ready:
             return
-        if self._broker.is_on and self._broker.ask(self._member.consumer):
+        if self._broker.is_waiting and self._broker.ask(self._member.consumer):
             self._rejoin()
-        if not self._broker.is_on and (renewed := self._renewal.connected()) is not None:
-            self._change_over(renewed)
+        if not self._broker.is_waiting and (renewed := self._renewal.connected()) is not None:
+            self._replace_clients(renewed)
         for opened in self._openings.advance(self._member.consumer):
             self._start(opened)
         if self._recreated.found:
             self._read_recreated()
-        self._pass_over()
-        self._feed.work_off()
+        self._skip_rejected_batches()
+        self._dispatcher.dispatch()
         self._collect()
-        self._feed.balance(self._member.consumer)
+        self._dispatcher.apply_backpressure(self._member.consumer)
         if self._outbox.is_due():
             self._transact()
             self._measure()
-        self._oversee()
+        self._check_progress()
 
     def _rejoin(self) -> None:
-        """Join the group with a new consumer; its partitions begin again when they are assigned."""
+        """Join the group with a new consumer, which is assigned its partitions again."""
         for partition in self._owned:
-            self._forget(partition)
+            self._drop_partition(partition)
         self._owned.clear()
         self._member.replace()
         self._recreated.forget()
 
-    def _change_over(self, consumer: Any) -> None:
-        """Go on with new clients, after a certificate was replaced. Records in flight stay so.
+    def _replace_clients(self, consumer: Any) -> None:
+        """Replace the clients after a certificate was replaced. Records in flight stay in flight.
 
-        The consumer takes over the static membership. As long as the generation is the same, nobody
-        else has had the partitions; otherwise they are read again from their commits.
+        The new consumer takes over the static membership. If the generation is still the same, no
+        other process has had the partitions. Otherwise they are read again from their commits.
         """
         began = time.monotonic()
         self._collect()
@@ -177,24 +180,24 @@ class ConsumerLoop:
         generation = self._member.generation()
         self._producer.discard()
         self._connect()
-        self._assigned_again = []
+        self._reassigned = []
         self._member.replace(consumer)
-        while not self._member.is_assigned and time.monotonic() - began < CHANGED_OVER_WITHIN_S:
+        while not self._member.is_assigned and time.monotonic() - began < REPLACE_CLIENTS_WITHIN_S:
             for message in consumer.consume(POLL_RECORDS, POLL_S):
-                self._take(message)
+                self._handle_message(message)
             self.heartbeat = time.monotonic()
-        assigned, self._assigned_again = self._assigned_again, None
+        assigned, self._reassigned = self._reassigned, None
         same = generation >= 0 and self._member.is_assigned
         if same and self._member.generation() == generation and set(assigned) >= self._owned:
             self._fetch(list(self.inputs))
         else:
             for partition in self._owned:
-                self._forget(partition)
+                self._drop_partition(partition)
             self._owned.clear()
             if self._member.is_assigned:
                 self._assign(assigned)
         self._log.info(
-            "changed over to clients with the renewed certificate",
+            "replaced the Kafka clients: a certificate was renewed",
             seconds=round(time.monotonic() - began, 3),
             kept=sorted(self._owned),
         )
@@ -202,24 +205,24 @@ class ConsumerLoop:
     def _read_recreated(self) -> None:
         """Read topics that were deleted and created again, with a new consumer."""
         self._log.warning(
-            "a topic was deleted and created again: joining the group again to read it from its "
-            "beginning",
+            "a topic was deleted and created again: rejoining the group to read it from the start",
             topics=sorted(self._recreated.found),
         )
         self._collect()
         self._transact(closing=self._owned)
         self._rejoin()
-        self.readiness.waits("assignment", "partitions from the group's coordinator")
+        self.readiness.set_waiting("assignment", "partitions from the group's coordinator")
 
     def _finish(self) -> None:
-        """Stop reading, finish records in flight within the grace time, commit."""
+        """Stop reading, finish records in flight within the grace period, commit."""
         deadline = time.monotonic() + self._settings.grace_s
         self._log.info("stopping", in_flight=self.inputs.in_flight())
         assigned = [self._kafka_partition(item) for item in self.inputs]
         if assigned:
             self._member.consumer.pause(assigned)
         while time.monotonic() < deadline and self._producer.ready:
-            # Keep polling to stay in the group; records that still come are dropped.
+            # Polling keeps the membership. The records are dropped: the next owner reads them
+            # again.
             self._member.consumer.consume(POLL_RECORDS, POLL_S)
             self.heartbeat = time.monotonic()
             self._collect()
@@ -243,16 +246,22 @@ class ConsumerLoop:
             self._broker.begin(str(error))
             return
         self._log.info("transactional producer ready")
-        self.readiness.has("broker")
+        self.readiness.clear("broker")
         if not self._owned:
-            self.readiness.waits("assignment", "partitions from the group's coordinator")
+            self.readiness.set_waiting("assignment", "partitions from the group's coordinator")
 
     def _recover(self, reason: str) -> None:
-        """The outcome of a transaction is unknown: new producer, rewind to what is committed."""
-        self._log.warning("replacing the producer and rewinding", reason=reason)
+        """Replace the producer and read again from the committed offsets.
+
+        Called when the outcome of a transaction is unknown.
+        """
+        self._log.warning(
+            "the outcome of a transaction is unknown: replacing the producer and rewinding",
+            reason=reason,
+        )
         metrics.PRODUCERS_RECOVERED.labels(self._stage.service).inc()
         self._producer.discard()
-        self.readiness.waits("broker", f"a new producer, since: {reason}")
+        self.readiness.set_waiting("broker", f"a new producer, because: {reason}")
         self._reopen(self._owned)
 
     def _reopen(self, partitions: Iterable[int]) -> None:
@@ -261,7 +270,7 @@ class ConsumerLoop:
         self._drop(reopened)
         self._openings.begin(reopened, own=True)
 
-    def _oversee(self) -> None:
+    def _check_progress(self) -> None:
         """Reopen partitions that make no progress or whose log was truncated.
 
         Partitions that wait for the broker or for an aborted transaction are left out. Raises
@@ -271,76 +280,76 @@ class ConsumerLoop:
         seen = self._watch.seen
         if seen.missing:
             names = ", ".join(self._prefix + topic for topic in seen.missing)
-            self.readiness.waits(
+            self.readiness.set_waiting(
                 "topics", f"topics missing: {names}; run `reviewmesh topics apply`"
             )
         else:
-            self.readiness.has("topics")
+            self.readiness.clear("topics")
         self._recreated.note(seen.topic_ids, seen.looked_at)
         if self._recreated.found:
             return
-        if self._broker.is_on or self.readiness.is_waiting_for("transactions"):
-            self._overseer.excuse()
+        if self._broker.is_waiting or self.readiness.is_waiting_for("transactions"):
+            self._stalls.restart_timers()
             return
-        to_reopen = self._overseer.look(seen.logs, self._outbox.holds)
+        to_reopen = self._stalls.check(seen.logs, self._outbox.holds)
         if to_reopen:
             self._reopen(to_reopen)
 
     # -- rebalancing -------------------------------------------------------------------------
 
     def _assign(self, assigned: list[int]) -> None:
-        self._log.info("assigned", partitions=sorted(assigned))
+        self._log.info("partitions assigned", partitions=sorted(assigned))
         self._member.consumer.incremental_assign([])
-        if self._assigned_again is not None:
-            self._assigned_again += assigned
+        if self._reassigned is not None:
+            self._reassigned += assigned
             return
         partitions = [number for number in assigned if number < self._partitions]
         if len(partitions) < len(assigned):
             self._log.warning(
-                "partitions beyond the mesh's number are not read: the mesh writes nothing there",
+                "ignoring partitions beyond the number in topics.yaml, which stay empty",
                 topic=self._stage.topics[0],
                 partitions=sorted(set(assigned) - set(partitions)),
             )
         self._owned.update(partitions)
         self._openings.begin(partitions)
-        # A group may have more members than partitions: a spare one is ready too.
-        self.readiness.has("assignment")
+        # Ready even without partitions: a group may have more members than partitions.
+        self.readiness.clear("assignment")
 
     def _revoke(self, partitions: list[int]) -> None:
-        self._log.info("revoked", partitions=sorted(partitions))
+        self._log.info("partitions revoked", partitions=sorted(partitions))
         if self._producer.ready:
             self._collect()
             self._transact(closing=partitions)
         self._release(partitions)
 
     def _lose(self, partitions: list[int]) -> None:
-        self._log.warning("lost", partitions=sorted(partitions))
+        self._log.warning("partitions lost", partitions=sorted(partitions))
         self._release(partitions)
 
     def _release(self, partitions: list[int]) -> None:
         self._drop(partitions)
         self._owned.difference_update(partitions)
-        self._overseer.released(partitions)
-        self.readiness.has("records")
+        self._stalls.released(partitions)
+        self.readiness.clear("records")
 
     def _drop(self, partitions: list[int]) -> None:
-        """Drop all state of these partitions and stop fetching them."""
-        opened = [item for partition in partitions for item in self._forget(partition)]
+        """Drop all state of these partitions and stop fetching from them."""
+        opened = [item for partition in partitions for item in self._drop_partition(partition)]
         # Call incremental_unassign even with an empty list. Otherwise the client unassigns all
         # revoked partitions itself, and fails for those that were never assigned.
         self._member.consumer.incremental_unassign([self._kafka_partition(item) for item in opened])
 
-    def _forget(self, partition: int) -> list[Input]:
+    def _drop_partition(self, partition: int) -> list[Input]:
         opened = self.inputs.remove(partition)
         if opened:
             self._stage.close(partition)
-            self._openings.left(opened)
+            self._openings.released(opened)
         self._openings.drop(partition)
         self._outbox.drop(partition)
         return opened
 
     def _start(self, opened: Opened) -> None:
-        """Begin to fetch an opened partition."""
+        """Begin to fetch from an opened partition."""
         partition, inputs = opened.partition, []
         ids = {topic: start.topic_id for topic, start in opened.starts.items()}
         self._recreated.note(ids, looked_at=time.monotonic())
@@ -353,75 +362,78 @@ class ConsumerLoop:
             notes = opened.notes[topic]
             if is_another(notes.topic_id, start.topic_id):
                 notes = Notes()
-            suspicion = Suspicion(notes, notes.running and not opened.own, head)
+            poison_search = PoisonSearch(notes, notes.running and not opened.own, head)
             item = Input(
                 topic=topic,
                 partition=partition,
                 ledger=ledger,
-                suspicion=suspicion,
+                poison_search=poison_search,
                 redo_until=start.redo_until,
                 topic_id=start.topic_id,
             )
-            item.held.extend(opened.passages.get(topic, ()))
+            item.queued.extend(opened.passages.get(topic, ()))
             inputs.append(item)
         self.inputs.add(inputs)
         self._stage.open(partition, self.inputs, opened.loaded)
         for item in inputs:
-            # Paused until a commit has recorded that this process runs: without it the next owner
-            # could not know that the process died.
+            # Paused until the first commit says that this process runs. Otherwise the next owner
+            # could not tell that the process died.
             item.paused = True
         self._fetch(inputs)
 
     def _fetch(self, inputs: Iterable[Input]) -> None:
-        """Let the consumer fetch what follows the last record received, or pause it there."""
+        """Fetch from the offset after the last received record, unless the input is paused."""
         assigned, paused = [], []
         for item in inputs:
             at = self._kafka_partition(item)
-            at.offset = item.following
+            at.offset = item.next_offset
             assigned.append(at)
             if item.paused:
                 paused.append(at)
         self._member.consumer.incremental_assign(assigned)
-        # librdkafka keeps the pauses of an earlier assignment, too.
+        # librdkafka also keeps the pauses of an earlier assignment.
         if paused:
             self._member.consumer.pause(paused)
 
     # -- records -----------------------------------------------------------------------------
 
-    def _take(self, message: Any) -> None:
+    def _handle_message(self, message: Any) -> None:
         error = message.error()
         if error is None:
-            self._feed.hold(message)
+            self._dispatcher.enqueue(message)
         elif error.code() == KafkaError._PARTITION_EOF:
-            self._feed.reached_end(message)
+            self._dispatcher.reached_end(message)
         else:
             if error.code() in kafka.REFUSED_BATCH and message.offset() >= 0:
-                self._refused(message)
+                self._reject_batch(message)
             self._member.consumer_failed(error)
 
-    def _refused(self, message: Any) -> None:
-        """The client returns this error at every fetch: find the end of the batch."""
+    def _reject_batch(self, message: Any) -> None:
+        """Pause an input whose next batch the client rejects, and look for the end of the batch.
+
+        The client would return the same error at every fetch.
+        """
         topic = message.topic().removeprefix(self._prefix)
         item = self.inputs.get(topic, message.partition())
-        if item is None or item.refused:
+        if item is None or item.batch_rejected:
             return
-        item.refused = item.paused = True
+        item.batch_rejected = item.paused = True
         self._member.consumer.pause([self._kafka_partition(item)])
-        self._refusals.look(item.at, item.following)
+        self._refusals.look(item.at, item.next_offset)
 
-    def _pass_over(self) -> None:
-        """Continue after batches that the client rejects."""
+    def _skip_rejected_batches(self) -> None:
+        """Continue behind batches that the client rejects, once their ends are known."""
         for partition, at, batch in self._refusals.found():
             item = self.inputs.get(*partition)
-            # It may have been released or reopened meanwhile.
-            if item is None or not item.refused or item.following != at:
+            # The partition may have been released or reopened meanwhile.
+            if item is None or not item.batch_rejected or item.next_offset != at:
                 continue
-            item.refused = False
+            item.batch_rejected = False
             if batch is not None:
-                item.held.append(batch)
+                item.queued.append(batch)
             target = self._kafka_partition(item)
             self._member.consumer.incremental_unassign([target])
-            target.offset = item.following
+            target.offset = item.next_offset
             self._member.consumer.incremental_assign([target])
             self._member.consumer.pause([target])
 
@@ -433,16 +445,15 @@ class ConsumerLoop:
     def _transact(self, closing: Collection[int] = ()) -> None:
         group_metadata = self._member.consumer.consumer_group_metadata()
         if self._member.generation() < 0:
-            # Not a member now: the commit could not be fenced. Finished units wait for the next
-            # one.
+            # Not a member now, so a commit could not be fenced. Finished units stay in the outbox.
             return
         try:
             self._outbox.commit(group_metadata, closing)
         except Aborted as error:
             metrics.TRANSACTIONS_ABORTED.labels(self._stage.service).inc()
-            self._log.warning("transaction aborted, trying again", reason=str(error))
-            if self._outbox.aborts_again_and_again:
-                self.readiness.waits("transactions", f"transactions are aborted: {error}")
+            self._log.warning("transaction aborted, retrying", reason=str(error))
+            if self._outbox.keeps_aborting:
+                self.readiness.set_waiting("transactions", f"transactions are aborted: {error}")
         except OutputRejected as error:
             if error.is_set_aside:
                 self._postpone(error)
@@ -451,23 +462,29 @@ class ConsumerLoop:
         except OutcomeUnknown as error:
             self._recover(str(error))
         else:
-            self.readiness.has("transactions")
+            self.readiness.clear("transactions")
             if not self._outbox.has_postponed:
-                self.readiness.has("dead letters")
+                self.readiness.clear("dead letters")
 
     def _postpone(self, refused: OutputRejected) -> None:
-        """The dead-letter topic rejects a record, so its configuration was changed: retry later."""
-        reason = f"{refused}: a dead letter waits until its topic takes it; see its configuration"
+        """Retry a dead letter later that its topic rejects because of the topic's configuration."""
+        reason = (
+            f"{refused}: the dead-letter topic rejects a record; check the topic's configuration"
+        )
         if not self.readiness.is_waiting_for("dead letters"):
-            self._log.error("a dead letter is refused", reason=reason)
-        self.readiness.waits("dead letters", reason)
+            self._log.error(
+                "a dead letter is rejected, retrying until the topic accepts it", reason=reason
+            )
+        self.readiness.set_waiting("dead letters", reason)
         self._outbox.postpone(refused.unit)
 
     def _set_aside(self, unit: Unit, reason: str) -> None:
-        """Replace a unit whose output is rejected every time by a dead letter of its record."""
+        """Dead-letter the record of a unit whose output is always rejected."""
         if not unit.finished:
             self._log.error(
-                "outputs are refused every time", partition=unit.partition, reason=reason
+                "outputs are rejected every time: dropping them",
+                partition=unit.partition,
+                reason=reason,
             )
             self._outbox.drop_first(unit)
             if unit.refused is not None:
@@ -475,7 +492,7 @@ class ConsumerLoop:
             return
         topic, offset = unit.finished[0]
         self._log.error(
-            "an output is refused every time: its record is set aside as a dead letter",
+            "an output is rejected every time: its record becomes a dead letter",
             topic=topic,
             partition=unit.partition,
             offset=offset,
@@ -487,7 +504,7 @@ class ConsumerLoop:
         if unit.refused is not None:
             unit.refused(reason)
 
-    # -- small things ------------------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------
 
     def _measure(self) -> None:
         service = self._stage.service

@@ -1,7 +1,7 @@
-"""This process as a member of its consumer group: the consumer, and a new one after it was fenced.
+"""Membership in the consumer group: the consumer, and its replacement after it was fenced.
 
 A consumer that the group has fenced, or that librdkafka no longer lets join, never reads again. It
-is replaced; what it had assigned comes back with the next assignment.
+is replaced by a new one, which gets its partitions with the next assignment.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.stage import Stage
 from reviewmesh.settings import Settings
 
-# Two processes with one slot fence each other again and again; restarts of a broker do not.
+# Two processes with the same slot fence each other repeatedly; restarts of a broker do not.
 REJOINS_AT_MOST = 3
 REJOINS_WITHIN_S = 60.0
-# A rebalance is over in seconds where every member is well, and within `max.poll.interval.ms` else.
+# A rebalance takes seconds if every member is healthy, and at most `max.poll.interval.ms` else.
 SOON_ASSIGNED_S = 15.0
 ASSIGNED_WITHIN_S = 75.0
 CLOSED_WITHIN_S = 10.0
@@ -38,7 +38,8 @@ OnPartitions = Callable[[list[int]], None]
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """Called with partition numbers inside of a poll. What they raise is kept in `failure`."""
+    """Callbacks that get partition numbers during a poll. Their exceptions are kept in
+    `failure`."""
 
     assigned: OnPartitions
     revoked: OnPartitions
@@ -69,9 +70,9 @@ class Membership:
         self._fenced = ""
         self.consumer = self.make_consumer()
         self.failure: BaseException | None = None
-        """What a rebalance callback raised: inside of it an exception would surface from a poll,
-        with the partition assigned."""
-        # Since when the group owes partitions; None while it has assigned them.
+        """What a rebalance callback raised. It cannot raise itself: the poll would fail with the
+        partition assigned."""
+        # Since when no partitions are assigned, in monotonic seconds; None while some are.
         self._unassigned_since: float | None = None
         self._rejoined_at: list[float] = []
 
@@ -96,8 +97,8 @@ class Membership:
             self._fenced = error.str()
         self._on_error(error)
 
-    def is_lost(self, broker_is_there: bool) -> str:
-        """Why the consumer has to be replaced; empty when it has not.
+    def why_replace(self, broker_is_there: bool) -> str:
+        """Why the consumer has to be replaced; empty when it need not be.
 
         librdkafka can forget to join its group again after the coordinator removed it: seen where
         partitions had no leader for a while.
@@ -109,7 +110,7 @@ class Membership:
             return ""
         waited_s = time.monotonic() - self._unassigned_since
         if waited_s > SOON_ASSIGNED_S:
-            self._readiness.waits(
+            self._readiness.set_waiting(
                 "assignment", f"partitions from the group's coordinator, for {waited_s:.0f} s"
             )
         if waited_s <= ASSIGNED_WITHIN_S:
@@ -117,7 +118,7 @@ class Membership:
         return f"the group has given no partitions for {waited_s:.0f} s"
 
     def generation(self) -> int:
-        """Of the group, as this member knows it; negative before joining."""
+        """The generation of the group as this member knows it; negative before joining."""
         return kafka.generation(self.consumer.consumer_group_metadata())
 
     @property
@@ -126,7 +127,7 @@ class Membership:
         return self._unassigned_since is None
 
     def count_rejoin(self, reason: str) -> None:
-        """Raises SlotTaken when it happens so often that another process must be behind it."""
+        """Raises SlotTaken after so many rejoins that another process must have the same slot."""
         now = time.monotonic()
         self._rejoined_at = [at for at in self._rejoined_at if now - at < REJOINS_WITHIN_S]
         if len(self._rejoined_at) >= REJOINS_AT_MOST:
@@ -136,12 +137,13 @@ class Membership:
                 "for every replica"
             )
         self._rejoined_at.append(now)
-        self._log.warning("joining the group again", reason=reason)
+        self._log.warning("rejoining the group", reason=reason)
 
     def replace(self, consumer: Any = None) -> None:
-        """Join with a new consumer, by default one that is made now.
+        """Join with `consumer`, by default one that is created now.
 
-        Before, whatever the old one had must be forgotten, unless the generation stays the same.
+        The caller has dropped the state of all partitions before, unless the generation stays the
+        same.
         """
         replaced = self.consumer
         self.consumer = self.make_consumer() if consumer is None else consumer
@@ -169,7 +171,7 @@ class Membership:
         unassigned_since: float | None,
     ) -> None:
         if consumer is not self.consumer:
-            # A replaced one; its partitions are forgotten.
+            # A consumer that was replaced: the state of its partitions is dropped.
             return
         self._unassigned_since = unassigned_since
         try:

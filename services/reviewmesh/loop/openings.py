@@ -1,8 +1,8 @@
 """Opens assigned partitions: fetches their committed offsets, then loads their state.
 
 Committed offsets are requested between two polls with a short timeout, because the broker delays
-the answer while the last owner's transaction is open. State is read from the broker in a thread of
-its own, because that may take long: polling continues meanwhile.
+the answer while the last owner's transaction is open. State is loaded in another thread, so that
+polling continues meanwhile.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import Record, Unavailable
 from reviewmesh.loop.inputs import Input
 from reviewmesh.loop.ledger import Commit, Notes, restore
-from reviewmesh.loop.logends import LogEnds
+from reviewmesh.loop.out_of_range import OutOfRangeOffsets
+from reviewmesh.loop.poison import DEATHS_BEFORE_PROBE
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.stage import Stage, Start
-from reviewmesh.loop.suspicion import DEATHS_BEFORE_CARE
 from reviewmesh.settings import Settings
 
-# Blocks polling. Doubled while the coordinator is slow to answer.
+# Short, because the request blocks polling. Doubled while the coordinator is slow to answer.
 RESOLVE_TIMEOUT_S = 0.1
 LONGEST_RESOLVE_TIMEOUT_S = 0.8
 RETRY_S = 1.0
@@ -39,20 +39,22 @@ LOAD_DEADLINE_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A partition that may be read now."""
+    """A partition whose offsets are known and whose state is loaded."""
 
     partition: int
     starts: dict[str, Start]
     notes: dict[str, Notes]
-    # Whether this process had it before: then no process died with it.
+    # Whether this process wrote the last commit, so that no process died with the partition.
     own: bool
     loaded: Any
-    # For topics where the client would die of a batch ahead.
+    # By topic: records that a probe process read, because the client would die of a batch.
     passages: dict[str, list[Record | Impassable]]
 
 
 @dataclass(slots=True)
 class Opening:
+    """A partition that is being opened; the fields are those of `Opened`."""
+
     own: bool
     not_before: float = 0.0
     starts: dict[str, Start] = field(default_factory=dict)
@@ -65,7 +67,12 @@ class Loading:
     """Runs `load` of a stage in a thread that can be abandoned."""
 
     def __init__(
-        self, settings: Settings, stage: Stage, ends: LogEnds, partition: int, opening: Opening
+        self,
+        settings: Settings,
+        stage: Stage,
+        ends: OutOfRangeOffsets,
+        partition: int,
+        opening: Opening,
     ) -> None:
         self._outcome: SimpleQueue[Any] = SimpleQueue()
         self._began = time.monotonic()
@@ -74,7 +81,7 @@ class Loading:
             try:
                 log_ends = ends.correct(partition, opening.starts)
                 loaded = stage.load(partition, opening.starts)
-                _look_ahead(settings, partition, opening, log_ends)
+                _probe_if_needed(settings, partition, opening, log_ends)
                 self._outcome.put(loaded)
             except Exception as error:  # noqa: BLE001 - raised again in the polling thread
                 self._outcome.put(error)
@@ -94,14 +101,14 @@ class Loading:
         return outcome
 
 
-def _look_ahead(
+def _probe_if_needed(
     settings: Settings, partition: int, opening: Opening, log_ends: Mapping[str, int]
 ) -> None:
-    """Look for fatal batches where several processes died without progress. Raises Unavailable."""
+    """Read with a probe process if several processes died without progress. Raises Unavailable."""
     for topic, start in opening.starts.items():
         assert start.offset is not None, "expected an offset within the log"
         deaths = opening.notes[topic].deaths_with(opening.own)
-        if deaths < DEATHS_BEFORE_CARE or start.offset >= log_ends[topic]:
+        if deaths < DEATHS_BEFORE_PROBE or start.offset >= log_ends[topic]:
             continue
         with Prober(settings, topic, partition) as prober:
             opening.passages[topic] = find_passage(prober, start.offset)
@@ -114,7 +121,7 @@ class Openings:
         self,
         settings: Settings,
         stage: Stage,
-        ends: LogEnds,
+        ends: OutOfRangeOffsets,
         readiness: Readiness,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -126,42 +133,42 @@ class Openings:
         self._log = log
         self._openings: dict[int, Opening] = {}
         # This process's last commits of partitions that it had.
-        self._left: dict[MeshPartition, Commit] = {}
+        self._last_commits: dict[MeshPartition, Commit] = {}
         self._timeout_s = RESOLVE_TIMEOUT_S
 
     def __len__(self) -> int:
         return len(self._openings)
 
     def begin(self, partitions: Sequence[int], own: bool = False) -> None:
-        """`own`: this process had them until now, so no process died with them."""
+        """Start to open partitions. `own`: this process had them until now, so no process died."""
         for partition in partitions:
             self._openings[partition] = Opening(own)
         if partitions:
             self._waits(f"committed offsets of partitions {list(partitions)}")
 
-    def left(self, items: Sequence[Input]) -> None:
-        """These were open in this process.
+    def released(self, items: Sequence[Input]) -> None:
+        """Remember the last commits of partitions that this process has read.
 
-        It may have lost them without a last commit, when it was cut off from the broker. If nobody
-        has committed since then when it gets them back, no process has died with them.
+        A process that was cut off from the broker loses partitions without a closing commit. If it
+        gets them back and no other process has committed since, no process has died with them.
         """
         for item in items:
             if item.committed_as is not None:
-                self._left[item.at] = item.committed_as
+                self._last_commits[item.at] = item.committed_as
 
     def drop(self, partition: int) -> None:
         self._openings.pop(partition, None)
         if not self._openings:
-            self._readiness.has("offsets")
+            self._readiness.clear("offsets")
 
     def advance(self, consumer: Any) -> list[Opened]:
-        """The partitions that have become ready. Makes at most one request that times out."""
+        """The partitions that are open now. Makes at most one request that times out."""
         opened = []
         for partition, opening in list(self._openings.items()):
             if opening.loading is not None:
                 if (ready := self._loaded(partition, opening)) is not None:
                     opened.append(ready)
-            elif self._has_a_thread() and time.monotonic() >= opening.not_before:
+            elif self._can_load() and time.monotonic() >= opening.not_before:
                 if not self._resolve(consumer, partition, opening):
                     break
                 opening.loading = Loading(
@@ -172,10 +179,10 @@ class Openings:
                     opening=opening,
                 )
         if not self._openings:
-            self._readiness.has("offsets")
+            self._readiness.clear("offsets")
         return opened
 
-    def _has_a_thread(self) -> bool:
+    def _can_load(self) -> bool:
         loading = sum(opening.loading is not None for opening in self._openings.values())
         return loading < LOADS_AT_ONCE
 
@@ -187,8 +194,8 @@ class Openings:
                 if item.error:
                     raise KafkaException(item.error)
         except KafkaException as error:
-            # The previous owner's transaction is open, or the broker is away. Try the others first
-            # the next time.
+            # The previous owner's transaction is open, or the broker does not answer. Try the other
+            # partitions first the next time.
             self._waits(f"committed offsets: {error.args[0].str()}")
             self._timeout_s = min(self._timeout_s * 2, LONGEST_RESOLVE_TIMEOUT_S)
             self._openings[partition] = self._openings.pop(partition)
@@ -196,12 +203,12 @@ class Openings:
         self._timeout_s = RESOLVE_TIMEOUT_S
         for topic, item in zip(self._stage.topics, committed, strict=True):
             self._restore(opening, topic, item)
-        opening.own = opening.own or self._is_as_left(partition, committed)
+        opening.own = opening.own or self._is_own_last_commit(partition, committed)
         return True
 
-    def _is_as_left(self, partition: int, committed: Sequence[TopicPartition]) -> bool:
+    def _is_own_last_commit(self, partition: int, committed: Sequence[TopicPartition]) -> bool:
         return all(
-            self._left.get(MeshPartition(topic, partition))
+            self._last_commits.get(MeshPartition(topic, partition))
             == Commit(item.offset, item.metadata or "")
             for topic, item in zip(self._stage.topics, committed, strict=True)
         )
@@ -240,7 +247,9 @@ class Openings:
             again_at = time.monotonic() + RETRY_S
             self._openings[partition] = Opening(opening.own, again_at)
             self._waits(str(error))
-            self._log.warning("partition waits", partition=partition, reason=str(error))
+            self._log.warning(
+                "cannot open a partition yet, retrying", partition=partition, reason=str(error)
+            )
             return None
         del self._openings[partition]
         return Opened(
@@ -253,4 +262,4 @@ class Openings:
         )
 
     def _waits(self, reason: str) -> None:
-        self._readiness.waits("offsets", reason)
+        self._readiness.set_waiting("offsets", reason)

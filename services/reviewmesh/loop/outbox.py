@@ -20,18 +20,17 @@ COMMIT_EVERY_S = 0.05
 LONGEST_COMMIT_EVERY_S = 0.25
 IDLE_COMMIT_EVERY_S = 1.0
 COMMIT_UNITS = 2_000
-# A transaction costs the same requests and markers whatever its size. When transactions take
-# longer,
-# the machine is loaded: larger and fewer of them reduce the load.
+# A transaction costs the same requests and markers whatever its size. Slow transactions mean that
+# the machine is loaded, and fewer and larger ones reduce the load.
 SHARE_OF_TIME_IN_TRANSACTIONS = 0.1
 LONGEST_RETRY_S = 5.0
-# A rejected output causes one abort, a record that is too large one more.
-ABORTS_TO_TELL_OF = 4
-TRY_POSTPONED_EVERY_S = 5.0
+# A rejected output or a record that is too large causes fewer aborts in a row.
+ABORTS_BEFORE_NOT_READY = 4
+PROBE_POSTPONED_EVERY_S = 5.0
 
 
 class OutputRejected(Exception):
-    """A unit whose transaction is aborted every time, because one of its outputs is rejected."""
+    """The broker rejects an output of this unit, so every transaction with it is aborted."""
 
     def __init__(self, unit: Unit, reason: str) -> None:
         super().__init__(reason)
@@ -39,7 +38,7 @@ class OutputRejected(Exception):
 
     @property
     def is_set_aside(self) -> bool:
-        """It is a dead letter already: the cause is the dead-letter topic, not the record."""
+        """Whether the unit writes a dead letter: then the topic's configuration is wrong."""
         outputs = self.unit.outputs
         return bool(outputs) and all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
 
@@ -55,25 +54,26 @@ class Outbox:
         self._units: deque[Unit] = deque()
         self._last_commit = 0.0
         self._commit_every_s = COMMIT_EVERY_S
-        # Fewer while a rejected output is searched for.
-        self._at_most = COMMIT_UNITS
+        # Most units of the next transaction; fewer while a rejected output is searched for.
+        self._max_units = COMMIT_UNITS
         self._aborts_in_a_row = 0
         # Dead letters that their topic rejects until an operator corrects its configuration. One of
-        # them is retried every TRY_POSTPONED_EVERY_S; when it is accepted the others follow.
+        # them, the probe, is retried every PROBE_POSTPONED_EVERY_S. When it is accepted, the others
+        # follow.
         self._postponed: deque[Unit] = deque()
-        self._tried: Unit | None = None
-        self._try_at = 0.0
+        self._probe: Unit | None = None
+        self._probe_at = 0.0
 
     def __len__(self) -> int:
         return len(self._units)
 
     @property
-    def aborts_again_and_again(self) -> bool:
-        return self._aborts_in_a_row >= ABORTS_TO_TELL_OF
+    def keeps_aborting(self) -> bool:
+        return self._aborts_in_a_row >= ABORTS_BEFORE_NOT_READY
 
     @property
     def has_postponed(self) -> bool:
-        return bool(self._postponed) or self._tried is not None
+        return bool(self._postponed) or self._probe is not None
 
     def holds(self, partition: int) -> bool:
         """Whether finished units of the partition wait to be committed."""
@@ -89,35 +89,35 @@ class Outbox:
     def drop(self, partition: int) -> None:
         self._units = deque(unit for unit in self._units if unit.partition != partition)
         self._postponed = deque(unit for unit in self._postponed if unit.partition != partition)
-        if self._tried is not None and self._tried.partition == partition:
-            self._tried = None
+        if self._probe is not None and self._probe.partition == partition:
+            self._probe = None
 
     def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
-        """Write these outputs instead of the rejected ones."""
+        """Write these outputs in place of those of the rejected unit."""
         assert self._units[0] is unit, "expected the rejected unit in front"
         self._units[0] = Unit(unit.partition, unit.finished, outputs)
 
     def drop_first(self, unit: Unit) -> None:
-        """Give the rejected unit up."""
+        """Drop the rejected unit."""
         assert self._units[0] is unit, "expected the rejected unit in front"
         self._units.popleft()
 
     def postpone(self, unit: Unit) -> None:
-        """Write other units first and retry this one later."""
+        """Retry the rejected unit later, after other units."""
         assert self._units[0] is unit, "expected the rejected unit in front"
         self._postponed.append(self._units.popleft())
-        self._tried = None
-        self._try_at = time.monotonic() + TRY_POSTPONED_EVERY_S
+        self._probe = None
+        self._probe_at = time.monotonic() + PROBE_POSTPONED_EVERY_S
 
-    def _try_postponed(self) -> None:
-        if self._postponed and self._tried is None and time.monotonic() >= self._try_at:
-            self._tried = self._postponed.popleft()
-            self._units.appendleft(self._tried)
-            self._at_most = 1
+    def _probe_postponed(self) -> None:
+        if self._postponed and self._probe is None and time.monotonic() >= self._probe_at:
+            self._probe = self._postponed.popleft()
+            self._units.appendleft(self._probe)
+            self._max_units = 1
 
-    def _taken(self, unit: Unit) -> None:
-        if unit is self._tried:
-            self._tried = None
+    def _accepted(self, unit: Unit) -> None:
+        if unit is self._probe:
+            self._probe = None
             self._units.extendleft(reversed(self._postponed))
             self._postponed.clear()
 
@@ -126,29 +126,29 @@ class Outbox:
         if self._aborts_in_a_row:
             backoff_s = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)
             return since >= min(backoff_s, LONGEST_RETRY_S)
-        if not all(item.is_named for item in self._inputs):
+        if not all(item.has_committed for item in self._inputs):
             return True
         if self._units:
             return since >= self._commit_every_s or len(self._units) >= COMMIT_UNITS
         return since >= IDLE_COMMIT_EVERY_S or any(
-            item.suspicion.is_trying for item in self._inputs
+            item.poison_search.is_active for item in self._inputs
         )
 
     def commit(self, group_metadata: object, closing: Collection[int] = ()) -> None:
-        """One transaction: outputs of finished units and the offsets that they allow.
+        """Write one transaction: the outputs of finished units, and the committed offsets.
 
-        The commits of `closing` partitions record that they were released in order.
+        The commits of `closing` partitions say that this process released them.
 
         Raises Aborted, after which the same units are retried, OutcomeUnknown, or OutputRejected
         for a unit that will always be rejected.
         """
-        self._try_postponed()
-        units = [self._units[index] for index in range(min(len(self._units), self._at_most))]
+        self._probe_postponed()
+        units = [self._units[index] for index in range(min(len(self._units), self._max_units))]
         finished = self._finish(units)
         dirty = self._dirty(closing, {unit.partition for unit in units if not unit.finished})
         if units or dirty:
             outputs = [output for unit in units for output in unit.outputs]
-            outputs.extend(self._stage.seal(units))
+            outputs.extend(self._stage.transaction_outputs(units))
             commits = [(item, commit) for item, _, commit in dirty]
             try:
                 self._write(outputs, commits, group_metadata)
@@ -158,7 +158,7 @@ class Outbox:
             for _ in units:
                 self._units.popleft()
             for unit in units:
-                self._taken(unit)
+                self._accepted(unit)
                 if unit.committed is not None:
                     unit.committed()
             for output in outputs:
@@ -166,18 +166,18 @@ class Outbox:
                     output.committed()
             for item, notes, commit in dirty:
                 item.committed_as = commit
-                item.suspicion.committed(notes)
+                item.poison_search.committed(notes)
             self._measure(outputs)
         self._aborts_in_a_row = 0
-        self._at_most = min(self._at_most * 2, COMMIT_UNITS)
+        self._max_units = min(self._max_units * 2, COMMIT_UNITS)
         self._last_commit = time.monotonic()
 
     def _dirty(
         self, closing: Collection[int], fenced: Collection[int]
     ) -> list[tuple[Input, Notes, Commit]]:
-        """What to commit: what has changed, and all of the `fenced` partitions.
+        """The commits that have changed, and those of all `fenced` partitions.
 
-        Kafka checks with each offset that this process still owns the partition.
+        A commit makes Kafka check that this process still owns the partition.
         """
         found = []
         for item in self._inputs:
@@ -205,14 +205,14 @@ class Outbox:
         try:
             self._producer.commit(outputs, offsets, group_metadata)
         finally:
-            self._took(started)
+            self._observe_duration(started)
 
     def _aborted(
         self, units: list[Unit], finished: list[tuple[Input, int]], error: Aborted
     ) -> None:
         """Halve the next transaction until the rejected output is alone. Raises OutputRejected.
 
-        Units that are not in it must not count as finished.
+        The units of the aborted transaction are unfinished again.
         """
         for item in {id(item): item for item, _ in finished}.values():
             item.ledger.take_back(offset for other, offset in finished if other is item)
@@ -221,10 +221,10 @@ class Outbox:
             return
         if len(units) == 1:
             raise OutputRejected(units[0], str(error)) from error
-        self._at_most = max(1, len(units) // 2)
+        self._max_units = max(1, len(units) // 2)
 
     def _finish(self, units: list[Unit]) -> list[tuple[Input, int]]:
-        """Mark the units' offsets finished; returns those that were in flight."""
+        """Mark the offsets of the units finished; returns those that were in flight."""
         return [
             (item, offset)
             for unit in units
@@ -233,7 +233,7 @@ class Outbox:
             and item.ledger.finish(offset)
         ]
 
-    def _took(self, started: float) -> None:
+    def _observe_duration(self, started: float) -> None:
         self._last_commit = time.monotonic()
         duration = self._last_commit - started
         metrics.TRANSACTION_SECONDS.labels(self._stage.service).observe(duration)

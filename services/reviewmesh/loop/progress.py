@@ -13,13 +13,13 @@ STANDS_STILL_AFTER_S = 25.0
 
 @dataclass(slots=True)
 class Timer:
-    """Measures how long a value has not changed though it should."""
+    """Measures for how long a value has not changed although it should."""
 
     seen: object = None
     since: float = 0.0
 
-    def look(self, value: object, should_change: bool, now: float) -> float:
-        """Seconds without the expected change."""
+    def check(self, value: object, should_change: bool, now: float) -> float:
+        """The seconds without the expected change."""
         if not should_change or value != self.seen:
             self.seen, self.since = value, now
         return now - self.since
@@ -32,17 +32,17 @@ class Progress:
     reading: Timer = field(default_factory=Timer)
     finishing: Timer = field(default_factory=Timer)
 
-    def look(
+    def check(
         self, position: int, head: int, in_flight: int, unread: int, waits_for: str, now: float
     ) -> str:
-        """What has made no progress for over STANDS_STILL_AFTER_S; empty otherwise.
+        """Why the input counts as stalled, after STANDS_STILL_AFTER_S; empty when it does not.
 
-        `unread`: records that could be read now. `waits_for`: what outside keeps those in flight
-        from being finished.
+        `unread`: the number of records that could be read now. `waits_for`: the outside cause that
+        keeps records in flight from being finished, empty without one.
         """
-        reading_s = self.reading.look(position, unread > 0, now)
+        reading_s = self.reading.check(position, unread > 0, now)
         must_finish = in_flight > 0 and not waits_for
-        finishing_s = self.finishing.look(head, must_finish, now)
+        finishing_s = self.finishing.check(head, must_finish, now)
         if reading_s > STANDS_STILL_AFTER_S:
             return f"up to {unread} records wait and none was read for {reading_s:.0f} s"
         if finishing_s > STANDS_STILL_AFTER_S:

@@ -22,11 +22,14 @@ Need = Literal[
 
 
 class Readiness:
-    """Reasons by need. Written by the polling thread, read by the HTTP threads."""
+    """The reasons why the process is not ready, by need.
+
+    Written by the polling thread, read by the HTTP threads.
+    """
 
     def __init__(self) -> None:
         self._reasons: dict[Need, str] = {}
-        # What delays records from outside: reported, but the process stays ready.
+        # An outside cause that delays records. It is reported, but the process stays ready.
         self.held_up = ""
 
     @property
@@ -34,10 +37,10 @@ class Readiness:
         """All reasons, oldest first; empty when the process is ready."""
         return "; ".join(list(self._reasons.values()))
 
-    def waits(self, need: Need, reason: str) -> None:
+    def set_waiting(self, need: Need, reason: str) -> None:
         self._reasons[need] = reason
 
-    def has(self, need: Need) -> None:
+    def clear(self, need: Need) -> None:
         self._reasons.pop(need, None)
 
     def is_waiting_for(self, need: Need) -> bool:

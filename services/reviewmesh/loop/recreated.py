@@ -13,26 +13,26 @@ from reviewmesh.kafka.topicids import is_another
 
 
 class RecreatedTopics:
-    """The topics with another id than the one that the consumer has read."""
+    """Topics whose id differs from the one that the consumer has read."""
 
     def __init__(self, topics: Collection[str]) -> None:
-        """`topics`: what the consumer reads, and what its state is made of."""
+        """`topics`: the topics that the consumer reads and that its state is loaded from."""
         self._topics = topics
-        # Since when there has been this consumer, and the ids that its topics had.
+        # When the consumer was created, in monotonic seconds, and the ids of its topics.
         self._since = time.monotonic()
         self._ids: dict[str, int] = {}
         self.found: set[str] = set()
 
     def forget(self) -> None:
-        """There is a new consumer."""
+        """Start again: the consumer was replaced."""
         self._since = time.monotonic()
         self._ids.clear()
         self.found.clear()
 
     def note(self, topic_ids: Mapping[str, int], looked_at: float) -> None:
-        """Ids that the broker gave at `looked_at` (monotonic seconds).
+        """Take the ids that the broker gave at `looked_at`, in monotonic seconds.
 
-        Those from before this consumer may be of the topic before.
+        Ids from before this consumer may belong to the deleted topic.
         """
         if looked_at <= self._since:
             return

@@ -1,7 +1,7 @@
-"""A new consumer after a certificate was replaced, made before the old one is let go of.
+"""A new consumer after a certificate was replaced, connected before the old one is closed.
 
-librdkafka reads certificates when a client is made. The new client first connects, in a thread: a
-certificate that the broker refuses costs nothing but a warning.
+librdkafka reads certificates when a client is created. The new client first connects in a thread,
+so that a certificate that the broker rejects only causes a warning.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ class ConsumerRenewal:
         topic: str,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`topic`: on the broker; the new consumer asks for it to see that it is let in."""
+        """`topic`: the name on the broker of a topic whose metadata tests the new connection."""
         self._files = settings.kafka.certificates
         self._used = self._files.current()
         self._make_consumer = make_consumer
         self._topic = topic
         self._log = log
-        self._connecting: Connecting | None = None
+        self._connecting: ConnectingConsumer | None = None
         self._not_before = 0.0
 
     def connected(self) -> Any:
-        """A consumer that has connected with a replaced certificate and joins no group yet; None
-        as long as there is none."""
+        """A consumer that has connected with a replaced certificate, and is in no group yet; None
+        without one."""
         if self._connecting is None:
             if self._files.current() is self._used or time.monotonic() < self._not_before:
                 return None
             self._certificate = self._files.current()
-            self._connecting = Connecting(self._make_consumer, self._topic)
+            self._connecting = ConnectingConsumer(self._make_consumer, self._topic)
         if not self._connecting.ended:
             return None
         ended, self._connecting = self._connecting, None
@@ -62,8 +62,8 @@ class ConsumerRenewal:
         return ended.consumer
 
 
-class Connecting:
-    """Makes a consumer and connects it, in a thread."""
+class ConnectingConsumer:
+    """Creates and connects a consumer in a thread."""
 
     def __init__(self, make_consumer: Callable[[], Any], topic: str) -> None:
         self._make_consumer = make_consumer

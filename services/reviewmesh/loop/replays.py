@@ -1,12 +1,12 @@
-"""Replays of dead letters: each dead letter's replay takes effect once, however often it is sent.
+"""Replays of dead letters: a replay takes effect once, however often it is sent.
 
 A replayed record names its dead letter in a header. The service that processes the record writes a
 mark in the same transaction, to the partition of `reviews.replayed` with the record's own number,
 and reads the marks back when the partition is opened.
 
-Producers copy headers from record to record, and the offsets of a topic that is created again begin
-at 0. So partition and offset alone do not identify a dead letter: its time and a digest of the
-value are part of its name.
+Partition and offset alone do not identify a dead letter: producers copy headers from record to
+record, and the offsets of a topic that is created again begin at 0. So the name of a dead letter
+also holds its time and a digest of the value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Per partition; beyond this number, the oldest replays may take effect again.
 REMEMBERED_REPLAYS = 50_000
-TELL_AGAIN_AFTER_S = 60.0
+LOG_EVERY_S = 60.0
 PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
 # Other tools than the mesh's own may give partition and offset only.
 NAMED = re.compile(r"([0-9]{1,9}/[0-9]{1,18})(?:/([0-9]{1,18})/([0-9a-f]{32}))?")
@@ -42,6 +42,7 @@ class Letter(NamedTuple):
     """The name of a dead letter, in replays and their marks."""
 
     place: str
+    """PARTITION/OFFSET in the dead-letter topic."""
     # None where the replay does not give it.
     timestamp_ms: int | None
     digest: str
@@ -58,20 +59,20 @@ def letter_at(place: str, timestamp_ms: int, key: bytes | None, value: bytes | N
 
 
 def digest_of(key: bytes | None, value: bytes | None) -> str:
-    """Of the value, else of the key: a forwarded record has another key."""
+    """The digest of the value, or of the key without a value: forwarding changes the key."""
     return hashlib.sha256(value or key or b"").hexdigest()[:32]
 
 
 def place_named(header: bytes | None) -> str | None:
-    """PARTITION/OFFSET of the dead letter that a header names; None where it names none."""
+    """PARTITION/OFFSET of the dead letter that a header names; None if it names none."""
     match = _match(header)
     return match[1] if match else None
 
 
 def letter_of(record: Record) -> Letter | None:
-    """The dead letter of which a record is the replay.
+    """The dead letter that a record replays.
 
-    None where it is no replay, also when the headers were copied from another record.
+    None if it is no replay, or if its headers were copied from another record.
     """
     match = _match(record.header(REPLAY_OF))
     if match is None or record.header(REPLAY) is None:
@@ -83,9 +84,9 @@ def letter_of(record: Record) -> Letter | None:
 
 
 def first_refused_ms(record: Record) -> int | None:
-    """When the record of which this is a replay first became a dead letter; 0 if that is not told.
+    """When a replayed record first became a dead letter, in milliseconds since 1970.
 
-    None where it is no replay.
+    0 if the header does not say; None if the record is no replay.
     """
     letter = letter_of(record)
     if letter is None:
@@ -101,7 +102,7 @@ def _match(header: bytes | None) -> re.Match[str] | None:
 
 
 class Marks:
-    """What `reviews.replayed` says, for whoever replays letters."""
+    """The marks of `reviews.replayed`, read by `reviewmesh dlq`."""
 
     def __init__(self) -> None:
         self._at: dict[str, int] = {}
@@ -113,9 +114,11 @@ class Marks:
             self._at[name] = record.timestamp_ms
 
     def has(self, letter: Letter) -> bool:
-        """Older versions wrote marks without the dead letter's time, the oldest without a digest
-        too:
-        these count for dead letters that are older than the mark."""
+        """Whether the dead letter was replayed.
+
+        Older versions wrote marks without its time, the oldest without the digest. These count for
+        dead letters that are older than the mark.
+        """
         since = letter.timestamp_ms or 0
         without_time = letter._replace(timestamp_ms=None).name
         return letter.name in self._at or any(
@@ -123,10 +126,10 @@ class Marks:
         )
 
 
-class Taken(NamedTuple):
-    """The replay that took effect."""
+class EffectiveReplay(NamedTuple):
+    """The replay of a dead letter that took effect."""
 
-    # Of the dead letter.
+    # The time of the dead letter.
     timestamp_ms: int | None
     offset: int
     at_ms: int
@@ -135,7 +138,7 @@ class Taken(NamedTuple):
 class Replays:
     """The replays of one partition that took effect.
 
-    A mark names the record that took effect, so that it does not count as a double when it is read
+    A mark names the record that took effect, so that this record is no duplicate when it is read
     again. Marks of older versions without a digest are ignored: they do not identify a record.
     """
 
@@ -145,20 +148,20 @@ class Replays:
         self._codec = codec
         self._clock = clock
         # By PARTITION/OFFSET and digest.
-        self._taken: dict[tuple[str, str], Taken] = {}
+        self._effective: dict[tuple[str, str], EffectiveReplay] = {}
         # Replays in flight, whose marks are not written yet.
-        self._in_hand: dict[tuple[str, int], Letter] = {}
-        self._told_at = -TELL_AGAIN_AFTER_S
-        self._not_told = 0
+        self._in_flight: dict[tuple[str, int], Letter] = {}
+        self._logged_at = -LOG_EVERY_S
+        self._not_logged = 0
 
     def restore(self, record: Record) -> None:
-        """Take a mark that was read back. Raises RegistryUnavailable."""
+        """Take a mark that was read back from the topic. Raises RegistryUnavailable."""
         match = MARK.fullmatch((record.key or b"").decode("ascii", "replace"))
         if match is None:
             return
         letter = Letter(match[1], None if match[2] is None else int(match[2]), match[3])
         if record.value is None:
-            self._taken.pop((letter.place, letter.digest), None)
+            self._effective.pop((letter.place, letter.digest), None)
             return
         try:
             offset = self._codec.decode_ours(record.value)["record_offset"]
@@ -167,10 +170,10 @@ class Replays:
             offset = -1
         self._remember(letter, offset, record.timestamp_ms)
 
-    def is_doubled(self, record: Record) -> bool:
+    def is_duplicate(self, record: Record) -> bool:
         """Whether another replay of the same dead letter has taken effect."""
         letter = letter_of(record)
-        taken = letter and self._taken.get((letter.place, letter.digest))
+        taken = letter and self._effective.get((letter.place, letter.digest))
         if not letter or not taken or taken.offset == record.offset:
             return False
         if letter.timestamp_ms is None:
@@ -179,34 +182,34 @@ class Replays:
             return taken.at_ms >= letter.timestamp_ms
         return taken.timestamp_ms == letter.timestamp_ms
 
-    def dropping(self, record: Record) -> Callable[[], None]:
-        """Counts and logs a doubled replay; to be called once the drop is committed."""
+    def on_dropped(self, record: Record) -> Callable[[], None]:
+        """A callback that counts and logs a duplicate replay, for after the commit."""
         letter = letter_of(record)
         assert letter is not None
-        taken = self._taken[letter.place, letter.digest]
+        taken = self._effective[letter.place, letter.digest]
         at = f"{record.topic}/{record.partition} at offset {record.offset}"
         return partial(self._dropped, letter.place, at, taken.offset)
 
     def take(self, record: Record) -> None:
-        """If the record is a replay, it is the one that takes effect."""
+        """Remember the record as the replay that takes effect, if it is a replay."""
         letter = letter_of(record)
         if letter is not None:
             self._remember(letter, record.offset, milliseconds(self._clock()))
-            self._in_hand[record.topic, record.offset] = letter
+            self._in_flight[record.topic, record.offset] = letter
 
     def marks(self, finished: Iterable[tuple[str, int]]) -> tuple[Output, ...]:
         """The marks of the replays among these finished offsets."""
         return tuple(
-            self._mark(self._in_hand.pop(at), *at) for at in finished if at in self._in_hand
+            self._mark(self._in_flight.pop(at), *at) for at in finished if at in self._in_flight
         )
 
     def mark_of(self, record: Record) -> tuple[Output, ...]:
-        """The mark of a single finished replay, also where `marks` returned it before."""
+        """The mark of a single finished replay, even if `marks` has returned it before."""
         letter = letter_of(record)
-        if letter is None or self.is_doubled(record):
+        if letter is None or self.is_duplicate(record):
             return ()
         self._remember(letter, record.offset, milliseconds(self._clock()))
-        self._in_hand.pop((record.topic, record.offset), None)
+        self._in_flight.pop((record.topic, record.offset), None)
         return (self._mark(letter, record.topic, record.offset),)
 
     def _mark(self, letter: Letter, topic: str, record_offset: int) -> Output:
@@ -225,23 +228,23 @@ class Replays:
 
     def _remember(self, letter: Letter, offset: int, at_ms: int) -> None:
         known = letter.place, letter.digest
-        self._taken.pop(known, None)
-        self._taken[known] = Taken(letter.timestamp_ms, offset, at_ms)
-        if len(self._taken) > REMEMBERED_REPLAYS:
-            del self._taken[next(iter(self._taken))]
+        self._effective.pop(known, None)
+        self._effective[known] = EffectiveReplay(letter.timestamp_ms, offset, at_ms)
+        if len(self._effective) > REMEMBERED_REPLAYS:
+            del self._effective[next(iter(self._effective))]
 
     def _dropped(self, place: str, at: str, taken_offset: int) -> None:
         metrics.REPLAYS_DROPPED.labels(self._service).inc()
         now = time.monotonic()
-        if now - self._told_at < TELL_AGAIN_AFTER_S:
-            self._not_told += 1
+        if now - self._logged_at < LOG_EVERY_S:
+            self._not_logged += 1
             return
         log.warning(
-            "dropped %s: the dead letter %s was replayed before, by the same record at offset %s; "
-            "%s others were dropped since this was last told",
+            "dropped %s: the dead letter %s was replayed before, by the record at offset %s; "
+            "%s others were dropped since this was last logged",
             at,
             place,
             taken_offset,
-            self._not_told,
+            self._not_logged,
         )
-        self._told_at, self._not_told = now, 0
+        self._logged_at, self._not_logged = now, 0

@@ -1,4 +1,4 @@
-"""The interface of a service to the loop: take records, return finished units."""
+"""The interface that a service implements for the loop: take records, return finished units."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Start:
     offset: int | None
     # Offsets at or after `offset` that are finished already.
     finished: frozenset[int] = frozenset()
-    # The commit was not written by the mesh: an operator reset the group, or it is new.
+    # The mesh did not write the commit: an operator reset the group, or the group is new.
     reset: bool = True
-    # Up to this offset records are read again because of an operator's reset. Part of the commits
-    # until the head has passed it.
+    # Records below this offset are read again because an operator reset the group. Kept in the
+    # commits until the head has passed it.
     redo_until: int = 0
-    # Kafka's id of the topic, shortened: the commit's until the log is queried, then the log's.
+    # Kafka's id of the topic, shortened. From the commit until the log is queried, then from there.
     topic_id: int = 0
 
 
 class Ledgers(Protocol):
-    """What a stage may read of the loop's ledgers."""
+    """The part of the loop's ledgers that a stage may read."""
 
     def is_ahead(self, topic: str, partition: int, offset: int) -> bool:
         """Whether `offset` has not been delivered yet and is not known to be finished."""
@@ -49,7 +49,8 @@ class Stage(Protocol):
     service: str
     # The subscribed topic first; the same partition number of the others is read with it.
     topics: tuple[str, ...]
-    # Other topics that `load` reads state from: if one is created again, the state is void.
+    # Other topics that `load` reads state from. If one is created again, all partitions are
+    # reloaded.
     state_topics: tuple[str, ...]
     # Per partition: records in flight, and offsets between the head and the last delivered one.
     max_in_flight: int
@@ -64,29 +65,33 @@ class Stage(Protocol):
         ...
 
     def open(self, partition: int, ledgers: Ledgers, loaded: Any) -> None:
-        """The partition is owned, its offsets are known and its state is loaded."""
+        """Begin to work on the partition: its offsets are known and its state is loaded."""
         ...
 
     def close(self, partition: int) -> None:
-        """The partition was released or will be reopened: drop all its state."""
+        """Drop all state of the partition: it was released or will be reopened."""
         ...
 
     def receive(self, record: Record) -> None:
-        """Take a record. Raises Unavailable to get it again later."""
+        """Take a record. Raises Unavailable to get the same record again later."""
         ...
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        """The outputs for a record that the stage cannot process: its dead letter, and what the
-        rest
-        of the mesh needs to go on without it."""
+        """The outputs for a record that the stage cannot process.
+
+        These are its dead letter, and records that other stages would wait for.
+        """
         ...
 
     def poll(self) -> Sequence[Unit]:
         """Run timers; returns the units finished since the last call."""
         ...
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
-        """Outputs about all units of one transaction, such as sums; asked before each attempt."""
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
+        """Further outputs of the transaction that commits these units, such as sums.
+
+        Called before every attempt of a transaction.
+        """
         ...
 
     def blocks(self, topic: str, partition: int) -> bool:
@@ -94,16 +99,16 @@ class Stage(Protocol):
         ...
 
     def waiting_for(self) -> str:
-        """What outside keeps the stage from working; empty when nothing does.
+        """The outside cause that keeps the stage from working; empty without one.
 
         Called from any thread.
         """
         ...
 
     def waits_for(self, topic: str, partition: int) -> str:
-        """What outside keeps the partition's oldest unfinished record from being finished.
+        """The outside cause that keeps the partition's oldest unfinished record unfinished.
 
-        Empty when nothing does: missing progress is then an error.
+        Empty without one: missing progress is then an error.
         """
         ...
 

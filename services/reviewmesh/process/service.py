@@ -16,8 +16,8 @@ from reviewmesh import metrics
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.kafka.clients import BadOption, check_options
 from reviewmesh.loop.loop import ConsumerLoop
-from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.loop.stage import Stage
+from reviewmesh.loop.stalls import StandsStill
 from reviewmesh.loop.watchdog import Watchdog
 from reviewmesh.process import health, logs
 from reviewmesh.process.startup import Startup

@@ -47,7 +47,7 @@ class Startup:
         self.stopping = False
         self.heartbeat = time.monotonic()
         self.readiness = Readiness()
-        self.readiness.waits("start", self._broker("not asked yet"))
+        self.readiness.set_waiting("start", self._broker("not asked yet"))
 
     def request_stop(self) -> None:
         self.stopping = True
@@ -60,7 +60,7 @@ class Startup:
             problem = self._problem(admin)
             if not problem:
                 return
-            self.readiness.waits("start", problem)
+            self.readiness.set_waiting("start", problem)
             self._log.warning("waiting", waiting_for=problem)
             until = time.monotonic() + RETRY_S
             while time.monotonic() < until and not self.stopping:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reviewmesh.judge.answers import said
+from reviewmesh.judge.answers import outcome_of
 
 MOST_ROWS = 5_000
 MOST_BYTES = 4 * 1024 * 1024
@@ -59,7 +59,7 @@ def _row(row: Mapping[str, Any], task: str) -> dict[str, Any]:
     text, language = row["text"], row.get("language")
     if not isinstance(text, str) or not text or not isinstance(language, str | None):
         raise TypeError
-    right = sorted(said(task, fields))
+    right = sorted(outcome_of(task, fields))
     if not all(isinstance(label, str) for label in right):
         raise TypeError
     return {"text": text, "language": language, "right": right}

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING
 
 from reviewmesh.avro.codec import DecodeError
-from reviewmesh.judge.answers import seen
+from reviewmesh.judge.answers import judged_answer
 from reviewmesh.judge.rollout import RolloutRecord, record_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.query.connection import Connection
@@ -49,7 +49,7 @@ def labels_said(connection: Connection, task: str) -> frozenset[str]:
     found: set[str] = set()
     for record in read_until(connection, starts, ends):
         try:
-            found |= seen(task, codec.decode_ours(record.value or b"")).labels
+            found |= judged_answer(task, codec.decode_ours(record.value or b"")).labels
         except DecodeError:
             continue
     return frozenset(found)

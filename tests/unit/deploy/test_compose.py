@@ -48,7 +48,7 @@ GPU_WORKERS = of_image("WORKER_VLLM_IMAGE")
 WORKERS = CPU_WORKERS | GPU_WORKERS
 PIPELINE = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
 # Those whose replicas share a group.
-MEMBERS = {*PIPELINE, "insights"}
+MEMBERS = {*PIPELINE, "insights", "tracer"}
 LONG_RUNNING = {*MEMBERS, "lag", "judge", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
     **dict.fromkeys(SERVICES, (reviewmesh.settings.Settings, "service.Dockerfile")),
@@ -410,6 +410,7 @@ def test_prometheus_scrapes_every_process_of_the_mesh() -> None:
         assert {port[worker] for worker in answers_to(job.split(":")[0])} == {job.split(":")[1]}
     assert jobs["lag"] == {f"lag:{port['lag']}"}
     assert jobs["judge"] == {f"judge:{port['judge']}"}
+    assert jobs["tracer"] == {f"tracer:{port['tracer']}"}
 
 
 def on(profile: str) -> set[str]:
@@ -432,9 +433,11 @@ def test_with_each_profile_one_pool_answers_for_each_task(profile: str) -> None:
 def test_without_a_word_the_workers_on_cpu_run_and_nothing_else_depends_on_profiles() -> None:
     assert dotenv()["COMPOSE_PROFILES"] == "cpu"
     apart = {name for name, service in services().items() if "profiles" in service}
-    assert apart == {*WORKERS, "cli"}
+    assert apart == {*WORKERS, "cli", "tracer", "jaeger"}
     for name, service in services().items():
         waits_for = set(service.get("depends_on") or {})
+        if name in apart:
+            continue
         assert not waits_for & apart, f"{name} would not start without {waits_for & apart}"
 
 

@@ -61,6 +61,7 @@ NEVER_STARTED: dict[str, tuple[str, ...]] = {
                 "judge",
                 "lag",
                 "leaving",
+                "trace",
             )
         ),
         "protos/reviewmesh_protos/inference",

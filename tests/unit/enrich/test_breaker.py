@@ -13,10 +13,10 @@ from reviewmesh.enrich.breaker import (
     FAILURES_BEFORE_EJECTION,
     FIRST_PAUSE_S,
     ITEMS_PER_WORKER,
+    LOAD_VALID_S,
     LONGEST_HOLD_S,
     LONGEST_PAUSE_S,
     SMALLEST_ROOM,
-    SNAPSHOT_HOLDS_S,
     Breaker,
     State,
     backoff_s,
@@ -39,7 +39,7 @@ def serving(clock: SimulatedClock) -> Breaker:
 
 def on_trial(clock: SimulatedClock) -> Breaker:
     breaker = serving(clock)
-    breaker.eject(over_calls=True)
+    breaker.eject(because_of_calls=True)
     breaker.healthy()
     return breaker
 
@@ -72,14 +72,14 @@ def test_a_new_worker_takes_nothing_before_its_health_check() -> None:
 
 def test_one_that_only_went_away_comes_back_in_full() -> None:
     breaker = serving(SimulatedClock())
-    breaker.eject(over_calls=False)
+    breaker.eject(because_of_calls=False)
     breaker.healthy()
     assert breaker.state is State.SERVING
 
 
 def test_half_open_lets_one_call_through_until_it_is_answered() -> None:
     breaker = on_trial(SimulatedClock())
-    breaker.eject(over_calls=False)
+    breaker.eject(because_of_calls=False)
     breaker.healthy()
     call(breaker)
     assert not breaker.room()
@@ -132,13 +132,13 @@ def test_a_good_health_check_alone_does_not_shorten_the_pauses() -> None:
     breaker = Breaker(SimulatedClock(), draw=lambda: 0.5)
     pauses = []
     for _ in range(8):
-        pauses.append(breaker.eject(over_calls=True))
+        pauses.append(breaker.eject(because_of_calls=True))
         breaker.healthy()
     assert pauses[0] == FIRST_PAUSE_S and pauses[-1] == LONGEST_PAUSE_S
     assert pauses == sorted(pauses)
     call(breaker)
     breaker.answered()
-    assert breaker.eject(over_calls=True) == FIRST_PAUSE_S
+    assert breaker.eject(because_of_calls=True) == FIRST_PAUSE_S
 
 
 def test_a_full_worker_is_left_alone_as_long_as_it_said_within_bounds() -> None:
@@ -169,10 +169,10 @@ def test_what_a_full_worker_refuses_halves_our_share_until_calls_are_answered() 
     # Three calls on their way together were too many by the same want of room.
     assert [refuse(32, 32, 32), refuse(32, 16), refuse(24)] == [48, 24, 12]
     assert [refuse(12), refuse(6), refuse(3), refuse(1), refuse(1)] == [6, 3, 1, 1, 1]
-    breaker.took(1, 0.01)
+    breaker.call_succeeded(1, 0.01)
     assert breaker.room() == 2
     for _ in range(10):
-        breaker.took(breaker.room(), 0.01)
+        breaker.call_succeeded(breaker.room(), 0.01)
     assert breaker.room() == ITEMS_PER_WORKER
 
 
@@ -198,23 +198,23 @@ def test_the_load_of_others_counts_while_the_snapshot_is_fresh() -> None:
     breaker.ended(32)
     # Of the 20 that the worker still had, 8 were ours.
     assert breaker.load() == 8 + 12
-    clock.now += SNAPSHOT_HOLDS_S
+    clock.now += LOAD_VALID_S
     assert breaker.load() == 8
 
 
 def test_the_room_of_a_slow_worker_is_filled_again_as_results_come() -> None:
     breaker = serving(SimulatedClock())
     for _ in range(50):
-        breaker.took(1, 1.0)
+        breaker.call_succeeded(1, 1.0)
     assert breaker.is_slow()
     for _ in range(ITEMS_PER_WORKER // 32):
         call(breaker, 32)
-    breaker.done(SMALLEST_ROOM - 1)
+    breaker.items_answered(SMALLEST_ROOM - 1)
     assert not breaker.room()
-    breaker.done(1)
+    breaker.items_answered(1)
     assert breaker.room()
     for _ in range(50):
-        breaker.took(1, 0.001)
+        breaker.call_succeeded(1, 0.001)
     assert not breaker.is_slow()
 
 
@@ -251,9 +251,9 @@ class Life(RuleBasedStateMachine):
         before = self.breaker.state
         assert self.breaker.healthy() == (before is State.EJECTED)
 
-    @rule(over_calls=st.booleans())
-    def goes(self, over_calls: bool) -> None:
-        assert 0 < self.breaker.eject(over_calls) <= LONGEST_PAUSE_S
+    @rule(because_of_calls=st.booleans())
+    def goes(self, because_of_calls: bool) -> None:
+        assert 0 < self.breaker.eject(because_of_calls) <= LONGEST_PAUSE_S
         assert not self.breaker.room()
 
     @precondition(lambda self: self.breaker.room())
@@ -281,7 +281,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def fail(self) -> None:
         if self.breaker.failed():
-            self.breaker.eject(over_calls=True)
+            self.breaker.eject(because_of_calls=True)
         self.breaker.ended(self.open.pop(0))
 
     @precondition(lambda self: self.open)
@@ -310,19 +310,19 @@ TestLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=N
 def test_a_failed_trial_is_remembered_until_an_answer_or_until_the_worker_is_away() -> None:
     clock = SimulatedClock()
     breaker = serving(clock)
-    breaker.eject(over_calls=True)
+    breaker.eject(because_of_calls=True)
     breaker.healthy()
     assert not breaker.fails_trials(), "its first trial"
-    breaker.eject(over_calls=True)
+    breaker.eject(because_of_calls=True)
     assert breaker.fails_trials()
     breaker.healthy()
     assert breaker.fails_trials(), "a health check says nothing of its calls"
     breaker.answered()
     assert not breaker.fails_trials()
 
-    breaker.eject(over_calls=True)
+    breaker.eject(because_of_calls=True)
     assert not breaker.fails_trials(), "it served"
     breaker.healthy()
-    breaker.eject(over_calls=True)
-    breaker.eject(over_calls=False)
+    breaker.eject(because_of_calls=True)
+    breaker.eject(because_of_calls=False)
     assert not breaker.fails_trials(), "it is away"

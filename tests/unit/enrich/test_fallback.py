@@ -14,11 +14,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from reviewmesh import metrics
 from reviewmesh.enrich.breaker import Breaker
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.departures import Asks, GivesBack, Step, Unanswered
-from reviewmesh.enrich.fallback import LONGEST_REST_S, REST_S, FallbackPlan
+from reviewmesh.enrich.departures import Charge, Release, Reserve, Step
+from reviewmesh.enrich.fallback import LONGEST_PAUSE_S, PAUSE_S, FallbackPlan
 from reviewmesh.enrich.items import WorkItem
-from reviewmesh.enrich.pool import PoolOf
-from reviewmesh.enrich.routes import FALLBACK, Limits
+from reviewmesh.enrich.pool import PoolConfig
+from reviewmesh.enrich.routes import FALLBACK, FallbackLimits
 from reviewmesh.enrich.spending import Spending
 from reviewmesh.leaving.budgets import parse_budgets
 from reviewmesh.leaving.policy import parse_policy
@@ -69,9 +69,9 @@ class Outside:
         self._server.stop(None).wait()
 
 
-def pool(addresses: tuple[str, ...]) -> PoolOf:
+def pool(addresses: tuple[str, ...]) -> PoolConfig:
     serving = metrics.FALLBACK_WORKERS_SERVING.labels(TASK, REGION)
-    return PoolOf(TASK, addresses, "a setting", serving, metrics.CALLS.labels(TASK, FALLBACK))
+    return PoolConfig(TASK, addresses, "a setting", serving, metrics.CALLS.labels(TASK, FALLBACK))
 
 
 def failing(code: str) -> Callable[[Request], bytes]:
@@ -96,7 +96,7 @@ class World:
             pools={REGION: pool((outside.address,))},
             names=None,
             policy=parse_policy("all:\n  regions: [eu]\n  mask: [patterns]\n"),
-            limits=Limits(LEAVES_AFTER_S, 600),
+            limits=FallbackLimits(LEAVES_AFTER_S, 600),
             payments=spending,
         )
         self.client = InferenceClient(TASK, [NOWHERE], fallback=plan)
@@ -120,10 +120,10 @@ class World:
         self.client.submit(items)
 
     def lets_leave(self) -> None:
-        for step in self.client.departing():
+        for step in self.client.departure_steps():
             self.steps.append(step)
-            if isinstance(step, Asks):
-                self.client.let_leave(step.departure)
+            if isinstance(step, Reserve):
+                self.client.reservation_committed(step.departure)
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SOON_S
@@ -173,10 +173,10 @@ def test_an_answer_that_nobody_can_read_is_the_one_request_of_each(
     monkeypatch.undo()
     monkeypatch.setattr(Breaker, "is_slow", lambda self: streamed)
     world.in_loop(region.calls._dispatch)
-    world.until(lambda: world.of(Unanswered) >= len(texts))
+    world.until(lambda: world.of(Charge) >= len(texts))
     assert sorted(outside.texts) == texts
-    assert world.of(Asks) == world.of(Unanswered) == len(texts)
-    assert world.of(GivesBack) == 0
+    assert world.of(Reserve) == world.of(Charge) == len(texts)
+    assert world.of(Release) == 0
 
 
 def test_a_worker_that_does_not_tell_how_often_it_asked_its_provider_is_not_believed(
@@ -211,13 +211,13 @@ def test_a_text_that_is_over_the_bound_asks_more_and_more_seldom(
     job = world.client._jobs.find(AT, 0)
     assert job is not None
     for times in range(1, 4):
-        world.until(lambda: world.of(GivesBack) == times)  # noqa: B023
-        rests.append(job.rests_until - world.client._loop.time())
-        job.rests_until = 0.0
-    assert [round(rest / REST_S) for rest in rests] == [1, 2, 4]
-    job.not_taken = 10_000
-    world.until(lambda: world.of(GivesBack) == 4)
-    assert job.rests_until - world.client._loop.time() <= LONGEST_REST_S
+        world.until(lambda: world.of(Release) == times)  # noqa: B023
+        rests.append(job.fallback_paused_until - world.client._loop.time())
+        job.fallback_paused_until = 0.0
+    assert [round(rest / PAUSE_S) for rest in rests] == [1, 2, 4]
+    job.fallback_refusals = 10_000
+    world.until(lambda: world.of(Release) == 4)
+    assert job.fallback_paused_until - world.client._loop.time() <= LONGEST_PAUSE_S
 
 
 def test_what_is_withdrawn_does_not_go_over_to_one_that_has_let_go_already(world: World) -> None:
@@ -226,7 +226,7 @@ def test_what_is_withdrawn_does_not_go_over_to_one_that_has_let_go_already(world
     deadline = time.monotonic() + SOON_S
     while not asks:
         assert time.monotonic() < deadline
-        asks += world.client.departing()
+        asks += world.client.departure_steps()
         time.sleep(0.01)
     fallback, calls = world.client._fallback, world.client._calls
     assert fallback is not None and calls is not None
@@ -235,24 +235,22 @@ def test_what_is_withdrawn_does_not_go_over_to_one_that_has_let_go_already(world
     def and_look(withdrawn: Callable[[object], bool]) -> None:
         withdraw(withdrawn)
         # The primary is back: it gets what was not sent.
-        world.client._loop.call_soon(fallback._call_back, 0.0)
+        world.client._loop.call_soon(fallback._recall, 0.0)
 
     calls.withdraw = and_look  # type: ignore[method-assign]
-    tell = world.client._tell
+    call_in_loop = world.client._call_in_loop
 
     def tell_slowly(action: Callable[[Any], None], argument: Any) -> None:
-        tell(action, argument)
+        call_in_loop(action, argument)
         # The event loop takes its turn, and what it adds to that another one.
         for _ in range(3):
             world.in_loop(lambda: None)
 
-    world.client._tell = tell_slowly  # type: ignore[method-assign]
-    fallback._plan = FallbackPlan(
-        fallback._plan.pools, None, fallback._plan.policy, Limits(600, 600), fallback._plan.payments
-    )
+    world.client._call_in_loop = tell_slowly  # type: ignore[method-assign]
+    fallback._routing._limits = FallbackLimits(600, 600)
     world.client.cancel(lambda token: token == "gone")
     assert world.in_loop(lambda: world.client._jobs.waiting) == 0
-    assert not fallback.has_some()
+    assert not fallback.has_jobs()
 
 
 def test_a_text_whose_departure_is_refused_does_not_ask_at_every_look(world: World) -> None:
@@ -264,11 +262,13 @@ def test_a_text_whose_departure_is_refused_does_not_ask_at_every_look(world: Wor
     deadline = time.monotonic() + SOON_S
     while not asks:
         assert time.monotonic() < deadline
-        asks += world.client.departing()
+        asks += world.client.departure_steps()
         time.sleep(0.01)
     [step] = asks
-    world.client.hold_back(step.departure)
-    assert world.in_loop(lambda: job.rests_until - world.client._loop.time()) > REST_S / 2
+    world.client.reservation_rejected(step.departure)
+    assert (
+        world.in_loop(lambda: job.fallback_paused_until - world.client._loop.time()) > PAUSE_S / 2
+    )
     assert world.in_loop(lambda: world.client._jobs.waiting) == 1
 
 
@@ -282,13 +282,13 @@ def test_workers_that_fail_every_call_get_one_text_at_a_time(world: World) -> No
     deadline = time.monotonic() + SOON_S
     while not asks:
         assert time.monotonic() < deadline
-        asks += world.client.departing()
+        asks += world.client.departure_steps()
         time.sleep(0.01)
-    world.in_loop(fallback._look)
-    assert len(asks) == 1 and len(fallback._away) == 1
+    world.in_loop(fallback._check)
+    assert len(asks) == 1 and len(fallback._in_fallback) == 1
     workers.any_answering = lambda: True  # type: ignore[method-assign]
-    world.in_loop(fallback._look)
-    assert len(fallback._away) == 4
+    world.in_loop(fallback._check)
+    assert len(fallback._in_fallback) == 4
 
 
 def test_a_text_that_masking_makes_too_long_for_a_worker_waits_for_the_primary(
@@ -296,8 +296,8 @@ def test_a_text_that_masking_makes_too_long_for_a_worker_waits_for_the_primary(
 ) -> None:
     outside.refuses = "expected texts of at most 100000 code points, got 112000"
     world.submit("text")
-    world.until(lambda: world.of(GivesBack) == 1)
+    world.until(lambda: world.of(Release) == 1)
     job = world.in_loop(lambda: world.client._jobs.find(AT, 0))
-    assert job is not None and job.rests_until > world.client._loop.time()
+    assert job is not None and job.fallback_paused_until > world.client._loop.time()
     assert world.client.completed() == []
-    assert world.of(Asks) == 1 and world.of(Unanswered) == 0
+    assert world.of(Reserve) == 1 and world.of(Charge) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reviewmesh.avro.bounds import LARGEST
-from reviewmesh.enrich.items import used_in_all
+from reviewmesh.enrich.items import sum_of_usage
 from reviewmesh_protos.inference.v1.inference_pb2 import Usage
 
 FIRST = Usage(prompt_tokens=5, cost_micros=7, provider_requests=2, inference_ms=100)
@@ -13,15 +13,15 @@ FIRST = Usage(prompt_tokens=5, cost_micros=7, provider_requests=2, inference_ms=
 
 def test_tokens_money_and_requests_add_up_and_times_are_those_of_the_last_call() -> None:
     last = Usage(prompt_tokens=6, cost_micros=0, provider_requests=1, inference_ms=3, language="da")
-    assert used_in_all(FIRST, last) == Usage(
+    assert sum_of_usage(FIRST, last) == Usage(
         prompt_tokens=11, cost_micros=7, provider_requests=3, inference_ms=3, language="da"
     )
 
 
 def test_who_tells_nothing_adds_nothing() -> None:
-    assert used_in_all(None, None) is None
-    assert used_in_all(None, FIRST) == used_in_all(FIRST, None) == FIRST
-    both = used_in_all(FIRST, Usage(inference_ms=1))
+    assert sum_of_usage(None, None) is None
+    assert sum_of_usage(None, FIRST) == sum_of_usage(FIRST, None) == FIRST
+    both = sum_of_usage(FIRST, Usage(inference_ms=1))
     assert both is not None
     assert (both.prompt_tokens, both.cost_micros, both.inference_ms) == (5, 7, 1)
     assert not both.HasField("completion_tokens")
@@ -30,7 +30,7 @@ def test_who_tells_nothing_adds_nothing() -> None:
 @pytest.mark.parametrize("odd", [-1, 2**63 - 1, -(2**63)])
 def test_numbers_out_of_range_take_nothing_away(odd: int) -> None:
     for first, last in ((FIRST, Usage(cost_micros=odd)), (Usage(cost_micros=odd), FIRST)):
-        total = used_in_all(first, last)
+        total = sum_of_usage(first, last)
         assert total is not None and total.cost_micros == 7
-    largest = used_in_all(FIRST, Usage(cost_micros=LARGEST))
+    largest = sum_of_usage(FIRST, Usage(cost_micros=LARGEST))
     assert largest is not None and largest.cost_micros == LARGEST

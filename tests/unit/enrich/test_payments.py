@@ -14,11 +14,11 @@ from prometheus_client import REGISTRY
 from reviewmesh.avro.codec import Codec
 from reviewmesh.avro.registry import SchemaRegistry
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.departures import Asks, Departure
+from reviewmesh.enrich.departures import Departure, Reserve
 from reviewmesh.enrich.items import Answer, WorkItem
 from reviewmesh.enrich.payments import Payments, SpendCodecs
 from reviewmesh.enrich.routes import FALLBACK
-from reviewmesh.enrich.spending import Change, taken
+from reviewmesh.enrich.spending import Change, charged
 from reviewmesh.enrich.stage import EnrichContract, EnrichStage
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import Output, Record, Unit
@@ -88,8 +88,8 @@ class World:
         )
 
     def commit(self, change: Change) -> None:
-        unit = self.payments.spending.changing(AT, change)
-        self.log.append(self.payments.seal([unit]))
+        unit = self.payments.spending.unit_of(AT, change)
+        self.log.append(self.payments.transaction_outputs([unit]))
         self.committed(unit)
 
     def committed(self, unit: Unit) -> None:
@@ -111,7 +111,7 @@ def test_a_worker_that_tells_the_largest_numbers_again_and_again_ends_nothing(
         provider_requests=1, prompt_tokens=MOST, completion_tokens=MOST, cost_micros=MOST
     )
     for _ in range(520):
-        world.commit({DAY: Spent(settled=taken(told, BUDGETS.call))})
+        world.commit({DAY: Spent(settled=charged(told, BUDGETS.call))})
     found = world.owner().read(AT)[DAY].settled
     assert found == Amount(520, MOST, MOST)
 
@@ -142,10 +142,10 @@ def test_loads_of_the_same_partition_at_once_do_not_disturb_each_other(world: Wo
 
 def test_a_clock_that_is_set_back_does_not_stop_the_metrics(world: World) -> None:
     labels = {"task": "topic", "business": "", "period": "day", "unit": "requests"}
-    world.payments.measure()
+    world.payments.update_metrics()
     world.now -= 3_600
     world.commit({DAY: Spent(settled=Amount(7, 0, 0), reserved=NOTHING)})
-    world.payments.measure()
+    world.payments.update_metrics()
     assert REGISTRY.get_sample_value("reviewmesh_budget_used", labels) == 7
 
 
@@ -167,9 +167,9 @@ def test_what_a_refused_result_took_is_orphaned(world: World) -> None:
     review = accepted.encode({"review_id": "r", "content_hash": "h", "accepted_at": 0})
     stage.receive(Record(ACCEPTED, AT, 7, key=b"r", value=review, timestamp_ms=int(NOON * 1000)))
     [item] = stage._to_submit
-    client._steps.append(Asks(Departure.of(item, "eu", "LATE", "", Counter())))
+    client._steps.append(Reserve(Departure.of(item, "eu", "LATE", "", Counter())))
     [reserving] = stage.poll()
-    world.log.append(list(stage.seal([reserving])))
+    world.log.append(list(stage.transaction_outputs([reserving])))
     world.committed(reserving)
     paid = inference_pb2.Usage(provider_requests=1)
     answer = Answer(
@@ -180,31 +180,31 @@ def test_what_a_refused_result_took_is_orphaned(world: World) -> None:
     assert settling.finished == ((ACCEPTED, 7),) and settling.refused is not None
     settling.refused("the topic takes no record of this size")
     [orphaning] = stage.poll()
-    world.log.append(list(stage.seal([orphaning])))
+    world.log.append(list(stage.transaction_outputs([orphaning])))
     assert world.owner().read(AT)[DAY] == Spent(orphaned=Amount(1, 0, 0))
 
 
-class Held:
+class HoldReason:
     """A gate that remembers what it is told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Departure]] = []
 
-    def let_leave(self, departure: Departure) -> None:
+    def reservation_committed(self, departure: Departure) -> None:
         self.told.append(("leaves", departure))
 
-    def refuse(self, departure: Departure) -> None:
+    def reservation_refused(self, departure: Departure) -> None:
         self.told.append(("unpaid", departure))
 
-    def hold_back(self, departure: Departure) -> None:
+    def reservation_rejected(self, departure: Departure) -> None:
         self.told.append(("held back", departure))
 
 
 def test_a_text_whose_departure_is_refused_is_held_back_and_pays_nothing(world: World) -> None:
-    gate, item = Held(), WorkItem("t", AT, 7, "text", "en", None, None, NOON)
-    asks = Asks(Departure.of(item, "eu", "LATE", "text", Counter()))
-    [reserving] = world.payments.take([asks], gate)
+    listener, item = HoldReason(), WorkItem("t", AT, 7, "text", "en", None, None, NOON)
+    asks = Reserve(Departure.of(item, "eu", "LATE", "text", Counter()))
+    [reserving] = world.payments.take([asks], listener)
     assert reserving.refused is not None
     reserving.refused("the topic takes no record of this size")
-    assert gate.told == [("held back", asks.departure)]
+    assert listener.told == [("held back", asks.departure)]
     assert set(world.payments.spending.used().values()) == {NOTHING}

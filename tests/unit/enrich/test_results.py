@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from reviewmesh.enrich.results import Unusable, lineage_of, payload
+from reviewmesh.enrich.results import UnusableAnswer, lineage_of, payload
 from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_schemas.names import TASKS
 
@@ -101,7 +101,7 @@ def test_only_the_tasks_own_kind_of_answer_is_one(task: str, other: str) -> None
     if task == other:
         payload(task, OF_TASK[other], TEXT)
         return
-    with pytest.raises(Unusable, match=r"answer with \w+Output, got \w+Output"):
+    with pytest.raises(UnusableAnswer, match=r"answer with \w+Output, got \w+Output"):
         payload(task, OF_TASK[other], TEXT)
 
 
@@ -114,7 +114,7 @@ def test_a_score_that_is_no_number_makes_no_result(task: str, score: float) -> N
         "topic": inference_pb2.TopicOutput(topics=[inference_pb2.Topic(id="a", score=score)]),
         "sentiment": inference_pb2.SentimentOutput(label="mixed", scores={"mixed": score}),
     }
-    with pytest.raises(Unusable, match="expected the worker to give finite scores, got"):
+    with pytest.raises(UnusableAnswer, match="expected the worker to give finite scores, got"):
         payload(task, outputs[task], TEXT)
 
 

@@ -8,19 +8,19 @@ from itertools import product
 import pytest
 
 from reviewmesh.enrich.routes import (
-    CANARY,
     LATE,
     NO_PRIMARY,
-    STAYS,
-    Choice,
-    Held,
-    Known,
-    Limits,
+    TO_CANDIDATE,
+    TO_PRIMARY,
+    FallbackLimits,
+    HoldReason,
+    RouteChoice,
+    RouteFacts,
     choose,
 )
 from reviewmesh.leaving.policy import Rule
 
-LIMITS = Limits(after_s=30, spill_s=600)
+LIMITS = FallbackLimits(after_s=30, spill_s=600)
 MISSING = {"serving": 0.0, "just_missing": 30.0, "missing": 30.1}
 AGE = {"young": 600.0, "late": 600.1}
 RULE = {
@@ -31,8 +31,8 @@ RULE = {
 }
 REGIONS = {"none": (), "eu": ("eu",), "us": ("us",), "both": ("us", "eu")}
 NAMES = {"finder": True, "no_finder": False}
-UNPAID = {"paid": None, "no_budget": Held.NO_BUDGET, "spent": Held.SPENT}
-RESTS = {"fresh": None, "over_bound": Held.OVER_BOUND, "failed": Held.FAILED}
+UNPAID = {"paid": None, "no_budget": HoldReason.NO_BUDGET, "spent": HoldReason.SPENT}
+RESTS = {"fresh": None, "over_bound": HoldReason.OVER_BOUND, "failed": HoldReason.FAILED}
 # Whether the review is a canary, whether a candidate serves, whether it failed on the review.
 CANDIDATE = {
     "no_canary": (False, True, False),
@@ -64,16 +64,16 @@ COMBINATIONS = list(product(MISSING, AGE, RULE, REGIONS, NAMES, UNPAID, RESTS, C
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda names: ", ".join(names))
 def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
-    missing, age, rule, regions, names, unpaid, rests, candidate = combination
+    missing, age, rule, regions, names, budget_problem, pause, candidate = combination
     is_canary, candidate_serving, candidate_failed = CANDIDATE[candidate]
-    known = Known(
+    known = RouteFacts(
         primary_missing_s=MISSING[missing],
         age_s=AGE[age],
         rule=RULE[rule],
         regions_serving=frozenset(REGIONS[regions]),
         names_serving=NAMES[names],
-        unpaid=UNPAID[unpaid],
-        rests=RESTS[rests],
+        budget_problem=UNPAID[budget_problem],
+        pause=RESTS[pause],
         is_canary=is_canary,
         candidate_serving=candidate_serving,
         candidate_failed=candidate_failed,
@@ -85,11 +85,11 @@ def test_the_route_of_every_combination(combination: tuple[str, ...]) -> None:
 
 
 OUTCOMES = {
-    "stays": STAYS,
-    "candidate": CANARY,
-    "eu": Choice(region="eu"),
-    "us": Choice(region="us"),
-    **{held.value: Choice(held=held) for held in Held},
+    "stays": TO_PRIMARY,
+    "candidate": TO_CANDIDATE,
+    "eu": RouteChoice(region="eu"),
+    "us": RouteChoice(region="us"),
+    **{held.value: RouteChoice(held=held) for held in HoldReason},
 }
 
 

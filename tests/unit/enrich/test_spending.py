@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reviewmesh.enrich.departures import Departure
 from reviewmesh.enrich.items import WorkItem
-from reviewmesh.enrich.spending import Change, Spending, taken
+from reviewmesh.enrich.spending import Change, Spending, charged
 from reviewmesh.kafka.record import Unit
 from reviewmesh.leaving.accounts import Account
 from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
@@ -43,7 +43,7 @@ NOON, DAY_S = 1_795_953_600.0, 86_400.0
 AT = 0
 
 
-def asked(**numbers: Any) -> inference_pb2.Usage:
+def pending(**numbers: Any) -> inference_pb2.Usage:
     return inference_pb2.Usage(provider_requests=1, **numbers)
 
 
@@ -100,14 +100,14 @@ class SpendingMachine(RuleBasedStateMachine):
     def reserve(self, business_id: str | None) -> None:
         self.offset += 1
         leaves, at = departure(self.offset, business_id), self.now
-        left = self.spending.left_for(AT, business_id)
+        left = self.spending.allows(AT, business_id)
         change = self.spending.reserve(leaves)
         assert (change is not None) == left
         if change is None:
             return
 
         def committed() -> None:
-            self.spending.reserved(leaves, change)
+            self.spending.commit_reservation(leaves, change)
             self.allowed[leaves] = at
 
         self.add(change, ("audit", leaves.item.offset), committed)
@@ -115,7 +115,9 @@ class SpendingMachine(RuleBasedStateMachine):
     def commit(self, count: int) -> None:
         """What a transaction of the first units writes."""
         units = self.outbox[:count]
-        for (partition, account), spent in self.spending.sums([unit for unit, _ in units]).items():
+        for (partition, account), spent in self.spending.sums_after(
+            [unit for unit, _ in units]
+        ).items():
             assert partition == AT
             self.sums[account] = spent
         for _, content in units:
@@ -145,7 +147,7 @@ class SpendingMachine(RuleBasedStateMachine):
         unit, content = self.outbox.pop(index)
         leaves = departure(content[1], None)
         assert isinstance(unit.carries, dict)
-        self.spending.not_reserved(leaves, unit.carries)
+        self.spending.cancel_reservation(leaves, unit.carries)
 
     @precondition(lambda self: self.allowed)
     @rule(data=st.data())
@@ -161,7 +163,7 @@ class SpendingMachine(RuleBasedStateMachine):
     def give_back(self, data: st.DataObject) -> None:
         leaves = data.draw(st.sampled_from(list(self.allowed)))
         del self.allowed[leaves]
-        self.add(self.spending.ended(leaves, NOTHING), None)
+        self.add(self.spending.end_without_result(leaves, NOTHING), None)
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), tokens=st.integers(0, CALL.tokens), micros=st.integers(0, CALL.micros))
@@ -171,9 +173,9 @@ class SpendingMachine(RuleBasedStateMachine):
         said = inference_pb2.Usage(
             provider_requests=1, prompt_tokens=tokens, completion_tokens=0, cost_micros=micros
         )
-        change = self.spending.settled(AT, leaves.item.offset, said)
+        change = self.spending.settle(AT, leaves.item.offset, said)
         assert change is not None
-        content = ("result", leaves.item.offset, at, leaves.item.business_id, taken(said, CALL))
+        content = ("result", leaves.item.offset, at, leaves.item.business_id, charged(said, CALL))
         self.add(change, content)
 
     @precondition(lambda self: self.sent)
@@ -181,7 +183,7 @@ class SpendingMachine(RuleBasedStateMachine):
     def failed(self, data: st.DataObject, known: bool) -> None:
         leaves = data.draw(st.sampled_from(list(self.sent)))
         del self.sent[leaves]
-        self.add(self.spending.ended(leaves, Amount(1, 2, 3) if known else None), None)
+        self.add(self.spending.end_without_result(leaves, Amount(1, 2, 3) if known else None), None)
 
     # -- what happens to it ------------------------------------------------------------------
 
@@ -242,7 +244,7 @@ def test_a_new_owner_counts_what_was_reserved_as_orphaned() -> None:
     spending = Spending(BUDGETS, lambda: NOON)
     before = Spent(reserved=CALL, settled=Amount(1, 2, 3), orphaned=Amount(1, 1, 1))
     [unit] = spending.open(AT, {day: before, month: Spent()})
-    assert spending.sums([unit]) == {
+    assert spending.sums_after([unit]) == {
         (AT, day): Spent(NOTHING, before.settled, before.orphaned.plus(CALL))
     }
 
@@ -275,7 +277,7 @@ def test_a_new_owner_counts_what_was_reserved_as_orphaned() -> None:
     ],
 )
 def test_what_a_call_took(said: inference_pb2.Usage | None, amount: Amount) -> None:
-    assert taken(said, CALL) == amount
+    assert charged(said, CALL) == amount
 
 
 def test_a_review_that_asks_again_too_soon_is_refused() -> None:
@@ -284,9 +286,9 @@ def test_a_review_that_asks_again_too_soon_is_refused() -> None:
     first, second = departure(1, None), departure(1, None)
     change = spending.reserve(first)
     assert change is not None and spending.reserve(second) is None
-    spending.reserved(first, change)
-    assert spending.ended(second, NOTHING) is None
-    assert spending.ended(first, NOTHING) is not None
+    spending.commit_reservation(first, change)
+    assert spending.end_without_result(second, NOTHING) is None
+    assert spending.end_without_result(first, NOTHING) is not None
     assert spending.reserve(second) is not None
 
 
@@ -298,8 +300,8 @@ def test_nothing_is_left_over_of_a_reservation_that_was_given_back(business_id: 
         leaves = departure(offset, business_id)
         change = spending.reserve(leaves)
         assert change is not None
-        spending.reserved(leaves, change)
-        ended = spending.ended(leaves, NOTHING)
+        spending.commit_reservation(leaves, change)
+        ended = spending.end_without_result(leaves, NOTHING)
         assert ended is not None
         spending.apply(AT, ended)
     assert set(spending.used().values()) == {NOTHING}
@@ -309,7 +311,7 @@ def test_a_day_that_begins_has_a_budget_of_its_own() -> None:
     now = NOON
     spending = Spending(BUDGETS, lambda: now)
     spending.open(AT, {Account("2026-11-29", ALL): Spent(settled=Amount(DAY_REQUESTS, 0, 0))})
-    assert not spending.left_for(AT, None)
+    assert not spending.allows(AT, None)
     now += DAY_S / 2
-    assert spending.left_for(AT, None)
-    assert not spending.left_for(AT + 1, None)
+    assert spending.allows(AT, None)
+    assert not spending.allows(AT + 1, None)

@@ -19,13 +19,13 @@ from reviewmesh.join.published import Published
 from reviewmesh.join.state import Emission, JoinWindows, Partial, Questions
 from reviewmesh.kafka.record import Output, Record, Unit
 from reviewmesh.kafka.transactions import Aborted, OutcomeUnknown, TransactionalProducer
-from reviewmesh.loop.feed import Feed
+from reviewmesh.loop.dispatch import Dispatcher
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.ledger import Commit, CompletionLedger, Notes, restore
 from reviewmesh.loop.outbox import Outbox
+from reviewmesh.loop.poison import PoisonSearch
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.stage import Ledgers, Start
-from reviewmesh.loop.suspicion import Suspicion
 from reviewmesh_schemas.names import ACCEPTED, ENRICHED, RESULT_OF, TASKS
 
 HOUR = 3600.0
@@ -97,7 +97,7 @@ class JoinStage:
         output = Output(ENRICHED, 0, emission.review_id.encode(), str(len(emitted) - 1).encode())
         return Unit(0, emission.finished, (output,))
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
         return ()
 
     def blocks(self, topic: str, partition: int) -> bool:
@@ -163,13 +163,13 @@ class Partition:
         for topic, commit in self.commits.items():
             finished = restore(commit.offset, commit.metadata).finished
             ledger = CompletionLedger(commit.offset, finished, 24_000, 24_000)
-            # Nobody died of a record here: see the tests of Suspicion.
-            suspicion = Suspicion(Notes(), False, commit.offset)
-            self.inputs.add([Input(topic, 0, ledger, suspicion)])
+            # Nobody died of a record here: see the tests of PoisonSearch.
+            poison_search = PoisonSearch(Notes(), False, commit.offset)
+            self.inputs.add([Input(topic, 0, ledger, poison_search)])
         stage, producer = self.make_stage(), cast(TransactionalProducer, self)
         self.outbox = Outbox(stage, "", self.inputs, producer)
         log = structlog.get_logger()
-        self.feed = Feed(stage, self.inputs, self.outbox, "", Readiness(), log)
+        self.dispatcher = Dispatcher(stage, self.inputs, self.outbox, "", Readiness(), log)
         self.stage = stage
         self.read = {topic: commit.offset for topic, commit in self.commits.items()}
         ledger = self.ledgers[ACCEPTED]
@@ -195,9 +195,9 @@ class Partition:
         """Read records of an input, as one poll gives them."""
         for _ in range(records):
             message: Any = Message(topic, 0, self.read[topic], timestamp=(1, 0))
-            self.feed.hold(message)
+            self.dispatcher.enqueue(message)
             self.read[topic] += 1
-        self.feed.work_off()
+        self.dispatcher.dispatch()
 
     def again(self, topic: str, records: int) -> None:
         """The client gives records a second time, as after a seek that raced with a fetch."""

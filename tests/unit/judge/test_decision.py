@@ -9,50 +9,54 @@ import pytest
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, parse_bounds
 from reviewmesh.judge.comparison import COST, FAILURES, LABELS, LATENCY, RolloutComparison
-from reviewmesh.judge.decision import MODEL, TIME, Action, Decision, Standing, decide
+from reviewmesh.judge.decision import MODEL, TIME, Action, Decision, RolloutStatus, decide
 from tests.unit.judge.test_comparison import ROLLOUT, answer
 
 BOUNDS = Bounds()
-IN_SHADOW = Standing(SHADOW, 0, share=1.0, hours=1, step_s=3600, labelled_left=0)
+IN_SHADOW = RolloutStatus(SHADOW, 0, share=1.0, hours=1, step_s=3600, labelled_remaining=0)
 IN_CANARY = replace(IN_SHADOW, state=CANARY, share=0.01)
 
 
 def shadowed(pairs: int, differing: int = 0, uncompared: int = 0) -> RolloutComparison:
     shown = RolloutComparison(ROLLOUT, BOUNDS, [])
     for offset in range(pairs):
-        shown.own_answer(answer(offset))
+        shown.add_own_answer(answer(offset))
         said = "price" if offset < differing else "food"
-        shown.copied_answer(answer(offset, said, candidate=True))
+        shown.add_copied_answer(answer(offset, said, candidate=True))
     for offset in range(pairs, pairs + uncompared):
-        shown.own_answer(answer(offset))
+        shown.add_own_answer(answer(offset))
     return shown
 
 
 def canaries(
-    number: int, failing: int = 0, ms: float = 10.0, micros: int | None = None
+    number: int, failing: int = 0, latency_ms: float = 10.0, cost_micros: int | None = None
 ) -> RolloutComparison:
-    """`micros`: what a canary costs; of the others each costs 100, where it is given."""
+    """`cost_micros`: what a canary costs; of the others each costs 100, where it is given."""
     shown = RolloutComparison(ROLLOUT, BOUNDS, [])
     for offset in range(number):
-        shown.answer(answer(offset, micros=None if micros is None else 100))
+        shown.add_answer(answer(offset, cost_micros=None if cost_micros is None else 100))
         if offset < failing:
-            shown.answer(answer(10_000 + offset, error="gone"))
+            shown.add_answer(answer(10_000 + offset, error="gone"))
         else:
-            shown.answer(answer(10_000 + offset, candidate=True, ms=ms, micros=micros))
+            shown.add_answer(
+                answer(
+                    10_000 + offset, candidate=True, latency_ms=latency_ms, cost_micros=cost_micros
+                )
+            )
     return shown
 
 
-def decided(standing: Standing, shown: RolloutComparison) -> Decision:
-    return decide(standing, BOUNDS, shown)
+def decided(status: RolloutStatus, shown: RolloutComparison) -> Decision:
+    return decide(status, BOUNDS, shown)
 
 
 @pytest.mark.parametrize(
-    ("standing", "shown", "why"),
+    ("status", "shown", "why"),
     [
         (IN_SHADOW, shadowed(20), "20 pairs compared, 500 are wanted"),
         (IN_SHADOW, shadowed(600, uncompared=900), "40% of the copied reviews were compared"),
         (IN_SHADOW, shadowed(600, differing=110), "disagreement may still be above 0.2"),
-        (replace(IN_SHADOW, labelled_left=7), shadowed(600), "7 labelled texts are still"),
+        (replace(IN_SHADOW, labelled_remaining=7), shadowed(600), "7 labelled texts are still"),
         (IN_CANARY, canaries(100), "100 canaries seen, 200 are wanted"),
         (replace(IN_CANARY, step=1), canaries(300), "300 canaries seen, 400 are wanted"),
         (replace(IN_CANARY, step_s=10), canaries(300), "590 s of this step are left"),
@@ -60,8 +64,10 @@ def decided(standing: Standing, shown: RolloutComparison) -> Decision:
         (replace(IN_CANARY, state=READY), canaries(9), "nothing is shown against it: promote it"),
     ],
 )
-def test_what_it_waits_for_is_said(standing: Standing, shown: RolloutComparison, why: str) -> None:
-    decision = decided(standing, shown)
+def test_what_it_waits_for_is_said(
+    status: RolloutStatus, shown: RolloutComparison, why: str
+) -> None:
+    decision = decided(status, shown)
     assert decision.action is Action.HOLD
     assert why in decision.why
 
@@ -73,26 +79,26 @@ def test_it_goes_on_once_the_bounds_are_shown_to_hold() -> None:
 
 @pytest.mark.parametrize("state", [CANARY, READY])
 def test_a_candidate_that_fails_or_is_slow_is_rolled_back(state: str) -> None:
-    standing = replace(IN_CANARY, state=state)
-    failing = decided(standing, canaries(200, failing=60))
+    status = replace(IN_CANARY, state=state)
+    failing = decided(status, canaries(200, failing=60))
     assert (failing.action, failing.metric) == (Action.ROLL_BACK, FAILURES)
-    slow = decided(standing, canaries(200, ms=21.0))
+    slow = decided(status, canaries(200, latency_ms=21.0))
     assert (slow.action, slow.metric) == (Action.ROLL_BACK, LATENCY)
-    assert decided(standing, canaries(200, ms=19.0)).action is Action.HOLD
-    dear = decided(standing, canaries(200, micros=152))
+    assert decided(status, canaries(200, latency_ms=19.0)).action is Action.HOLD
+    dear = decided(status, canaries(200, cost_micros=152))
     assert (dear.action, dear.metric) == (Action.ROLL_BACK, COST)
     assert dear.why.startswith("the candidate costs more than 1.5 times as much: 1.000 [")
-    assert decided(standing, canaries(200, micros=151)).action is Action.HOLD
+    assert decided(status, canaries(200, cost_micros=151)).action is Action.HOLD
 
 
 def test_it_goes_on_without_costs_and_not_before_those_that_are_known_hold() -> None:
-    assert decided(IN_CANARY, canaries(1_000, micros=100)).action is Action.ADVANCE
+    assert decided(IN_CANARY, canaries(1_000, cost_micros=100)).action is Action.ADVANCE
     shown = canaries(1_000)
     assert (shown.unpriced, decided(IN_CANARY, shown).action) == (1_000, Action.ADVANCE)
-    mixed = canaries(1_000, micros=100)
+    mixed = canaries(1_000, cost_micros=100)
     for offset in range(950):
-        mixed.answer(answer(20_000 + offset, micros=100))
-        mixed.answer(answer(30_000 + offset, candidate=True, micros=200))
+        mixed.add_answer(answer(20_000 + offset, cost_micros=100))
+        mixed.add_answer(answer(30_000 + offset, candidate=True, cost_micros=200))
     waiting = decided(IN_CANARY, mixed)
     assert waiting.action is Action.HOLD
     assert waiting.why.startswith("cost may still be above 0.5: 0.487 [")
@@ -100,13 +106,13 @@ def test_it_goes_on_without_costs_and_not_before_those_that_are_known_hold() -> 
 
 def test_each_step_sees_its_own_canaries() -> None:
     """However many the steps before it saw: they tell nothing of a larger share."""
-    standing = replace(IN_CANARY, step=1, canaries_before=900)
-    waiting = decided(standing, canaries(1_000))
+    status = replace(IN_CANARY, step=1, canaries_before=900)
+    waiting = decided(status, canaries(1_000))
     assert (waiting.action, waiting.why) == (
         Action.HOLD,
         "1,000 canaries seen, 1,100 are wanted",
     )
-    assert decided(standing, canaries(1_100)).action is Action.ADVANCE
+    assert decided(status, canaries(1_100)).action is Action.ADVANCE
 
 
 def test_a_candidate_that_differs_too_often_is_rolled_back() -> None:
@@ -118,7 +124,7 @@ def test_a_candidate_that_differs_too_often_is_rolled_back() -> None:
 def test_worse_is_said_over_labelled_texts_only() -> None:
     shown = shadowed(300, differing=40)
     for number in range(100):
-        shown.labelled("en", own_right=True, candidate_right=number % 3 == 0)
+        shown.add_labelled_text("en", own_right=True, candidate_right=number % 3 == 0)
     decision = decided(IN_SHADOW, shown)
     assert (decision.action, decision.metric) == (Action.ROLL_BACK, LABELS)
     assert decision.why.startswith("the candidate is worse")
@@ -128,7 +134,7 @@ def test_a_rollout_that_takes_too_long_or_changes_its_model_ends() -> None:
     late = decided(replace(IN_SHADOW, hours=73), shadowed(9))
     assert (late.action, late.metric) == (Action.ROLL_BACK, TIME)
     shown = shadowed(9)
-    shown.copied_answer(answer(1, candidate=True, model="m@2"))
+    shown.add_copied_answer(answer(1, candidate=True, model="m@2"))
     changed = decided(IN_SHADOW, shown)
     assert (changed.action, changed.metric) == (Action.ROLL_BACK, MODEL)
 

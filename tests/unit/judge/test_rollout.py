@@ -16,20 +16,20 @@ from reviewmesh.enrich.rollouts import (
     READY,
     ROLLED_BACK,
     SHADOW,
-    Part,
+    Participation,
     Rollout,
 )
 from reviewmesh.judge.bounds import Bounds
 from reviewmesh.judge.rollout import (
     ABORT,
     ADVANCE,
-    LOOKS_OF_A_METRIC,
+    MAX_LOOKS_PER_METRIC,
     START,
     Command,
     Look,
     RolloutRecord,
     advanced,
-    answered,
+    apply_command,
     record_of,
     rolled_back,
     with_looks,
@@ -44,13 +44,13 @@ def given_(
 ) -> RolloutRecord:
     at = record.epoch if epoch is None else epoch
     command = Command("c", TASK, action, at, BOUNDS, record.commands_read)
-    return answered(record, command, has_candidate, now_ms=1)
+    return apply_command(record, command, has_candidate, now_ms=1)
 
 
 def test_a_rollout_goes_from_shadow_over_each_step_to_being_promoted() -> None:
     record = given_(RolloutRecord(TASK), START)
     found = [(record.state, record.share)]
-    while record.goes_on:
+    while record.is_running:
         record = given_(record, ADVANCE)
         found.append((record.state, record.share))
     assert found == [(SHADOW, 1.0), (CANARY, 0.1), (CANARY, 0.5), (READY, 0.5), (DONE, 0.0)]
@@ -109,10 +109,10 @@ def test_looks_are_thinned_out_and_the_first_and_the_last_stay() -> None:
     record = RolloutRecord(TASK)
     for number in range(500):
         record = with_looks(record, [look(number)])
-    seen = [one.observations for one in record.looks]
-    assert len(seen) <= LOOKS_OF_A_METRIC
-    assert (seen[0], seen[-1]) == (0, 499)
-    assert seen == sorted(seen)
+    judged_answer = [one.observations for one in record.looks]
+    assert len(judged_answer) <= MAX_LOOKS_PER_METRIC
+    assert (judged_answer[0], judged_answer[-1]) == (0, 499)
+    assert judged_answer == sorted(judged_answer)
 
 
 def test_a_larger_share_keeps_the_canaries_of_a_smaller_one() -> None:
@@ -120,7 +120,7 @@ def test_a_larger_share_keeps_the_canaries_of_a_smaller_one() -> None:
 
     def canaries(share: float, rollout: str = "topic-1") -> set[str]:
         one = Rollout(rollout, TASK, CANARY, share)
-        return {name for name in names if one.part(name) is Part.CANARY}
+        return {name for name in names if one.participation(name) is Participation.CANARY}
 
     small, large = canaries(0.05), canaries(0.25)
     assert small < large
@@ -131,7 +131,7 @@ def test_a_larger_share_keeps_the_canaries_of_a_smaller_one() -> None:
 
 @pytest.mark.parametrize("state", [NONE, DONE, ROLLED_BACK, ABORTED])
 def test_nothing_takes_part_in_a_rollout_that_is_over(state: str) -> None:
-    assert Rollout("topic-1", TASK, state, 1.0).part("r-1") is Part.NO
+    assert Rollout("topic-1", TASK, state, 1.0).participation("r-1") is Participation.NO
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -165,13 +165,13 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def the_judge_rolls_back(self) -> None:
-        if self.record.goes_on:
+        if self.record.is_running:
             self.change(rolled_back(self.record, "worse", 1))
 
     @invariant()
     def epochs_rise_and_only_a_rollout_that_goes_on_has_a_share(self) -> None:
         assert self.epochs == sorted(set(self.epochs))
-        assert (self.record.share > 0) == self.record.goes_on
+        assert (self.record.share > 0) == self.record.is_running
 
 
 TestRollouts = Rollouts.TestCase

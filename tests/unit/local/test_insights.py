@@ -47,7 +47,7 @@ def test_insights_are_started_and_asked_only_with_a_python(python: Path | None) 
     assert started.keys() >= {*programs.SERVICES, programs.WORKER}
     assert (programs.INSIGHTS in started) == (python is not None)
     info = StackInfo("id", True, ports, None, "")
-    assert probes.checks(info).keys() == {*programs.BACKING, *started}
+    assert probes.checks(info).keys() == {*programs.backing_of(info.ports), *started}
     if python is not None:
         insights = started[programs.INSIGHTS]
         assert insights.command == [str(python), "-m", "reviewmesh.insights"]

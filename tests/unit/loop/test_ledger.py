@@ -157,10 +157,10 @@ def test_a_commit_that_finished_nothing_beyond_its_offset_still_carries_the_mark
         Notes,
         running=st.booleans(),
         deaths=st.integers(0, 0xFFFF),
-        group=st.integers(0, 0xFFFF),
-        strikes=st.integers(0, 0xFF),
+        group_size=st.integers(0, 0xFFFF),
+        deaths_alone=st.integers(0, 0xFF),
         redo_until=st.integers(0, 2**64 - 1),
-        passed=st.integers(0, 2**64 - 1),
+        survived_until=st.integers(0, 2**64 - 1),
         topic_id=st.integers(0, 2**64 - 1),
     )
 )

@@ -16,8 +16,8 @@ from reviewmesh.kafka.record import Output, Unit
 from reviewmesh.loop.brokerwait import NEW_CLIENT_AFTER_S
 from reviewmesh.loop.ledger import restore
 from reviewmesh.loop.membership import ASSIGNED_WITHIN_S, SlotTaken
-from reviewmesh.loop.overseer import StandsStill
 from reviewmesh.loop.progress import STANDS_STILL_AFTER_S
+from reviewmesh.loop.stalls import StandsStill
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED
 from tests.scripted_kafka import ScriptedConsumer
 from tests.unit.loop.world import GROUP, PARTITIONS, PREFIX, RESULTS, Scenario, World

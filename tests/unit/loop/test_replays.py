@@ -61,9 +61,9 @@ def replays(codec: Codec, *marks: Output) -> Replays:
     return fresh
 
 
-def is_doubled(known: Replays, record: Record) -> bool:
+def is_duplicate(known: Replays, record: Record) -> bool:
     """As a stage takes it."""
-    doubled = known.is_doubled(record)
+    doubled = known.is_duplicate(record)
     if not doubled:
         known.take(record)
     return doubled
@@ -91,8 +91,8 @@ def test_a_second_replay_is_doubled_also_before_the_first_is_finished(
     codec: Codec, make: Any
 ) -> None:
     known = replays(codec)
-    assert not is_doubled(known, make(10))
-    assert is_doubled(known, make(11))
+    assert not is_duplicate(known, make(10))
+    assert is_duplicate(known, make(11))
 
 
 def test_one_that_names_the_place_only_and_one_that_names_all_are_of_the_same_letter(
@@ -100,32 +100,32 @@ def test_one_that_names_the_place_only_and_one_that_names_all_are_of_the_same_le
 ) -> None:
     for first, second in ((ours, replay), (replay, ours)):
         known = replays(codec)
-        assert not is_doubled(known, first(10))
-        assert is_doubled(known, second(11))
+        assert not is_duplicate(known, first(10))
+        assert is_duplicate(known, second(11))
         restarted = replays(codec, *known.marks([(TOPIC, 10)]))
-        assert is_doubled(restarted, second(11))
-        assert not is_doubled(restarted, first(10))
+        assert is_duplicate(restarted, second(11))
+        assert not is_duplicate(restarted, first(10))
 
 
 def test_the_record_that_took_effect_is_none_when_it_comes_again(codec: Codec) -> None:
     known = replays(codec)
-    assert not is_doubled(known, ours(10))
+    assert not is_duplicate(known, ours(10))
     [mark] = known.marks([(TOPIC, 9), (TOPIC, 10)])
     assert mark.key == ours(10).header(REPLAY_OF)
     assert known.marks([(TOPIC, 10)]) == ()
     restarted = replays(codec, mark)
-    assert not is_doubled(restarted, ours(10))
-    assert is_doubled(restarted, ours(11))
+    assert not is_duplicate(restarted, ours(10))
+    assert is_duplicate(restarted, ours(11))
 
 
 def test_without_a_mark_the_first_that_comes_again_takes_effect(codec: Codec) -> None:
-    assert not is_doubled(replays(codec), replay(10))
-    assert not is_doubled(replays(codec), replay(11))
+    assert not is_duplicate(replays(codec), replay(10))
+    assert not is_duplicate(replays(codec), replay(11))
 
 
 def test_a_record_that_is_set_aside_after_all_is_marked_again(codec: Codec) -> None:
     known = replays(codec)
-    is_doubled(known, replay(10))
+    is_duplicate(known, replay(10))
     assert known.marks([(TOPIC, 10)]) == known.mark_of(replay(10))
     assert known.mark_of(replay(11)) == ()
 
@@ -133,32 +133,32 @@ def test_a_record_that_is_set_aside_after_all_is_marked_again(codec: Codec) -> N
 def test_another_record_with_the_same_headers_is_no_double(codec: Codec) -> None:
     known = replays(codec)
     for number in range(20):
-        assert not is_doubled(known, replay(number, value=b"review %d" % number))
+        assert not is_duplicate(known, replay(number, value=b"review %d" % number))
         copied = ours(100 + number)._replace(value=b"review %d" % number)
         assert letter_of(copied) is None
-        assert not is_doubled(known, copied)
+        assert not is_duplicate(known, copied)
         assert known.marks([(TOPIC, 100 + number)]) == ()
-    assert not is_doubled(known, ours(200)), "the true one, after the copies"
+    assert not is_duplicate(known, ours(200)), "the true one, after the copies"
 
 
 def test_a_record_that_does_not_say_it_is_a_replay_is_none(codec: Codec) -> None:
     known = replays(codec)
     for offset in (10, 11):
-        assert not is_doubled(known, replay(offset)._replace(headers=((REPLAY_OF, b"3/7"),)))
+        assert not is_duplicate(known, replay(offset)._replace(headers=((REPLAY_OF, b"3/7"),)))
 
 
 def test_the_letter_of_a_topic_made_anew_is_another_one(codec: Codec) -> None:
     """Also where the same bytes come to lie at the same place."""
     known = replays(codec)
-    assert not is_doubled(known, ours(10))
+    assert not is_duplicate(known, ours(10))
     [mark] = known.marks([(TOPIC, 10)])
     restarted = replays(codec, mark)
-    assert not is_doubled(restarted, ours(11, letter_ms=MARKED_MS + 1))
-    assert not is_doubled(restarted, ours(12, value=b"other", letter_ms=MARKED_MS + 1))
+    assert not is_duplicate(restarted, ours(11, letter_ms=MARKED_MS + 1))
+    assert not is_duplicate(restarted, ours(12, value=b"other", letter_ms=MARKED_MS + 1))
     placed = replays(codec)
-    is_doubled(placed, replay(10))
+    is_duplicate(placed, replay(10))
     [mark] = placed.marks([(TOPIC, 10)])
-    assert not is_doubled(replays(codec, mark), ours(11, letter_ms=MARKED_MS + 1))
+    assert not is_duplicate(replays(codec, mark), ours(11, letter_ms=MARKED_MS + 1))
 
 
 def test_records_without_a_value_are_told_apart_by_their_keys() -> None:
@@ -193,8 +193,8 @@ def test_a_header_that_names_no_letter_is_a_replay_without_a_mark(
     assert letter_of(record) is None
     assert place_named(value) is None
     known = replays(codec)
-    assert not is_doubled(known, record)
-    assert not is_doubled(known, record._replace(offset=11))
+    assert not is_duplicate(known, record)
+    assert not is_duplicate(known, record._replace(offset=11))
     assert known.marks([(TOPIC, 10)]) == ()
 
 
@@ -204,18 +204,18 @@ def test_foreign_marks_and_tombstones_stop_nothing(codec: Codec) -> None:
     erased = Output(REPLAYED, 3, name, None)
     odd = Output(REPLAYED, 3, b"\xff\xfe", b"junk")
     of_old = Output(REPLAYED, 3, b"3/7", b"junk")
-    assert is_doubled(replays(codec, odd, foreign), ours(10))
-    assert not is_doubled(replays(codec, foreign, erased), ours(10))
-    assert not is_doubled(replays(codec, of_old), ours(10))
-    assert not is_doubled(replays(codec, of_old), replay(10))
+    assert is_duplicate(replays(codec, odd, foreign), ours(10))
+    assert not is_duplicate(replays(codec, foreign, erased), ours(10))
+    assert not is_duplicate(replays(codec, of_old), ours(10))
+    assert not is_duplicate(replays(codec, of_old), replay(10))
 
 
 def test_the_memory_is_bounded(codec: Codec) -> None:
     known = replays(codec)
     for number in range(REMEMBERED_REPLAYS + 1):
-        assert not is_doubled(known, replay(number, f"0/{number}".encode()))
-    assert not is_doubled(known, replay(1_000_000, b"0/0"))
-    assert is_doubled(known, replay(1_000_000, b"0/2"))
+        assert not is_duplicate(known, replay(number, f"0/{number}".encode()))
+    assert not is_duplicate(known, replay(1_000_000, b"0/0"))
+    assert is_duplicate(known, replay(1_000_000, b"0/2"))
 
 
 def test_what_is_dropped_is_counted_and_told_of_at_a_bounded_rate(
@@ -225,12 +225,12 @@ def test_what_is_dropped_is_counted_and_told_of_at_a_bounded_rate(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     known, counter = replays(codec), metrics.REPLAYS_DROPPED.labels("joiner")
     before = counter._value.get()
-    is_doubled(known, ours(10))
+    is_duplicate(known, ours(10))
     for offset in range(11, 111):
-        assert known.is_doubled(ours(offset))
-        known.dropping(ours(offset))()
+        assert known.is_duplicate(ours(offset))
+        known.on_dropped(ours(offset))()
     now = 61.0
-    known.dropping(ours(111))()
+    known.on_dropped(ours(111))()
     assert counter._value.get() == before + 101
     first, second = (entry.getMessage() for entry in caplog.records)
     assert "reviews.accepted/3 at offset 11: the dead letter 3/7" in first

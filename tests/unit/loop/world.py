@@ -97,7 +97,7 @@ class Echo:
             for record in done
         ]
 
-    def seal(self, units: Sequence[Unit]) -> Sequence[Output]:
+    def transaction_outputs(self, units: Sequence[Unit]) -> Sequence[Output]:
         """How many units of each partition carry something."""
         counts = Counter(unit.partition for unit in units if unit.carries)
         return [

@@ -1,6 +1,7 @@
-"""Writes `reviews.control`: one transactional id for all judges, so that a second fences the first.
+"""Writes `reviews.control`. All judges share a transactional id, so that a new one fences others.
 
-A judge that was fenced, or whose write has an unknown outcome, begins again with what is written.
+After a failed write the judge reads the topic again: it may be fenced, or the record may be
+written.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CALL_TIMEOUT_S = 10.0
 
 
 class ControlTopic:
-    """Raises KafkaException, after which it must be replaced."""
+    """Raises KafkaException, after which the object must be replaced."""
 
     def __init__(self, settings: Settings, codec: Codec, partitions: int) -> None:
         self._name = settings.prefix + CONTROL

@@ -1,21 +1,21 @@
-"""Which reviews were answered already, by partition and offset. Pure."""
+"""A set of reviews, by partition and offset of the accepted review. Pure."""
 
 from __future__ import annotations
 
-from reviewmesh.judge.answers import Place
+from reviewmesh.judge.answers import ReviewKey
 
 _BITS = 1 << 15
 
 
-class Places:
-    """A bit for each offset, so that a rollout of days fits."""
+class ReviewSet:
+    """One bit per offset, so that a rollout of days fits in memory."""
 
     def __init__(self) -> None:
         self._pages: dict[tuple[int, int], bytearray] = {}
 
-    def add(self, place: Place) -> bool:
-        """Whether it is new."""
-        partition, offset = place
+    def add(self, key: ReviewKey) -> bool:
+        """Add a review. Whether it was not in the set before."""
+        partition, offset = key
         number, at = divmod(offset, _BITS)
         page = self._pages.get((partition, number))
         if page is None:

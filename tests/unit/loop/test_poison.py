@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewmesh.loop.ledger import CompletionLedger, Notes, restore
-from reviewmesh.loop.suspicion import LARGEST_GROUP, Suspicion
+from reviewmesh.loop.poison import LARGEST_GROUP, PoisonSearch
 
 Place = tuple[int, int]
 """A partition and an offset in it."""
@@ -27,8 +27,8 @@ class OneInput:
         self.number = number
         restored = restore(*commit)
         self.ledger = CompletionLedger(commit[0], restored.finished)
-        self.suspicion = Suspicion(restored.notes, restored.notes.running, commit[0])
-        self.held = [offset for offset in range(length) if self.ledger.is_new(offset)]
+        self.poison_search = PoisonSearch(restored.notes, restored.notes.running, commit[0])
+        self.queued = [offset for offset in range(length) if self.ledger.is_new(offset)]
         self.in_hand: list[int] = []
         self.commit = commit
 
@@ -52,10 +52,10 @@ class Life:
             for item in self.inputs:
                 self._name(item)
             yield
-            trying = [item for item in self.inputs if item.suspicion.is_trying]
+            trying = [item for item in self.inputs if item.poison_search.is_active]
             for item in trying:
-                item.suspicion.settle(self.now, item.ledger.in_flight, not item.held)
-            chosen = Suspicion.whose_turn(trying)
+                item.poison_search.finish_group(self.now, item.ledger.in_flight, not item.queued)
+            chosen = PoisonSearch.input_on_trial(trying)
             for item in self.inputs if chosen is None else [chosen]:
                 self._hand_out(item)
             yield
@@ -69,20 +69,20 @@ class Life:
 
     def _name(self, item: OneInput) -> None:
         """A transaction: what is finished, and what may be handed out next."""
-        notes = item.suspicion.notes(item.ledger.head, 0)
+        notes = item.poison_search.notes(item.ledger.head, 0)
         commit = item.ledger.commit(notes)
         item.commit = commit.offset, commit.metadata
-        item.suspicion.committed(notes)
+        item.poison_search.committed(notes)
 
     def _hand_out(self, item: OneInput) -> None:
-        while item.held and item.suspicion.may_take(item.held[0]):
-            offset = item.held.pop(0)
-            set_aside = item.suspicion.condemns(offset)
+        while item.queued and item.poison_search.may_pass(item.queued[0]):
+            offset = item.queued.pop(0)
+            set_aside = item.poison_search.is_poison(offset)
             if set_aside:
                 self.set_aside.append((item.number, offset))
             elif (item.number, offset) in self.poison:
                 raise Died
-            item.suspicion.took(self.now, offset)
+            item.poison_search.passed_to_stage(self.now, offset)
             item.ledger.deliver(offset)
             if set_aside:
                 # Its dead letter goes out with the next transaction.
@@ -156,21 +156,21 @@ def test_kills_from_elsewhere_set_nothing_aside(seed: int) -> None:
     assert deaths == 0
 
 
-def test_a_partition_let_go_of_in_order_is_under_no_suspicion() -> None:
-    suspicion = Suspicion(Notes(running=False), died=False, head=5)
-    assert not suspicion.is_trying
-    assert suspicion.may_take(5)
+def test_a_partition_that_was_released_starts_no_search() -> None:
+    poison_search = PoisonSearch(Notes(running=False), died=False, head=5)
+    assert not poison_search.is_active
+    assert poison_search.may_pass(5)
 
 
 def test_groups_grow_until_nothing_is_held_back() -> None:
     metadata = CompletionLedger(0).commit(Notes(running=True, deaths=9)).metadata
     item = OneInput(0, 1_000, (0, metadata))
     taken = 0
-    while item.suspicion.is_trying:
-        assert Suspicion.whose_turn([item]) is item
-        item.suspicion.committed(item.suspicion.notes(0, 0))
-        while item.suspicion.may_take(taken):
-            item.suspicion.took(0.0, taken)
+    while item.poison_search.is_active:
+        assert PoisonSearch.input_on_trial([item]) is item
+        item.poison_search.committed(item.poison_search.notes(0, 0))
+        while item.poison_search.may_pass(taken):
+            item.poison_search.passed_to_stage(0.0, taken)
             taken += 1
-        item.suspicion.settle(0.0, in_flight=0, waits=False)
+        item.poison_search.finish_group(0.0, in_flight=0, queue_empty=False)
     assert taken >= LARGEST_GROUP

@@ -1,8 +1,7 @@
-"""Watches the progress of a process's inputs, and reopens partitions that make none.
+"""Finds partitions that make no progress although they could, so that the loop reopens them.
 
-Only missing progress that should be possible counts. Records that wait for something outside
-(workers that are gone, a deadline that is not due, an open transaction of another producer) are
-reported and left alone.
+Records that wait for an outside cause (missing workers, a deadline that is not due, an open
+transaction of another producer) are reported, and their partitions are not reopened.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from reviewmesh import metrics
 from reviewmesh.kafka.logwatch import Log
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.loop.inputs import Input, Inputs
-from reviewmesh.loop.logends import LogEnds
+from reviewmesh.loop.out_of_range import OutOfRangeOffsets
 from reviewmesh.loop.progress import Progress
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.stage import Stage
@@ -26,17 +25,17 @@ HELD_UP_AFTER_S = 10.0
 
 
 class StandsStill(RuntimeError):
-    """A reopened partition makes no progress again: only a new process may help."""
+    """A reopened partition makes no progress either: restart the process."""
 
 
-class Overseer:
+class StallDetector:
     """Used by the polling thread."""
 
     def __init__(
         self,
         stage: Stage,
         inputs: Inputs,
-        ends: LogEnds,
+        ends: OutOfRangeOffsets,
         readiness: Readiness,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -49,20 +48,23 @@ class Overseer:
         self._progress: dict[MeshPartition, Progress] = {}
         # The last log that was checked, and the position at that time, in monotonic seconds.
         self._positions: dict[MeshPartition, tuple[Log, int, float]] = {}
-        self._told_of_skipped: dict[MeshPartition, int] = {}
+        self._skipped_until: dict[MeshPartition, int] = {}
         # The heads of partitions when they were reopened: they have recovered once these move.
         self._reopened: dict[int, dict[str, int]] = {}
 
-    def excuse(self) -> None:
-        """Progress is impossible now, for a reason reported elsewhere: restart all timers."""
+    def restart_timers(self) -> None:
+        """Restart all timers: no progress is possible now, for a reason that is reported
+        elsewhere."""
         self._progress.clear()
 
     def released(self, partitions: Iterable[int]) -> None:
-        """Another process owns these now, and watches their progress."""
+        """Forget these partitions: their new owner watches their progress."""
         for partition in partitions:
             self._reopened.pop(partition, None)
 
-    def look(self, logs: Mapping[MeshPartition, Log], is_unsent: Callable[[int], bool]) -> set[int]:
+    def check(
+        self, logs: Mapping[MeshPartition, Log], is_unsent: Callable[[int], bool]
+    ) -> set[int]:
         """The partitions to reopen.
 
         `is_unsent`: whether finished units of a partition wait to be committed. Raises StandsStill.
@@ -72,30 +74,30 @@ class Overseer:
             return set()
         self._look_at = now + LOOK_EVERY_S
         inputs = list(self._inputs)
-        self._forget({item.at for item in inputs})
-        cut_off = {item.partition for item in inputs if self._is_cut_off(item, logs)}
-        still = self._standing_still(inputs, logs, is_unsent, now)
-        self._tell_of_open_transactions(inputs, logs, now)
+        self._forget_unassigned({item.at for item in inputs})
+        cut_off = {item.partition for item in inputs if self._is_truncated(item, logs)}
+        still = self._stalled_partitions(inputs, logs, is_unsent, now)
+        self._report_open_transactions(inputs, logs, now)
         self._count_recovered(inputs)
         for partition, reason in still.items():
-            self._stands_still(partition, reason, inputs)
+            self._note_stall(partition, reason, inputs)
         metrics.STALLED.labels(self._stage.service).set(len(self._reopened))
         for at in [at for at in self._progress if at[1] in still]:
             del self._progress[at]
         return cut_off | still.keys()
 
-    def _forget(self, present: set[MeshPartition]) -> None:
+    def _forget_unassigned(self, present: set[MeshPartition]) -> None:
         for known in (
             self._progress,
             self._positions,
-            self._told_of_skipped,
+            self._skipped_until,
         ):
             for at in known.keys() - present:
                 del known[at]
 
-    # -- standing still ----------------------------------------------------------------------
+    # -- stalls ------------------------------------------------------------------------------
 
-    def _standing_still(
+    def _stalled_partitions(
         self,
         inputs: list[Input],
         logs: Mapping[MeshPartition, Log],
@@ -103,15 +105,15 @@ class Overseer:
         now: float,
     ) -> dict[int, str]:
         still: dict[int, str] = {}
-        trying = any(item.suspicion.is_trying for item in inputs)
+        trying = any(item.poison_search.is_active for item in inputs)
         for item in inputs:
             at = item.at
             ledger = item.ledger
-            reason = self._progress.setdefault(at, Progress()).look(
+            reason = self._progress.setdefault(at, Progress()).check(
                 position=ledger.position,
                 head=ledger.head,
                 in_flight=0 if is_unsent(item.partition) else ledger.in_flight,
-                unread=0 if trying else self._unread(item, logs.get(at)),
+                unread=0 if trying else self._readable(item, logs.get(at)),
                 waits_for=self._stage.waits_for(item.topic, item.partition),
                 now=now,
             )
@@ -119,8 +121,8 @@ class Overseer:
                 still[item.partition] = f"{item.topic}/{item.partition}: {reason}"
         return still
 
-    def _unread(self, item: Input, log: Log | None) -> int:
-        """Records that the stage could take now, transaction markers included."""
+    def _readable(self, item: Input, log: Log | None) -> int:
+        """The number of offsets that the stage could take now, transaction markers included."""
         position = item.ledger.position
         if log is None or self._readiness.is_waiting_for("records"):
             return 0
@@ -128,30 +130,32 @@ class Overseer:
             return 0
         return max(0, log.stable - position)
 
-    def _stands_still(self, partition: int, reason: str, inputs: list[Input]) -> None:
+    def _note_stall(self, partition: int, reason: str, inputs: list[Input]) -> None:
         if partition in self._reopened:
             raise StandsStill(f"partition {partition} was reopened and stands still: {reason}")
-        self._log.error("stands still: the partition is reopened", reason=reason)
-        self._readiness.waits("progress", reason)
+        self._log.error("stands still: reopening the partition", reason=reason)
+        self._readiness.set_waiting("progress", reason)
         metrics.REOPENED.labels(self._stage.service).inc()
         self._reopened[partition] = {
             item.topic: item.ledger.head for item in inputs if item.partition == partition
         }
 
     def _count_recovered(self, inputs: list[Input]) -> None:
-        """A reopened partition has recovered when it has finished a record since."""
+        """A reopened partition has recovered once it has finished a record."""
         for item in inputs:
             heads = self._reopened.get(item.partition)
             if heads is not None and item.ledger.head > heads.get(item.topic, 0):
-                self._log.info("the reopened partition moves again", partition=item.partition)
+                self._log.info(
+                    "the reopened partition makes progress again", partition=item.partition
+                )
                 del self._reopened[item.partition]
         if not self._reopened:
-            self._readiness.has("progress")
+            self._readiness.clear("progress")
 
     # -- logs that moved ---------------------------------------------------------------------
 
-    def _is_cut_off(self, item: Input, logs: Mapping[MeshPartition, Log]) -> bool:
-        """Whether the log ends before the position, as after the unclean election of a leader.
+    def _is_truncated(self, item: Input, logs: Mapping[MeshPartition, Log]) -> bool:
+        """Whether the log ends before the position, as after an unclean leader election.
 
         Also counts offsets that were deleted before they were read.
         """
@@ -163,10 +167,10 @@ class Overseer:
         last, reached, noted_at = self._positions.get(at, (None, 0, 0.0))
         if last is not log:
             self._positions[at] = (log, position, time.monotonic())
-            # What was asked earlier may be of a log that has grown since.
+            # An older answer says nothing: the log may have grown since.
             if log.end < reached and log.asked_at > noted_at:
                 self._log.warning(
-                    "the log ends before what was read of it: the partition is reopened",
+                    "the log ends before the offset that was read: reopening the partition",
                     topic=item.topic,
                     partition=item.partition,
                     read=reached,
@@ -182,15 +186,18 @@ class Overseer:
         return False
 
     def _count_skipped(self, at: MeshPartition, first: int, low: int) -> None:
-        first = max(first, self._told_of_skipped.get(at, 0))
+        first = max(first, self._skipped_until.get(at, 0))
         if low > first:
             self._ends.skipped(*at, first, low)
-            self._told_of_skipped[at] = low
+            self._skipped_until[at] = low
 
-    def _tell_of_open_transactions(
+    def _report_open_transactions(
         self, inputs: list[Input], logs: Mapping[MeshPartition, Log], now: float
     ) -> None:
-        """Report those of other producers; the mesh's own are open for milliseconds."""
+        """Report transactions that other producers left open in /readyz.
+
+        The mesh's own are open for milliseconds.
+        """
         held = [
             f"{item.topic}/{item.partition} at offset {log.stable}"
             for item in inputs

@@ -1,4 +1,4 @@
-"""Corrects committed offsets that are outside of their log.
+"""Moves committed offsets that are out of range into their log.
 
 Retention, `delete-records` and topics that are deleted and created again remove offsets that were
 not read yet. These are counted, logged once, and skipped.
@@ -24,7 +24,7 @@ from reviewmesh.settings import Settings
 CALL_TIMEOUT_S = 5.0
 
 
-class LogEnds:
+class OutOfRangeOffsets:
     """Queries the broker with a consumer that joins no group. Used from any thread."""
 
     def __init__(self, settings: Settings, service: str, log: structlog.stdlib.BoundLogger) -> None:
@@ -40,7 +40,7 @@ class LogEnds:
         Raises Unavailable.
         """
         ends = {}
-        # A new consumer each time: it has no leader epochs of a deleted topic.
+        # A new consumer each time, because an old one may know leader epochs of a deleted topic.
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             ids = self._ids(list(starts))

@@ -15,9 +15,9 @@ from reviewmesh.kafka.record import Record, Unavailable, Unit, headers_of
 from reviewmesh.loop.deadletter import UNREADABLE
 from reviewmesh.loop.inputs import Input, Inputs
 from reviewmesh.loop.outbox import Outbox
+from reviewmesh.loop.poison import PoisonSearch
 from reviewmesh.loop.readiness import Readiness
 from reviewmesh.loop.stage import Stage
-from reviewmesh.loop.suspicion import Suspicion
 
 RETRY_UNAVAILABLE_S = 1.0
 LONGEST_MESSAGE = 1_000
@@ -25,7 +25,7 @@ LONGEST_MESSAGE = 1_000
 SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]
 
 
-class Feed:
+class Dispatcher:
     def __init__(
         self,
         stage: Stage,
@@ -41,13 +41,13 @@ class Feed:
         self._prefix = prefix
         self._readiness = readiness
         self._log = log
-        self._held_until = 0.0
+        self._paused_until = 0.0
 
-    def hold(self, message: Any) -> None:
-        """Queue a message for the stage; drop it if its partition is no longer owned."""
+    def enqueue(self, message: Any) -> None:
+        """Queue a message for the stage; drop it if its partition is no longer assigned."""
         item = self._input_of(message)
         if item is not None:
-            item.held.append(
+            item.queued.append(
                 Record(
                     topic=item.topic,
                     partition=item.partition,
@@ -60,38 +60,43 @@ class Feed:
             )
 
     def reached_end(self, message: Any) -> None:
-        """The end-of-partition event has the true end, markers included."""
+        """Note the end of the partition: the event counts transaction markers, records do not."""
         item = self._input_of(message)
         if item is not None:
             item.end = message.offset()
 
-    def work_off(self) -> None:
-        """Pass queued records to the stage, as far as it and the ledgers have room."""
-        if time.monotonic() < self._held_until:
+    def dispatch(self) -> None:
+        """Pass queued records to the stage until the stage or a ledger is full."""
+        if time.monotonic() < self._paused_until:
             return
-        for item in self._in_turn():
-            taken = self._work_off(item)
+        for item in self._inputs_to_dispatch():
+            taken = self._dispatch_input(item)
             if taken:
                 metrics.RECORDS_READ.labels(self._stage.service, item.topic).inc(taken)
         for item in self._inputs:
-            if not item.held:
+            if not item.queued:
                 item.ledger.reached_end(item.end)
 
-    def _in_turn(self) -> Iterable[Input]:
-        """All inputs, or only the one on trial, so that a death can be attributed to its
-        records."""
+    def _inputs_to_dispatch(self) -> Iterable[Input]:
+        """All inputs, or only the one that is searched for a poison record.
+
+        While records of one input only are in flight, a crash can be attributed to them.
+        """
         now = time.monotonic()
-        trying = [item for item in self._inputs if item.suspicion.is_trying]
+        trying = [item for item in self._inputs if item.poison_search.is_active]
         for item in trying:
-            item.suspicion.settle(now, item.ledger.in_flight, not item.held)
-        chosen = Suspicion.whose_turn(trying)
+            item.poison_search.finish_group(now, item.ledger.in_flight, not item.queued)
+        chosen = PoisonSearch.input_on_trial(trying)
         return self._inputs if chosen is None else [chosen]
 
-    def balance(self, consumer: Any) -> None:
-        """Pause inputs that are full or blocked by the stage; resume them with hysteresis."""
+    def apply_backpressure(self, consumer: Any) -> None:
+        """Pause inputs that are full or blocked by the stage.
+
+        Resume them well below the limit, so that they do not alternate at every poll.
+        """
         pause, resume = [], []
         for item in self._inputs:
-            blocked = bool(item.held) or item.refused or not item.is_named
+            blocked = bool(item.queued) or item.batch_rejected or not item.has_committed
             blocked = blocked or self._stage.blocks(item.topic, item.partition)
             if blocked and not item.paused:
                 item.paused = True
@@ -107,36 +112,42 @@ class Feed:
     def _input_of(self, message: Any) -> Input | None:
         return self._inputs.get(message.topic()[len(self._prefix) :], message.partition())
 
-    def _work_off(self, item: Input) -> int:
+    def _dispatch_input(self, item: Input) -> int:
+        """The number of records that the stage took."""
         taken = 0
-        while item.held and item.is_named:
-            record = item.held[0]
+        while item.queued and item.has_committed:
+            record = item.queued[0]
             if isinstance(record, Impassable):
-                if not self._pass_over(item, record):
+                if not self._skip_batch(item, record):
                     break
-                item.held.popleft()
+                item.queued.popleft()
                 continue
             if not item.ledger.has_room_for(record.offset):
                 break
             if item.ledger.is_new(record.offset):
-                if not item.suspicion.may_take(record.offset) or not self._take(item, record):
+                if not item.poison_search.may_pass(record.offset) or not self._pass_to_stage(
+                    item, record
+                ):
                     break
                 taken += 1
             if record.offset > item.ledger.position:
                 item.gaps.append((item.ledger.position, record.offset))
             item.ledger.deliver(record.offset)
-            item.held.popleft()
+            item.queued.popleft()
         return taken
 
-    def _pass_over(self, item: Input, batch: Impassable) -> bool:
-        """Write one dead letter for all its records, committed with the offset after them."""
+    def _skip_batch(self, item: Input, batch: Impassable) -> bool:
+        """Write one dead letter for all records of the batch, and continue after it.
+
+        False while the ledger has no room.
+        """
         ledger = item.ledger
         if not ledger.has_room_for(batch.next - 1):
             return False
         if batch.next > ledger.position:
             first = max(batch.offset, ledger.position)
             self._log.error(
-                "a batch that cannot be read is passed over: its records are one dead letter",
+                "skipping a batch that cannot be read: its records become one dead letter",
                 topic=item.topic,
                 partition=item.partition,
                 first=first,
@@ -145,7 +156,7 @@ class Feed:
             )
             ledger.deliver(first)
             ledger.reached_end(batch.next)
-            # Not even its key is known.
+            # The batch could not be read, so not even the key is known.
             record = Record(
                 topic=item.topic, partition=item.partition, offset=first, key=None, value=None
             )
@@ -153,47 +164,51 @@ class Feed:
             self._set_aside(record, "impassable", message, batch.cause)
         return True
 
-    def _take(self, item: Input, record: Record) -> bool:
+    def _pass_to_stage(self, item: Input, record: Record) -> bool:
+        """False when the stage does not take the record now."""
         if self._stage.blocks(item.topic, item.partition):
             return False
-        if item.suspicion.condemns(record.offset):
+        if item.poison_search.is_poison(record.offset):
             self._log.error(
-                "the process ended again and again with this record alone in hand: it is set aside",
+                "dead-lettering a record: several processes died with no other record in flight",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
             )
-            self._set_aside(
-                record, "killed", "the process ended each time that it took this record"
-            )
+            self._set_aside(record, "killed", "every process that took this record died")
         elif not self._receive(record):
             return False
-        item.suspicion.took(time.monotonic(), record.offset)
+        item.poison_search.passed_to_stage(time.monotonic(), record.offset)
         return True
 
     def _receive(self, record: Record) -> bool:
+        """False when the stage asked to get the record again later."""
         try:
             self._stage.receive(record)
         except Unavailable as error:
-            self._held_until = time.monotonic() + RETRY_UNAVAILABLE_S
-            self._readiness.waits("records", str(error))
-            self._log.warning("record waits", reason=str(error), offset=record.offset)
+            self._paused_until = time.monotonic() + RETRY_UNAVAILABLE_S
+            self._readiness.set_waiting("records", str(error))
+            self._log.warning(
+                "the stage cannot take a record yet, retrying",
+                reason=str(error),
+                offset=record.offset,
+            )
             return False
-        except Exception as error:  # noqa: BLE001 - it costs this record only
+        except Exception as error:  # noqa: BLE001 - only this record fails
             self._log.exception(
-                "a record that the stage cannot take is set aside as a dead letter",
+                "the stage raised an error on a record: it becomes a dead letter",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
             )
             self._set_aside(record, "raised", f"{type(error).__name__}: {error}")
-        self._readiness.has("records")
+        self._readiness.clear("records")
         return True
 
     def _set_aside(
         self, record: Record, reason: SetAsideReason, message: str, cause: str = UNREADABLE
     ) -> None:
-        """Dead-letter one record that makes the stage raise or the process die."""
+        """Dead-letter a record that the stage cannot process."""
         metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
         outputs = self._stage.set_aside(record, cause, message[:LONGEST_MESSAGE])
         finished = ((record.topic, record.offset),)
