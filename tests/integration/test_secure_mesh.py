@@ -55,6 +55,8 @@ WANTED = grants(PREFIX)
 PRINCIPAL_OF = named("User:reviewmesh-{service}")
 GROUPS = sorted({g.name for g in WANTED if g.kind == "group" and g.pattern == "literal"})
 IDS = sorted({g.name for g in WANTED if g.kind == "transactionalId"})
+# Of the controller, at least.
+ANSWER_BYTES = 14
 NO_ACCESS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -224,7 +226,8 @@ def test_a_client_in_plaintext_gets_no_answer_on_any_hop(info: StackInfo) -> Non
     with socket.create_connection((HOST, info.ports["broker.controller"]), 5) as plain:
         plain.settimeout(10)
         plain.sendall(describe_acls())
-        assert not received(plain)
+        # A TLS alert, or nothing.
+        assert len(received(plain)) < ANSWER_BYTES
 
 
 def test_a_client_without_a_login_gets_no_answer(info: StackInfo, identities: Identities) -> None:
@@ -247,12 +250,13 @@ def test_a_client_without_a_login_gets_no_answer(info: StackInfo, identities: Id
     with channel:
         assert code_of(channel) is grpc.StatusCode.UNAVAILABLE
     with controller(info, context_of(identities.ca)) as connection:
-        assert not asked(connection)
+        assert asked(connection) is None
 
 
 def test_who_trusts_another_authority_does_not_log_in(info: StackInfo, tmp_path: Path) -> None:
     ca = Authority(tmp_path / "stranger").ca
-    admin = AdminClient(info.kafka(OPERATOR) | {"ssl.ca.location": str(ca), "log_level": 0})
+    options: dict[str, Any] = {**info.kafka(OPERATOR), "ssl.ca.location": str(ca), "log_level": 0}
+    admin = AdminClient(options)
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=5)
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -277,7 +281,7 @@ def test_a_certificate_of_another_authority_is_refused(
         context = context_of(identities.ca)
         context.load_cert_chain(paths.certificate, paths.key)
         with controller(info, context) as connection:
-            assert not asked(connection)
+            assert asked(connection) is None
 
 
 def test_another_name_of_the_right_authority_may_not_call_the_worker(
@@ -528,7 +532,7 @@ def asked(connection: ssl.SSLSocket) -> int | None:
         return None
     answer = received(connection)
     # Size, correlation id, throttle time.
-    return struct.unpack_from(">h", answer, 12)[0] if answer else None
+    return struct.unpack_from(">h", answer, 12)[0] if len(answer) >= ANSWER_BYTES else None
 
 
 def consumer_of(info: StackInfo, service: str, group: str) -> Any:
