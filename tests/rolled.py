@@ -38,6 +38,10 @@ class Sent(ShadowTopic):
 
     def __init__(self) -> None:
         self.answers: dict[int, Answer] = {}
+        self.refused = ""
+
+    def why_unusable(self, item: WorkItem, answer: Answer) -> str:
+        return self.refused or answer.error or ""
 
     def send(self, item: WorkItem, answer: Answer) -> bool:
         self.answers[item.offset] = answer

@@ -19,6 +19,12 @@ def wall_clock() -> float:
     return time.time()
 
 
+def is_over(at: float, now: float, pause_s: float) -> bool:
+    """Whether a pause of so many seconds, which was to end `at`, is over: also where the clock was
+    set back meanwhile, or was ahead when the pause began."""
+    return not now < at <= now + pause_s
+
+
 def milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 

@@ -110,6 +110,19 @@ def test_a_candidate_that_fails_costs_no_review_its_answer(
     assert answer.attempts == 2
 
 
+def test_an_answer_of_the_candidate_that_no_result_can_be_made_of_costs_no_review_its_own(
+    candidate: ScriptedWorker, drive: Drive
+) -> None:
+    driver = drive()
+    soon(driver.is_known, "the candidate serves")
+    driver.rollouts.begin(CANARY)
+    driver.sent.refused = "expected an answer of at most 10 bytes, got 11"
+    driver.submit(["One"])
+    [answer] = driver.wait()
+    assert (answer.route, answer.rollout, version(answer)) == (PRIMARY, NAME, "1")
+    assert answer.candidate_error == driver.sent.refused
+
+
 def test_a_candidate_that_hangs_delays_a_canary_for_as_long_as_is_allowed(
     candidate: ScriptedWorker, drive: Drive
 ) -> None:

@@ -192,8 +192,11 @@ def _write(store: Store, tasks: Mapping[str, Task], folder: Path) -> None:
             f"{scored.teachers[scored.best].value:.3f}; difference {difference.value:+.3f}, "
             f"95 % from {difference.low:+.3f} to {difference.high:+.3f}"
         )
-    for file, rows in write_results(found, folder).items():
+    written = write_results(found, folder)
+    for file, rows in written.items():
         console.print(f"{rows:,} rows written to {folder / file}")
+    if not any(found_rows for found_rows in written.values()):
+        console.print("no rows: did the input hold any reviews?")
     totals = store.totals()
     console.print(
         f"spent or reserved: {totals.requests:,} requests, {totals.tokens:,} tokens, "

@@ -1,4 +1,4 @@
-"""`reviewmesh-models list`, `show`, `add`, `promote` and `rollback`: a registry of packages."""
+"""`reviewmesh-models list`, `show`, `add`, `candidate`, `promote`, `rollback`: a registry."""
 
 from __future__ import annotations
 
@@ -126,6 +126,14 @@ def promote(
         except NotPassed as error:
             raise ended(FAILED, f"{error}; evaluate it, or force it with a reason") from error
     Console().print(f"{id} serves {', '.join(now)}")
+
+
+def candidate(id: Id, registry: RegistryFolder = None, task: Tasks = None) -> None:
+    """Make a package of the registry the candidate again; `add` does it for a new one."""
+    with exits_on_errors():
+        found, tasks = _opened(registry)
+        now = found.nominate(id, tasks, task or ())
+    Console().print(f"{id} is a candidate for {', '.join(now)}")
 
 
 def rollback(id: Id, registry: RegistryFolder = None, task: Tasks = None) -> None:

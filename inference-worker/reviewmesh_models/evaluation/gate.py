@@ -12,6 +12,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reviewmesh_kit.yamltext import load_yaml
 from reviewmesh_models.evaluation.report import Against, Report, TaskMade
 
 ScoreName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$")]
@@ -62,7 +63,7 @@ def read_gate(file: Path | None = None) -> Gate:
     """The rules of a file, or those that come with the project. Raises GateError."""
     source: Traversable | Path = file or resources.files(__package__) / "gate.yaml"
     try:
-        return Gate.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")) or {})
+        return Gate.model_validate(load_yaml(source.read_text(encoding="utf-8")) or {})
     except OSError as error:
         raise GateError(f"expected a gate at {source}, {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -32,6 +32,8 @@ from pydantic import (
     model_validator,
 )
 
+from reviewmesh_kit.yamltext import load_yaml
+
 _LARGEST: Final = 1024 * 1024
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$")]
 
@@ -175,8 +177,8 @@ def read_teachers(file: Path) -> Teachers:
             f"expected a file of teachers at {file}, {error}; docs/labelling.md shows one"
         ) from error
     try:
+        content = load_yaml(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise TeachersError(f"{file}: expected YAML, {error}") from error
     try:

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from reviewmesh_kit.yamltext import load_yaml
+
 CONFIGS: Final = Path(__file__).parent / "configs"
 """Configs that come with the project."""
 
@@ -198,7 +200,7 @@ _SCHEMA: Final[TypeAdapter[TrainingConfig]] = TypeAdapter(
 def read_training_config(file: Path) -> TrainingConfig:
     """Raises ConfigError."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
         config = _SCHEMA.validate_python(content)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(

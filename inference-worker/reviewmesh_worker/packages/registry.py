@@ -11,7 +11,7 @@ only, sees the state before a change or after it. Who changes it holds a lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -212,7 +212,7 @@ class Registry:
                     )
                 copy.rename(target)
                 sync_folder(target.parent)
-                self._put_candidate(package)
+                self._put_candidate(package, package.manifest.tasks)
         return self.package(package.id)
 
     def promote(
@@ -255,6 +255,21 @@ class Registry:
         before = {task: self.aliases(task) for task in package.manifest.tasks}
         now = {task: was for task, was in before.items() if not _is(was.serving, package)}
         return self._failures(package, now, check) if now else []
+
+    def nominate(self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()) -> list[str]:
+        """Make a package of the registry the candidate of its tasks, or of `only` some.
+
+        Tasks that it serves are left out; returns the others. Raises RegistryError without any.
+        """
+        with self._lock():
+            package = self.package(id)
+            package.verify(tasks)
+            aliases = {task: self.aliases(task) for task in self._wanted(package, only)}
+            others = [task for task, was in aliases.items() if not _is(was.serving, package)]
+            if not others:
+                raise RegistryError(f"{id} serves {', '.join(aliases)} already")
+            self._put_candidate(package, others)
+        return sorted(others)
 
     def rollback(
         self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()
@@ -341,9 +356,9 @@ class Registry:
                 failures += check(package, serving, contested)
         return failures
 
-    def _put_candidate(self, package: Package) -> None:
+    def _put_candidate(self, package: Package, tasks: Iterable[str]) -> None:
         entry = AliasEntry(package=package.id, digest=package.digest, gate=None, at=_now())
-        for task in package.manifest.tasks:
+        for task in tasks:
             self._write(task, self.aliases(task).model_copy(update={"candidate": entry}))
 
     def _record(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from reviewmesh_kit.yamltext import load_yaml
 from reviewmesh_worker.tasks import BUNDLED_TASKS, NER, SENTIMENT, TASKS, TOPIC
 
 AnswerKind = Literal["label", "polarity_per_label", "spans"]
@@ -122,7 +123,7 @@ def _read(file: Path) -> str:
 
 def _parse(file: Path, written: str) -> _TaskFile:
     try:
-        return _TaskFile.model_validate(yaml.safe_load(written))
+        return _TaskFile.model_validate(load_yaml(written))
     except yaml.YAMLError as error:
         raise TaskError(f"{file}: expected YAML, {error}") from error
     except ValidationError as error:

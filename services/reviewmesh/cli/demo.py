@@ -47,6 +47,8 @@ def demo(
     with _interrupted_by_sigterm():
         info = stack.info()
         started_here = info is None
+        if not started_here:
+            err.print(f"the mesh in {stack.paths.state_dir} runs: the sample reviews go into it")
         try:
             connection = connect_embedded(info or start_with_progress(stack, secure=secure))
             _run_samples(connection, began)

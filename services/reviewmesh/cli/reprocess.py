@@ -71,8 +71,8 @@ def reprocess(
     err.print(_described(chosen))
     if dry_run or not len(chosen):
         return
-    campaign = begin(connection, task, str(condition), chosen)
-    out.print(campaign.id)
+    # Its name first: who is interrupted while requests are sent needs it for `resume`.
+    campaign = begin(connection, task, str(condition), chosen, lambda begun: out.print(begun.id))
     err.print(f"see `reviewmesh reprocess status {campaign.id}`")
 
 
@@ -112,8 +112,10 @@ def resume(name: Name) -> None:
     if campaign.state == CANCELLED:
         raise CommandFailed(f"{name} is cancelled; begin a new one")
     _refuse_beside_others(connection, campaign.task)
-    sent = send_missing(connection, campaign, matcher(_read(campaign.where, campaign.task)))
-    change(connection, campaign, RUNNING)
+    matches = matcher(_read(campaign.where, campaign.task))
+    # Before the requests, which take long: what somebody else commands meanwhile is newer.
+    campaign = change(connection, campaign, RUNNING)
+    sent = send_missing(connection, campaign, matches)
     err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
 
 

@@ -14,6 +14,7 @@ from reviewmesh.kafka.record import Record
 from reviewmesh.leaving.policy import read_policy
 from reviewmesh.leaving.yamlfile import FileProblem
 from reviewmesh.query.connection import Connection, connect, topic_named
+from reviewmesh.query.deadletters import erasures
 from reviewmesh.query.outgoing import Outgoing
 from reviewmesh.query.reading import follow
 from reviewmesh.query.values import as_json, iso, schema_of
@@ -84,7 +85,7 @@ def _outgoing(connection: Connection, topic: str, regions: list[str]) -> Outgoin
         policy = read_policy(connection.settings.policy)
     except FileProblem as error:
         raise typer.BadParameter(f"REVIEWMESH_POLICY: {error}", param_hint="--leaving") from error
-    return Outgoing(policy, regions)
+    return Outgoing(policy, regions, erasures(connection))
 
 
 def decoded_records(

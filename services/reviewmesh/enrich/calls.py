@@ -39,7 +39,7 @@ class Call:
     """Items without a result, by their id within the call."""
     suspect: bool
     hung: bool = False
-    begun: bool = False
+    may_be_sent: bool = False
     """Whether the request may have been sent."""
 
     def is_withdrawn(self) -> bool:
@@ -163,7 +163,7 @@ class Calls:
                 self._retries.call_broke(list(unanswered.values()), reason)
         except Exception as error:  # noqa: BLE001 - the request or response is invalid
             reason = f"{type(error).__name__}: {error}"
-            if self._bound.requests and call.begun:
+            if self._bound.requests and call.may_be_sent:
                 self._give_up(list(unanswered.values()), reason)
             elif unanswered:
                 self._retries.bisect(list(unanswered.values()), reason)
@@ -181,14 +181,14 @@ class Calls:
         )
         if worker.breaker.is_slow():
             request = inference_pb2.InferStreamRequest(**fields)
-            call.begun = True
+            call.may_be_sent = True
             async for response in worker.connection.stub.InferStream(
                 request, timeout=self._call_timeout_s, metadata=metadata
             ):
                 yield response
         else:
             whole = inference_pb2.InferRequest(**fields)
-            call.begun = True
+            call.may_be_sent = True
             yield await worker.connection.stub.Infer(
                 whole, timeout=self._call_timeout_s, metadata=metadata
             )

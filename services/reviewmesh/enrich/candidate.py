@@ -18,7 +18,6 @@ from reviewmesh.enrich.calls import Calls
 from reviewmesh.enrich.items import Answer, WorkItem, sum_of_usage
 from reviewmesh.enrich.jobs import Jobs
 from reviewmesh.enrich.pool import PoolConfig
-from reviewmesh.enrich.results import result_fields
 from reviewmesh.enrich.rollouts import Participation, Rollout, Rollouts
 from reviewmesh.enrich.routes import CANDIDATE, FallbackLimits, RouteFacts, choose
 from reviewmesh.enrich.shadow import ShadowTopic
@@ -98,11 +97,12 @@ class Candidate:
             max_attempts=1,
             lane=inference_pb2.LANE_BACKFILL,
         )
+        # Pre-create labels, so that rate() sees the first increment.
         for outcome in ("answered", "dropped"):
             metrics.SHADOWED.labels(self._task, outcome)
         for outcome in ("answered", "failed", "taken_back"):
             metrics.CANARIES.labels(self._task, outcome)
-        self._began = self._loop.time()
+        self._started_at = self._loop.time()
         self._checking = self._loop.create_task(self._run())
 
     async def close(self) -> None:
@@ -149,7 +149,7 @@ class Candidate:
         )
 
     def withdraw(self, withdrawn: Callable[[object], bool]) -> None:
-        """Let go of the items whose token is named; copies are nobody's."""
+        """Drop the canaries whose token `withdrawn` accepts. No caller waits for copies."""
         for key, job in list(self._canaries.items()):
             if withdrawn(job.item.token):
                 job.withdrawn = True
@@ -166,7 +166,7 @@ class Candidate:
         return bool(self._canaries)
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """Why an item of the candidate is not answered yet; empty if the candidate has it not."""
+        """Why an item of the candidate is not answered yet; empty if it is none."""
         job = self._canaries.get((partition, offset))
         if job is None:
             return ""
@@ -175,7 +175,7 @@ class Candidate:
     # -- canaries ----------------------------------------------------------------------------
 
     def _skip_candidate(self, item: WorkItem, rollout: Rollout) -> None:
-        if self._loop.time() - self._began > STARTUP_S:
+        if self._loop.time() - self._started_at > STARTUP_S:
             self._failed_canaries[_key(item)] = FailedCanary(item.token, rollout.id, NOT_SERVING)
             metrics.CANARIES.labels(self._task, "failed").inc()
 
@@ -197,7 +197,8 @@ class Candidate:
         job = _canaries(item)
         if job.withdrawn:
             return
-        error = self._why_unusable(job.item, answer)
+        # No review loses its answer to a candidate.
+        error = self._plan.topic.why_unusable(job.item, answer)
         if error:
             self._fail(job, error, answer)
             return
@@ -205,24 +206,11 @@ class Candidate:
         metrics.CANARIES.labels(self._task, "answered").inc()
         self._on_finished(job.item, replace(answer, route=CANDIDATE, rollout=job.rollout))
 
-    def _why_unusable(self, item: WorkItem, answer: Answer) -> str:
-        """Why the answer cannot become a result; empty if it can.
-
-        The task's own workers then answer, so that no review loses its answer to a candidate.
-        """
-        if answer.output is None:
-            return answer.error or "the candidate gave no reason"
-        try:
-            result_fields(self._task, item.text, answer)
-        except Exception as error:  # noqa: BLE001 - a worker may answer anything
-            return str(error) or type(error).__name__
-        return ""
-
     def _fail(self, job: CandidateJob, error: str, answer: Answer | None = None) -> None:
         metrics.CANARIES.labels(self._task, "failed").inc()
-        words = error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+        reason = error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
         key = _key(job.item)
-        self._failed_canaries[key] = FailedCanary(job.item.token, job.rollout, words, answer)
+        self._failed_canaries[key] = FailedCanary(job.item.token, job.rollout, reason, answer)
         del self._canaries[key]
         self._to_primary([job.item])
 

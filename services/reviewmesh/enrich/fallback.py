@@ -47,7 +47,7 @@ BATCH_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FallbackPlan:
-    """Where and when a task's reviews may go to a fallback."""
+    """The fallback workers of a task, and when reviews may be sent to them."""
 
     pools: Mapping[str, PoolConfig]
     """By region."""
@@ -150,7 +150,7 @@ class Fallback:
         return bool(self._in_fallback)
 
     def waits_for(self, partition: int, offset: int) -> str:
-        """Why an item of the fallback is not answered yet; empty if the fallback has it not."""
+        """Why an item of the fallback is not answered yet; empty if it is none."""
         item = self._in_fallback.get((partition, offset))
         if item is None:
             return ""

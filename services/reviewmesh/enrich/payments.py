@@ -151,7 +151,7 @@ class Payments:
         return units
 
     def settle(self, partition: int, offset: int, answer: Answer) -> Change | None:
-        """What the result's transaction changes; None where nothing is reserved for it."""
+        """The change in the transaction of a result; None if its call was not reserved."""
         return self.spending.settle(partition, offset, answer.paid)
 
     def transaction_outputs(self, units: Sequence[Unit]) -> list[Output]:

@@ -114,6 +114,7 @@ class WorkerPool:
     # -----------------------------
 
     def any_serving(self) -> bool:
+        """Whether a worker is not ejected."""
         return any(w.breaker.state is not State.EJECTED for w in tuple(self._workers.values()))
 
     def any_answering(self) -> bool:
@@ -153,11 +154,12 @@ class WorkerPool:
     def hold_off(self, worker: Worker, seconds: float) -> None:
         """Send the worker nothing for a while: it refused a call for lack of room."""
         worker.breaker.answered()
-        held = worker.breaker.hold_off(seconds)
+        pause_s = worker.breaker.hold_off(seconds)
         # A timer may fire slightly early, and nothing else may trigger another dispatch.
-        asyncio.get_running_loop().call_later(held + TIMER_MARGIN_S, self._on_change)
+        asyncio.get_running_loop().call_later(pause_s + TIMER_MARGIN_S, self._on_change)
 
     def failed(self, worker: Worker, reason: str) -> None:
+        """A call to the worker failed as a whole: eject it after several in a row."""
         if worker.breaker.failed():
             self.eject(worker, reason)
 
@@ -172,6 +174,7 @@ class WorkerPool:
         )
 
     def ended(self, worker: Worker, items: int, suspect: bool) -> None:
+        """A call ended, with so many items that had no result before."""
         worker.breaker.ended(items, suspect)
         if worker.retired and not worker.breaker.calls:
             self._close_channel(worker)
@@ -197,7 +200,7 @@ class WorkerPool:
                 self._on_change()
 
     async def _check(self, worker: Worker) -> str:
-        """Empty when the worker is SERVING, else the status or error."""
+        """The status or error of a health check; empty when the worker is SERVING."""
         request = health_pb2.HealthCheckRequest(service=self.task)
         try:
             answer = await worker.connection.health.Check(request, timeout=CHECK_TIMEOUT_S)

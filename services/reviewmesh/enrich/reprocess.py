@@ -118,6 +118,7 @@ class Reprocessing:
         self._partitions: dict[int, RequestPartition] = {}
         self._units: list[Unit] = []
         self._live_late_reason = ""
+        # Pre-create labels, so that rate() sees the first increment.
         for outcome in ("cancelled", "answered"):
             metrics.REPROCESS_REQUESTS.labels(task, outcome)
 
@@ -183,18 +184,19 @@ class Reprocessing:
         return units
 
     def blocks(self, partition: int) -> bool:
-        of = self._partitions.get(partition)
-        held = of is not None and of.held is not None
+        """Whether no further request of the partition can be taken now."""
+        opened = self._partitions.get(partition)
+        held = opened is not None and opened.held is not None
         return held or bool(self._live_late_reason) or self._in_flight() >= MAX_IN_FLIGHT
 
     def waits_for(self, partition: int) -> str:
         """Why the partition's oldest request is not answered yet; empty if it is being inferred."""
-        of = self._partitions.get(partition)
-        if of is None:
+        opened = self._partitions.get(partition)
+        if opened is None:
             return ""
-        oldest = next(iter(of.open), None)
-        if of.held is not None and oldest == of.held.record.offset:
-            return self._why_held(of.held)
+        oldest = next(iter(opened.open), None)
+        if opened.held is not None and oldest == opened.held.record.offset:
+            return self._why_held(opened.held)
         if oldest is None or self._client is None:
             return ""
         return self._client.waits_for(partition, oldest)
@@ -235,7 +237,10 @@ class Reprocessing:
         pending = partition.held
         assert pending is not None
         verdict = self._campaigns.verdict(pending.request["campaign"])
-        if verdict == "unknown" and self._clock() - partition.held_since > CAMPAIGN_WAIT_S:
+        now = self._clock()
+        # The clock may have been set back.
+        partition.held_since = min(partition.held_since, now)
+        if verdict == "unknown" and now - partition.held_since > CAMPAIGN_WAIT_S:
             verdict = "drop"
         if verdict == "drop":
             partition.held = None
@@ -258,13 +263,13 @@ class Reprocessing:
             text = pending.enriched["text"] or ""
             output = self._answer(pending, result_fields(self._task, text, answer))
         except Exception as error:  # noqa: BLE001 - an invalid answer fails only this request
-            words = (
+            reason = (
                 str(error)
                 if isinstance(error, UnusableAnswer)
                 else f"{type(error).__name__}: {error}"
             )
             lineage = lineage_of_answer(answer)
-            output = self._answer(pending, failure_fields(words, lineage))
+            output = self._answer(pending, failure_fields(reason, lineage))
         self._finish(pending.record, (output,), partial(self._count, "answered"))
 
     def _answer(self, pending: PendingRequest, fields: dict[str, Any]) -> Output:

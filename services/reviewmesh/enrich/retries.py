@@ -1,4 +1,4 @@
-"""The retry policy: what happens to the items of a failed call.
+"""The retry policy: how the items of a failed call are sent again.
 
 A call that never reached a worker is not an attempt: its items go to another worker. A call that
 breaks in flight counts for each of its items. An item with MAX_BROKEN_IN_BATCH such calls is sent
@@ -53,7 +53,10 @@ class Retries:
         self._loop.call_later(pause, self.send_elsewhere, [job])
 
     def call_broke(self, batch: Sequence[Job], reason: str) -> None:
-        """The call broke in flight, perhaps because of one of its items."""
+        """Count a call that broke in flight for each of its items, and queue them again.
+
+        An item that kills workers is sent alone later, and given up in the end.
+        """
         for job in batch:
             job.broken_calls += 1
             if job.broken_calls >= MAX_BROKEN_IN_BATCH:

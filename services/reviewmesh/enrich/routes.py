@@ -94,22 +94,23 @@ TO_PRIMARY = RouteChoice()
 TO_CANDIDATE = RouteChoice(candidate=True)
 
 
-def choose(known: RouteFacts, limits: FallbackLimits) -> RouteChoice:
-    if known.is_canary and known.candidate_serving and not known.candidate_failed:
+def choose(facts: RouteFacts, limits: FallbackLimits) -> RouteChoice:
+    """The pool for a review. The first reason to hold it back counts."""
+    if facts.is_canary and facts.candidate_serving and not facts.candidate_failed:
         return TO_CANDIDATE
-    missing = known.primary_missing_s > limits.after_s
-    late = known.age_s > limits.spill_s
+    missing = facts.primary_missing_s > limits.after_s
+    late = facts.age_s > limits.spill_s
     if not missing and not late:
         return TO_PRIMARY
-    if known.rule is None:
+    if facts.rule is None:
         return RouteChoice(held=HoldReason.FORBIDDEN)
-    region = next((name for name in known.rule.regions if name in known.regions_serving), None)
+    region = next((name for name in facts.rule.regions if name in facts.regions_serving), None)
     if region is None:
         return RouteChoice(held=HoldReason.NO_WORKER)
-    if known.rule.masks_names and not known.names_serving:
+    if facts.rule.masks_names and not facts.names_serving:
         return RouteChoice(held=HoldReason.NO_NAMES)
-    if known.budget_problem is not None:
-        return RouteChoice(held=known.budget_problem)
-    if known.pause is not None:
-        return RouteChoice(held=known.pause)
+    if facts.budget_problem is not None:
+        return RouteChoice(held=facts.budget_problem)
+    if facts.pause is not None:
+        return RouteChoice(held=facts.pause)
     return RouteChoice(region, reason=NO_PRIMARY if missing else LATE)

@@ -6,6 +6,8 @@ answer may be lost or written twice.
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from confluent_kafka import Producer
 
@@ -24,10 +26,12 @@ from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import SHADOW_OF
 
 CLOSE_WITHIN_S = 2.0
+# Of a canary's result: its key and its headers.
+SPARE_BYTES = 16 * 1024
 
 
 class ShadowTopic:
-    """Used from one event loop."""
+    """Used from one event loop. `close` blocks for CLOSE_WITHIN_S at most."""
 
     def __init__(
         self, task: str, settings: Settings, codec: Codec, max_bytes: int, clock: Clock
@@ -76,7 +80,7 @@ class ShadowTopic:
         return True
 
     def _renew(self) -> None:
-        """A new producer after a certificate was replaced; the old one sends what it has."""
+        """Replace the producer after a certificate was replaced. The old one sends its queue."""
         certificate = self._settings.certificates.current()
         if certificate is not self._certificate:
             self._certificate = certificate
@@ -85,6 +89,23 @@ class ShadowTopic:
         for producer in self._replaced:
             producer.poll(0)
         self._replaced = [producer for producer in self._replaced if len(producer)]
+
+    def why_unusable(self, item: WorkItem, answer: Answer) -> str:
+        """Why no result of the task could be made of a canary's answer; empty where it could.
+
+        Results have the same form and the same limit as the records of this topic.
+        """
+        if answer.output is None:
+            return answer.error or "the candidate gave no reason"
+        try:
+            fields = result_fields(self._task, item.text, answer)
+            size = len(self._codec.encode(self._record(item, fields)))
+        except Exception as error:  # noqa: BLE001 - a worker may answer anything
+            return str(error) or type(error).__name__
+        at_most = self._max_bytes - SPARE_BYTES
+        if size > at_most:
+            return f"expected an answer of at most {at_most:,} bytes, got {size:,}"
+        return ""
 
     def close(self) -> None:
         self._producer.flush(CLOSE_WITHIN_S)
@@ -96,6 +117,9 @@ class ShadowTopic:
             fields = result_fields(self._task, item.text, answer)
         except Exception as error:  # noqa: BLE001 - a worker may answer anything
             fields = failure_fields(str(error), lineage_of_answer(answer))
+        return self._record(item, fields)
+
+    def _record(self, item: WorkItem, fields: dict[str, Any]) -> dict[str, object]:
         return {
             "review_id": item.review_id,
             "content_hash": item.content_hash,

@@ -93,9 +93,9 @@ class Spending:
     def reserve(self, departure: Departure) -> Change | None:
         """The change of the sums that reserves a call.
 
-        None if a budget is spent, or an earlier call for the review is not finished. The caller
-        then calls `commit_reservation` once the change is committed, or `cancel_reservation` if it
-        cannot be.
+        None if a budget is spent, or an earlier call for the review is not finished. After a change
+        the caller calls `commit_reservation` when it is committed, or `cancel_reservation` when the
+        broker rejects it.
         """
         item = departure.item
         own, accounts = self._owned[item.partition], self._accounts(item.business_id)
@@ -216,7 +216,7 @@ class Spending:
 
 
 def _ending(reservation: Reservation, by: Spent) -> Change:
-    """The change when a reservation ends: `by` is what takes its place."""
+    """The change when a reservation ends and is replaced by a settled or orphaned amount."""
     ended = by._replace(reserved=NOTHING.minus(reservation.bound))
     return dict.fromkeys(reservation.accounts, ended)
 

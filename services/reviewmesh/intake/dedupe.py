@@ -49,7 +49,16 @@ class Dedupe:
         known = self._reviews.get(review_id)
         return 1 + (known.acceptances.get(content_hash, 0) if known else 0)
 
-    def accepted(self, review_id: str, content_hash: str, acceptance: int, at_ms: int) -> None:
+    def accepted(
+        self,
+        review_id: str,
+        content_hash: str,
+        acceptance: int,
+        at_ms: int,
+        now_ms: int | None = None,
+    ) -> None:
+        """`now_ms`: where it is not `at_ms`, as when a replica whose clock is ahead accepted it, or
+        an erasure before it. What is old is told by this clock."""
         known = self._reviews.pop(review_id, None) or Remembered(content_hash, at_ms)
         known.content_hash = content_hash
         known.accepted_ms = at_ms
@@ -60,7 +69,7 @@ class Dedupe:
         self._reviews[review_id] = known
         while len(self._reviews) > self._max_ids:
             self._reviews.popitem(last=False)
-        self._forget_old(at_ms)
+        self._forget_old(at_ms if now_ms is None else min(at_ms, now_ms))
 
     def _forget_old(self, now_ms: int) -> None:
         while self._reviews:

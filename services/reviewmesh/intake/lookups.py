@@ -25,6 +25,8 @@ CALLS_AT_A_TIME = 4
 LOOK_AHEAD = 32
 ASK_AGAIN_AFTER_S = 1.0
 LATE_S = 5.0
+# For the records of one partition between two polls, as in the loop's feed.
+TURN_S = 0.5
 # Records that may wait in a partition before it is paused.
 MAX_RECORDS = 1_000
 MAX_BYTES = 8 * 1024 * 1024
@@ -121,7 +123,8 @@ class Lookups:
         return None if self._codec.knows(schema_id) else schema_id
 
     def _hand_on(self, queue: Queue, judge: Callable[[Record], None]) -> None:
-        while queue.waiting and self._may_go(queue.waiting[0]):
+        until = time.monotonic() + TURN_S
+        while queue.waiting and self._may_go(queue.waiting[0]) and time.monotonic() <= until:
             record = queue.waiting[0].record
             judge(record)
             queue.waiting.popleft()

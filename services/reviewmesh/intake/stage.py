@@ -180,7 +180,8 @@ class IntakeStage:
     # -- memory ------------------------------------------------------------------------------
 
     def _remember(self, partition: int, dedupe: Dedupe) -> None:
-        since = milliseconds(self._clock()) - self._window_ms
+        now = milliseconds(self._clock())
+        since = now - self._window_ms
         at_most = self._dedupe_ids * OFFSETS_PER_ID
         foreign = 0
         for record in self._reader.read_tail(ACCEPTED, partition, since, at_most):
@@ -202,6 +203,7 @@ class IntakeStage:
                 accepted["content_hash"],
                 accepted["acceptance"],
                 accepted["accepted_at"] or record.timestamp_ms,
+                now,
             )
         if foreign > 1:
             self._log.warning(
@@ -366,7 +368,7 @@ class IntakeStage:
             headers=headers,
         )
         self._check_size(output, self._contract.max_accepted_bytes, "its attributes")
-        dedupe.accepted(review_id, content_hash, acceptance, now)
+        dedupe.accepted(review_id, content_hash, acceptance, now, milliseconds(self._clock()))
         return output
 
     @staticmethod

@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicPartition
 
 from reviewmesh import metrics
+from reviewmesh.clock import is_over
 from reviewmesh.kafka import clients as kafka
 from reviewmesh.loop.ledger import restore
 from reviewmesh.settings import Settings
@@ -55,7 +56,9 @@ class EnricherLedgers:
     def ask(self, task: str, partition: int) -> None:
         asked = (task, partition)
         now = self._clock()
-        if asked in self._questions or now < self._not_before.get(asked, 0.0):
+        if asked in self._questions:
+            return
+        if not is_over(self._not_before.get(asked, 0.0), now, ASK_EVERY_S):
             return
         self._not_before[asked] = now + ASK_EVERY_S
         metrics.ENRICHERS_ASKED.labels(task).inc()

@@ -172,8 +172,7 @@ class PartitionJoin:
 
     def read_to_end(self, task: str, as_of: float) -> None:
         """All results that the task had written by `as_of` have been read."""
-        progress = self._progress[task]
-        progress.read_to_end_as_of = max(progress.read_to_end_as_of, as_of)
+        self._progress[task].read_to_end_as_of = as_of
 
     # -- deadlines ---------------------------------------------------------------------------
 
@@ -231,7 +230,8 @@ class PartitionJoin:
             since = self._late_since(pending, task, now)
             if since is None:
                 open_tasks.add(task)
-            elif self._progress[task].read_to_end_as_of < since:
+            elif not since <= self._progress[task].read_to_end_as_of <= now:
+                # A moment that is still to come proves nothing: the clock was set back.
                 open_tasks.add(task)
                 unproven.add(task)
         return open_tasks, unproven
@@ -241,7 +241,11 @@ class PartitionJoin:
         deadline = pending.appended_at + self._windows.max_wait_s
         if now >= deadline:
             return deadline
-        return pending.enriched_by.get(task)
+        since = pending.enriched_by.get(task)
+        if since is not None and since > now:
+            # The clock was set back.
+            since = pending.enriched_by[task] = now
+        return since
 
     # -- emitting ----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.clock import is_over
 from reviewmesh.join.newer import Newer
 from reviewmesh.join.pipeline import PartitionJoin
 from reviewmesh.join.state import AnswerAgain, Emission
@@ -75,7 +76,7 @@ class ReadingBack:
     def result(self, now: float) -> Newer | None:
         """None while it reads; continues where it was interrupted."""
         if self._again_at is not None:
-            if now >= self._again_at:
+            if is_over(self._again_at, now, RETRY_S):
                 self._again_at = None
                 self._start()
             return None

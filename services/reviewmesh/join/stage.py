@@ -12,7 +12,7 @@ import structlog
 from reviewmesh import metrics
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
-from reviewmesh.clock import Clock
+from reviewmesh.clock import Clock, is_over
 from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enriched import ACCEPTED_FIELDS, fit, trace_reason
 from reviewmesh.join.enrichers import EnricherLedgers
@@ -274,7 +274,7 @@ class JoinStage:
 
     def poll(self) -> Sequence[Unit]:
         now = self._clock()
-        if now >= self._next_tick:
+        if is_over(self._next_tick, now, TICK_S):
             self._next_tick = now + TICK_S
             for partition, join in self._joins.items():
                 self._tick(partition, join, now)

@@ -22,7 +22,7 @@ class JudgedAnswer:
     language: str
     """The primary language, such as `da`; empty if it is not known."""
     outcome: frozenset[str] | None
-    """The answer as it is compared; None if the task failed. See `outcome_of`."""
+    """The part of the answer that is compared; None if the task failed. See `outcome_of`."""
     labels: frozenset[str]
     """The labels of the answer, without their offsets."""
     latency_ms: float | None

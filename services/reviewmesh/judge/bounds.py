@@ -1,4 +1,5 @@
-"""The bounds within which the judge decides; a file, with a default for each."""
+"""The bounds of a rollout, by which the judge decides. Each has a default; a file may change
+them."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reviewmesh_kit.yamltext import load_yaml
+
 LONGEST_HOURS = 160
 """Shorter than the retention of the answers, which a restarted judge reads again."""
 
@@ -15,7 +18,7 @@ LARGEST_STEP = 0.95
 
 
 class BoundsProblem(ValueError):
-    """A bound is wrong; the message names it, what was expected and what came."""
+    """A bound is invalid; the message names it, what was expected and what was given."""
 
 
 class Bounds(BaseModel):
@@ -65,7 +68,7 @@ class Bounds(BaseModel):
 def read_bounds(file: Path) -> Bounds:
     """Raises BoundsProblem, and OSError."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BoundsProblem(f"{file}: expected YAML: {error}") from error
     if content is None:
@@ -75,7 +78,7 @@ def read_bounds(file: Path) -> Bounds:
     try:
         return Bounds.model_validate(content)
     except ValidationError as error:
-        raise BoundsProblem(f"{file}: {_told(error)}") from error
+        raise BoundsProblem(f"{file}: {_problems(error)}") from error
 
 
 def parse_bounds(text: str) -> Bounds:
@@ -83,10 +86,10 @@ def parse_bounds(text: str) -> Bounds:
     try:
         return Bounds.model_validate_json(text)
     except ValidationError as error:
-        raise BoundsProblem(_told(error)) from error
+        raise BoundsProblem(_problems(error)) from error
 
 
-def _told(error: ValidationError) -> str:
+def _problems(error: ValidationError) -> str:
     known = ", ".join(Bounds.model_fields)
     told = []
     for problem in error.errors():

@@ -27,7 +27,7 @@ METRICS = (LABELS, DISAGREEMENT, FAILURES, LATENCY, COST)
 MAX_SLICES = 8
 """Most languages that are judged separately: the first ones that occur."""
 # Per side, in shadow: answers that wait for the other answer to their review.
-MAX_UNPAIRED = 20_000
+MAX_UNPAIRED = 50_000
 # Per slice and side, in canary: answers that wait for a partner.
 MAX_UNUSED = 200
 # Latencies are whole milliseconds, and 0 if the answer was in a worker's cache.
@@ -73,6 +73,8 @@ class RolloutComparison:
         self.model = model
         self.changed_model: str | None = None
         """Set when another model answers as the candidate."""
+        self.own_models: set[str] = set()
+        """The models that answer as the task's own workers."""
         self.observations: dict[tuple[str, str], Observations] = {}
         self.agreement: dict[str, Agreement] = defaultdict(Agreement)
         self.answered = 0
@@ -97,6 +99,7 @@ class RolloutComparison:
         self.answered += 1
         if answer.route not in OWN_ROUTES:
             return
+        self._note_own_model(answer)
         copy = self._unpaired_copies.pop(answer.key, None)
         if copy is not None:
             self._compare(answer, copy)
@@ -152,6 +155,7 @@ class RolloutComparison:
             self.canaries += 1
             side, other = CANDIDATE, PRIMARY
         elif answer.rollout is None and answer.route in OWN_ROUTES:
+            self._note_own_model(answer)
             side, other = PRIMARY, CANDIDATE
         else:
             return
@@ -216,6 +220,14 @@ class RolloutComparison:
             if found is not None and found.shows_above(bound, alpha_of(alpha, name)):
                 return name
         return ""
+
+    def is_of_one_model(self) -> bool:
+        """Whether the task's own workers run the candidate's model: nothing is left to compare."""
+        return self.model in self.own_models
+
+    def _note_own_model(self, answer: JudgedAnswer) -> None:
+        if answer.model is not None:
+            self.own_models.add(answer.model)
 
     def _note_model(self, answer: JudgedAnswer) -> None:
         if self.model is None:

@@ -53,6 +53,7 @@ class RolloutStatus:
 
 
 def decide(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> Decision:
+    """Roll back once a bound is proven to be exceeded, advance once all are proven to hold."""
     if shown.changed_model is not None:
         why = (
             f"the candidate changed from {shown.model} to {shown.changed_model}: what was "
@@ -64,6 +65,12 @@ def decide(status: RolloutStatus, bounds: Bounds, shown: RolloutComparison) -> D
         return ends
     if status.state == READY:
         return Decision(Action.HOLD, "nothing is shown against it: promote it")
+    if shown.is_of_one_model():
+        why = (
+            f"the task's own workers run {shown.model} too, so that it is compared with itself: "
+            "it was promoted before the rollout was over"
+        )
+        return Decision(Action.ROLL_BACK, why, MODEL)
     if status.hours > bounds.hours:
         why = f"it was not ready within {bounds.hours:g} hours"
         return Decision(Action.ROLL_BACK, why, TIME)

@@ -26,7 +26,7 @@ MAX_LOOKS_PER_METRIC = 40
 
 
 class CommandRefused(ValueError):
-    """A command is refused; the message says why and what to do."""
+    """The command is refused; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

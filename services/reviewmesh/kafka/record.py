@@ -87,6 +87,8 @@ class Unit(NamedTuple):
     refused: Callable[[str], None] | None = None
     # The stage's own, for `Stage.transaction_outputs`.
     carries: object = None
+    # Its record was set aside: there is nothing else to write in place of its outputs.
+    is_set_aside: bool = False
 
 
 class Unavailable(RuntimeError):

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from reviewmesh_kit.yamltext import only_yaml_errors
+
 NUMBER = "expected a number, without quotes and commas"
 HINTS = {
     "float_type": NUMBER,
@@ -110,14 +112,15 @@ def _is_word(part: object) -> bool:
 
 def _load(text: str) -> tuple[yaml.Node | None, Any]:
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        return node, None if node is None else loader.construct_document(node)
+        with only_yaml_errors():
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
+            return node, None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else mark.line + 1
         raise FileProblem(f"{line}: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except yaml.YAMLError as error:
         raise FileProblem(f"1: {' '.join(str(error).split())}") from error
 
 

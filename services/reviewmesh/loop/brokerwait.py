@@ -13,7 +13,9 @@ from reviewmesh.loop.readiness import Readiness
 from reviewmesh.settings import Settings
 
 ASK_EVERY_S = 1.0
+# Blocks polling. Doubled while there is no answer: a broker may be far away.
 ASK_TIMEOUT_S = 0.2
+LONGEST_ASK_TIMEOUT_S = 1.6
 NEW_CLIENT_AFTER_S = 10.0
 
 
@@ -34,6 +36,7 @@ class BrokerWait:
         self._log = log
         self._brokers = settings.kafka.bootstrap_servers
         self._ask_at = 0.0
+        self._timeout_s = ASK_TIMEOUT_S
         self._new_client_at = 0.0
         readiness.set_waiting("broker", f"the broker at {self._brokers}")
 
@@ -42,6 +45,7 @@ class BrokerWait:
         return self._readiness.is_waiting_for("broker")
 
     def begin(self, error: str) -> None:
+        """Wait for the broker: it gave this error, or no answer."""
         if not self.is_waiting:
             self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
         self._readiness.set_waiting("broker", f"the broker at {self._brokers}: {error}")
@@ -51,8 +55,16 @@ class BrokerWait:
             error=error,
         )
 
+    def reached(self) -> None:
+        """The producer reaches the broker. Whether the consumer does, too, is asked next.
+
+        It may take a moment to connect again.
+        """
+        self._ask_at = 0.0
+        self._new_client_at = time.monotonic() + NEW_CLIENT_AFTER_S
+
     def ask(self, consumer: Any) -> bool:
-        """Ask once a second, since no event tells that the broker is back.
+        """Ask once a second, because librdkafka has no event for a broker that answers again.
 
         True when it answers a new client but not this consumer, which then has to be replaced:
         a client may lose every address of a broker (librdkafka issue 5301).
@@ -62,19 +74,21 @@ class BrokerWait:
             return False
         self._ask_at = now + ASK_EVERY_S
         try:
-            consumer.list_topics(self._topic, ASK_TIMEOUT_S)
+            consumer.list_topics(self._topic, self._timeout_s)
         except KafkaException:
+            self._timeout_s = min(self._timeout_s * 2, LONGEST_ASK_TIMEOUT_S)
             if now <= self._new_client_at:
                 return False
             self._new_client_at = now + NEW_CLIENT_AFTER_S
             return self._answers_a_new_client()
-        self._log.info("the broker answers again", brokers=self._brokers)
+        self._timeout_s = ASK_TIMEOUT_S
+        self._log.info("the broker answers", brokers=self._brokers)
         self._readiness.clear("broker")
         return False
 
     def _answers_a_new_client(self) -> bool:
         try:
-            kafka.make_admin(self._settings.kafka).list_topics(self._topic, ASK_TIMEOUT_S)
+            kafka.make_admin(self._settings.kafka).list_topics(self._topic, self._timeout_s)
         except KafkaException:
             return False
         self._log.warning("the broker answers, but not this consumer: replacing it")

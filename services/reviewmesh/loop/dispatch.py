@@ -21,11 +21,16 @@ from reviewmesh.loop.stage import Stage
 
 RETRY_UNAVAILABLE_S = 1.0
 LONGEST_MESSAGE = 1_000
+# For the records of one input between two polls, each of which may take a second: the size of a
+# record says little of the time that its schema takes.
+TURN_S = 0.5
 
 SetAsideReason = Literal["raised", "aborted", "killed", "impassable"]
 
 
 class Dispatcher:
+    """Used by the polling thread."""
+
     def __init__(
         self,
         stage: Stage,
@@ -115,7 +120,8 @@ class Dispatcher:
     def _dispatch_input(self, item: Input) -> int:
         """The number of records that the stage took."""
         taken = 0
-        while item.queued and item.has_committed:
+        until = time.monotonic() + TURN_S
+        while item.queued and item.has_committed and time.monotonic() <= until:
             record = item.queued[0]
             if isinstance(record, Impassable):
                 if not self._skip_batch(item, record):
@@ -212,4 +218,4 @@ class Dispatcher:
         metrics.SET_ASIDE.labels(self._stage.service, reason).inc()
         outputs = self._stage.set_aside(record, cause, message[:LONGEST_MESSAGE])
         finished = ((record.topic, record.offset),)
-        self._outbox.add([Unit(record.partition, finished, outputs)])
+        self._outbox.add([Unit(record.partition, finished, outputs, is_set_aside=True)])

@@ -29,8 +29,9 @@ MARK = re.compile(r"erased/([0-9a-f]{32})")
 class Erasures:
     """The erasures of one partition, or of all partitions."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, at_most: int = REMEMBERED_ERASURES) -> None:
         self._codec = codec
+        self._at_most = at_most
         # When each review was erased last, in milliseconds since 1970, by the digest of its id.
         self._at: dict[str, int] = {}
 
@@ -78,7 +79,7 @@ class Erasures:
     def _remember(self, digest: str, at_ms: int) -> None:
         at_ms = max(at_ms, self._at.pop(digest, 0))
         self._at[digest] = at_ms
-        if len(self._at) > REMEMBERED_ERASURES:
+        if len(self._at) > self._at_most:
             del self._at[next(iter(self._at))]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 MARK = "rm1:"
 METADATA_LIMIT = 4095
-# A bitmap of this many offsets fits the metadata even where it does not compress at all.
+# A bitmap of this many offsets fits into the metadata even if it does not compress.
 LARGEST_WINDOW = 24_000
 LARGEST_BITMAP = LARGEST_WINDOW // 8 + 1
 NOTES = struct.Struct(">BHHBQQ")
@@ -40,7 +40,7 @@ class Notes:
     redo_until: int = 0
     # `group_size` counts from this offset: records before it were in flight and killed nothing.
     survived_until: int = 0
-    # Kafka's id of the topic of these offsets, shortened; 0 where it is unknown.
+    # Kafka's id of the topic of these offsets, shortened; 0 if unknown.
     topic_id: int = 0
 
     def deaths_with(self, own: bool) -> int:
@@ -208,7 +208,9 @@ class CompletionLedger:
     def commit(self, notes: Notes = Notes()) -> Commit:
         """The commit from which a restart restores this ledger."""
         head = self.head
-        end = max(self._position, max(self._restored, default=-1) + 1)
+        # Only offsets that are never delivered lie further on: an aborted transaction may take any
+        # number of them.
+        end = min(max(self._position, max(self._restored, default=-1) + 1), head + LARGEST_WINDOW)
         bitmap = b"" if len(self._in_flight) == end - head else self._bitmap(head, end)
         # Behind the compressed bitmap, because versions without notes ignore what follows it.
         packed = zlib.compress(bitmap, 6) + notes.packed()
@@ -221,7 +223,7 @@ class CompletionLedger:
 
     def _bitmap(self, head: int, end: int) -> bytes:
         bitmap = bytearray((end - head + 7) // 8)
-        done = self._position - head
+        done = min(self._position, end) - head
         bitmap[: done // 8] = b"\xff" * (done // 8)
         if done % 8:
             bitmap[done // 8] = (1 << done % 8) - 1
@@ -230,6 +232,6 @@ class CompletionLedger:
             bitmap[index >> 3] &= ~(1 << (index & 7)) & 0xFF
         for offset in self._restored:
             index = offset - head
-            if index >= 0:
+            if 0 <= index < end - head:
                 bitmap[index >> 3] |= 1 << (index & 7)
         return bytes(bitmap)

@@ -117,7 +117,10 @@ class ConsumerLoop:
     # -- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises SlotTaken, StandsStill, and what a rebalance callback or the stage raises."""
+        """Run until `request_stop`.
+
+        Raises SlotTaken, StandsStill, and the errors of rebalance callbacks and of the stage.
+        """
         self._member.subscribe()
         self._watch.start()
         try:
@@ -246,7 +249,7 @@ class ConsumerLoop:
             self._broker.begin(str(error))
             return
         self._log.info("transactional producer ready")
-        self.readiness.clear("broker")
+        self._broker.reached()
         if not self._owned:
             self.readiness.set_waiting("assignment", "partitions from the group's coordinator")
 
@@ -467,10 +470,8 @@ class ConsumerLoop:
                 self.readiness.clear("dead letters")
 
     def _postpone(self, refused: OutputRejected) -> None:
-        """Retry a dead letter later that its topic rejects because of the topic's configuration."""
-        reason = (
-            f"{refused}: the dead-letter topic rejects a record; check the topic's configuration"
-        )
+        """Retry a dead letter later that a topic rejects because of the topic's configuration."""
+        reason = f"{refused}: a topic rejects a dead letter; check the topic's configuration"
         if not self.readiness.is_waiting_for("dead letters"):
             self._log.error(
                 "a dead letter is rejected, retrying until the topic accepts it", reason=reason

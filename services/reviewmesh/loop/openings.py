@@ -157,6 +157,7 @@ class Openings:
                 self._last_commits[item.at] = item.committed_as
 
     def drop(self, partition: int) -> None:
+        """Stop opening a partition, if it is being opened."""
         self._openings.pop(partition, None)
         if not self._openings:
             self._readiness.clear("offsets")

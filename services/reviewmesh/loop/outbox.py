@@ -38,12 +38,15 @@ class OutputRejected(Exception):
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether the unit writes a dead letter: then the topic's configuration is wrong."""
+        """Whether the unit writes a dead letter: then a topic's configuration is wrong."""
         outputs = self.unit.outputs
-        return bool(outputs) and all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
+        only_letters = all(output.topic in (DEAD_LETTER, REPLAYED) for output in outputs)
+        return self.unit.is_set_aside or (bool(outputs) and only_letters)
 
 
 class Outbox:
+    """Used by the polling thread."""
+
     def __init__(
         self, stage: Stage, prefix: str, inputs: Inputs, producer: TransactionalProducer
     ) -> None:
@@ -87,15 +90,16 @@ class Outbox:
         self._units.extend(units)
 
     def drop(self, partition: int) -> None:
+        """Drop the units of a partition: its records are read again by its next owner."""
         self._units = deque(unit for unit in self._units if unit.partition != partition)
         self._postponed = deque(unit for unit in self._postponed if unit.partition != partition)
         if self._probe is not None and self._probe.partition == partition:
             self._probe = None
 
     def replace(self, unit: Unit, outputs: tuple[Output, ...]) -> None:
-        """Write these outputs in place of those of the rejected unit."""
+        """Write these outputs, of a record that is set aside, in place of the rejected unit's."""
         assert self._units[0] is unit, "expected the rejected unit in front"
-        self._units[0] = Unit(unit.partition, unit.finished, outputs)
+        self._units[0] = Unit(unit.partition, unit.finished, outputs, is_set_aside=True)
 
     def drop_first(self, unit: Unit) -> None:
         """Drop the rejected unit."""
@@ -122,6 +126,7 @@ class Outbox:
             self._postponed.clear()
 
     def is_due(self) -> bool:
+        """Whether to commit now, by the time since the last commit and its outcome."""
         since = time.monotonic() - self._last_commit
         if self._aborts_in_a_row:
             backoff_s = COMMIT_EVERY_S * 2.0 ** min(self._aborts_in_a_row, 16)

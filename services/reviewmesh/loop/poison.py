@@ -96,6 +96,7 @@ class PoisonSearch:
         )
 
     def committed(self, notes: Notes) -> None:
+        """Note that these notes are committed, and with them the size of the group."""
         self._committed_group_size = notes.group_size
 
     def may_pass(self, offset: int) -> bool:
@@ -116,6 +117,7 @@ class PoisonSearch:
         )
 
     def passed_to_stage(self, now: float, offset: int) -> None:
+        """Note that the stage took the next record; `now` in monotonic seconds."""
         if self._group_size == 0 or offset < self._survived_until:
             return
         self._passed_on += 1

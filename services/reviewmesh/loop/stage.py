@@ -11,10 +11,10 @@ from reviewmesh.kafka.record import Output, Record, Unit
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where reading of one input begins; topics are named without the prefix."""
+    """The offset at which reading of an input begins. Topic names are without the prefix."""
 
     topic: str
-    # Within the log when the stage gets it; before that None where nothing is committed.
+    # Within the log once the stage gets it. Before, the committed offset, or None without a commit.
     offset: int | None
     # Offsets at or after `offset` that are finished already.
     finished: frozenset[int] = frozenset()
@@ -34,9 +34,13 @@ class Ledgers(Protocol):
         """Whether `offset` has not been delivered yet and is not known to be finished."""
         ...
 
-    def head(self, topic: str, partition: int) -> int: ...
+    def head(self, topic: str, partition: int) -> int:
+        """The lowest unfinished offset."""
+        ...
 
-    def position(self, topic: str, partition: int) -> int: ...
+    def position(self, topic: str, partition: int) -> int:
+        """The offset after the last delivered one."""
+        ...
 
     def topic_id(self, topic: str, partition: int) -> int:
         """Kafka's id of the topic that is read, shortened."""

@@ -20,40 +20,40 @@ from reviewmesh_schemas.names import SPEND
 
 @dataclass
 class SpentByAccount:
-    """The latest sums, over the partitions of each task."""
+    """The latest sums of each task, over all partitions."""
 
     by_task: dict[tuple[str, Account], Spent]
     skipped: int
-    """Records that no enricher writes."""
+    """Number of records that no enricher wrote."""
 
     def by_account(self) -> dict[Account, Spent]:
-        """Over all tasks."""
+        """The sums of each account over all tasks."""
         found: dict[Account, Spent] = {}
         for (_, account), spent in self.by_task.items():
             found[account] = found.get(account, Spent()).plus(spent)
         return found
 
     def unanswered(self) -> dict[tuple[str, str, str | None], Amount]:
-        """What calls without a result took, by task, day and business.
+        """The cost of calls without a result, by task, day and business.
 
-        The business is None where it has no budget of its own.
+        The business is None for all businesses without a budget of their own.
         """
         found: dict[tuple[str, str, str | None], Amount] = {}
         for (task, account), spent in self.by_task.items():
             if account.kind() != "day" or spent.orphaned == NOTHING:
                 continue
-            rest = (task, account.period, None)
+            others = (task, account.period, None)
             if account.business_id == ALL:
-                found[rest] = found.get(rest, NOTHING).plus(spent.orphaned)
+                found[others] = found.get(others, NOTHING).plus(spent.orphaned)
             else:
-                # It is part of the sum for all.
-                found[rest] = found.get(rest, NOTHING).minus(spent.orphaned)
+                # The sum of all businesses includes this one.
+                found[others] = found.get(others, NOTHING).minus(spent.orphaned)
                 found[task, account.period, account.business_id] = spent.orphaned
         return {key: amount for key, amount in found.items() if amount != NOTHING}
 
 
 def spending(connection: Connection) -> SpentByAccount:
-    """Raises CannotReach."""
+    """Read the latest sums of reviews.spend. Raises CannotReach."""
     places = partitions_of(connection, SPEND)
     starts, ends = offsets(connection, places, OFFSET_BEGINNING), offsets(connection, places)
     codec = connection.codec(SPEND)

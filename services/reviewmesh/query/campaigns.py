@@ -1,4 +1,4 @@
-"""Campaigns of answers done again: which reviews, sending the requests, how far they came.
+"""Campaigns, which do answers again: choosing reviews, sending requests, progress.
 
 A campaign is a record of `reviews.campaigns`, and a request for each review that it chose. It needs
 no further commands: enrichers and joiner read the topics.
@@ -125,7 +125,7 @@ def _choose(
         seen.add(key)
         enriched = _enriched(codec, record)
         if enriched is None or not matches(enriched):
-            # The latest one decides.
+            # Only the latest record of a review counts.
             chosen.pop(key, None)
             continue
         chosen[key] = (place_of(record), record.offset)
@@ -154,8 +154,17 @@ def _enriched(codec: Any, record: Record) -> dict[str, Any] | None:
     return enriched if is_ours else None
 
 
-def begin(connection: Connection, task: str, where: str, chosen: ChosenReviews) -> Campaign:
-    """Write the campaign, then its requests. Raises CannotReach; `resume` sends what is missing."""
+def begin(
+    connection: Connection,
+    task: str,
+    where: str,
+    chosen: ChosenReviews,
+    on_begun: Callable[[Campaign], None] = lambda campaign: None,
+) -> Campaign:
+    """Write the campaign, call `on_begun`, then write its requests.
+
+    Raises CannotReach; `resume` sends what is missing.
+    """
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
     campaign = Campaign(
@@ -168,6 +177,7 @@ def begin(connection: Connection, task: str, where: str, chosen: ChosenReviews) 
         int(now * 1000),
     )
     _write(connection, campaign)
+    on_begun(campaign)
     _send(connection, campaign, chosen, frozenset())
     return campaign
 

@@ -1,4 +1,4 @@
-"""What the answers of a mesh cost, summed from the topics of results.
+"""The cost of a mesh's answers, summed from the topics of results.
 
 Each committed record of a result topic, or of answers done again, is one answer that was paid for.
 Committed records are read once, so nothing is counted twice. After a reset of a group a review is
@@ -46,7 +46,7 @@ ANSWERS: Final = (*ANSWERED_FOR, REPROCESSED)
 reads its records."""
 
 NO_RESULT: Final = "(no result)"
-"""In place of what only a result tells."""
+"""Shown for dimensions that only a result has."""
 
 CostKey = tuple[str | None, ...]
 """A value for each requested dimension; None where an answer has none."""
@@ -72,7 +72,7 @@ class Total:
                 self.sums[name] += value
 
     def is_unknown(self, name: str) -> bool:
-        """Whether nobody told the measure."""
+        """Whether no answer reports the measure."""
         return self.unknown[name] == self.answers and not self.sums[name]
 
     def __add__(self, other: Total) -> Total:
@@ -93,14 +93,14 @@ class Costs:
     skipped: int = 0
     """Records that no enricher wrote; they are in no total."""
     without_review: int = 0
-    """Answers whose accepted review is gone: their business is not known."""
+    """Number of answers whose accepted review was deleted, so that their business is unknown."""
     unanswered: Amount = NOTHING
-    """Of the totals: what calls to the fallback took that have no result, at most."""
+    """The part of the totals for fallback calls without a result; an upper bound."""
     oldest_ms: int | None = None
-    """When the oldest answer that was counted was written."""
+    """When the oldest counted answer was written, in milliseconds since 1970."""
 
     def ordered(self) -> list[tuple[CostKey, Total]]:
-        """By their keys; what has no value comes first."""
+        """The totals ordered by key; keys without a value come first."""
         return sorted(
             self.totals.items(), key=lambda item: [(part is not None, part) for part in item[0]]
         )
@@ -173,7 +173,7 @@ def costs(
     # Read before the accepted reviews, so that every answer's review is among them.
     ends = offsets(connection, wanted)
     found = offsets(connection, wanted, OFFSET_BEGINNING if since_ms is None else since_ms)
-    # Without a record that young there is nothing to read.
+    # A negative offset means that no record is that young.
     starts = {place: at if at >= 0 else ends[place] for place, at in found.items()}
     summing = Summing(connection, by, since_ms, until_ms)
     for number in sorted({place.partition for place in wanted}):
@@ -228,7 +228,7 @@ class Summing:
         self.costs.oldest_ms = at if oldest is None else min(at, oldest)
 
     def add_unanswered(self, task: str, day: str, business: str | None, amount: Amount) -> None:
-        """What calls to the fallback took on a day that have no result."""
+        """Add the cost of a day's fallback calls without a result."""
         began = datetime.fromisoformat(day).replace(tzinfo=UTC)
         ended = began + timedelta(days=1)
         if self._since_ms is not None and ended.timestamp() * 1000 <= self._since_ms:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF, REPLAY_SINCE
-from reviewmesh.loop.erasures import Erasures
+from reviewmesh.loop.erasures import REMEMBERED_ERASURES, Erasures
 from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import NotFound
@@ -134,9 +134,10 @@ def replayed_marks(connection: Connection) -> Marks:
 
 def erasures(connection: Connection) -> Erasures:
     """Which reviews were erased, and when. Raises CannotReach."""
-    found = Erasures(connection.codec(REPLAYED))
+    wanted = partitions_of(connection, REPLAYED)
+    found = Erasures(connection.codec(REPLAYED), REMEMBERED_ERASURES * len(wanted))
     if connection.topic(REPLAYED) in connection.found:
-        for record in read_all(connection, partitions_of(connection, REPLAYED)):
+        for record in read_all(connection, wanted):
             found.restore(record)
     return found
 

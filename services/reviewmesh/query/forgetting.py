@@ -57,7 +57,7 @@ class HeldRecord:
 
 
 def held(connection: Connection, review_id: str) -> list[HeldRecord]:
-    """In the order of the topics, and of offsets. Raises CannotReach."""
+    """The records of a review that the broker has, by topic and offset. Raises CannotReach."""
     found = occurrences_of(connection, review_id)
     if not found:
         return []
@@ -73,7 +73,7 @@ def held(connection: Connection, review_id: str) -> list[HeldRecord]:
 
 
 def can_erase(found: list[HeldRecord]) -> bool:
-    """Whether a version is held that consumers have, will have, or would get by a replay."""
+    """Whether a record with a value is left, which consumers have or could get by a replay."""
     return any(item.occurrence.record.value is not None for item in found)
 
 

@@ -1,4 +1,4 @@
-"""Labelled rows as JSON lines, for a rollout: what is right about a text."""
+"""Labelled rows for a rollout, from JSON lines: texts with their right answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORM = {
 
 
 class RowsProblem(ValueError):
-    """Says which line is wrong, what was expected and what came."""
+    """A row is invalid; the message names the line, what was expected and what was given."""
 
 
 def read_labelled(file: Path, task: str) -> list[dict[str, Any]]:

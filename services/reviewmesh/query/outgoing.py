@@ -1,6 +1,6 @@
-"""Which enriched reviews may leave the mesh, and what of them: text with its personal data masked.
+"""Enriched reviews that may leave the mesh: their text, with personal data masked.
 
-The same rules as for a fallback. Names are those that the mesh's own workers found in the review.
+The rules are those of a fallback. Names are those that the mesh's own workers found in the review.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from reviewmesh.leaving.masking import PERSON, mask
 from reviewmesh.leaving.policy import Policy, Rule
+from reviewmesh.loop.erasures import Erasures
 
 FORBIDDEN = "the policy lets nothing of their business leave for there"
 NO_NAMES = "names are to be masked, and the mesh's own workers have not looked for them"
@@ -18,18 +19,20 @@ ERASED = "they were erased"
 
 
 class Outgoing:
-    """What leaves for all of these regions, and why the rest stays."""
+    """Masks the texts that may leave for all of these regions, and counts why others stay."""
 
-    def __init__(self, policy: Policy, regions: Sequence[str]) -> None:
+    def __init__(self, policy: Policy, regions: Sequence[str], erasures: Erasures) -> None:
+        """`erasures`: the topic still holds what was published before them."""
         self._policy = policy
+        self._erasures = erasures
         self._regions = tuple(dict.fromkeys(regions))
         self.stay: Counter[str] = Counter()
         """Reviews by the reason why they stay."""
 
     def masked(self, enriched: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The text and its language, as they may leave; None where it stays."""
+        """The masked text and its language; None if the review may not leave."""
         rule = self._policy.rule_of(enriched["business_id"])
-        if enriched["erased_at"] is not None:
+        if self._was_erased(enriched):
             self.stay[ERASED] += 1
         elif rule is None or not set(self._regions) <= set(rule.regions):
             self.stay[FORBIDDEN] += 1
@@ -41,9 +44,13 @@ class Outgoing:
             return {"text": text, "language": language, "leaves_for": list(self._regions)}
         return None
 
+    def _was_erased(self, enriched: Mapping[str, Any]) -> bool:
+        review_id, accepted_at = enriched["review_id"], enriched["accepted_at"]
+        return enriched["erased_at"] is not None or self._erasures.covers(review_id, accepted_at)
+
 
 def _names(rule: Rule, enriched: Mapping[str, Any]) -> list[tuple[int, int]] | None:
-    """Where the persons are that have to be masked; None when nobody in the house has looked."""
+    """Spans of the names to mask; None if the mesh's own workers have not looked for names."""
     if not rule.masks_names:
         return []
     found = enriched["tasks"]["ner"]

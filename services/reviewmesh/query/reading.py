@@ -53,7 +53,7 @@ class Reader:
         self._consumer: Any = kafka.make_consumer(options, lambda error: None)
 
     def assign(self, starts: Mapping[MeshPartition, int]) -> None:
-        """From these offsets, or from OFFSET_BEGINNING."""
+        """Read from these offsets, which may be OFFSET_BEGINNING."""
         self._positions = {partition: offset for partition, offset in starts.items() if offset >= 0}
         self._consumer.assign(
             [

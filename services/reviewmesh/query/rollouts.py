@@ -65,7 +65,7 @@ def give(
 ) -> RolloutRecord:
     """Give the judge a command and wait for its answer, which the record holds.
 
-    Raises CannotReach where no judge answers.
+    Raises CannotReach if no judge answers.
     """
     name = write_command(connection, task, action, epoch, bounds, labelled)
     deadline = time.monotonic() + ANSWER_WITHIN_S
@@ -88,7 +88,7 @@ def write_command(
     bounds: str | None = None,
     labelled: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Returns its name."""
+    """Write a command for the judge; returns the id of the command."""
     name, key = secrets.token_hex(8), task.encode()
     value = connection.codec(COMMANDS).encode(
         {

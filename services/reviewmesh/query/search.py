@@ -29,7 +29,7 @@ from reviewmesh_schemas.names import (
 ANYWHERE = (RAW, DEAD_LETTER)
 """Topics where a review may be on any partition, because producers choose it."""
 LAST = (ENRICHED, DEAD_LETTER)
-"""Topics that end a review's way."""
+"""Topics in which the processing of a review ends."""
 
 UNDECODABLE = "undecodable"
 WAITS_FOR_INTAKE = "waits for intake"
@@ -50,12 +50,12 @@ class Occurrence:
 
     @property
     def is_last(self) -> bool:
-        """Whether the review's way ends there."""
+        """Whether the processing of the review ends with this record."""
         return self.record.topic in LAST
 
 
 def occurrences_of(connection: Connection, review_id: str) -> list[Occurrence]:
-    """In the order of the topics, and of offsets. Raises CannotReach."""
+    """All records of a review, by topic and offset. Raises CannotReach."""
     found = _search(connection, review_id)
     judged = _judged(found)
     return [

@@ -19,7 +19,7 @@ OnDelivery = Callable[[Any, Any], None]
 
 
 class Sender:
-    """Its producer is idempotent: its own retries write nothing twice or out of order."""
+    """An idempotent producer: its retries write no record twice or out of order."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -47,8 +47,8 @@ class Sender:
     ) -> None:
         """Produce, waiting while the queue is full. Raises CannotReach when it stays full.
 
-        A caller with `on_delivery` reports what became of each record itself, such as by its line
-        or its dead letter. Without it, `close` raises if the broker refused a record.
+        A caller with `on_delivery` reports the outcome of each record itself. Without it, `close`
+        raises if the broker refused a record.
         """
         name = self._connection.topic(topic)
         deadline = time.monotonic() + QUEUE_FULL_TIMEOUT_S

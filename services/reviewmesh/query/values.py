@@ -14,7 +14,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def iso(milliseconds: int) -> str:
-    """ISO 8601, UTC, to the millisecond; the number itself where no calendar has it."""
+    """ISO 8601, UTC, to the millisecond; the number itself if it is out of range."""
     try:
         moment = EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
@@ -63,7 +63,7 @@ def _record_as_json(schema: dict[str, Any], value: dict[str, Any], named: dict[s
 
 
 def failed_tasks(record: dict[str, Any]) -> list[str]:
-    """The tasks that gave nothing, with their outcome."""
+    """The tasks without an answer, with their status."""
     return [
         f"{task} {outcome['status']}"
         for task, outcome in sorted(record["tasks"].items())

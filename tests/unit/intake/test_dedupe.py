@@ -133,6 +133,16 @@ def test_what_is_older_than_the_window_takes_up_no_room() -> None:
     assert len(dedupe) == 1
 
 
+def test_what_a_clock_that_is_ahead_accepted_makes_nothing_else_old() -> None:
+    dedupe = Dedupe(WINDOW_MS, 1_000)
+    for number in range(10):
+        dedupe.accepted(f"r-{number}", "1", 1, 0)
+    dedupe.accepted("ahead", "1", 1, 5 * WINDOW_MS, now_ms=WINDOW_MS - 1)
+    assert dedupe.is_duplicate("r-5", "1", WINDOW_MS - 1)
+    dedupe.accepted("later", "1", 1, WINDOW_MS, now_ms=WINDOW_MS)
+    assert len(dedupe) == 2
+
+
 @given(st.integers(1, 3 * REMEMBERED_CONTENTS))
 def test_an_id_that_is_edited_for_ever_is_bounded(edits: int) -> None:
     dedupe = Dedupe(WINDOW_MS, MAX_IDS)

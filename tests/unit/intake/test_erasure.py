@@ -149,3 +149,16 @@ def test_versions_of_a_replica_whose_clock_is_ahead_are_covered(intake: Intake) 
     intake.now -= 5
     version, _ = taken(intake, tombstone(intake))
     assert accepted(intake, version)["erased_at"] == NOW_MS + 5_000
+
+
+def test_an_erasure_by_a_clock_that_is_ahead_lets_no_duplicate_of_another_review_pass(
+    intake: Intake,
+) -> None:
+    names = map(str, range(100))
+    other = next(name for name in names if partition_of(name.encode(), PARTITIONS) == HOME)
+    intake.now += 2 * 3_600
+    taken(intake, tombstone(intake))
+    intake.now -= 2 * 3_600
+    assert topics(taken(intake, intake.record(HOME, intake.value(other)))) == [ACCEPTED]
+    assert topics(taken(intake, intake.record(HOME, intake.value()))) == [ACCEPTED]
+    assert topics(taken(intake, intake.record(HOME, intake.value(other)))) == []

@@ -34,7 +34,7 @@ def answer(
     language: str = "en",
     error: str | None = None,
     latency_ms: float = 10.0,
-    model: str = "m@1",
+    model: str | None = None,
     cost_micros: int | None = None,
 ) -> JudgedAnswer:
     is_canary = candidate or error is not None
@@ -48,7 +48,7 @@ def answer(
         route=CANDIDATE if candidate else PRIMARY,
         rollout=ROLLOUT if is_canary else None,
         candidate_error=error,
-        model=model,
+        model=model or ("m@1" if candidate else "own@1"),
         cost_micros=cost_micros,
     )
 

@@ -137,6 +137,12 @@ def test_a_rollout_that_takes_too_long_or_changes_its_model_ends() -> None:
     shown.add_copied_answer(answer(1, candidate=True, model="m@2"))
     changed = decided(IN_SHADOW, shown)
     assert (changed.action, changed.metric) == (Action.ROLL_BACK, MODEL)
+    promoted = shadowed(9)
+    promoted.add_own_answer(answer(10_000, model="m@1"))
+    early = decided(IN_SHADOW, promoted)
+    assert (early.action, early.metric) == (Action.ROLL_BACK, MODEL)
+    assert "compared with itself" in early.why
+    assert decided(replace(IN_SHADOW, state=READY), promoted).action is Action.HOLD
 
 
 @pytest.mark.parametrize(

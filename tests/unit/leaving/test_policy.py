@@ -90,7 +90,19 @@ def test_every_problem_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["all: [", "all: !!python/object:os.system {}", "\x00", "- - -: ["]
+    "text",
+    [
+        "all: [",
+        "all: !!python/object:os.system {}",
+        "\x00",
+        "- - -: [",
+        "all: !!bool maybe",
+        "all: !!timestamp soon",
+        "all: !!int ''",
+        "all: 2026-99-99",
+        "all: " + "[" * 1_500,
+    ],
+    ids=range(9),
 )
 def test_what_is_no_yaml_is_refused_with_its_line(text: str) -> None:
     with pytest.raises(FileProblem, match=r"^1: "):

@@ -39,6 +39,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.log.append(self.end + gap)
         self.end += gap + 1
 
+    @rule(count=st.sampled_from([1, 100, LARGEST_WINDOW, 40 * LARGEST_WINDOW]))
+    def abort(self, count: int) -> None:
+        """Records of an aborted transaction take offsets that are never delivered."""
+        self.end += count
+
     @precondition(lambda self: self.unread < len(self.log))
     @rule()
     def deliver(self) -> None:
@@ -90,7 +95,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_commit_says_exactly_what_is_finished(self) -> None:
         commit = self.ledger.commit()
-        finished = restore(commit.offset, commit.metadata).finished
+        restored = restore(commit.offset, commit.metadata)
+        assert restored.marked, restored.problem
+        finished = restored.finished
         for offset in self.log:
             is_done = offset in self.done
             assert (offset < commit.offset or offset in finished) == is_done
@@ -112,6 +119,8 @@ def test_a_full_window_that_does_not_compress_fits_the_metadata() -> None:
     kept = {0} | {offset for offset in range(LARGEST_WINDOW) if chance.random() < 0.5}
     for offset in set(range(LARGEST_WINDOW)) - kept:
         ledger.finish(offset)
+    # Nothing of what follows is delivered.
+    ledger.reached_end(10_000_000)
     commit = ledger.commit(Notes(True, 0xFFFF, 0xFFFF, 0xFF, *[2**64 - 1] * 3))
     assert len(commit.metadata) <= METADATA_LIMIT
     finished = restore(commit.offset, commit.metadata).finished

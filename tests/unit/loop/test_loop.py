@@ -175,6 +175,28 @@ def test_what_a_stage_cannot_take_is_a_dead_letter(world: World) -> None:
     assert world.out(topic=DEAD_LETTER) == ["bad"]
 
 
+def test_records_that_take_long_do_not_keep_the_loop_from_turning(world: World) -> None:
+    """A stranger's schema may make each record of a small batch take a second."""
+    values = [f"{number:02}" for number in range(40)]
+    gaps: list[float] = []
+    world.stage.max_in_flight = len(values)
+
+    def takes_long() -> None:
+        world.clock.advance(1.5)
+        gaps.append(world.clock.now - world.loop.heartbeat)
+
+    world.stage.at_receive = takes_long
+    world.publish(*values)
+    world.publish(*values, partition=1)
+
+    def scenario() -> Scenario:
+        yield world.until_out(*values)
+        yield world.until_out(*values, partition=1)
+
+    world.play(scenario())
+    assert max(gaps) < 5
+
+
 # -- transactions ----------------------------------------------------------------------------
 
 
@@ -276,6 +298,41 @@ def test_a_dead_letter_that_is_refused_waits_and_holds_nothing_up(world: World) 
 
     world.play(scenario())
     assert world.out(topic=DEAD_LETTER) == ["bad"]
+
+
+@pytest.mark.parametrize("by_the_loop", [True, False])
+def test_a_refused_dead_letter_with_a_result_beside_it_holds_nothing_up(
+    world: World, by_the_loop: bool
+) -> None:
+    """As an enricher writes them: the review still comes out, without an answer."""
+    refused = KafkaError(KafkaError.INVALID_RECORD)
+    letters = PREFIX + DEAD_LETTER
+    # What the stage writes is refused first, or what is written in its place.
+    over = letters if by_the_loop else PREFIX + ENRICHED
+    world.cluster.refuse = lambda topic, value: (
+        refused if topic in (letters, over) and value == b"bad" else None
+    )
+    if by_the_loop:
+        world.stage.raises_over = b"bad"
+    world.stage.answers_set_aside = True
+    counter = metrics.SET_ASIDE.labels("echo", "aborted")
+    before = counter._value.get()
+    world.publish("a", "bad", "c")
+
+    def scenario() -> Scenario:
+        yield world.until_out("a", "c")
+        yield lambda: world.loop.readiness.is_waiting_for("dead letters")
+        world.publish("d")
+        yield world.until_out("a", "c", "d")
+        yield world.after(3)
+        assert counter._value.get() - before <= 1
+        world.cluster.refuse = lambda topic, value: None
+        yield world.until_read()
+        yield lambda: not world.loop.readiness.is_waiting_for("dead letters")
+
+    world.play(scenario())
+    assert world.out(topic=DEAD_LETTER) == ["bad"]
+    assert world.out() == ["a", "c", "d", "no answer"]
 
 
 # -- units that finish no record -------------------------------------------------------------
@@ -475,6 +532,27 @@ def test_a_consumer_without_addresses_is_replaced_once_a_new_client_is_answered(
         world.publish("a")
         yield lambda: world.consumer is not lost
         yield world.until_out("a")
+        yield lambda: not world.loop.readiness.is_waiting_for("broker")
+
+    world.play(scenario())
+
+
+def test_a_consumer_without_addresses_is_replaced_also_where_the_producer_is_new(
+    world: World,
+) -> None:
+    """A transaction was under way when the broker went: its producer is replaced, and finds the
+    broker."""
+
+    def scenario() -> Scenario:
+        lost = world.consumer
+        world.stage.holds = True
+        world.publish("a")
+        yield world.until_received(1)
+        world.cluster.lose_addresses()
+        world.stage.holds = False
+        yield lambda: "a new producer" in world.loop.readiness.waiting_for
+        yield world.until_out("a")
+        assert world.consumer is not lost
         yield lambda: not world.loop.readiness.is_waiting_for("broker")
 
     world.play(scenario())

@@ -50,6 +50,8 @@ class Echo:
         self.blocked = False
         self.away = False
         self.raises_over: bytes | None = None
+        # A record that is set aside is answered all the same, beside its dead letter.
+        self.answers_set_aside = False
         # Units that finish no record.
         self.aside: list[Unit] = []
         # Why records' units were refused.
@@ -79,7 +81,9 @@ class Echo:
         self.in_hand.append(record)
 
     def set_aside(self, record: Record, cause: str, message: str) -> tuple[Output, ...]:
-        return (Output(DEAD_LETTER, record.partition, record.key, record.value),)
+        letter = Output(DEAD_LETTER, record.partition, record.key, record.value)
+        answer = letter._replace(topic=ENRICHED, value=b"no answer")
+        return (answer, letter) if self.answers_set_aside else (letter,)
 
     def poll(self) -> Sequence[Unit]:
         aside, self.aside = self.aside, []

@@ -26,6 +26,7 @@ from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from reviewmesh_kit.yamltext import load_yaml
 from reviewmesh_worker.engines.interface import EngineLoadError
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Price(BaseModel):
 def read_prices(file: Path) -> list[Price]:
     """Raises EngineLoadError."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
         return TypeAdapter(list[Price]).validate_python(content)
     except ValidationError as error:
         problems = "; ".join(

@@ -126,3 +126,16 @@ def test_commands_need_a_registry(tmp_path: Path) -> None:
 def made(folder: Path) -> Path:
     Registry(folder / "registry").add(small_package(folder / "small").folder, DEFINED)
     return folder / "registry"
+
+
+def test_a_package_of_the_registry_becomes_the_candidate_again(registry: Registry) -> None:
+    first, second = "minilm-reviews@1", "minilm-reviews@2"
+    said(0, "promote", first)
+    said(0, "promote", second, "--force", "a trial")
+    assert registry.aliases("ner").candidate is None
+    said(0, "rollback", second)
+    assert said(0, "candidate", second, "--task", "ner") == f"{second} is a candidate for ner\n"
+    now = registry.aliases("ner").candidate
+    assert now is not None and now.package == second
+    assert registry.aliases("topic").candidate is None
+    assert "serves topic already" in said(2, "candidate", first, "--task", "topic")
