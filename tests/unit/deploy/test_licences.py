@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def installed(python: Path) -> Iterator[tuple[str, str]]:
 
 
 def licence(distribution: Distribution) -> str:
-    said = distribution.metadata
+    said: Any = distribution.metadata
     if expression := said.get("License-Expression"):
         return str(expression)
     classifiers = [
