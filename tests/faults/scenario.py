@@ -52,12 +52,15 @@ class Scenario:
         in_flight = len(self.published) - len(self.enriched())
         assert in_flight >= IN_FLIGHT_AT_LEAST, f"only {in_flight} in flight when it strikes"
 
+    def publish_more(self, count: int, tag: str) -> None:
+        more = reviews(count, 1, f"{self._tag}/{tag}")
+        self.mesh.publish(more)
+        self.published += more
+
     def publish_until_it_ends(self, process: Process) -> None:
         """More reviews, a few at a time, until a process has had the work that it dies of."""
         for batch in range(BATCHES_AT_MOST):
-            more = reviews(150, 1, f"{self._tag}/more-{batch}")
-            self.mesh.publish(more)
-            self.published += more
+            self.publish_more(150, f"more-{batch}")
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1)
                 return

@@ -8,8 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
+from reviewmesh.avro import topics
+from reviewmesh.avro.registry import SchemaRegistry
+from reviewmesh.kafka.replication import replicas_of
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
 from tests.broker import embedded_stack, wait_until
@@ -76,6 +84,38 @@ def test_records_outlive_any_one_broker_and_a_restart_of_all(
     assert again.bootstrap_servers == running.bootstrap_servers
     assert values(again, 2) == [b"all three", b"two are left"]
     wait_until(lambda: in_sync(again) == 3, 60, "the one that was away has caught up")
+
+
+def test_topics_get_three_replicas_while_a_broker_is_away_and_what_has_fewer_is_named(
+    own: EmbeddedStack, running: StackInfo
+) -> None:
+    client, prefix = admin(running), "away."
+    [made] = client.create_topics([NewTopic(f"{prefix}reviews.raw", 6, 1)]).values()
+    made.result(30)
+    own.stop_process("broker-3")
+    wait_until(lambda: len(client.list_topics(timeout=10).brokers) == 2, 60, "two are left")
+
+    topics.apply(
+        {"bootstrap.servers": running.bootstrap_servers},
+        SchemaRegistry(running.registry_url),
+        prefix,
+        3600,
+    )
+
+    found = client.list_topics(timeout=10).topics
+    replicas = {
+        name.removeprefix(prefix): replicas_of(topic)
+        for name, topic in found.items()
+        if name.startswith(prefix)
+    }
+    assert replicas.pop("reviews.raw") == 1
+    assert set(replicas.values()) == {3}
+    assert topics.replication_problems(client, prefix) == [f"{prefix}reviews.raw: 1 replica, not 3"]
+    resource = ConfigResource(ResourceType.TOPIC, f"{prefix}reviews.accepted")
+    options = client.describe_configs([resource])[resource].result(15)
+    assert options["min.insync.replicas"].value == "2"
+    own.start_process("broker-3")
+    wait_until(lambda: own.health()["broker-3"].ready, 60, "it is back")
 
 
 def test_all_three_killed_at_once_come_back(own: EmbeddedStack, running: StackInfo) -> None:

@@ -9,25 +9,23 @@ from importlib import resources
 from typing import Any
 
 import yaml
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
-    NewTopic,
     ResourceType,
 )
 
 from reviewmesh.avro.codec import load_schema
 from reviewmesh.avro.registry import IncompatibleSchema, SchemaRegistry
+from reviewmesh.kafka import replication
 from reviewmesh.kafka.clients import quiet
 from reviewmesh_schemas.names import ENRICHERS
 
 CALL_TIMEOUT_S = 60.0
 HOUR_S = 3600
-MOST_REPLICAS = 3
 
 
 class TopicsError(ValueError):
@@ -64,7 +62,7 @@ class TopicContract:
             # Kafka deletes and compacts closed segments only: a record may stay so much longer.
             "segment.ms": str(6 * HOUR_S * 1000),
             # With three replicas, acknowledged records are on two brokers, and one may fail.
-            "min.insync.replicas": "2" if replicas >= MOST_REPLICAS else "1",
+            replication.IN_SYNC: str(replication.in_sync_at_least(replicas)),
         }
         if "compact" in self.cleanup_policy:
             options |= {
@@ -138,22 +136,16 @@ def apply(
                 f"{subject}: the schema {topic.schema}.avsc is not {topic.compatibility} with what "
                 "is registered; new fields need a default, required ones must stay"
             )
-    replicas = min(MOST_REPLICAS, len(metadata.brokers))
-    done = _create(
-        admin,
-        [topic for topic in topics if prefix + topic.name not in metadata.topics],
-        prefix,
-        replicas,
-    )
+    missing = [topic for topic in topics if prefix + topic.name not in metadata.topics]
+    done = _create(admin, missing, prefix)
     done += _grow(admin, topics, prefix, metadata.topics)
-    _configure(
-        admin,
-        {
-            topic: _replicas_of(metadata.topics.get(prefix + topic.name), replicas)
-            for topic in topics
-        },
-        prefix,
-    )
+    # New ones have their configuration.
+    there = {
+        topic: replication.replicas_of(metadata.topics[prefix + topic.name])
+        for topic in topics
+        if topic not in missing
+    }
+    _configure(admin, there, prefix)
     for topic in topics:
         subject = f"{prefix}{topic.name}-value"
         try:
@@ -185,32 +177,14 @@ def _check(topic: TopicContract, longest_window_s: float) -> None:
         )
 
 
-def _create(
-    admin: AdminClient, topics: list[TopicContract], prefix: str, replication_factor: int
-) -> list[str]:
-    if not topics:
-        return []
-    futures = admin.create_topics(
-        [
-            NewTopic(
-                prefix + topic.name,
-                topic.partitions,
-                replication_factor,
-                config=topic.config(replication_factor),
-            )
-            for topic in topics
-        ],
-        operation_timeout=CALL_TIMEOUT_S,
+def _create(admin: AdminClient, topics: list[TopicContract], prefix: str) -> list[str]:
+    created = replication.create_topics(
+        admin,
+        partitions={prefix + topic.name: topic.partitions for topic in topics},
+        options={prefix + topic.name: topic.config(replicas=1) for topic in topics},
+        timeout_s=CALL_TIMEOUT_S,
     )
-    done = []
-    for name, future in futures.items():
-        try:
-            future.result(CALL_TIMEOUT_S)
-            done.append(f"topic {name} created")
-        except KafkaException as error:
-            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
-                raise
-    return done
+    return [f"topic {name} created" for name in created]
 
 
 def _grow(
@@ -231,15 +205,16 @@ def _grow(
     return [f"topic {prefix}{topic.name} has {topic.partitions} partitions now" for topic in few]
 
 
-def _replicas_of(found: Any, when_new: int) -> int:
-    """The lowest number of replicas of its partitions."""
-    if found is None:
-        return when_new
-    return min(len(partition.replicas) for partition in found.partitions.values())
+def replication_problems(admin: AdminClient, prefix: str) -> list[str]:
+    """What lies on fewer brokers than it should, in words."""
+    names = [prefix + topic.name for topic in load_topics().topics]
+    return replication.shortcomings(admin, names, CALL_TIMEOUT_S)
 
 
 def _configure(admin: AdminClient, topics: Mapping[TopicContract, int], prefix: str) -> None:
     """Set the configuration of topics, each with its number of replicas."""
+    if not topics:
+        return
     resources_ = [
         ConfigResource(
             ResourceType.TOPIC,

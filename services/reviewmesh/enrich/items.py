@@ -54,10 +54,19 @@ class WorkItem:
             language=review["language"] or "",
             traceparent=trace.decode("ascii", "replace") if trace else None,
             business_id=review["business_id"],
-            accepted_s=record.timestamp_ms / 1000,
+            accepted_s=accepted_ms(record, review) / 1000,
             review_id=review["review_id"],
             content_hash=review["content_hash"] or "",
         )
+
+
+def accepted_ms(record: Record, review: Mapping[str, Any]) -> int:
+    """By the later of two clocks, the broker's and that of intake.
+
+    A clock that is minutes behind must not make a review look as if it had waited: text would leave
+    for that.
+    """
+    return max(record.timestamp_ms, review.get("accepted_at") or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.clock import Clock, milliseconds
 from reviewmesh.enrich.client import InferenceClient
-from reviewmesh.enrich.items import Answer, WorkItem
+from reviewmesh.enrich.items import Answer, WorkItem, accepted_ms
 from reviewmesh.enrich.payments import Payments
 from reviewmesh.enrich.reprocess import InvalidRequest, Reprocessing
 from reviewmesh.enrich.results import (
@@ -99,7 +99,7 @@ class EnrichStage:
         self._client = client
         self._reprocessing = reprocessing
         self._clock = clock
-        metrics.start_at_zero(self.service, f"enrich.{task}")
+        metrics.start_at_zero(self.service, f"enrich.{task}", self.topics)
         self._generations: dict[int, int] = {}
         self._generation = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
@@ -168,7 +168,7 @@ class EnrichStage:
             return
         work = Work(record, review, self._generations[record.partition], self._clock())
         key = (record.partition, review["review_id"])
-        self._open[record.partition][record.offset] = record.timestamp_ms
+        self._open[record.partition][record.offset] = accepted_ms(record, review)
         queue = self._waiting.get(key)
         if queue is not None:
             queue.append(work)

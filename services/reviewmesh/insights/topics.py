@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
-from reviewmesh.avro.topics import MOST_REPLICAS
 from reviewmesh.clock import milliseconds
+from reviewmesh.kafka.replication import create_topics
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import ENRICHED, INSIGHTS, INSIGHTS_OWN
 
@@ -63,17 +62,7 @@ class Topics:
         return {name: len(topics[name].partitions) for name in self._names if name in topics}
 
     def _create(self, admin: AdminClient, names: list[str], partitions: int) -> None:
-        brokers = admin.list_topics(timeout=CALL_TIMEOUT_S).brokers
-        own, copies = self._own(), min(MOST_REPLICAS, len(brokers))
-        asked = [NewTopic(name, partitions, copies, config=own[name]) for name in names]
-        futures = admin.create_topics(asked, operation_timeout=CALL_TIMEOUT_S)
-        for future in futures.values():
-            try:
-                future.result(CALL_TIMEOUT_S)
-            except KafkaException as error:
-                # Another replica was first.
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise
+        create_topics(admin, dict.fromkeys(names, partitions), self._own(), CALL_TIMEOUT_S)
 
     def _own(self) -> dict[str, dict[str, str]]:
         """Those that this service creates, with their options."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
 
 from reviewmesh.kafka.clients import REFUSED_BATCH
 from reviewmesh.kafka.partitions import BrokerPartition
@@ -33,6 +33,8 @@ class Head:
     timestamp_ms: int
     origin_ms: int
     """When the producer published the review, from a header; else the record's timestamp."""
+    appended: bool = False
+    """Whether the timestamp is that of a broker; else it is the producer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,13 @@ def _settles(message: Any, stretch: Stretch) -> bool:
 def _head(message: Any, stretch: Stretch) -> Head | None:
     if message.error() is not None or message.offset() >= stretch.end:
         return None
-    timestamp_ms: int = message.timestamp()[1]
+    kind, timestamp_ms = message.timestamp()
     headers = dict(headers_of(message))
     return Head(
-        message.offset(), timestamp_ms, _origin_ms(headers.get(ORIGIN_TIMESTAMP), timestamp_ms)
+        offset=message.offset(),
+        timestamp_ms=timestamp_ms,
+        origin_ms=_origin_ms(headers.get(ORIGIN_TIMESTAMP), timestamp_ms),
+        appended=kind == TIMESTAMP_LOG_APPEND_TIME,
     )
 
 

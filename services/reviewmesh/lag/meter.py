@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from reviewmesh.clock import Clock
 from reviewmesh.kafka.partitions import BrokerPartition
+from reviewmesh.lag.arrivals import Arrivals
 from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head, HeadReader, Stretch
 from reviewmesh.lag.offsets import Broker, Committed, Ends, GroupProgress, RequestFailure
@@ -106,6 +107,7 @@ class LagMeter:
         self._watched: dict[GroupPartition, Watched] = {}
         self._rates: dict[tuple[str, str], DrainRate] = defaultdict(DrainRate)
         self._stable_ends: dict[BrokerPartition, int] = {}
+        self._arrivals: dict[BrokerPartition, Arrivals] = defaultdict(Arrivals)
         self._held_since: dict[BrokerPartition, float | None] = {}
         self._last = Snapshot(clock())
 
@@ -127,9 +129,11 @@ class LagMeter:
             away = self._broker.away(failures[0])
             return replace(self._last, measured_at=now, problems=(away,))
         reads = {group: self._partitions_of(group, commits[group.name]) for group in self._groups}
+        asked_at = self._clock()
         ends = self._broker.ends(
             {partition for partitions in reads.values() for partition in partitions}
         )
+        self._note_ends(ends, asked_at)
         for group, partitions in reads.items():
             self._take_commits(
                 group, partitions, commits=commits[group.name], now=now, problems=problems
@@ -161,6 +165,16 @@ class LagMeter:
         if isinstance(commits, RequestFailure):
             return [partition for name, partition in self._watched if name == group.name]
         return [partition for partition in group.partitions if partition in commits]
+
+    def _note_ends(
+        self, ends: Mapping[BrokerPartition, Ends | RequestFailure], asked_at: float
+    ) -> None:
+        answered_at = self._clock()
+        for partition in self._arrivals.keys() - ends.keys():
+            del self._arrivals[partition]
+        for partition, found in ends.items():
+            if not isinstance(found, RequestFailure):
+                self._arrivals[partition].saw(found.end, found.topic_id, asked_at, answered_at)
 
     # -- commits -----------------------------------------------------------------------------
 
@@ -217,6 +231,8 @@ class LagMeter:
             watched = self._watched[key]
             if watched.searched is stretch or watched.knows_head_of(stretch, now):
                 head = watched.head or open_heads.get(key)
+                if head is not None:
+                    head = _in_time(head, self._arrivals[key[1]])
                 watched.row = _row(
                     key, watched, progress=stretch.progress, ends=reach[key], head=head
                 )
@@ -285,6 +301,16 @@ class LagMeter:
             seconds = self._rates[group, topic].observe(now, finished, backlog)
             times[group] = max(seconds, times.get(group, 0.0))
         return {group: times[group.name] for group in self._groups if group.name in times}
+
+
+def _in_time(head: Head, arrivals: Arrivals) -> Head:
+    """With the time of its arrival in place of a broker's timestamp that cannot be."""
+    if not head.appended:
+        return head
+    arrived_ms = int(1000 * arrivals.arrived_at(head.offset, head.timestamp_ms / 1000))
+    own = head.origin_ms == head.timestamp_ms
+    origin_ms = arrived_ms if own else min(head.origin_ms, arrived_ms)
+    return replace(head, timestamp_ms=arrived_ms, origin_ms=origin_ms)
 
 
 def _row(

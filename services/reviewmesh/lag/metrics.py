@@ -38,7 +38,8 @@ LAG = Gauge(
 )
 LAG_SECONDS = Gauge(
     "kafka_consumergroup_group_lag_seconds",
-    "Seconds since the timestamp of the oldest unfinished record; 0 when caught up.",
+    "Seconds since the oldest unfinished record arrived: by its timestamp, or where that cannot "
+    "be, by when it was first seen; 0 when caught up.",
     PARTITION,
 )
 BACKLOG = Gauge(

@@ -1,0 +1,134 @@
+"""A broker of three is lost, hangs, is cut off or restarted: nothing lost, nothing twice, in order.
+
+Brokers and mesh are started once for the module; a scenario leaves all three in sync.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.cluster import BROKERS, Cluster, running_cluster
+from tests.faults.scenario import FLOWS_AGAIN_WITHIN_S, Scenario
+from tests.mesh import PARTITIONS, Mesh
+from tests.nightly import but_nightly
+
+NOTHING_FOR_S = 5
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mesh(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    folder: Path = tmp_path_factory.mktemp("three")
+    with Mesh(cluster.stack, "three.", folder) as mesh:
+        mesh.start()
+        yield mesh
+
+
+@pytest.fixture
+def scenario(
+    cluster: Cluster, mesh: Mesh, request: pytest.FixtureRequest, seed: int
+) -> Iterator[Scenario]:
+    yield Scenario(mesh, request.node.name, seed)
+    cluster.wait_in_sync()
+    cluster.move_leaders_back()
+
+
+def group(mesh: Mesh, service: str) -> str:
+    return f"{mesh.prefix}reviewmesh-{service}"
+
+
+def flows_on(scenario: Scenario) -> None:
+    """Output goes on while the fault lasts."""
+    before, struck = len(scenario.enriched()), time.monotonic()
+    scenario.mesh.wait_for(
+        lambda: len(scenario.enriched()) > before, FLOWS_AGAIN_WITHIN_S, "output goes on"
+    )
+    print(f"output went on after {time.monotonic() - struck:.1f} s")
+
+
+def test_the_leader_of_a_partition_is_killed(scenario: Scenario, cluster: Cluster) -> None:
+    partition = scenario.random.randrange(PARTITIONS)
+    with scenario.strike():
+        cluster.kill(cluster.leader(f"{scenario.mesh.prefix}reviews.accepted", partition))
+
+
+def test_the_leader_of_a_partition_hangs(scenario: Scenario, cluster: Cluster) -> None:
+    """The others lead in its place; when it wakes it believes for a moment that it still does."""
+    partition = scenario.random.randrange(PARTITIONS)
+    with (
+        scenario.strike(),
+        cluster.hanging(cluster.leader(f"{scenario.mesh.prefix}reviews.raw", partition)),
+    ):
+        flows_on(scenario)
+
+
+def test_two_brokers_are_killed_and_come_back(scenario: Scenario, cluster: Cluster) -> None:
+    """With one left nothing is acknowledged, so nothing comes out; then everything does."""
+    left = scenario.random.choice(BROKERS)
+    gone = [name for name in BROKERS if name != left]
+    with scenario.strike():
+        for name in gone:
+            cluster.kill_and_keep_away(name)
+        topic = f"{scenario.mesh.prefix}reviews.enriched"
+        own = [number for number in range(PARTITIONS) if cluster.leader(topic, number) == left]
+        assert own, "expected a partition that the broker that is left leads"
+        ends = committed_ends(scenario.mesh, topic, own)
+        time.sleep(NOTHING_FOR_S)
+        assert committed_ends(scenario.mesh, topic, own) == ends
+        for name in gone:
+            cluster.stack.start(name)
+
+
+def committed_ends(mesh: Mesh, topic: str, partitions: list[int]) -> list[int]:
+    """Up to where the records of these partitions may be read."""
+    consumer = Consumer({**mesh.kafka, "group.id": f"{mesh.prefix}ends", "log_level": 0})
+    try:
+        return [
+            consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)[1]
+            for number in partitions
+        ]
+    finally:
+        consumer.close()
+
+
+def test_a_rolling_restart_of_all_brokers(scenario: Scenario, cluster: Cluster) -> None:
+    """As an operator does it: the next one only when the one before has caught up."""
+    with scenario.strike():
+        for name in scenario.random.sample(BROKERS, len(BROKERS)):
+            cluster.stack.stop(name)
+            cluster.stack.start(name)
+            cluster.wait_in_sync()
+
+
+@pytest.mark.parametrize("service", but_nightly(["joiner", "enricher-ner", "intake"], ["joiner"]))
+def test_the_coordinator_of_a_group_is_killed_and_moved_back(
+    scenario: Scenario, cluster: Cluster, service: str
+) -> None:
+    with scenario.strike():
+        name = cluster.coordinator_of_group(group(scenario.mesh, service))
+        cluster.kill(name)
+        flows_on(scenario)
+        cluster.wait_in_sync()
+        cluster.move_leaders_back()
+
+
+@pytest.mark.parametrize("service", but_nightly(["joiner", "enricher-ner", "intake"], ["intake"]))
+def test_the_coordinator_of_transactions_is_killed_and_moved_back(
+    scenario: Scenario, cluster: Cluster, service: str
+) -> None:
+    with scenario.strike():
+        name = cluster.coordinator_of_transactions(f"{group(scenario.mesh, service)}-0")
+        cluster.kill(name)
+        flows_on(scenario)
+        cluster.wait_in_sync()
+        cluster.move_leaders_back()
