@@ -124,7 +124,7 @@ class Mesh:
 
     def __post_init__(self) -> None:
         self.control = self.folder / "control.json"
-        self.registry = registry_of(self.stack.registry())
+        self.registry = registry_of(self.stack.registry(), APPLIED_WITHIN_S)
         self.kafka = self.stack.kafka()
         self._positions: dict[str, dict[int, int]] = {}
         self._records: dict[str, list[Any]] = defaultdict(list)

@@ -57,7 +57,8 @@ MORE: dict[str, dict[str, Any]] = {
             "candidate": {
                 "role": "candidate",
                 "tasks": ["sentiment"],
-                "modelRegistry": {"nfs": {"server": "nfs", "path": "/models", "readOnly": True}},
+                "modelRegistry": {"image": {"reference": "models:1"}},
+                "strategy": {"type": "Recreate"},
                 "scaling": {"enabled": True, "reviewsPerSecond": {"sentiment": 10}},
             }
         },

@@ -205,8 +205,10 @@ def test_no_process_has_more_than_it_needs(case: str, name: str) -> None:
     assert "envFrom" not in only
     for volume in pod["volumes"]:
         kinds = volume.keys() - {"name"}
+        assert len(kinds) == 1, "helm merges a default with what is given"
+        # What the profile `restricted` of Kubernetes lets a pod have.
         allowed = {"emptyDir", "projected", "secret", "configMap", "persistentVolumeClaim"}
-        assert kinds <= allowed | {"ephemeral", "nfs"}, f"{name} mounts {kinds}"
+        assert kinds <= allowed | {"ephemeral", "image", "csi"}, f"{name} mounts {kinds}"
 
 
 @pytest.mark.parametrize(("case", "name"), PODS)
@@ -348,6 +350,12 @@ def test_workers_on_gpus() -> None:
     }
     assert len(kinds) == 2
     assert LOAD_TIMEOUT_S >= 420, "the example's start is within what a worker allows itself"
+
+
+def test_a_strategy_is_taken_as_it_is() -> None:
+    strategies = {name: found["spec"].get("strategy") for name, found in workloads("scram").items()}
+    assert strategies["worker-candidate"] == {"type": "Recreate"}
+    assert strategies["worker-ner"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def test_a_change_of_the_policy_starts_the_enrichers_anew() -> None:

@@ -18,6 +18,8 @@ from tests.mesh import PARTITIONS, Mesh
 from tests.nightly import but_nightly
 
 NOTHING_FOR_S = 5
+# Seven processes beside three brokers.
+ALL_STARTED_WITHIN_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def cluster() -> Iterator[Cluster]:
 def mesh(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("three")
     with Mesh(cluster.stack, "three.", folder) as mesh:
-        mesh.start()
+        mesh.start(ALL_STARTED_WITHIN_S)
         yield mesh
 
 
@@ -62,6 +64,7 @@ def test_the_leader_of_a_partition_is_killed(scenario: Scenario, cluster: Cluste
         cluster.kill(cluster.leader(f"{scenario.mesh.prefix}reviews.accepted", partition))
 
 
+@pytest.mark.nightly
 def test_the_leader_of_a_partition_hangs(scenario: Scenario, cluster: Cluster) -> None:
     """The others lead in its place; when it wakes it believes for a moment that it still does."""
     partition = scenario.random.randrange(PARTITIONS)
@@ -101,6 +104,7 @@ def committed_ends(mesh: Mesh, topic: str, partitions: list[int]) -> list[int]:
         consumer.close()
 
 
+@pytest.mark.nightly
 def test_a_rolling_restart_of_all_brokers(scenario: Scenario, cluster: Cluster) -> None:
     """As an operator does it: the next one only when the one before has caught up."""
     with scenario.strike():

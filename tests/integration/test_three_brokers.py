@@ -93,14 +93,16 @@ def test_topics_get_three_replicas_while_a_broker_is_away_and_what_has_fewer_is_
     [made] = client.create_topics([NewTopic(f"{prefix}reviews.raw", 6, 1)]).values()
     made.result(30)
     own.stop_process("broker-3")
-    wait_until(lambda: len(client.list_topics(timeout=10).brokers) == 2, 60, "two are left")
-
-    topics.apply(
-        {"bootstrap.servers": running.bootstrap_servers},
-        SchemaRegistry(running.registry_url),
-        prefix,
-        3600,
-    )
+    try:
+        wait_until(lambda: len(client.list_topics(timeout=10).brokers) == 2, 60, "two are left")
+        topics.apply(
+            {"bootstrap.servers": running.bootstrap_servers},
+            SchemaRegistry(running.registry_url, timeout_s=60),
+            prefix,
+            3600,
+        )
+    finally:
+        own.start_process("broker-3")
 
     found = client.list_topics(timeout=10).topics
     replicas = {
@@ -114,7 +116,6 @@ def test_topics_get_three_replicas_while_a_broker_is_away_and_what_has_fewer_is_
     resource = ConfigResource(ResourceType.TOPIC, f"{prefix}reviews.accepted")
     options = client.describe_configs([resource])[resource].result(15)
     assert options["min.insync.replicas"].value == "2"
-    own.start_process("broker-3")
     wait_until(lambda: own.health()["broker-3"].ready, 60, "it is back")
 
 
