@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
-from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
+from reviewmesh.avro.registry import RegistryUnavailable, registry_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import headers_of
 from reviewmesh.local.ports import find_free
@@ -124,8 +124,8 @@ class Mesh:
 
     def __post_init__(self) -> None:
         self.control = self.folder / "control.json"
-        self.registry = SchemaRegistry(self.stack.registry_url, timeout_s=APPLIED_WITHIN_S)
-        self.kafka = {"bootstrap.servers": self.stack.bootstrap_servers}
+        self.registry = registry_of(self.stack.registry(), APPLIED_WITHIN_S)
+        self.kafka = self.stack.kafka()
         self._positions: dict[str, dict[int, int]] = {}
         self._records: dict[str, list[Any]] = defaultdict(list)
         names = [f"worker-{task}" for task in TASKS] if self.workers_per_task else ["worker"]
@@ -141,6 +141,7 @@ class Mesh:
 
     def apply_topics(self) -> None:
         """As an operator does: run again where the registry was too slow to answer."""
+        self.stack.grant(self.prefix)
         deadline = time.monotonic() + APPLIED_WITHIN_S
         while True:
             try:
@@ -178,10 +179,9 @@ class Mesh:
         """A process of that service; replicas differ by their slot. See `tests.odd_service` for
         what defects there are."""
         key = name if slot == "0" else f"{name}/{slot}"
-        http_port = free_port()
+        http_port, is_worker = free_port(), name in self.worker_ports
         environment = os.environ | {
-            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
-            "REVIEWMESH_REGISTRY__URL": self.stack.registry_url,
+            **(self.stack.worker_environment() if is_worker else self.stack.environment(name)),
             "REVIEWMESH_PREFIX": self.prefix,
             "REVIEWMESH_SLOT": slot,
             "REVIEWMESH_HTTP__PORT": str(http_port),
@@ -190,7 +190,7 @@ class Mesh:
         for task in TASKS:
             port = self.worker_ports.get(f"worker-{task}") or self.worker_ports["worker"]
             environment[f"REVIEWMESH_WORKERS__{task.upper()}"] = f"127.0.0.1:{port}"
-        if name in self.worker_ports:
+        if is_worker:
             environment["REVIEWMESH_WORKER__PORT"] = str(self.worker_ports[name])
             module = self.worker_command or ["tests.scripted_worker", str(self.control)]
         elif name.startswith("enricher-"):

@@ -12,12 +12,18 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from tests.clock import clock_off, compile_clock
 from tests.cluster import BROKERS, Cluster, running_cluster
 from tests.faults.scenario import FLOWS_AGAIN_WITHIN_S, Scenario
-from tests.mesh import PARTITIONS, Mesh
+from tests.mesh import PARTITIONS, Mesh, Process
 from tests.nightly import but_nightly
 
+# Longer than a session, a transaction and a request of a client last.
+CUT_OFF_S = 25
 NOTHING_FOR_S = 5
+CLOCK_OFF_S = 420
+LAG_SECONDS = "kafka_consumergroup_group_lag_seconds"
+BACKLOG = "reviewmesh_backlog_records"
 # Seven processes beside three brokers.
 ALL_STARTED_WITHIN_S = 600
 
@@ -136,3 +142,97 @@ def test_the_coordinator_of_transactions_is_killed_and_moved_back(
         flows_on(scenario)
         cluster.wait_in_sync()
         cluster.move_leaders_back()
+
+
+@pytest.fixture
+def proxied(cluster: Cluster, mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A service that reaches each broker through a proxy."""
+    name = request.param
+    servers = {"REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": cluster.proxied_servers}
+    direct = mesh.processes[name]
+    direct.terminate()
+    mesh.add(name).environment.update(servers)
+    mesh.processes[name].start()
+    mesh.wait_ready(ALL_STARTED_WITHIN_S)
+    yield name
+    mesh.processes[name].terminate()
+    mesh.add(name).start()
+    mesh.wait_ready(ALL_STARTED_WITHIN_S)
+
+
+@pytest.mark.parametrize(
+    "proxied", but_nightly(["joiner", "enricher-ner", "intake"], ["joiner"]), indirect=True
+)
+def test_a_service_is_cut_off_from_one_broker(
+    scenario: Scenario, cluster: Cluster, proxied: str
+) -> None:
+    """From the coordinator of its group, of its transactions, or from neither."""
+    cut = scenario.random.choice(BROKERS)
+    service = group(scenario.mesh, proxied)
+    role = {
+        "group": cluster.coordinator_of_group(service) == cut,
+        "transactions": cluster.coordinator_of_transactions(f"{service}-0") == cut,
+    }
+    print(f"{proxied} is cut off from {cut}, the coordinator of {role}")
+    process = scenario.mesh.processes[proxied]
+    with scenario.strike(), cluster.proxies[cut].cut():
+        time.sleep(CUT_OFF_S)
+    assert process.popen is not None and process.popen.poll() is None, "it ended by itself"
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_clock(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.mark.parametrize(
+    "off_s", but_nightly([-CLOCK_OFF_S, CLOCK_OFF_S], [-CLOCK_OFF_S]), ids=["behind", "ahead"]
+)
+def test_the_clock_of_a_broker_is_minutes_off(
+    scenario: Scenario, cluster: Cluster, clock: Path, tmp_path: Path, off_s: float
+) -> None:
+    """Its timestamps jump as leaders change; nobody takes a review for older or younger than it is.
+
+    The transactions that it coordinates from then on look as if they had begun minutes ago, or
+    minutes from now.
+    """
+    mesh, wrong = scenario.mesh, scenario.random.choice(BROKERS)
+    lag = mesh.add("lag")
+    lag.start()
+    mesh.wait_ready(ALL_STARTED_WITHIN_S)
+    topic = f"{mesh.prefix}reviews.accepted"
+    with scenario.strike(), clock_off(cluster, wrong, off_s, clock, tmp_path / "broker.log"):
+        cluster.wait_in_sync()
+        cluster.move_leaders_back()
+        led = [at for at in range(PARTITIONS) if cluster.leader(topic, at) == wrong]
+        assert led, "expected a partition that it leads"
+        mesh.script(delay_ms=400)
+        began = time.monotonic()
+        scenario.publish_more(400, "late")
+        waits: dict[str, float] = {}
+
+        def is_measured() -> bool:
+            waits.update(waiting(lag, mesh, led))
+            return bool(waits) and min(waits.values()) > 1
+
+        mesh.wait_for(is_measured, 60, "the age of what waits there is measured")
+        assert max(waits.values()) < time.monotonic() - began + CLOCK_OFF_S / 2
+        flows_on(scenario)
+    assert lag.terminate() == 0
+    del mesh.processes["lag"]
+
+
+def waiting(lag: Process, mesh: Mesh, partitions: list[int]) -> dict[str, float]:
+    """How long the joiner's oldest review has waited, of these partitions with a backlog."""
+    lines = lag.get("/metrics")[1].splitlines()
+    labels = [
+        f'{{group="{group(mesh, "joiner")}",partition="{number}",'
+        f'topic="{mesh.prefix}reviews.accepted"}}'
+        for number in partitions
+    ]
+    found = {name: value for name, _, value in (line.rpartition(" ") for line in lines)}
+    return {
+        label: float(found[LAG_SECONDS + label])
+        for label in labels
+        if float(found.get(BACKLOG + label, 0)) > 0 and LAG_SECONDS + label in found
+    }
