@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
+from reviewmesh.avro.acls import grants
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.leaving.budgets import read_budgets
 from reviewmesh.leaving.policy import read_policy
@@ -393,6 +394,22 @@ def test_each_service_is_somebody_at_kafka() -> None:
             [kafka] = [v for v in pod["spec"]["volumes"] if v["name"] == "kafka"]
             secrets = [source["secret"]["name"] for source in kafka["projected"]["sources"]]
             assert secrets == ["kafka-ca", "admin-secret" if name == "topics" else users[name]]
+
+
+def test_services_have_the_names_that_the_acls_are_granted_to() -> None:
+    """`reviewmesh topics acls --format strimzi` makes KafkaUsers, whose secrets have their names."""
+    secrets = {}
+    for name, pod in pods("production").items():
+        for volume in pod["spec"]["volumes"]:
+            if volume["name"] == "kafka":
+                [_, own] = volume["projected"]["sources"]
+                assert [item["key"] for item in own["secret"]["items"]] == ["user.crt", "user.key"]
+                secrets[name] = f"User:{own['secret']['name']}"
+    granted = {grant.principal for grant in grants("")}
+    assert secrets.pop("topics") == "User:reviewmesh-operator"
+    assert secrets == {name: f"User:reviewmesh-{name}" for name in secrets}
+    assert {*secrets.values(), "User:reviewmesh-operator"} <= granted
+    assert secrets.keys() == SERVICES - {"tracer"}
 
 
 def test_workers_know_nothing_of_kafka() -> None:
