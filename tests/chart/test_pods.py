@@ -397,7 +397,7 @@ def test_each_service_is_somebody_at_kafka() -> None:
 
 
 def test_services_have_the_names_that_the_acls_are_granted_to() -> None:
-    """`reviewmesh topics acls --format strimzi` makes KafkaUsers, whose secrets have their names."""
+    """`topics acls --format strimzi` makes KafkaUsers, whose secrets have their names."""
     secrets = {}
     for name, pod in pods("production").items():
         for volume in pod["spec"]["volumes"]:
