@@ -14,7 +14,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm chart chart-package nightly faults kills bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -47,6 +47,11 @@ kills: $(VENV)/dev.stamp
 
 faults: $(VENV)/dev.stamp
 	REVIEWMESH_FAULT_SEEDS=3 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+# Whole reviews, and what a reset of a group does, where everybody has to show who they are.
+secure: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
+	REVIEWMESH_TEST_SECURE=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e \
+	  tests/faults/test_resets.py
 
 # What is too long for every change, part by part, each with the time that it took. Before a change
 # of the exactly-once core, of what intake decodes or of the workers is called done.

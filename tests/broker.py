@@ -2,7 +2,8 @@
 
 `REVIEWMESH_TEST_STACK` names the state folder of an embedded stack that already runs (start one
 with `python -m tests.broker FOLDER`); else a Docker engine that answers is used (testcontainers),
-else an embedded stack of the run's own.
+else an embedded stack of the run's own. With `REVIEWMESH_TEST_SECURE=1` it is a secure one, in
+which every process of a test's mesh has to show who it is.
 """
 
 from __future__ import annotations
@@ -18,17 +19,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from reviewmesh.avro.acls import grants
+from reviewmesh.avro.granting import ClusterAcls
 from reviewmesh.local import broker, registry
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.ports import HOST
+from reviewmesh.local.secure import ADMIN, OPERATOR, Identities
 from reviewmesh.local.stack import EmbeddedStack
+from reviewmesh.settings import RegistrySettings
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"
 APICURIO_IMAGE = "apicurio/apicurio-registry:3.3.3"
 APICURIO_PORT = 8080
+SECURE = os.environ.get("REVIEWMESH_TEST_SECURE") == "1"
 FOLDER_PREFIX = "reviewmesh-test-"
 
 
@@ -51,6 +58,36 @@ class TestStack:
     registry_url: str
     embedded: EmbeddedStack | None
     """None when they are containers: those cannot be stopped or killed from here."""
+    identities: Identities | None = None
+    """None where nobody has to show who they are."""
+
+    def kafka(self, who: str = ADMIN) -> dict[str, str]:
+        """How a client connects to the broker: what tests do, nobody else may."""
+        own = {} if self.identities is None else self.identities.kafka_options(who)
+        return {"bootstrap.servers": self.bootstrap_servers, **own}
+
+    def registry(self) -> RegistrySettings:
+        """How a client connects to the registry that may register schemas."""
+        own: dict[str, Any] = {}
+        if self.identities is not None:
+            own = self.identities.registry_options(OPERATOR)
+        return RegistrySettings(url=self.registry_url, **own)
+
+    def environment(self, who: str = OPERATOR) -> dict[str, str]:
+        """The settings with which a service or the command line connects."""
+        found = {
+            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "REVIEWMESH_REGISTRY__URL": self.registry_url,
+        }
+        return found | ({} if self.identities is None else self.identities.environment(who))
+
+    def worker_environment(self) -> dict[str, str]:
+        return {} if self.identities is None else self.identities.worker_environment()
+
+    def grant(self, prefix: str) -> None:
+        """Let every service do with the topics of this prefix what it needs."""
+        if self.identities is not None:
+            ClusterAcls(self.kafka()).add(grants(prefix))
 
     def pid(self, name: str) -> int:
         """The process id of a broker or of "registry"."""
@@ -88,11 +125,11 @@ class TestStack:
     def answers(self, name: str) -> bool:
         """Whether it takes requests now."""
         if name == "registry":
-            return registry.is_ready(self.registry_url)
+            return registry.is_ready(self.registry())
         if self.embedded is None:
-            return broker.is_ready(self.bootstrap_servers)
+            return broker.is_ready(self.bootstrap_servers, self.kafka())
         info = self.embedded.info()
-        return info is not None and broker.is_ready(f"{HOST}:{info.ports[name]}")
+        return info is not None and broker.is_ready(f"{HOST}:{info.ports[name]}", self.kafka())
 
     def _embedded(self) -> EmbeddedStack:
         assert self.embedded is not None, "containers cannot be stopped or killed by this fixture"
@@ -104,6 +141,9 @@ def running_stack() -> Iterator[TestStack]:
     """The broker and the registry of this run, ready; ended afterwards unless they were lent."""
     if lent := os.environ.get("REVIEWMESH_TEST_STACK"):
         yield _lent_stack(Path(lent))
+    elif SECURE:
+        with embedded_stack(secure=True) as embedded:
+            yield stack_of(embedded)
     elif docker_answers():
         with _containers() as stack:
             yield stack
@@ -118,18 +158,18 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
     if stack.embedded is not None:
         yield stack
         return
-    with embedded_stack() as embedded:
+    with embedded_stack(secure=SECURE) as embedded:
         yield stack_of(embedded)
 
 
 @contextmanager
-def embedded_stack(brokers: int = 1) -> Iterator[EmbeddedStack]:
+def embedded_stack(brokers: int = 1, secure: bool = False) -> Iterator[EmbeddedStack]:
     """Brokers and a registry of their own in a temporary state folder."""
     _end_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
     embedded = EmbeddedStack(folder)
     try:
-        embedded.up(mesh=False, brokers=brokers)
+        embedded.up(mesh=False, brokers=brokers, secure=secure)
         yield embedded
     finally:
         embedded.down(purge=True)
@@ -166,7 +206,7 @@ def docker_answers() -> bool:
 def stack_of(embedded: EmbeddedStack) -> TestStack:
     info = embedded.info()
     assert info is not None, f"no mesh runs from {embedded.paths.state_dir}"
-    return TestStack(info.bootstrap_servers, info.registry_url, embedded)
+    return TestStack(info.bootstrap_servers, info.registry_url, embedded, info.identities)
 
 
 def _lent_stack(state_dir: Path) -> TestStack:
@@ -193,4 +233,4 @@ def _containers() -> Iterator[TestStack]:
 
 
 if __name__ == "__main__":
-    print(EmbeddedStack(Path(sys.argv[1])).up(mesh=False))
+    print(EmbeddedStack(Path(sys.argv[1])).up(mesh=False, secure=SECURE))

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 import reviewmesh_schemas
 from reviewmesh.avro import topics
 from reviewmesh.avro.codec import Codec
-from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
+from reviewmesh.avro.registry import RegistryUnavailable, registry_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import headers_of
 from reviewmesh.local.ports import find_free
@@ -131,8 +131,8 @@ class Mesh:
 
     def __post_init__(self) -> None:
         self.control = self.folder / "control.json"
-        self.registry = SchemaRegistry(self.stack.registry_url, timeout_s=APPLIED_WITHIN_S)
-        self.kafka = {"bootstrap.servers": self.stack.bootstrap_servers}
+        self.registry = registry_of(self.stack.registry(), APPLIED_WITHIN_S)
+        self.kafka = self.stack.kafka()
         self._positions: dict[str, dict[int, int]] = {}
         self._records: dict[str, list[Any]] = defaultdict(list)
         names = [f"worker-{task}" for task in TASKS] if self.workers_per_task else ["worker"]
@@ -149,6 +149,7 @@ class Mesh:
 
     def apply_topics(self) -> None:
         """As an operator does: run again where the registry was too slow to answer."""
+        self.stack.grant(self.prefix)
         if self.partitions != PARTITIONS:
             self._apply_own_contracts()
             return
@@ -173,15 +174,12 @@ class Mesh:
         )
         self.settings["PYTHONPATH"] = str(own)
         command = [sys.executable, "-m", "reviewmesh.cli", "topics", "apply"]
-        subprocess.run(command, env=self._environment(), check=True, timeout=APPLIED_WITHIN_S)
-
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {
-            "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
-            "REVIEWMESH_REGISTRY__URL": self.stack.registry_url,
+        environment = os.environ | {
+            **self.stack.environment("operator"),
             "REVIEWMESH_PREFIX": self.prefix,
             **self.settings,
         }
+        subprocess.run(command, env=environment, check=True, timeout=APPLIED_WITHIN_S)
 
     def start(self, ready_within_s: float = 180) -> None:
         self.apply_topics()
@@ -211,11 +209,13 @@ class Mesh:
         """A process of that service; replicas differ by their slot. See `tests.odd_service` for
         what defects there are."""
         key = name if slot == "0" else f"{name}/{slot}"
-        http_port = free_port()
-        environment = {
+        http_port, is_worker = free_port(), name in self.worker_ports
+        environment = os.environ | {
+            **(self.stack.worker_environment() if is_worker else self.stack.environment(name)),
+            "REVIEWMESH_PREFIX": self.prefix,
             "REVIEWMESH_SLOT": slot,
             "REVIEWMESH_HTTP__PORT": str(http_port),
-            **self._environment(),
+            **self.settings,
         }
         for task in TASKS:
             workers = f"worker-{task}" if self.workers_per_task else "worker"
@@ -223,7 +223,7 @@ class Mesh:
             environment[f"REVIEWMESH_WORKERS__{task.upper()}"] = ",".join(
                 f"127.0.0.1:{port}" for port in ports
             )
-        if name in self.worker_ports:
+        if is_worker:
             environment["REVIEWMESH_WORKER__PORT"] = str(self.worker_ports[name])
             module = self.worker_command or ["tests.scripted_worker", str(self.control)]
         elif name.startswith("enricher-"):

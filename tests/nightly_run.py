@@ -9,6 +9,7 @@ import time
 PARTS = {
     "faults, three seeds": ["make", "faults"],
     "200 random kills": ["make", "kills"],
+    "whole reviews on a secure mesh": ["make", "secure"],
     "models on real vLLM": ["make", "test-vllm"],
     "fuzz, 1 million records": [sys.executable, "-m", "bench.fuzz", "--cases", "1000000"],
     "benchmark": ["make", "bench"],

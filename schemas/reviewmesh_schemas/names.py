@@ -42,3 +42,17 @@ INSIGHTS_GROUP: Final = "reviewmesh-insights"
 TRACER_GROUP: Final = "reviewmesh-tracer"
 JUDGE: Final = "reviewmesh-judge"
 """No group: the transactional id of the judge."""
+READER_GROUP: Final = "reviewmesh-reader"
+"""Consumers that read by hand name it, and neither join it nor commit to it."""
+INSIGHTS_PARTIALS: Final = f"{INSIGHTS_GROUP}-partials"
+INSIGHTS_CONTRIBUTIONS: Final = f"{INSIGHTS_GROUP}-contributions-changelog"
+INSIGHTS_TOTALS: Final = f"{INSIGHTS_GROUP}-totals-changelog"
+INSIGHTS_OWN: Final = (INSIGHTS_PARTIALS, INSIGHTS_CONTRIBUTIONS, INSIGHTS_TOTALS)
+"""Topics that insights create for themselves; they are no contract with anybody."""
+
+ENRICHERS: Final = tuple(f"enricher-{task}" for task in TASKS)
+PRINCIPALS: Final = (
+    *("intake", *ENRICHERS, "joiner", "lag", "insights", "judge", "tracer"),
+    *("operator", "producer", "consumer"),
+)
+"""Who connects to the broker: the services, the command line, and clients as examples."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from reviewmesh_kit.version import running_version
@@ -171,6 +173,7 @@ LATE_RESULTS = Counter(
     "accepted review at that offset; foreign: the accepted review there has another content.",
     ["task", "outcome"],
 )
+LATE_OUTCOMES = ("merged", "dropped", "doubled", "orphaned", "foreign")
 ENRICHERS_ASKED = Counter(
     "reviewmesh_enrichers_asked_total",
     "Times that the joiner looked up what a task's enricher has finished, because later results "
@@ -265,7 +268,7 @@ INSIGHTS_WINDOWS = Gauge(
 )
 
 
-def start_at_zero(service: str, stage: str) -> None:
+def start_at_zero(service: str, stage: str, topics: Iterable[str]) -> None:
     """Pre-create labels, so that rate() and increase() see the first increment."""
     PRODUCERS_RECOVERED.labels(service)
     TRANSACTIONS_ABORTED.labels(service)
@@ -275,6 +278,8 @@ def start_at_zero(service: str, stage: str) -> None:
         SET_ASIDE.labels(service, reason)
     for cause in DEAD_LETTER_CAUSES:
         DEAD_LETTERS.labels(stage, cause)
+    for topic in topics:
+        SKIPPED_OFFSETS.labels(service, topic)
 
 
 CERTIFICATE_NOT_BEFORE = Gauge(

@@ -48,6 +48,7 @@ NAMES = frozenset(
         "PREFIX",
         "SLOT",
         "STATE_DIR",
+        "TEST_SECURE",
         "TEST_STACK",
         "VLLM_CAUSES",
     }

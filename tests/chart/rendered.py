@@ -45,12 +45,20 @@ MORE: dict[str, dict[str, Any]] = {
             "certificate": {"secret": "registry-client"},
         },
         "tls": {"enabled": True},
-        "services": {"intake": {"forwardingSecret": {"secret": "forwarding"}, "replicas": 6}},
+        "services": {
+            "intake": {"forwardingSecret": {"secret": "forwarding"}, "replicas": 6},
+            "tracer": {"enabled": True},
+        },
+        "traces": {
+            "endpoint": "http://collector:4318",
+            "authorization": {"secret": "collector"},
+        },
         "workers": {
             "candidate": {
                 "role": "candidate",
                 "tasks": ["sentiment"],
-                "modelRegistry": {"nfs": {"server": "nfs", "path": "/models", "readOnly": True}},
+                "modelRegistry": {"image": {"reference": "models:1"}},
+                "strategy": {"type": "Recreate"},
                 "scaling": {"enabled": True, "reviewsPerSecond": {"sentiment": 10}},
             }
         },

@@ -156,6 +156,8 @@ def test_services_reach_kafka_and_workers_do_not(case: str) -> None:
             more = (
                 {"50051"} if case == "scram" and name.startswith(("enricher", "judge")) else set()
             )
+            if name == "tracer":
+                more = {"4318"}
             has_registry = "REVIEWMESH_REGISTRY__URL" in environment(pod)
             assert reached == kafka | more | ({registry} if has_registry else set()), name
         elif environment(pod)["REVIEWMESH_WORKER__ENGINE"] == "openai":

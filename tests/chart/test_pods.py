@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
+from reviewmesh.avro.acls import grants
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.leaving.budgets import read_budgets
 from reviewmesh.leaving.policy import read_policy
@@ -41,7 +42,15 @@ IMAGES = {
     "reviewmesh-worker": "worker.Dockerfile",
     "reviewmesh-worker-vllm": "worker-vllm.Dockerfile",
 }
-SERVICES = {"intake", "joiner", "insights", "lag", "judge", *(f"enricher-{t}" for t in TASKS)}
+SERVICES = {
+    "intake",
+    "joiner",
+    "insights",
+    "lag",
+    "judge",
+    "tracer",
+    *(f"enricher-{t}" for t in TASKS),
+}
 
 
 def is_worker(name: str) -> bool:
@@ -137,13 +146,16 @@ def test_commands_are_those_of_compose(case: str, name: str) -> None:
 
 
 def test_the_whole_mesh_is_there() -> None:
-    assert pods("minimal").keys() == SERVICES | {"topics"} | {f"worker-{task}" for task in TASKS}
+    workers = {f"worker-{task}" for task in TASKS}
+    assert pods("scram").keys() == SERVICES | {"topics", "worker-candidate"} | workers
+    # The tracer is asked for, as in compose.
+    assert pods("minimal").keys() == SERVICES - {"tracer"} | {"topics"} | workers
     long_running = {
         name
         for name, service in compose.services().items()
         if "reviewmesh" in service["image"] and name != "cli" and "-gpu-" not in name
     }
-    assert pods("minimal").keys() == long_running
+    assert pods("scram").keys() - {"worker-candidate"} == long_running
 
 
 def test_every_setting_of_compose_has_its_place() -> None:
@@ -194,8 +206,10 @@ def test_no_process_has_more_than_it_needs(case: str, name: str) -> None:
     assert "envFrom" not in only
     for volume in pod["volumes"]:
         kinds = volume.keys() - {"name"}
+        assert len(kinds) == 1, "helm merges a default with what is given"
+        # What the profile `restricted` of Kubernetes lets a pod have.
         allowed = {"emptyDir", "projected", "secret", "configMap", "persistentVolumeClaim"}
-        assert kinds <= allowed | {"ephemeral", "nfs"}, f"{name} mounts {kinds}"
+        assert kinds <= allowed | {"ephemeral", "image", "csi"}, f"{name} mounts {kinds}"
 
 
 @pytest.mark.parametrize(("case", "name"), PODS)
@@ -339,6 +353,12 @@ def test_workers_on_gpus() -> None:
     assert LOAD_TIMEOUT_S >= 420, "the example's start is within what a worker allows itself"
 
 
+def test_a_strategy_is_taken_as_it_is() -> None:
+    strategies = {name: found["spec"].get("strategy") for name, found in workloads("scram").items()}
+    assert strategies["worker-candidate"] == {"type": "Recreate"}
+    assert strategies["worker-ner"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
 def test_a_change_of_the_policy_starts_the_enrichers_anew() -> None:
     def leaving(case: str) -> dict[str, Any]:
         return {
@@ -374,6 +394,22 @@ def test_each_service_is_somebody_at_kafka() -> None:
             [kafka] = [v for v in pod["spec"]["volumes"] if v["name"] == "kafka"]
             secrets = [source["secret"]["name"] for source in kafka["projected"]["sources"]]
             assert secrets == ["kafka-ca", "admin-secret" if name == "topics" else users[name]]
+
+
+def test_services_have_the_names_that_the_acls_are_granted_to() -> None:
+    """`topics acls --format strimzi` makes KafkaUsers, whose secrets have their names."""
+    secrets = {}
+    for name, pod in pods("production").items():
+        for volume in pod["spec"]["volumes"]:
+            if volume["name"] == "kafka":
+                [_, own] = volume["projected"]["sources"]
+                assert [item["key"] for item in own["secret"]["items"]] == ["user.crt", "user.key"]
+                secrets[name] = f"User:{own['secret']['name']}"
+    granted = {grant.principal for grant in grants("")}
+    assert secrets.pop("topics") == "User:reviewmesh-operator"
+    assert secrets == {name: f"User:reviewmesh-{name}" for name in secrets}
+    assert {*secrets.values(), "User:reviewmesh-operator"} <= granted
+    assert secrets.keys() == SERVICES - {"tracer"}
 
 
 def test_workers_know_nothing_of_kafka() -> None:

@@ -96,6 +96,7 @@ def test_a_long_release_name_is_cut() -> None:
         ({"services": {"enricher": {}}}, "enricher"),
         ({"scaling": {"targetUtilisation": 1.2}}, "targetUtilisation"),
         ({"workers": {"ner": {"modelRegistry": {"hostPath": {"path": "/"}}}}}, "hostPath"),
+        ({"workers": {"ner": {"modelRegistry": {"nfs": {"server": "s", "path": "/"}}}}}, "nfs"),
         ({"workerDefaults": {"resources": {"limits": {"memory": None}}}}, "memory"),
         # What the schema cannot see.
         ({"kafka": {"bootstrapServers": ""}}, "kafka.bootstrapServers is required"),

@@ -34,6 +34,7 @@ OF_THE_CHART = {
     "POLICY",
     "PREFIX",
     "SLOT",
+    "TRACES__ENDPOINT",
     "WORKER__ALIAS",
     "WORKER__ALLOWED_CLIENTS",
     "WORKER__ENGINE",

@@ -73,6 +73,7 @@ OTHER_NAMES = {
     ),
     "LOCAL_STACK": ("", "Set by `reviewmesh up`: marks the processes of one mesh."),
     "VLLM_CAUSES": ("", "Set by a worker: where vLLM's processes report why they failed."),
+    "TEST_SECURE": ("", "Tests: 1 for a mesh in which everybody has to show who they are."),
     "TEST_STACK": ("", "Tests: state folder of a running mesh to use, in place of a new one."),
     "FAULT_SEEDS": ("1", "Tests: how many random schedules `tests/faults` runs."),
     "FUZZ_RECORDS": ("2000", "Tests: how many records `tests/e2e/test_fuzz.py` writes."),

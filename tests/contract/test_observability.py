@@ -106,10 +106,14 @@ def test_rules_use_metrics_that_the_code_declares() -> None:
 
 
 def test_what_may_rise_is_there_from_the_start() -> None:
-    service_metrics.start_at_zero("probe", "probe-stage")
+    service_metrics.start_at_zero("probe", "probe-stage", ["probe-topic"])
     samples = {
         (sample.name, sample.labels.get("cause"))
-        for metric in (service_metrics.DEAD_LETTERS, service_metrics.PRODUCERS_RECOVERED)
+        for metric in (
+            service_metrics.DEAD_LETTERS,
+            service_metrics.PRODUCERS_RECOVERED,
+            service_metrics.SKIPPED_OFFSETS,
+        )
         for family in metric.collect()
         for sample in family.samples
         if "probe" in "".join(sample.labels.values())
@@ -117,6 +121,7 @@ def test_what_may_rise_is_there_from_the_start() -> None:
     causes = service_metrics.DEAD_LETTER_CAUSES
     assert {("reviewmesh_dead_letters_total", cause) for cause in causes} <= samples
     assert ("reviewmesh_producers_recovered_total", None) in samples
+    assert ("reviewmesh_skipped_offsets_total", None) in samples
 
 
 def test_the_alert_on_models_goes_by_outcomes_that_workers_count_from_the_start() -> None:

@@ -24,9 +24,6 @@ def mesh(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def run(stack: TestStack, prefix: str, tmp_path: Path) -> Run:
     """Run a command on the topics of one test."""
-    environment = os.environ | {
-        "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "REVIEWMESH_REGISTRY__URL": stack.registry_url,
-        "REVIEWMESH_PREFIX": prefix,
-    }
+    stack.grant(prefix)
+    environment = os.environ | stack.environment() | {"REVIEWMESH_PREFIX": prefix}
     return lambda *words, stdin="": reviewmesh(environment, tmp_path, *words, stdin=stdin)

@@ -145,9 +145,9 @@ def test_outputs_that_are_closed_or_ascii_are_no_failure(
     stack: TestStack, prefix: str, put: Put, tmp_path: Path
 ) -> None:
     put("reviews.dead-letter", "r", letter("é" * 500, message="\u2026" * 100))
-    environment = os.environ | {
-        "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "REVIEWMESH_REGISTRY__URL": stack.registry_url,
+    environment = {
+        **os.environ,
+        **stack.environment(),
         "REVIEWMESH_PREFIX": prefix,
         "PYTHONIOENCODING": "ascii",
     }

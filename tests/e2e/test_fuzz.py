@@ -104,13 +104,20 @@ def registered(mesh: Mesh, schemas: Schemas) -> dict[int, int]:
     """The registry's ids for those that the records are made with."""
     subject = f"{mesh.prefix}reviews.raw-value"
     ids = {OUR_IDS["review"]: mesh.registry.id_of(subject, load_schema("review"))}
+    settings = mesh.stack.registry()
+    password = settings.password.get_secret_value() if settings.password else ""
+    client = httpx.Client(
+        auth=(settings.username, password) if settings.username else None,
+        verify=settings.ssl_context(),
+        timeout=30,
+    )
     for number in range(FIRST_STRANGER, FIRST_STRANGER + REGISTERED):
         try:
             schema = {"schema": json.dumps(schemas.schema(number))}
         except LookupError:
             continue
         url = f"{mesh.stack.registry_url}/subjects/{mesh.prefix}{number}/versions"
-        answer = httpx.post(url, json=schema, timeout=30)
+        answer = client.post(url, json=schema)
         if answer.status_code == 200:
             ids[number] = answer.json()["id"]
     assert len(ids) > REGISTERED / 3

@@ -36,11 +36,7 @@ def test_a_live_sample_reaches_teachers_as_the_policy_lets_it(mesh: Mesh, tmp_pa
     )
     mesh.wait_enriched(len(texts))
     (tmp_path / "policy.yaml").write_text(POLICY)
-    environment = os.environ | {
-        "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": mesh.stack.bootstrap_servers,
-        "REVIEWMESH_REGISTRY__URL": mesh.stack.registry_url,
-        "REVIEWMESH_PREFIX": mesh.prefix,
-    }
+    environment = os.environ | mesh.stack.environment() | {"REVIEWMESH_PREFIX": mesh.prefix}
     ask = ("tail", "--leaving", "eu", "--from-beginning", "--max", "3", "--timeout", "20")
     refused = reviewmesh(environment, tmp_path, *ask)
     assert refused.returncode == 2

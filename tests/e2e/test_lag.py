@@ -210,7 +210,8 @@ def wait_for_age(observer: Observer, seconds: float, *names: str) -> None:
 
 
 def ends_of(mesh: Mesh) -> EndOffsets:
-    kafka = KafkaSettings(bootstrap_servers=mesh.stack.bootstrap_servers)
+    options = {name.replace(".", "_"): value for name, value in mesh.kafka.items()}
+    kafka = KafkaSettings.model_validate(options)
     return EndOffsets(Settings(kafka=kafka, prefix=mesh.prefix), time.time)
 
 

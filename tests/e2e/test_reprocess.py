@@ -10,6 +10,7 @@ import pytest
 
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.enrich.reprocess import MAX_IN_FLIGHT
+from reviewmesh.local.secure import OPERATOR
 from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
@@ -26,9 +27,10 @@ LONG_S = 180
 
 @pytest.fixture
 def connection(mesh: Mesh) -> Connection:
+    options = mesh.stack.kafka(OPERATOR)
     settings: dict[str, Any] = {
-        "kafka": {"bootstrap_servers": mesh.stack.bootstrap_servers},
-        "registry": {"url": mesh.stack.registry_url},
+        "kafka": {name.replace(".", "_"): value for name, value in options.items()},
+        "registry": mesh.stack.registry(),
         "prefix": mesh.prefix,
     }
     return connection_of(Settings(**settings))

@@ -172,10 +172,10 @@ def test_a_dead_letter_that_its_topic_refuses_waits_and_nothing_else_does(mesh: 
             mesh.publish_raw(random.Random(number).randbytes(3_000), partition=number)
     flows(mesh, "meanwhile")
     intake = mesh.processes["intake"]
-    mesh.wait_for(lambda: "a dead letter waits" in intake.get("/readyz")[1], SOON_S, "it says so")
+    mesh.wait_for(lambda: "rejects a dead letter" in intake.get("/readyz")[1], SOON_S, "it says so")
     assert intake.get("/readyz")[0] == 503
     flows(mesh, "again")
-    assert intake.log.read_text().count("dead letter is refused") == 1
+    assert intake.log.read_text().count("a dead letter is rejected") == 1
     operator.configure("reviews.dead-letter", "max.message.bytes", str(8 * 1024 * 1024))
     mesh.wait_for(lambda: len(mesh.dead_letters()) == 3 * PARTITIONS, SOON_S, "they come out")
     wait_until(intake.is_ready, SOON_S, "intake ready")

@@ -225,24 +225,23 @@ def test_the_clock_of_a_broker_is_minutes_off(
     lag.start()
     mesh.wait_ready(ALL_STARTED_WITHIN_S)
     topic = f"{mesh.prefix}reviews.accepted"
-    with scenario.strike():
-        with clock_off(cluster, wrong, off_s, clock, tmp_path / "broker.log"):
-            cluster.wait_in_sync()
-            cluster.move_leaders_back()
-            led = [at for at in range(PARTITIONS) if cluster.leader(topic, at) == wrong]
-            assert led, "expected a partition that it leads"
-            mesh.script(delay_ms=400)
-            began = time.monotonic()
-            scenario.publish_more(400, "late")
-            waits: dict[str, float] = {}
+    with scenario.strike(), clock_off(cluster, wrong, off_s, clock, tmp_path / "broker.log"):
+        cluster.wait_in_sync()
+        cluster.move_leaders_back()
+        led = [at for at in range(PARTITIONS) if cluster.leader(topic, at) == wrong]
+        assert led, "expected a partition that it leads"
+        mesh.script(delay_ms=400)
+        began = time.monotonic()
+        scenario.publish_more(400, "late")
+        waits: dict[str, float] = {}
 
-            def is_measured() -> bool:
-                waits.update(waiting(lag, mesh, led))
-                return bool(waits) and min(waits.values()) > 1
+        def is_measured() -> bool:
+            waits.update(waiting(lag, mesh, led))
+            return bool(waits) and min(waits.values()) > 1
 
-            mesh.wait_for(is_measured, 60, "the age of what waits there is measured")
-            assert max(waits.values()) < time.monotonic() - began + CLOCK_OFF_S / 2
-            flows_on(scenario)
+        mesh.wait_for(is_measured, 60, "the age of what waits there is measured")
+        assert max(waits.values()) < time.monotonic() - began + CLOCK_OFF_S / 2
+        flows_on(scenario)
     assert lag.terminate() == 0
     del mesh.processes["lag"]
 

@@ -15,6 +15,7 @@ import pytest
 from reviewmesh.local import artifacts, registry
 from reviewmesh.local.java import java_command
 from reviewmesh.local.ports import find_free
+from reviewmesh.settings import RegistrySettings
 from tests.broker import wait_until
 
 SCHEMA = {"type": "record", "name": "Probe", "fields": [{"name": "x", "type": "int"}]}
@@ -32,13 +33,13 @@ def apicurio() -> Path:
 def started(apicurio: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The registry as its supervisor starts it; killed afterwards."""
     port = find_free([])
-    environment = registry.environment(folder, port, find_free([port]))
+    environment = registry.environment(folder, port, find_free([port]), None)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             registry.command(apicurio, folder), env=os.environ | environment, stdout=log, stderr=log
         )
     try:
-        yield process, registry.url(port)
+        yield process, registry.url(port, secure=False)
     finally:
         process.kill()
         process.wait()
@@ -47,7 +48,7 @@ def started(apicurio: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[byt
 def _ready(process: subprocess.Popen[bytes], url: str, folder: Path) -> None:
     def is_ready() -> bool:
         assert process.poll() is None, (folder / "log").read_text()[-3000:]
-        return registry.is_ready(url)
+        return registry.is_ready(RegistrySettings(url=url))
 
     wait_until(is_ready, DEADLINE_S, "the registry ready")
 

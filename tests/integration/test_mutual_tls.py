@@ -53,7 +53,8 @@ def worker(tmp_path: Path, authority: Authority) -> Iterator[ScriptedWorker]:
 
 def was_refused(driver: Driver) -> bool:
     why = driver.client.waiting_for()
-    return "no worker" in why and "not checked yet" not in why
+    # Before an address is resolved, it is named without a reason.
+    return "no worker" in why and "(" in why and "not checked yet" not in why
 
 
 def driver_of(worker: ScriptedWorker, paths: CertificatePaths | None, host: str = "") -> Driver:

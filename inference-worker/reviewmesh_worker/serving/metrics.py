@@ -46,6 +46,10 @@ ENGINE_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 REFUSED = Counter("reviewmesh_worker_refused_total", "Calls refused, by status code.", ["code"])
+REFUSED_CODES = ("DEADLINE_EXCEEDED", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
+# Pre-create labels, so that rate() sees the first refusal.
+for _code in REFUSED_CODES:
+    REFUSED.labels(_code)
 IN_FLIGHT = Gauge("reviewmesh_worker_in_flight_items", "Items admitted and not answered yet.")
 WAITING = Gauge("reviewmesh_worker_waiting_items", "Items in the engine's queue.")
 MODEL = Gauge(

@@ -22,6 +22,7 @@ from reviewmesh.avro.codec import load_schema
 from reviewmesh.avro.registry import IncompatibleSchema, SchemaRegistry
 from reviewmesh.kafka import replication
 from reviewmesh.kafka.clients import quiet
+from reviewmesh_schemas.names import ENRICHERS
 
 CALL_TIMEOUT_S = 60.0
 HOUR_S = 3600
@@ -45,6 +46,8 @@ class TopicContract:
     max_message_bytes: int
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
+    describers: tuple[str, ...]
+    """Who sees the topic without reading it."""
     isolation: str
     # Whether records on partitions beyond `partitions` are read.
     more_partitions: bool = False
@@ -84,10 +87,7 @@ def load_topics() -> TopicsFile:
     text = resources.files("reviewmesh_schemas").joinpath("topics.yaml").read_text("utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
     return TopicsFile(
-        tuple(
-            _topic(name, content["partitions"], content["compatibility"], entry)
-            for name, entry in content["topics"].items()
-        )
+        tuple(_topic(name, content, entry) for name, entry in content["topics"].items())
     )
 
 
@@ -98,13 +98,23 @@ def partitions_read(name: str) -> float:
     return math.inf if topic.more_partitions else topic.partitions
 
 
-def _topic(
-    name: str, partitions: int, compatibility: str, entry: Mapping[str, Any]
-) -> TopicContract:
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-    }
-    return TopicContract(name=name, partitions=partitions, compatibility=compatibility, **fields)
+def _topic(name: str, file: Mapping[str, Any], entry: Mapping[str, Any]) -> TopicContract:
+    whole = {key: file[key] for key in ("partitions", "compatibility")}
+    fields: dict[str, Any] = {**whole, **entry}
+    for role in ("producers", "consumers"):
+        fields[role] = _principals(entry[role])
+    described = _principals([*file["describers"], *entry.get("describers", ())])
+    others = dict.fromkeys(described)
+    for known in (*fields["producers"], *fields["consumers"]):
+        others.pop(known, None)
+    return TopicContract(name=name, **{**fields, "describers": tuple(others)})
+
+
+def _principals(named: Iterable[str]) -> tuple[str, ...]:
+    """`enricher` is the enricher of each task."""
+    return tuple(
+        principal for name in named for principal in (ENRICHERS if name == "enricher" else (name,))
+    )
 
 
 def apply(

@@ -16,6 +16,7 @@ from reviewmesh.avro.codec import DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
 from reviewmesh.cli import (
     budget,
+    capacity,
     cost,
     dlq,
     find,
@@ -79,6 +80,7 @@ app.command()(forget.forget)
 app.command()(lag.lag)
 app.command()(cost.cost)
 app.command()(budget.budget)
+app.add_typer(capacity.app, name="capacity")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(reprocess.app, name="reprocess")
 app.add_typer(rollout.app, name="rollout")

@@ -36,6 +36,10 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="End when every review is accounted for.")
     ] = False,
+    secure: Annotated[
+        bool | None,
+        typer.Option("--secure/--no-secure", help="As of `up`; of a mesh that runs, as it is."),
+    ] = None,
 ) -> None:
     """Run the mesh on sample reviews: start it, publish, show what comes out, add it up."""
     began = time.monotonic()
@@ -46,7 +50,7 @@ def demo(
         if not started_here:
             err.print(f"the mesh in {stack.paths.state_dir} runs: the sample reviews go into it")
         try:
-            connection = connect_embedded(info or start_with_progress(stack))
+            connection = connect_embedded(info or start_with_progress(stack, secure=secure))
             _run_samples(connection, began)
             if not once:
                 _stay(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from reviewmesh.local import programs
 from reviewmesh.local.broker import NUMBERS
 from reviewmesh.local.paths import default_state_dir
 from reviewmesh.local.probes import Health
+from reviewmesh.local.secure import CLIENTS, OPERATOR
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, log_tail, unused_settings
@@ -49,6 +51,7 @@ def register(app: typer.Typer) -> None:
     app.command()(ps)
     app.command()(stop)
     app.command()(start)
+    app.command()(env)
 
 
 def up(
@@ -61,18 +64,31 @@ def up(
             help="1, or 3 of which any one may fail; as many as before where nothing is said."
         ),
     ] = None,
+    secure: Annotated[
+        bool | None,
+        typer.Option(
+            "--secure/--no-secure",
+            help="Everybody shows who they are, on every hop, and may do what they need; as before "
+            "where nothing is said.",
+        ),
+    ] = None,
 ) -> None:
     """Run the whole mesh on this machine: brokers, registry, services and a worker."""
     if brokers not in (None, *NUMBERS):
         raise typer.BadParameter(f"--brokers: expected {' or '.join(map(str, NUMBERS))}")
     stack = EmbeddedStack(default_state_dir())
     with _stop_on_sigterm(), _interrupted_in_order():
-        info = start_with_progress(stack, brokers)
+        info = start_with_progress(stack, brokers, secure)
         for name in unused_settings():
             err.print(f"{name} is not used: this mesh has its own", style="yellow")
         err.print(f"broker   {info.bootstrap_servers}")
         err.print(f"registry {info.registry_url}")
         err.print(f"state    {stack.paths.state_dir}")
+        if info.is_secure:
+            err.print(
+                'clients  eval "$(reviewmesh env producer)", or consumer: how they show who '
+                "they are"
+            )
         if not detach:
             _watch(stack)
 
@@ -109,6 +125,22 @@ def ps(
         _print_dead(processes)
     if not all(_is_well(process, health) for process in processes):
         raise typer.Exit(FAILED)
+
+
+def env(
+    client: Annotated[str, typer.Argument(help=f"Who connects: {', '.join(CLIENTS)}.")] = OPERATOR,
+) -> None:
+    """Print the settings with which a client reaches the mesh of this state folder, for a shell."""
+    if client not in CLIENTS:
+        raise typer.BadParameter(f"expected one of {', '.join(CLIENTS)}, got {client}")
+    stack = EmbeddedStack(default_state_dir())
+    info = stack.info()
+    if info is None:
+        err.print(f"no mesh runs from {stack.paths.state_dir}")
+        raise typer.Exit(FAILED)
+    settings = programs.service_environment(info.ports, client, info.identities)
+    for name, value in settings.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 ProcessNames = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
@@ -171,7 +203,9 @@ def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, 
     }
 
 
-def start_with_progress(stack: EmbeddedStack, brokers: int | None = None) -> StackInfo:
+def start_with_progress(
+    stack: EmbeddedStack, brokers: int | None = None, secure: bool | None = None
+) -> StackInfo:
     """Start the mesh, showing downloads and each process as it becomes ready."""
     if programs.insights_python() is None:
         err.print(
@@ -201,7 +235,7 @@ def start_with_progress(stack: EmbeddedStack, brokers: int | None = None) -> Sta
                 Text.assemble(("ready", "green"), f" {name} after {seconds:.1f} s")
             )
 
-        return stack.up(progress=downloading, on_ready=ready, brokers=brokers)
+        return stack.up(progress=downloading, on_ready=ready, brokers=brokers, secure=secure)
 
 
 def _watch(stack: EmbeddedStack) -> None:

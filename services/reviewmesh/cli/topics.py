@@ -1,4 +1,4 @@
-"""`reviewmesh topics`: creates and lists the topics of the contracts."""
+"""`reviewmesh topics`: creates and lists the topics of the contracts, and who may use them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from reviewmesh.avro import topics
 from reviewmesh.avro.registry import registry_of
+from reviewmesh.cli.acls import acls
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.terminal import err, out
 from reviewmesh.kafka.replication import in_sync_of, replicas_of
@@ -18,7 +19,8 @@ from reviewmesh.query.reading import CALL_TIMEOUT_S
 
 REGISTRY_TIMEOUT_S = 15.0
 
-app = typer.Typer(help="The topics of the mesh: apply, list.", no_args_is_help=True)
+app = typer.Typer(help="The topics of the mesh: apply, list, rights.", no_args_is_help=True)
+app.command()(acls)
 
 
 @app.command()

@@ -99,7 +99,7 @@ class EnrichStage:
         self._client = client
         self._reprocessing = reprocessing
         self._clock = clock
-        metrics.start_at_zero(self.service, f"enrich.{task}")
+        metrics.start_at_zero(self.service, f"enrich.{task}", self.topics)
         self._generations: dict[int, int] = {}
         self._generation = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}

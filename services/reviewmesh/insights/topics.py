@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from reviewmesh.clock import milliseconds
 from reviewmesh.kafka.replication import create_topics
 from reviewmesh.settings import Settings
-from reviewmesh_schemas.names import ENRICHED, INSIGHTS, INSIGHTS_GROUP
+from reviewmesh_schemas.names import ENRICHED, INSIGHTS, INSIGHTS_OWN
 
 CALL_TIMEOUT_S = 10.0
 # Buckets stay known to the second step a while longer than to the first, which sends to it.
@@ -27,14 +27,7 @@ class TopicNames(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> TopicNames:
-        group = f"{settings.prefix}{INSIGHTS_GROUP}"
-        return cls(
-            settings.prefix + ENRICHED,
-            settings.prefix + INSIGHTS,
-            f"{group}-partials",
-            f"{group}-contributions-changelog",
-            f"{group}-totals-changelog",
-        )
+        return cls(*(settings.prefix + name for name in (ENRICHED, INSIGHTS, *INSIGHTS_OWN)))
 
 
 class Topics:

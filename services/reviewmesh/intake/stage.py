@@ -101,7 +101,7 @@ class IntakeStage:
         secret = settings.forwarding_secret
         self._provenance = Provenance(RAW, secret.get_secret_value().encode() if secret else None)
         self._log = log
-        metrics.start_at_zero(self.service, "intake")
+        metrics.start_at_zero(self.service, "intake", self.topics)
         self._memories: dict[int, Memory] = {}
         self._lookups = Lookups(contract.raw)
         self._units: list[Unit] = []

@@ -122,10 +122,12 @@ class JoinStage:
         self._clock = clock
         self._log = log
         self._resets = JoinerResets(queries.reader, contract.enriched, log)
-        metrics.start_at_zero(self.service, "join")
+        metrics.start_at_zero(self.service, "join", self.topics)
         for task in TASKS:
             for outcome in ("published", "superseded", "failed", "unproven"):
                 metrics.REPROCESSED.labels(task, outcome)
+            for outcome in metrics.LATE_OUTCOMES:
+                metrics.LATE_RESULTS.labels(task, outcome)
         self._joins: dict[int, PartitionJoin] = {}
         self._reprocessed: dict[int, Reprocessed] = {}
         self._replays: dict[int, Replays] = {}

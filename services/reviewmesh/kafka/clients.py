@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from reviewmesh.settings import KafkaSettings, Settings
 from reviewmesh_kit.settings import variable
+from reviewmesh_schemas.names import READER_GROUP
 
 TRANSACTION_TIMEOUT_MS = 10_000
 GENERATION = slice(7, 11)
@@ -83,7 +84,7 @@ def producer_options(settings: Settings, group: str) -> dict[str, str]:
 
 def reader_options(settings: Settings) -> dict[str, Any]:
     """For a consumer that joins no group and assigns its partitions itself."""
-    options = consumer_options(settings, f"{settings.prefix}reviewmesh-reader")
+    options = consumer_options(settings, settings.prefix + READER_GROUP)
     del options["group.instance.id"]
     return quiet(options)
 

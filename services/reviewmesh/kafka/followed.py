@@ -22,7 +22,8 @@ NEW_CLIENT_AFTER_S = 1.0
 class FollowedTopic:
     """Hands every committed record to `take`, in the thread that follows.
 
-    `take` raises Unavailable to get the same record again.
+    `take` raises Unavailable to get the same record again; a record for which it raises anything
+    else is skipped.
 
     `is_current` is False until the topic was read to its end, and again after an error.
     """
@@ -88,10 +89,24 @@ class FollowedTopic:
         finally:
             consumer.close()
 
+    def _hand_on(self, record: Record) -> None:
+        """A record that cannot be taken costs itself only."""
+        try:
+            self._take(record)
+        except (KafkaException, Unavailable):
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, it costs this record only
+            self._log.exception(
+                "a record is skipped",
+                topic=self._name,
+                partition=record.partition,
+                offset=record.offset,
+            )
+
     def _receive(self, message: Any) -> None:
         error = message.error()
         if error is None:
-            self._take(record_of(self._topic, message))
+            self._hand_on(record_of(self._topic, message))
             self._positions[message.partition()] = message.offset() + 1
         elif error.code() == KafkaError._PARTITION_EOF:
             self._unread.discard(message.partition())

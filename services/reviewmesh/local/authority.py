@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,9 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+NAME = "reviewmesh local authority"
+CERTIFICATE, KEY = "ca.pem", "ca.key"
 YEARS = 10
 # Clocks of the machines that check it may be behind.
 BACKDATED = timedelta(minutes=5)
@@ -40,30 +44,53 @@ class CertificatePaths:
 class Authority:
     """Signs certificates; its own files are `ca.pem` and `ca.key` in the folder given."""
 
-    def __init__(self, folder: Path, name: str = "reviewmesh local authority") -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        """A new one; `kept` gives the one that is there."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.ca = folder / "ca.pem"
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(self._name)
-            .issuer_name(self._name)
-            .public_key(self._key.public_key())
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATED)
             .not_valid_after(now + timedelta(days=365 * YEARS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
             .add_extension(_usage(signs_certificates=True), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign(key, hashes.SHA256())
         )
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write(folder / KEY, secret, ALLOWED_BY_OWNER_ONLY)
+        # Last: an authority whose certificate is there is whole.
+        _write(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM), 0o644)
+        self._take(folder, key, certificate)
+
+    @classmethod
+    def kept(cls, folder: Path) -> Self:
+        """The authority whose files are in the folder; a new one if there is none."""
+        if not (folder / CERTIFICATE).exists():
+            return cls(folder)
+        key = load_pem_private_key((folder / KEY).read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+        authority = cls.__new__(cls)
+        authority._take(folder, key, certificate)
+        return authority
+
+    def _take(
+        self, folder: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+    ) -> None:
+        self.folder = folder
+        self.ca = folder / CERTIFICATE
         self.certificate = certificate
-        _write(self.ca, certificate.public_bytes(Encoding.PEM), 0o644)
+        self._key = key
+        self._name = certificate.subject
 
     def issue(
         self,

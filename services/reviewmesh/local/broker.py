@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,20 +148,23 @@ def cluster_id_file(broker_dir: Path) -> Path:
     return broker_dir / "cluster-id"
 
 
-def prepare(nodes: Sequence[Node]) -> None:
-    """Write the configurations of the nodes of one cluster; existing data is kept."""
+def prepare(nodes: Sequence[Node], own: Mapping[str, str] | None = None) -> None:
+    """Write the configurations of the nodes of one cluster; existing data is kept.
+
+    `own`: properties of a secure mesh.
+    """
     for node in nodes:
         make_private(node.folder)
     if len(nodes) == 1:
-        _prepare_single(nodes[0])
+        _prepare_single(nodes[0], own or {})
     else:
-        _prepare_several(nodes)
+        _prepare_several(nodes, own or {})
 
 
-def _prepare_single(node: Node) -> None:
+def _prepare_single(node: Node, own: Mapping[str, str]) -> None:
     cluster_id_file(node.folder).unlink(missing_ok=True)
     controller = _controller(node)
-    properties = _properties(node) | {
+    properties = _properties(node, own) | {
         "controller.quorum.bootstrap.servers": f"{HOST}:{node.controller_port}"
     }
     _write(properties_file(node.folder), properties)
@@ -169,7 +172,7 @@ def _prepare_single(node: Node) -> None:
     _write(fencing_file(node.folder), properties | alone | FENCING_PROPERTIES)
 
 
-def _prepare_several(nodes: Sequence[Node]) -> None:
+def _prepare_several(nodes: Sequence[Node], own: Mapping[str, str]) -> None:
     """The voters are in the configuration, not in the metadata: their ports may change."""
     shared = cluster_id_file(nodes[0].folder)
     cluster_id = shared.read_text("ascii") if shared.exists() else _new_cluster_id()
@@ -178,17 +181,18 @@ def _prepare_several(nodes: Sequence[Node]) -> None:
         cluster_id_file(node.folder).write_text(cluster_id, "ascii")
         _write(
             properties_file(node.folder),
-            _properties(node) | OF_THREE_PROPERTIES | {"controller.quorum.voters": voters},
+            _properties(node, own) | OF_THREE_PROPERTIES | {"controller.quorum.voters": voters},
         )
 
 
-def _properties(node: Node) -> dict[str, str]:
+def _properties(node: Node, own: Mapping[str, str]) -> dict[str, str]:
     both = f"BROKER://{HOST}:{node.port},{_controller(node)}"
     return FIXED_PROPERTIES | {
         "node.id": str(node.node_id),
         "listeners": both,
         "advertised.listeners": both,
         "log.dirs": str(data_dir(node.folder)),
+        **own,
     }
 
 
@@ -209,10 +213,13 @@ def command(kafka_dir: Path, broker_dir: Path) -> list[str]:
     return [sys.executable, "-m", "reviewmesh.local.broker", str(kafka_dir), str(broker_dir)]
 
 
-def is_ready(address: str, timeout_s: float = 2.0) -> bool:
-    """Whether the broker at this address answers a metadata request and knows itself."""
+def is_ready(address: str, client: Mapping[str, str], timeout_s: float = 2.0) -> bool:
+    """Whether the broker at this address answers a metadata request and knows itself.
+
+    `client`: how to log in.
+    """
     # Refused connections are normal while it starts: do not log them.
-    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    admin = AdminClient({**client, "bootstrap.servers": address, "log_level": 0})
     try:
         known = admin.list_topics(timeout=timeout_s).brokers.values()
     except KafkaException:

@@ -93,5 +93,10 @@ class StackPaths:
     def registry_dir(self) -> Path:
         return self.state_dir / "registry"
 
+    @property
+    def secure_dir(self) -> Path:
+        """Passwords, keys and certificates of a secure mesh."""
+        return self.state_dir / "secure"
+
     def log_of(self, name: str) -> Path:
         return self.logs / f"{name}.log"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -13,6 +13,7 @@ from http.client import HTTPException
 from reviewmesh.local import broker, programs, registry
 from reviewmesh.local.ports import HOST, listens
 from reviewmesh.local.state import StackInfo
+from reviewmesh.settings import RegistrySettings
 
 TIMEOUT_S = 2.0
 LONGEST_ANSWER = 64 * 1024
@@ -35,9 +36,10 @@ HealthCheck = Callable[[], Health]
 def checks(info: StackInfo) -> dict[str, HealthCheck]:
     """A check for each process; brokers and registry first."""
     found: dict[str, HealthCheck] = {
-        name: partial(_broker, info.ports[name]) for name in programs.brokers_of(info.ports)
+        name: partial(_broker, info.ports[name], info.kafka())
+        for name in programs.brokers_of(info.ports)
     }
-    found["registry"] = partial(_registry, info.ports["registry"], info.registry_url)
+    found["registry"] = partial(_registry, info.ports["registry"], info.registry())
     if info.mesh:
         for name in (programs.WORKER, *programs.SERVICES, programs.TRACER, programs.INSIGHTS):
             if name in info.ports:
@@ -59,12 +61,12 @@ def of_http(port: int) -> Health:
     return Health(False, words or "not ready")
 
 
-def _broker(port: int) -> Health:
-    return _answering(port, lambda: broker.is_ready(f"{HOST}:{port}", TIMEOUT_S))
+def _broker(port: int, client: Mapping[str, str]) -> Health:
+    return _answering(port, lambda: broker.is_ready(f"{HOST}:{port}", client, TIMEOUT_S))
 
 
-def _registry(port: int, url: str) -> Health:
-    return _answering(port, lambda: registry.is_ready(url, TIMEOUT_S))
+def _registry(port: int, settings: RegistrySettings) -> Health:
+    return _answering(port, lambda: registry.is_ready(settings, TIMEOUT_S))
 
 
 def _answering(port: int, answers: Callable[[], bool]) -> Health:

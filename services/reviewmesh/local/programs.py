@@ -13,6 +13,7 @@ from reviewmesh.local.artifacts import Artifacts
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.ports import HOST
+from reviewmesh.local.secure import Identities
 from reviewmesh.local.supervision import Program
 from reviewmesh_schemas.names import TASKS
 
@@ -36,9 +37,9 @@ class Addresses:
     registry_url: str
 
 
-def addresses(ports: Mapping[str, int]) -> Addresses:
+def addresses(ports: Mapping[str, int], secure: bool) -> Addresses:
     brokers = ",".join(f"{HOST}:{ports[name]}" for name in brokers_of(ports))
-    return Addresses(brokers, registry.url(ports["registry"]))
+    return Addresses(brokers, registry.url(ports["registry"], secure))
 
 
 def brokers_of(ports: Mapping[str, int]) -> tuple[str, ...]:
@@ -96,9 +97,13 @@ def broker_nodes(paths: StackPaths, ports: Mapping[str, int]) -> list[broker.Nod
 
 
 def backing_programs(
-    paths: StackPaths, artifacts: Artifacts, ports: Mapping[str, int]
+    paths: StackPaths,
+    artifacts: Artifacts,
+    ports: Mapping[str, int],
+    identities: Identities | None = None,
 ) -> list[Program]:
     """The brokers and the registry."""
+    secrets = None if identities is None else identities.registry_properties
     return [
         *(
             Program(
@@ -114,7 +119,7 @@ def backing_programs(
             group="backing",
             command=registry.command(artifacts.apicurio_dir, paths.registry_dir),
             environment=registry.environment(
-                paths.registry_dir, ports["registry"], ports["registry.management"]
+                paths.registry_dir, ports["registry"], ports["registry.management"], secrets
             ),
             stop_wait_s=20,
         ),
@@ -122,36 +127,53 @@ def backing_programs(
 
 
 def mesh_programs(
-    ports: Mapping[str, int], forwarding_secret: str, insights: Path | None = None
+    ports: Mapping[str, int],
+    forwarding_secret: str,
+    insights: Path | None = None,
+    identities: Identities | None = None,
 ) -> list[Program]:
     """The worker and the services; services are stopped before the worker that they call.
 
-    `insights`: the Python that insights run in; without it they do not run.
+    `insights`: the Python that insights run in; without it they do not run. `identities`: of a
+    secure mesh.
     """
-    own = {"intake": {"REVIEWMESH_INTAKE__FORWARDING_SECRET": forwarding_secret}}
+    secret = {"REVIEWMESH_INTAKE__FORWARDING_SECRET": forwarding_secret}
     worker = Program(
         name=WORKER,
         group="inference",
         command=[sys.executable, "-m", "reviewmesh_worker"],
-        environment=_worker_environment(ports),
+        environment=_worker_environment(ports)
+        | ({} if identities is None else identities.worker_environment()),
     )
-    services = [_service(name, sys.executable, ports, own.get(name, {})) for name in SERVICES]
+    pythons = dict.fromkeys(SERVICES, sys.executable)
     if TRACER in ports:
-        services.append(_service(TRACER, sys.executable, ports, {}))
+        pythons[TRACER] = sys.executable
     if insights is not None:
-        services.append(_service(INSIGHTS, str(insights), ports, {}))
+        pythons[INSIGHTS] = str(insights)
+    services = [
+        _service(name, python, ports, identities, secret if name == "intake" else {})
+        for name, python in pythons.items()
+    ]
     return [worker, *services]
 
 
-def _service(name: str, python: str, ports: Mapping[str, int], own: dict[str, str]) -> Program:
+def _service(
+    name: str,
+    python: str,
+    ports: Mapping[str, int],
+    identities: Identities | None,
+    own: Mapping[str, str],
+) -> Program:
     return Program(
         name=name,
         group="services",
         command=[python, "-m", *_module_arguments(name)],
-        environment=service_environment(ports)
-        | _http_environment(ports[name])
-        | {"REVIEWMESH_SLOT": "0"}
-        | own,
+        environment={
+            **service_environment(ports, name, identities),
+            **_http_environment(ports[name]),
+            "REVIEWMESH_SLOT": "0",
+            **own,
+        },
         stop_wait_s=30,
     )
 
@@ -162,9 +184,11 @@ def _module_arguments(name: str) -> list[str]:
     return [MODULES.get(name, f"reviewmesh.{name}")]
 
 
-def service_environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """The settings with which services and the command line reach this mesh."""
-    reach = addresses(ports)
+def service_environment(
+    ports: Mapping[str, int], name: str, identities: Identities | None
+) -> dict[str, str]:
+    """The settings with which a service or a client reaches this mesh."""
+    reach = addresses(ports, secure=identities is not None)
     environment = {
         "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": reach.bootstrap_servers,
         "REVIEWMESH_REGISTRY__URL": reach.registry_url,
@@ -172,6 +196,8 @@ def service_environment(ports: Mapping[str, int]) -> dict[str, str]:
     if WORKER_GRPC in ports:
         worker = f"{HOST}:{ports[WORKER_GRPC]}"
         environment |= {f"REVIEWMESH_WORKERS__{task.upper()}": worker for task in TASKS}
+    if identities is not None:
+        environment |= identities.environment(name)
     return environment
 
 

@@ -12,7 +12,9 @@ ready.
 
 from __future__ import annotations
 
+import base64
 import os
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from reviewmesh.local.java import java_command
 from reviewmesh.local.ports import HOST
+from reviewmesh.settings import RegistrySettings
 
 MAX_HEAP_MB = 256
 CONFLUENT_API = "/apis/ccompat/v7"
@@ -33,9 +36,9 @@ SHELL_ANSWER = "schemas"
 IN_USE = "90020"
 
 
-def url(port: int) -> str:
+def url(port: int, secure: bool) -> str:
     """The base URL that Confluent clients are given."""
-    return f"http://{HOST}:{port}{CONFLUENT_API}"
+    return f"{'https' if secure else 'http'}://{HOST}:{port}{CONFLUENT_API}"
 
 
 def command(apicurio_dir: Path, registry_dir: Path) -> list[str]:
@@ -43,9 +46,13 @@ def command(apicurio_dir: Path, registry_dir: Path) -> list[str]:
     return [sys.executable, "-m", "reviewmesh.local.registry", str(apicurio_dir), str(registry_dir)]
 
 
-def environment(registry_dir: Path, port: int, management_port: int) -> dict[str, str]:
-    """Apicurio is configured by its environment alone."""
+def environment(
+    registry_dir: Path, port: int, management_port: int, properties: Path | None
+) -> dict[str, str]:
+    """Apicurio is configured by its environment, and by a file of properties if it has secrets."""
+    own = {} if properties is None else {"QUARKUS_CONFIG_LOCATIONS": str(properties)}
     return {
+        **own,
         "QUARKUS_HTTP_HOST": HOST,
         "QUARKUS_HTTP_PORT": str(port),
         # By default 0.0.0.0:9000, which a second mesh could not use.
@@ -94,13 +101,26 @@ def _address(registry_dir: Path) -> str:
     return f"jdbc:h2:file:{registry_dir}/{DATABASE}"
 
 
-def is_ready(registry_url: str, timeout_s: float = 2.0) -> bool:
+def is_ready(settings: RegistrySettings, timeout_s: float = 2.0) -> bool:
     """Whether the registry lists its subjects."""
+    request = urllib.request.Request(f"{settings.url}/subjects", headers=_login(settings))
+    context = settings.ssl_context()
     try:
-        with urllib.request.urlopen(f"{registry_url}/subjects", timeout=timeout_s) as response:
+        with urllib.request.urlopen(
+            request,
+            timeout=timeout_s,
+            context=context if isinstance(context, ssl.SSLContext) else None,
+        ) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _login(settings: RegistrySettings) -> dict[str, str]:
+    if settings.username is None or settings.password is None:
+        return {}
+    login = f"{settings.username}:{settings.password.get_secret_value()}"
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
 def main(apicurio_dir: Path, registry_dir: Path) -> None:

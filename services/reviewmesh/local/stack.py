@@ -17,13 +17,16 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 
 from reviewmesh.avro import topics
-from reviewmesh.avro.registry import RegistryUnavailable, SchemaRegistry
+from reviewmesh.avro.acls import grants
+from reviewmesh.avro.granting import AclsRefused, ClusterAcls
+from reviewmesh.avro.registry import RegistryUnavailable, registry_of
 from reviewmesh.local import artifacts, broker, probes, programs, registry, state, supervision
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import PRIVATE, StackPaths, cache_dir, make_private, private_files
 from reviewmesh.local.ports import HOST, choose_ports, is_free, taken_by
 from reviewmesh.local.probes import Health, HealthCheck
 from reviewmesh.local.processes import end_marked, has_ended, marked_processes, marker_environment
+from reviewmesh.local.secure import ADMIN, Identities
 from reviewmesh.local.state import StackInfo
 from reviewmesh.local.supervision import ProcessStatus, SupervisorClient, log_tail
 from reviewmesh.settings import Settings
@@ -57,12 +60,14 @@ class EmbeddedStack:
         on_ready: ReadyCallback | None = None,
         deadline_s: float = READY_DEADLINE_S,
         brokers: int | None = None,
+        secure: bool | None = None,
     ) -> StackInfo:
         """Start everything and return when all of it is ready.
 
-        With `mesh=False` there are brokers and a registry, and no service. Without `brokers`
-        there are as many as before, and one in a new folder. When something does not become
-        ready, everything is stopped again and the error shows the end of its log.
+        With `mesh=False` there are brokers and a registry, and no service. With `secure` everybody
+        has to show who they are. Without `brokers` or `secure` it is as before; in a new folder
+        there is one broker, and nobody has to. When something does not become ready, everything is
+        stopped again and the error shows the end of its log.
         """
         with self._usable_folders():
             # The permissions of an existing folder are left to its owner.
@@ -74,9 +79,11 @@ class EmbeddedStack:
                     end_marked(earlier.stack_id)
                     _require_ports(earlier, self.paths)
                 number = self._number_of_brokers(brokers)
+                if secure is None:
+                    secure = earlier is not None and earlier.is_secure
                 files = artifacts.ensure(progress)
                 with private_files():
-                    info = self._launch(files, earlier, mesh, number)
+                    info = self._launch(files, earlier, mesh, number, secure)
                     return self._started(info, on_ready, deadline_s)
 
     def down(self, purge: bool = False) -> bool:
@@ -190,19 +197,26 @@ class EmbeddedStack:
         return info
 
     def _launch(
-        self, files: artifacts.Artifacts, earlier: StackInfo | None, mesh: bool, brokers: int
+        self,
+        files: artifacts.Artifacts,
+        earlier: StackInfo | None,
+        mesh: bool,
+        brokers: int,
+        secure: bool,
     ) -> StackInfo:
         stack_id = uuid.uuid4().hex
         insights = programs.insights_python() if mesh else None
         names = programs.port_names(mesh, insights is not None, brokers)
         ports = choose_ports(names, earlier.ports if earlier else {})
-        broker.prepare(programs.broker_nodes(self.paths, ports))
+        identities = self._identities(ports) if secure else None
+        own = None if identities is None else identities.broker_properties()
+        broker.prepare(programs.broker_nodes(self.paths, ports), own)
         make_private(self.paths.registry_dir)
         socket_file = supervision.socket_path(self.paths)
-        wanted = programs.backing_programs(self.paths, files, ports)
+        wanted = programs.backing_programs(self.paths, files, ports, identities)
         if mesh:
             secret = state.forwarding_secret(self.paths)
-            wanted += programs.mesh_programs(ports, secret, insights)
+            wanted += programs.mesh_programs(ports, secret, insights, identities)
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
         info = StackInfo(
@@ -211,6 +225,7 @@ class EmbeddedStack:
             ports=ports,
             supervisor_pid=None,
             supervisor_socket=str(socket_file),
+            secure_dir=None if identities is None else str(identities.folder),
         )
         # Written first, so that processes of a start that is killed are found and ended.
         state.write(self.paths, info)
@@ -218,6 +233,12 @@ class EmbeddedStack:
         info = replace(info, supervisor_pid=pid)
         state.write(self.paths, info)
         return info
+
+    def _identities(self, ports: Mapping[str, int]) -> Identities:
+        identities = Identities(self.paths.secure_dir)
+        identities.prepare()
+        identities.write_registry_properties(ports["registry"])
+        return identities
 
     def _client(self, info: StackInfo) -> SupervisorClient:
         return SupervisorClient(self.paths, Path(info.supervisor_socket))
@@ -334,7 +355,7 @@ class EmbeddedStack:
         """Remove the files of `up`, and the folder itself when it is empty then."""
         paths = self.paths
         brokers = [paths.folder_of(name) for name in broker.names(broker.NUMBERS[-1])]
-        for folder in (*brokers, paths.registry_dir, paths.logs):
+        for folder in (*brokers, paths.registry_dir, paths.secure_dir, paths.logs):
             shutil.rmtree(folder, ignore_errors=True)
         pid_file = paths.state_dir / "supervisord.pid"
         # Left by writes that failed on a full disk.
@@ -369,17 +390,21 @@ def _require_ports(earlier: StackInfo, paths: StackPaths) -> None:
 
 
 def _apply_topics(info: StackInfo) -> None:
+    """And in a secure mesh, say who may use them."""
     settings = Settings()
-    registry_client = SchemaRegistry(info.registry_url, timeout_s=REGISTRY_TIMEOUT_S)
+    registry_client = registry_of(info.registry(), timeout_s=REGISTRY_TIMEOUT_S)
     windows = (
         settings.join.max_wait_s,
         settings.join.late_window_s,
         settings.intake.dedupe_window_s,
     )
-    kafka = {"bootstrap.servers": info.bootstrap_servers}
+    # Nobody else may do anything yet.
+    kafka = info.kafka(ADMIN)
     try:
         topics.apply(kafka, registry_client, settings.prefix, max(windows))
-    except (topics.TopicsError, RegistryUnavailable, KafkaException) as error:
+        if info.is_secure:
+            ClusterAcls(kafka).add(grants(settings.prefix, watched=settings.lag.groups))
+    except (topics.TopicsError, RegistryUnavailable, AclsRefused, KafkaException) as error:
         raise LocalStackError(
             f"the topics could not be applied, everything is stopped again: {error}"
         ) from error

@@ -14,6 +14,8 @@ from reviewmesh.local import programs
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.processes import is_marked_pid
+from reviewmesh.local.secure import OPERATOR, Identities
+from reviewmesh.settings import RegistrySettings, Settings
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,45 @@ class StackInfo:
     supervisor_pid: int | None
     """None when it was stopped in order."""
     supervisor_socket: str
+    secure_dir: str | None = None
+    """The folder with everybody's passwords and certificates; None where nobody needs any."""
 
     @property
     def bootstrap_servers(self) -> str:
-        return programs.addresses(self.ports).bootstrap_servers
+        return programs.addresses(self.ports, self.is_secure).bootstrap_servers
 
     @property
     def registry_url(self) -> str:
         """The Confluent-compatible base URL."""
-        return programs.addresses(self.ports).registry_url
+        return programs.addresses(self.ports, self.is_secure).registry_url
+
+    @property
+    def is_secure(self) -> bool:
+        return self.secure_dir is not None
+
+    @property
+    def identities(self) -> Identities | None:
+        return None if self.secure_dir is None else Identities(Path(self.secure_dir))
+
+    def kafka(self, who: str = OPERATOR) -> dict[str, str]:
+        """librdkafka's options with which `who` connects."""
+        identities = self.identities
+        own = {} if identities is None else identities.kafka_options(who)
+        return {"bootstrap.servers": self.bootstrap_servers, **own}
+
+    def registry(self, who: str = OPERATOR) -> RegistrySettings:
+        """With which `who` connects."""
+        identities = self.identities
+        own: dict[str, Any] = {} if identities is None else identities.registry_options(who)
+        return RegistrySettings(url=self.registry_url, **own)
+
+    def settings(self) -> Settings:
+        """Those of the environment, with the addresses of this mesh and the operator's login."""
+        fields: dict[str, Any] = {
+            "kafka": {name.replace(".", "_"): value for name, value in self.kafka().items()},
+            "registry": self.registry().model_dump(exclude_unset=True),
+        }
+        return Settings(**fields)
 
     def is_running(self) -> bool:
         """Whether its supervisor lives."""

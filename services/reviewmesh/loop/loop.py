@@ -165,11 +165,17 @@ class ConsumerLoop:
 
     def _rejoin(self) -> None:
         """Join the group with a new consumer, which is assigned its partitions again."""
-        for partition in self._owned:
-            self._drop_partition(partition)
-        self._owned.clear()
+        self._drop_all()
         self._member.replace()
         self._recreated.forget()
+
+    def _drop_all(self) -> None:
+        """Drop all state of the partitions, which whoever gets them next reads from their
+        commits."""
+        for partition in self._owned:
+            self._drop_partition(partition)
+        self._stalls.released(self._owned)
+        self._owned.clear()
 
     def _replace_clients(self, consumer: Any) -> None:
         """Replace the clients after a certificate was replaced. Records in flight stay in flight.
@@ -194,9 +200,7 @@ class ConsumerLoop:
         if same and self._member.generation() == generation and set(assigned) >= self._owned:
             self._fetch(list(self.inputs))
         else:
-            for partition in self._owned:
-                self._drop_partition(partition)
-            self._owned.clear()
+            self._drop_all()
             if self._member.is_assigned:
                 self._assign(assigned)
         self._log.info(

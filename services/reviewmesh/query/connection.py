@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -80,11 +80,7 @@ def _running() -> StackInfo:
 
 def connect_embedded(info: StackInfo) -> Connection:
     """Connect to the embedded mesh, whatever the environment variables name."""
-    addresses: dict[str, Any] = {
-        "kafka": {"bootstrap_servers": info.bootstrap_servers},
-        "registry": {"url": info.registry_url},
-    }
-    return connection_of(Settings(**addresses))
+    return connection_of(info.settings())
 
 
 def connection_of(settings: Settings) -> Connection:

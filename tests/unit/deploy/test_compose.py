@@ -215,7 +215,7 @@ def test_the_registry_keeps_its_ids_as_the_embedded_one() -> None:
     service = services()["registry"]
     folder = service["volumes"][0].split(":")[1]
     here = service["environment"]
-    there = registry.environment(ROOT, 8080, 0)
+    there = registry.environment(ROOT, 8080, 0, None)
     for name in ("APICURIO_STORAGE_KIND", "APICURIO_STORAGE_SQL_KIND", "QUARKUS_HTTP_PORT"):
         assert here[name] == there[name]
     url = there["APICURIO_DATASOURCE_URL"]

@@ -70,7 +70,7 @@ def test_clients_are_given_every_broker() -> None:
     names = programs.port_names(mesh=False, brokers=3)
     ports = {name: 20_000 + at for at, name in enumerate(names)}
 
-    servers = programs.addresses(ports).bootstrap_servers.split(",")
+    servers = programs.addresses(ports, secure=False).bootstrap_servers.split(",")
 
     assert servers == [f"127.0.0.1:{ports[name]}" for name in broker.names(3)]
 

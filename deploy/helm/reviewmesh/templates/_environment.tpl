@@ -74,6 +74,12 @@ REVIEWMESH_TLS__KEY: /etc/reviewmesh/tls/tls.key
 {{- if dig "forwardingSecret" "secret" "" $service -}}
   {{- $_ := set $env "REVIEWMESH_INTAKE__FORWARDING_SECRET_FILE" "/etc/reviewmesh/intake/forwarding-secret" -}}
 {{- end -}}
+{{- if eq .component "tracer" -}}
+  {{- $_ := set $env "REVIEWMESH_TRACES__ENDPOINT" (required "traces.endpoint is required with services.tracer.enabled, such as http://collector:4318" $root.Values.traces.endpoint) -}}
+  {{- if $root.Values.traces.authorization.secret -}}
+    {{- $_ := set $env "REVIEWMESH_TRACES__AUTHORIZATION_FILE" "/etc/reviewmesh/traces/authorization" -}}
+  {{- end -}}
+{{- end -}}
 {{- if $service.asks -}}
   {{- $env = merge $env (fromYaml (include "reviewmesh.tlsEnvironment" $root)) -}}
   {{- $names := dict "primary" "WORKERS" "candidate" "CANDIDATES" -}}

@@ -12,6 +12,7 @@ joiner: {module: reviewmesh.join, image: service, job: service, registry: true, 
 insights: {module: reviewmesh.insights, image: insights, job: insights, registry: true, group: reviewmesh-insights, reads: reviews.enriched, arrives: reviews.enriched}
 lag: {module: reviewmesh.lag, image: service, job: lag, registry: false, single: true}
 judge: {module: reviewmesh.judge, image: service, job: judge, registry: true, asks: true, single: true}
+tracer: {module: reviewmesh.trace, image: service, job: tracer, registry: true, group: reviewmesh-tracer, reads: reviews.enriched, arrives: reviews.enriched}
 {{- end -}}
 
 {{/* Those that run, each with all of its values. */}}

@@ -145,7 +145,7 @@ readinessProbe:
 {{/* volumes: mounts of those whose place is below /etc/reviewmesh */}}
 {{- define "reviewmesh.mounts" -}}
 {{- range . }}
-{{- if has .name (list "kafka" "registry" "tls" "leaving" "intake" "provider") }}
+{{- if has .name (list "kafka" "registry" "tls" "leaving" "intake" "provider" "traces") }}
 - {name: {{ .name }}, mountPath: /etc/reviewmesh/{{ .name }}, readOnly: true}
 {{- end }}
 {{- end }}
