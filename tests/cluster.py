@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -114,8 +114,10 @@ def running_cluster() -> Iterator[Cluster]:
     proxies: dict[str, CuttableProxy] = {}
     prepare = broker.prepare
 
-    def prepare_with_proxies(nodes: list[broker.Node]) -> None:
-        prepare(nodes)
+    def prepare_with_proxies(
+        nodes: list[broker.Node], own: Mapping[str, str] | None = None
+    ) -> None:
+        prepare(nodes, own)
         for name, node in zip(BROKERS, nodes, strict=True):
             proxies[name] = CuttableProxy(free_port(), free_port())
             _add_listener(node, proxies[name])
