@@ -45,6 +45,10 @@ class Certificate:
     not_after: datetime | None = None
 
 
+NONE = Certificate()
+"""As long as no file has been read that could be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class PemFiles:
     """Where a process's certificate is; each part may be missing."""
@@ -99,7 +103,7 @@ class CertificateFiles:
         self._clock = clock
         self._lock = threading.Lock()
         self._bad_looks = 0
-        self._current: Certificate | None = None
+        self._current = NONE
         self._look(clock())
 
     def checked(self) -> Self:
@@ -118,7 +122,11 @@ class CertificateFiles:
             now = self._clock()
             if now - self._looked_at >= LOOK_EVERY_S:
                 self._look(now)
-            return self._current or Certificate()
+            return self._current
+
+    def changes(self) -> CertificateChanges:
+        """For one holder of clients, each of which keeps what it was made with."""
+        return CertificateChanges(self)
 
     def not_before(self) -> float:
         """Seconds since 1970; NaN without a certificate."""
@@ -141,11 +149,22 @@ class CertificateFiles:
                 log.warning("certificate not renewed", reason=str(problem))
             return
         self._bad_looks = 0
-        if self._current is None:
-            self._current = found
-        elif found != self._current:
-            self._current = found
+        if found == self._current:
+            return
+        if self._current is not NONE:
             log.info("certificate renewed", valid_until=str(found.not_after or ""))
+        self._current = found
+
+
+class CertificateChanges:
+    def __init__(self, files: CertificateFiles) -> None:
+        self._files = files
+        self._known = files.current()
+
+    def found(self) -> bool:
+        """Whether the certificate was replaced since the last call, or since this was made."""
+        known, self._known = self._known, self._files.current()
+        return self._known is not known
 
 
 class RenewedContext:

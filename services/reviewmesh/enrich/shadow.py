@@ -43,9 +43,10 @@ class ShadowTopic:
         self._clock = clock
         self._log = structlog.get_logger(task=task)
         self._settings = settings.kafka
-        self._certificate = settings.kafka.certificates.current()
+        self._replaced = settings.kafka.certificates.changes()
         self._producer = self._make_producer()
-        self._replaced: list[Producer] = []
+        # Replaced, with answers that are not sent yet.
+        self._emptying: list[Producer] = []
 
     def _make_producer(self) -> Producer:
         return Producer(
@@ -81,14 +82,12 @@ class ShadowTopic:
 
     def _renew(self) -> None:
         """Replace the producer after a certificate was replaced. The old one sends its queue."""
-        certificate = self._settings.certificates.current()
-        if certificate is not self._certificate:
-            self._certificate = certificate
-            self._replaced.append(self._producer)
+        if self._replaced.found():
+            self._emptying.append(self._producer)
             self._producer = self._make_producer()
-        for producer in self._replaced:
+        for producer in self._emptying:
             producer.poll(0)
-        self._replaced = [producer for producer in self._replaced if len(producer)]
+        self._emptying = [producer for producer in self._emptying if len(producer)]
 
     def why_unusable(self, item: WorkItem, answer: Answer) -> str:
         """Why no result of the task could be made of a canary's answer; empty where it could.

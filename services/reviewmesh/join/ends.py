@@ -44,8 +44,7 @@ class EndOffsets:
         # A partition without a leader fails its request after the timeout, and no other.
         self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="end-offsets")
         self._consumer: Any = None
-        self._certificates = settings.kafka.certificates
-        self._certificate = self._certificates.current()
+        self._replaced = settings.kafka.certificates.changes()
         self._questions: dict[int, OpenQuestions] = {}
 
     def ask(self, topic: str, partition: int) -> None:
@@ -89,9 +88,8 @@ class EndOffsets:
             questions.request = self._threads.submit(self._ends, partition, list(questions.asked))
 
     def _ends(self, partition: int, topics: list[str]) -> dict[str, int]:
-        consumer, certificate = self._consumer, self._certificates.current()
-        if consumer is None or certificate is not self._certificate:
-            self._certificate = certificate
+        consumer = self._consumer
+        if consumer is None or self._replaced.found():
             consumer = self._consumer = make_consumer(self._options, lambda error: None)
         wanted = {topic: BrokerPartition(self._prefix + topic, partition) for topic in topics}
         try:

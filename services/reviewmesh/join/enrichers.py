@@ -49,7 +49,7 @@ class EnricherLedgers:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledgers")
         # Used by that thread only.
         self._of_task: dict[str, Any] = {}
-        self._certificate = settings.kafka.certificates.current()
+        self._replaced = settings.kafka.certificates.changes()
         self._questions: dict[TaskPartition, Future[Finished | None]] = {}
         self._not_before: dict[TaskPartition, float] = {}
 
@@ -101,9 +101,7 @@ class EnricherLedgers:
         return Finished(at.offset, restored.finished, restored.notes.topic_id)
 
     def _consumer(self, task: str) -> Any:
-        certificate = self._settings.kafka.certificates.current()
-        if certificate is not self._certificate:
-            self._certificate = certificate
+        if self._replaced.found():
             self._close()
         if task not in self._of_task:
             # Under read_committed the answer would wait for the end of an open transaction. Offsets

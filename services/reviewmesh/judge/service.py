@@ -72,13 +72,10 @@ class JudgeService:
     def _run_session(self) -> None:
         """Run until a stop or a new certificate. Raises KafkaException, Unavailable and
         RegistryUnavailable."""
-        certificate = self._settings.kafka.certificates.current()
+        replaced = self._settings.kafka.certificates.changes()
         session = Session(self._settings, self._contracts, self._log, self._tls)
         try:
-            while (
-                not self._stop.is_set()
-                and certificate is self._settings.kafka.certificates.current()
-            ):
+            while not self._stop.is_set() and not replaced.found():
                 self._heartbeat = time.monotonic()
                 session.run_once()
                 self._problem = session.waiting_for

@@ -77,13 +77,13 @@ class FollowedTopic:
 
         Raises KafkaException, and Unavailable.
         """
-        certificate = self._certificates.current()
+        replaced = self._certificates.changes()
         consumer: Any = kafka.make_consumer(self._options, lambda error: None)
         try:
             consumer.assign(
                 [TopicPartition(self._name, *place) for place in self._positions.items()]
             )
-            while not self._stopping.is_set() and certificate is self._certificates.current():
+            while not self._stopping.is_set() and not replaced.found():
                 for message in consumer.consume(POLL_RECORDS, POLL_S):
                     self._receive(message)
         finally:

@@ -70,7 +70,7 @@ class LogWatch:
         self._wanted: tuple[MeshPartition, ...] = ()
         self._seen = Seen()
         self._clients: list[Any] = []
-        self._certificate = settings.kafka.certificates.current()
+        self._replaced = settings.kafka.certificates.changes()
         self._stopped = False
         # Set to query before the interval is over.
         self._wake = threading.Event()
@@ -147,9 +147,7 @@ class LogWatch:
 
     def _two_clients(self) -> tuple[Any, Any]:
         """Consumers with isolation level `read_committed` and `read_uncommitted`."""
-        certificate = self._settings.kafka.certificates.current()
-        if certificate is not self._certificate:
-            self._certificate = certificate
+        if self._replaced.found():
             self._close_clients()
         if not self._clients:
             options = kafka.reader_options(self._settings)

@@ -29,23 +29,20 @@ class TopicFinder:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._make_admin()
-
-    def _make_admin(self) -> None:
-        self._certificate = self._settings.certificates.current()
-        self._admin = make_admin(self._settings)
+        self._replaced = settings.certificates.changes()
+        self._admin = make_admin(settings)
 
     def find(self, names: Collection[str], timeout_s: float) -> dict[str, ExistingTopic]:
         """Those of the topics that exist now. Raises KafkaException."""
         if not names:
             return {}
-        if self._settings.certificates.current() is not self._certificate:
-            self._make_admin()
+        if self._replaced.found():
+            self._admin = make_admin(self._settings)
         try:
             return _find(self._admin, names, timeout_s)
         except KafkaException:
             # A client may lose every address of a broker that is back (librdkafka issue 5301).
-            self._make_admin()
+            self._admin = make_admin(self._settings)
             raise
 
 

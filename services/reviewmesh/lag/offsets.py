@@ -97,7 +97,7 @@ class Broker:
         self._open: Any = None
         self._of_group: dict[str, Any] = {}
         self._renewed_at = time.monotonic()
-        self._certificate = settings.kafka.certificates.current()
+        self._replaced = settings.kafka.certificates.changes()
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="offsets")
         self._finder = TopicFinder(settings.kafka)
         # Kafka's ids of the topics that these clients have asked about.
@@ -149,9 +149,7 @@ class Broker:
 
     def _renew_if_replaced(self) -> None:
         """Drop clients that were made with a certificate that was replaced."""
-        certificate = self._settings.kafka.certificates.current()
-        if certificate is not self._certificate:
-            self._certificate = certificate
+        if self._replaced.found():
             self._of_group.clear()
             self._stable = self._open = None
 
