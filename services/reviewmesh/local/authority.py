@@ -7,7 +7,6 @@ Its key lies in the state folder, readable by its owner only. A company uses its
 from __future__ import annotations
 
 import ipaddress
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,12 +23,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from reviewmesh.local.paths import write_in_one_step
+
 NAME = "reviewmesh local authority"
 CERTIFICATE, KEY = "ca.pem", "ca.key"
 YEARS = 10
 # Clocks of the machines that check it may be behind.
 BACKDATED = timedelta(minutes=5)
-ALLOWED_BY_OWNER_ONLY = 0o600
+PUBLIC = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(folder / KEY, secret, ALLOWED_BY_OWNER_ONLY)
+        write_in_one_step(folder / KEY, secret)
         # Last: an authority whose certificate is there is whole.
-        _write(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM), 0o644)
+        write_in_one_step(folder / CERTIFICATE, certificate.public_bytes(Encoding.PEM), PUBLIC)
         self._take(folder, key, certificate)
 
     @classmethod
@@ -135,8 +136,8 @@ class Authority:
         )
         paths = CertificatePaths(self.ca, self.folder / f"{name}.pem", self.folder / f"{name}.key")
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(paths.key, secret, ALLOWED_BY_OWNER_ONLY)
-        _write(paths.certificate, certificate.public_bytes(Encoding.PEM), 0o644)
+        write_in_one_step(paths.key, secret)
+        write_in_one_step(paths.certificate, certificate.public_bytes(Encoding.PEM), PUBLIC)
         return paths
 
 
@@ -152,12 +153,3 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """In one step: a reader sees the old file or the new one."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    draft.replace(path)

@@ -12,6 +12,7 @@ from platformdirs import user_cache_path
 
 DEFAULT_STATE_DIR = ".reviewmesh"
 PRIVATE = 0o700
+OWNER_ONLY = 0o600
 
 
 def default_state_dir() -> Path:
@@ -30,6 +31,15 @@ def make_private(folder: Path) -> None:
     """Create a folder that only this user can access, or restrict an existing one."""
     folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     folder.chmod(PRIVATE)
+
+
+def write_in_one_step(path: Path, content: bytes, mode: int = OWNER_ONLY) -> None:
+    """A reader sees the old file or the new one, which nobody else can read before `mode` says."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    draft.replace(path)
 
 
 @contextmanager

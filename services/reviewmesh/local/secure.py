@@ -8,14 +8,13 @@ user do is in its access control list, which `up` writes.
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from reviewmesh.avro.acls import DEFAULT_PRINCIPAL, named
 from reviewmesh.local.authority import Authority
-from reviewmesh.local.paths import make_private
+from reviewmesh.local.paths import make_private, write_in_one_step
 from reviewmesh.local.ports import HOST
 from reviewmesh_schemas.names import ENRICHERS, PRINCIPALS
 
@@ -29,7 +28,6 @@ CALLERS = (*ENRICHERS, "judge")
 OPERATOR = "operator"
 CLIENTS = (OPERATOR, "producer", "consumer")
 """Whom people connect as."""
-OWNER_ONLY = 0o600
 AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 READ_SCHEMAS, REGISTER_SCHEMAS = "sr-readonly", "sr-admin"
@@ -62,8 +60,8 @@ class Identities:
             authority.issue(server, dns=(*SERVER_NAMES, server), addresses=(HOST,))
         for caller in CALLERS:
             authority.issue(caller)
-        store = self.key(BROKER).read_text("ascii") + self.certificate(BROKER).read_text("ascii")
-        _write_secret(self._key_store, store)
+        store = self.key(BROKER).read_bytes() + self.certificate(BROKER).read_bytes()
+        write_in_one_step(self._key_store, store)
         for who in (*PRINCIPALS, BROKER, ADMIN):
             self._draw(self.kafka(who))
         for who in PRINCIPALS:
@@ -90,7 +88,7 @@ class Identities:
 
     def _draw(self, login: Login) -> None:
         if not login.password_file.exists():
-            _write_secret(login.password_file, secrets.token_hex(24) + "\n")
+            write_in_one_step(login.password_file, f"{secrets.token_hex(24)}\n".encode())
 
     # -- settings --------------------------------------------------------------------------------
 
@@ -144,7 +142,7 @@ class Identities:
                 f'{embedded}.users."{login.user}"={login.password}',
                 f'{embedded}.roles."{login.user}"={role}',
             ]
-        _write_secret(self.registry_properties, "".join(f"{line}\n" for line in lines))
+        write_in_one_step(self.registry_properties, "".join(f"{line}\n" for line in lines).encode())
 
     def kafka_options(self, who: str) -> dict[str, str]:
         """librdkafka's options."""
@@ -195,12 +193,3 @@ class Identities:
 def _user(who: str) -> str:
     """The name that the access control list knows."""
     return named(DEFAULT_PRINCIPAL)[who].removeprefix("User:") if who in PRINCIPALS else who
-
-
-def _write_secret(path: Path, content: str) -> None:
-    """In one step, readable by the owner only."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "w") as file:
-        file.write(content)
-    draft.replace(path)
