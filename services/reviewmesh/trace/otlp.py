@@ -14,22 +14,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, TraceFlags
-from opentelemetry.trace import SpanKind as OtelKind
 from opentelemetry.trace.status import Status, StatusCode
 
 from reviewmesh.settings import TracesSettings
-from reviewmesh.trace.spans import SCHEMA_URL, Span, SpanKind
+from reviewmesh.trace.spans import SCHEMA_URL, Span
 from reviewmesh_kit.version import running_version
 
 TIMEOUT_S = 10
 LONGEST_ERROR = 1_000
-KINDS = {
-    SpanKind.INTERNAL: OtelKind.INTERNAL,
-    SpanKind.SERVER: OtelKind.SERVER,
-    SpanKind.CLIENT: OtelKind.CLIENT,
-    SpanKind.PRODUCER: OtelKind.PRODUCER,
-    SpanKind.CONSUMER: OtelKind.CONSUMER,
-}
 
 
 class OtlpEndpoint:
@@ -67,7 +59,7 @@ class OtlpEndpoint:
             resource=self._resource(span.service),
             attributes=span.attributes,
             links=[Link(_context(*link)) for link in span.links],
-            kind=KINDS[span.kind],
+            kind=span.kind,
             status=status,
             start_time=int(span.start_ms * 1e6),
             end_time=int(span.end_ms * 1e6),

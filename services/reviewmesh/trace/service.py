@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from reviewmesh import metrics
-from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.contracts import Contracts
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.kafka import clients as kafka
@@ -36,12 +37,17 @@ POLL_S = 0.5
 POLL_RECORDS = 500
 COMMIT_EVERY_S = 2.0
 CALL_TIMEOUT_S = 10.0
+REGISTRY_AGAIN_S = 1.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 # An endpoint that refuses the same spans for so long may refuse them for ever.
 DROPPED_AFTER_S = 600.0
 CALLS_REMEMBERED = 10_000
 DEAD = "dead letter"
+
+
+class Stopped(Exception):
+    """A stop was requested while records wait to be sent: the next start reads them again."""
 
 
 class TracerService:
@@ -91,13 +97,13 @@ class TracerService:
     def run(self) -> None:
         self._startup.wait()
         self._started = True
-        certificates = self._settings.kafka.certificates
         while not self._stop.is_set():
-            certificate = certificates.current()
+            replaced = self._settings.kafka.certificates.changes()
             consumer = self._subscribed()
             try:
-                while not self._stop.is_set() and certificate is certificates.current():
-                    self._turn(consumer)
+                with suppress(Stopped):
+                    while not self._stop.is_set() and not replaced.found():
+                        self._turn(consumer)
                 self._commit(consumer)
             finally:
                 consumer.close()
@@ -120,6 +126,7 @@ class TracerService:
         return consumer
 
     def _turn(self, consumer: Any) -> None:
+        """Raises Stopped."""
         self._heartbeat = time.monotonic()
         messages = consumer.consume(POLL_RECORDS, POLL_S)
         spans: list[Span] = []
@@ -129,20 +136,19 @@ class TracerService:
             if message.error() is not None:
                 continue
             record = record_of(message.topic().removeprefix(self._settings.prefix), message)
-            for reason, span in self._spans(record):
+            for reason, span in self._spans(consumer, record):
                 spans.append(span)
                 reasons.append(reason)
             read[message.topic(), message.partition()] = message.offset() + 1
-        if spans and not self._send(consumer, spans):
-            # Stopped: the next start reads these records again.
-            return
+        if spans:
+            self._send(consumer, spans)
         for reason in reasons:
             metrics.SPANS.labels(reason).inc()
         self._positions |= read
         if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
             self._commit(consumer)
 
-    def _spans(self, record: Record) -> Iterator[tuple[str, Span]]:
+    def _spans(self, consumer: Any, record: Record) -> Iterator[tuple[str, Span]]:
         reason = DEAD if record.topic == DEAD_LETTER else self._choice.reason(record)
         if not reason or record.value is None:
             return
@@ -150,17 +156,10 @@ class TracerService:
             f"{record.topic}/{record.partition}/{record.offset}"
         )
         codec = self._letters if record.topic == DEAD_LETTER else self._enriched
-        while True:
-            try:
-                content = codec.decode_ours(record.value)
-                break
-            except DecodeError:
-                # The mesh did not write it.
-                return
-            except RegistryUnavailable as error:
-                self._problem = str(error)
-                if self._stop.wait(1.0):
-                    return
+        content = self._decoded(consumer, codec, record.value)
+        if content is None:
+            # The mesh did not write it.
+            return
         if record.topic == DEAD_LETTER:
             yield reason, span_of_dead_letter(content, record, context)
             return
@@ -173,6 +172,20 @@ class TracerService:
             if call is not None and self._is_new(call):
                 yield reason, call
 
+    def _decoded(self, consumer: Any, codec: Codec, value: bytes) -> Mapping[str, Any] | None:
+        """None where it does not decode. Waits for the registry. Raises Stopped."""
+        while True:
+            try:
+                content: Mapping[str, Any] | None = codec.decode_ours(value)
+            except DecodeError:
+                content = None
+            except RegistryUnavailable as error:
+                self._problem = str(error)
+                self._wait(consumer, REGISTRY_AGAIN_S)
+                continue
+            self._problem = ""
+            return content
+
     def _is_new(self, call: Span) -> bool:
         key = call.trace_id, call.span_id
         if key in self._calls:
@@ -182,11 +195,8 @@ class TracerService:
             del self._calls[next(iter(self._calls))]
         return True
 
-    def _send(self, consumer: Any, spans: list[Span]) -> bool:
-        """False when it was stopped before the endpoint took them.
-
-        Reading is paused meanwhile, and goes on without them after DROPPED_AFTER_S.
-        """
+    def _send(self, consumer: Any, spans: list[Span]) -> None:
+        """Wait until the endpoint takes them, up to DROPPED_AFTER_S. Raises Stopped."""
         began, pause = time.monotonic(), FIRST_PAUSE_S
         while not self._endpoint.send(spans):
             waited_s = time.monotonic() - began
@@ -196,14 +206,12 @@ class TracerService:
                 break
             self._problem = f"the OTLP endpoint at {self._settings.traces.endpoint} to take spans"
             self._log.warning("waiting", waiting_for=self._problem, for_s=round(waited_s))
-            if self._rests(consumer, pause * random.uniform(0.75, 1.25)):
-                return False
+            self._wait(consumer, pause * random.uniform(0.75, 1.25))
             pause = min(2 * pause, LONGEST_PAUSE_S)
         self._problem = ""
-        return True
 
-    def _rests(self, consumer: Any, seconds: float) -> bool:
-        """Keep the membership meanwhile; True when it was stopped."""
+    def _wait(self, consumer: Any, seconds: float) -> None:
+        """Read nothing, and keep the membership meanwhile. Raises Stopped."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stop.is_set():
             self._heartbeat = time.monotonic()
@@ -215,9 +223,10 @@ class TracerService:
                     consumer.seek(
                         TopicPartition(message.topic(), message.partition(), message.offset())
                     )
+        if self._stop.is_set():
+            raise Stopped
         if assigned := consumer.assignment():
             consumer.resume(assigned)
-        return self._stop.is_set()
 
     # -- offsets -----------------------------------------------------------------------------
 

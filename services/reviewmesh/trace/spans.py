@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
+
+from opentelemetry.trace import SpanKind
 
 from reviewmesh.kafka.record import Record
 from reviewmesh.kafka.tracing import TraceContext
@@ -21,14 +22,6 @@ from reviewmesh_schemas.names import ACCEPTED, ENRICHED, TASKS
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.40.0"
 Attributes = dict[str, str | int | float | bool]
-
-
-class SpanKind(Enum):
-    INTERNAL = "internal"
-    SERVER = "server"
-    CLIENT = "client"
-    PRODUCER = "producer"
-    CONSUMER = "consumer"
 
 
 @dataclass(frozen=True, slots=True)
