@@ -16,6 +16,7 @@ from itertools import islice
 from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.kafka.record import Record
+from reviewmesh.loop.dispatch import TURN_S
 
 # The embedded registry on 2 cores takes 8 ms per answer with one call at a time, 3 ms with four,
 # and
@@ -25,8 +26,6 @@ CALLS_AT_A_TIME = 4
 LOOK_AHEAD = 32
 ASK_AGAIN_AFTER_S = 1.0
 LATE_S = 5.0
-# For the records of one partition between two polls, as in the loop's feed.
-TURN_S = 0.5
 # Records that may wait in a partition before it is paused.
 MAX_RECORDS = 1_000
 MAX_BYTES = 8 * 1024 * 1024

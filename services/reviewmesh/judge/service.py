@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from types import FrameType
 
 import structlog
 from confluent_kafka import KafkaException
@@ -14,6 +12,7 @@ from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.enrich.connection import worker_certificates
 from reviewmesh.judge.session import Session
 from reviewmesh.kafka.record import Unavailable
+from reviewmesh.process.own_work import OwnWork
 from reviewmesh.process.startup import Startup
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import COMMANDS, CONTROL, RESULT_OF, SHADOW_OF
@@ -22,7 +21,7 @@ RUN_EVERY_S = 0.5
 RETRY_AFTER_S = 2.0
 
 
-class JudgeService:
+class JudgeService(OwnWork):
     """Runs until it is stopped."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
@@ -33,32 +32,15 @@ class JudgeService:
         self._contracts = Contracts(settings)
         for topic in (CONTROL, COMMANDS, *RESULT_OF.values(), *SHADOW_OF.values()):
             self._contracts.codec(topic)
-        self._startup = Startup(settings, self._contracts, log)
-        self._started = False
-        self._stop = threading.Event()
-        self._heartbeat = time.monotonic()
-        self._problem = "reading the state of rollouts from reviews.control"
-        self.held_up_by = ""
-
-    @property
-    def heartbeat(self) -> float:
-        return self._heartbeat if self._started else self._startup.heartbeat
-
-    @property
-    def waiting_for(self) -> str:
-        return self._problem if self._started else self._startup.readiness.waiting_for
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        self._startup.request_stop()
-        self._stop.set()
+        super().__init__(
+            Startup(settings, self._contracts, log),
+            "reading the state of rollouts from reviews.control",
+        )
 
     def close(self) -> None:
         """Nothing is open before `run`."""
 
-    def run(self) -> None:
-        self._startup.wait()
-        self._started = True
+    def _work(self) -> None:
         while not self._stop.is_set():
             self._heartbeat = time.monotonic()
             try:

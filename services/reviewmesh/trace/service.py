@@ -7,11 +7,9 @@ Sent again, they have the same ids.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import structlog
@@ -25,6 +23,7 @@ from reviewmesh.kafka import clients as kafka
 from reviewmesh.kafka.reader import record_of
 from reviewmesh.kafka.record import TRACEPARENT, Record
 from reviewmesh.kafka.tracing import context_at, context_of
+from reviewmesh.process.own_work import OwnWork
 from reviewmesh.process.startup import Startup
 from reviewmesh.settings import Settings, WrongSetting
 from reviewmesh.trace.choice import TraceChoice
@@ -50,7 +49,7 @@ class Stopped(Exception):
     """A stop was requested while records wait to be sent: the next start reads them again."""
 
 
-class TracerService:
+class TracerService(OwnWork):
     """Runs until it is stopped."""
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
@@ -65,38 +64,18 @@ class TracerService:
         self._contracts = Contracts(settings)
         self._enriched = self._contracts.codec(ENRICHED)
         self._letters = self._contracts.codec(DEAD_LETTER)
-        self._startup = Startup(settings, self._contracts, log)
+        super().__init__(Startup(settings, self._contracts, log))
         self._choice = TraceChoice(settings.traces.slow_s, settings.traces.share)
         self._endpoint = OtlpEndpoint(settings.traces, settings.prefix)
-        self._started = False
-        self._stop = threading.Event()
-        self._heartbeat = time.monotonic()
-        self._problem = ""
         self._positions: dict[tuple[str, int], int] = {}
         self._committed_at = 0.0
         # Calls whose span was sent; each is part of many reviews.
         self._calls: dict[tuple[int, int], None] = {}
-        self.held_up_by = ""
-
-    @property
-    def heartbeat(self) -> float:
-        return self._heartbeat if self._started else self._startup.heartbeat
-
-    @property
-    def waiting_for(self) -> str:
-        return self._problem if self._started else self._startup.readiness.waiting_for
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """A signal's handler."""
-        self._startup.request_stop()
-        self._stop.set()
 
     def close(self) -> None:
         self._endpoint.close()
 
-    def run(self) -> None:
-        self._startup.wait()
-        self._started = True
+    def _work(self) -> None:
         while not self._stop.is_set():
             replaced = self._settings.kafka.certificates.changes()
             consumer = self._subscribed()
