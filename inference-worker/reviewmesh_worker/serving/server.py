@@ -62,6 +62,8 @@ async def serve(
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            # Else the window of each call grows to megabytes that nobody reads yet.
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.so_reuseport", 0),
         ),
     )
