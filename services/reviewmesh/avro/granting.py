@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from reviewmesh.avro.acls import Grant, Kind, Pattern
 from reviewmesh.kafka.clients import quiet
 
 CALL_TIMEOUT_S = 30.0
+HOLD_WITHIN_S = 30.0
+LOOK_EVERY_S = 0.1
 ANYBODY = "User:*"
 ANY_NAME = "*"
 ALL = "All"
@@ -54,14 +57,29 @@ class ClusterAcls:
         self._admin = AdminClient(quiet(kafka))
 
     def add(self, wanted: Iterable[Grant]) -> list[Grant]:
-        """Grant what is missing; returns it. Doing so again changes nothing."""
+        """Grant what is missing, and wait until it holds; returns it.
+
+        Doing so again changes nothing.
+        """
         allowed, _ = self._found()
         missing = [grant for grant in wanted if grant not in allowed]
         if missing:
             futures = self._admin.create_acls([_binding(grant) for grant in missing])
             for future in futures.values():
                 _answered(future)
+            self._wait_for(missing)
         return missing
+
+    def _wait_for(self, added: Collection[Grant]) -> None:
+        """The controller answers before the brokers have read the grants, by seconds at times."""
+        deadline = time.monotonic() + HOLD_WITHIN_S
+        while not self._found()[0].issuperset(added):
+            if time.monotonic() > deadline:
+                raise AclsRefused(
+                    f"the cluster took {len(added)} grants, but after {HOLD_WITHIN_S:g} s a broker "
+                    "does not show them all; look at the brokers' logs, then run this again"
+                )
+            time.sleep(LOOK_EVERY_S)
 
     def compare(self, wanted: Collection[Grant], open_to_all: Collection[Grant]) -> Findings:
         """`open_to_all`: rights that others than the mesh's principals may have as well."""
