@@ -36,7 +36,7 @@ class Stream:
         mine = f"{self._tag}-"
         return [r for r in self._mesh.enriched() if r["review_id"].startswith(mine)]
 
-    def wait_enriched(self, timeout_s: float = 60) -> list[dict[str, Any]]:
+    def wait_enriched(self, timeout_s: float = 180) -> list[dict[str, Any]]:
         """All of a stream that was left."""
         wanted = len(self.published)
         self._mesh.wait_for(
