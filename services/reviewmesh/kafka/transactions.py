@@ -12,9 +12,10 @@ abandoned: the next producer fences it.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -25,7 +26,8 @@ from reviewmesh.kafka.record import Output
 CALL_TIMEOUT_S = 5.0
 RETRY_FOR_S = 20.0
 TRANSACTION_DEADLINE_S = 30.0
-CONNECT_DEADLINE_S = 10.0
+# Of one call, which should return after CALL_TIMEOUT_S: a transaction makes several.
+CALL_DEADLINE_S = 10.0
 ABANDONED_AT_MOST = 5
 
 # Errors of a record itself: it will be rejected every time.
@@ -83,7 +85,7 @@ class TransactionalProducer:
         Raises KafkaException or OutcomeUnknown when no broker answers in time; call again later.
         """
         self._session = self._call(
-            lambda: ProducerSession(self._options, self._prefix, self._on_error), CONNECT_DEADLINE_S
+            lambda: ProducerSession(self._options, self._prefix, self._on_error), CALL_DEADLINE_S
         )
 
     def poll(self) -> None:
@@ -105,13 +107,21 @@ class TransactionalProducer:
         session = self._session
         assert session is not None, "expected a producer that is ready"
         self._call(
-            lambda: session.transact(outputs, offsets, group_metadata), TRANSACTION_DEADLINE_S
+            lambda: session.transact(outputs, offsets, group_metadata),
+            TRANSACTION_DEADLINE_S,
+            lambda: session.call_began,
         )
 
-    def _call(self, action: Callable[[], Any], deadline_s: float) -> Any:
-        """The action's result. Raises what it raises, and OutcomeUnknown after the deadline."""
+    def _call(
+        self, action: Callable[[], Any], deadline_s: float, call_began: Callable[[], float] = float
+    ) -> Any:
+        """The action's result. Raises what it raises, and OutcomeUnknown after a deadline.
+
+        `call_began`: when the latest of its calls to librdkafka began; CALL_DEADLINE_S counts from
+        there.
+        """
         try:
-            return self._thread.call(action, deadline_s)
+            return self._thread.call(action, deadline_s, call_began)
         except Empty:
             self._thread = CallThread()
             self._abandoned += 1
@@ -120,7 +130,8 @@ class TransactionalProducer:
                     f"{self._abandoned} transactional calls did not return within their deadlines"
                 ) from None
             raise OutcomeUnknown(
-                f"a transactional call did not return within {deadline_s:g} s"
+                f"a call did not return within {CALL_DEADLINE_S:g} s, or all of a transaction "
+                f"within {TRANSACTION_DEADLINE_S:g} s"
             ) from None
 
 
@@ -129,6 +140,7 @@ class ProducerSession:
 
     def __init__(self, options: Mapping[str, str], prefix: str, on_error: OnError) -> None:
         self._prefix = prefix
+        self.call_began = monotonic()
         # The errors of rejected records of the current transaction.
         refused: list[str] = []
         self._refused = refused
@@ -146,16 +158,19 @@ class ProducerSession:
     ) -> None:
         self._refused.clear()
         try:
+            self.call_began = monotonic()
             self.producer.begin_transaction()
             for output in outputs:
                 self._produce(output)
+            self.call_began = monotonic()
             self.producer.send_offsets_to_transaction(offsets, group_metadata, CALL_TIMEOUT_S)
         except (KafkaException, BufferError) as error:
             self._abort(error)
         self._commit_or_abort()
 
     def _produce(self, output: Output) -> None:
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        self.call_began = monotonic()
+        deadline = self.call_began + CALL_TIMEOUT_S
         while True:
             try:
                 self.producer.produce(
@@ -167,7 +182,7 @@ class ProducerSession:
                 )
                 return
             except BufferError:
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise
                 self.producer.poll(0.05)
             except (KafkaException, TypeError, ValueError) as error:
@@ -182,8 +197,9 @@ class ProducerSession:
         return KafkaException(detail)
 
     def _commit_or_abort(self) -> None:
-        deadline = time.monotonic() + RETRY_FOR_S
+        deadline = monotonic() + RETRY_FOR_S
         while True:
+            self.call_began = monotonic()
             try:
                 self.producer.commit_transaction(CALL_TIMEOUT_S)
                 return
@@ -191,19 +207,20 @@ class ProducerSession:
                 detail: KafkaError = error.args[0]
                 if detail.txn_requires_abort():
                     self._abort(error)
-                if not detail.retriable() or time.monotonic() > deadline:
+                if not detail.retriable() or monotonic() > deadline:
                     raise OutcomeUnknown(f"commit_transaction: {detail.str()}") from error
 
     def _abort(self, cause: Exception) -> NoReturn:
         """Abort, then raise Aborted, or OutcomeUnknown when the abort failed."""
-        deadline = time.monotonic() + RETRY_FOR_S
+        deadline = monotonic() + RETRY_FOR_S
         while True:
+            self.call_began = monotonic()
             try:
                 self.producer.abort_transaction(CALL_TIMEOUT_S)
                 break
             except KafkaException as error:
                 detail: KafkaError = error.args[0]
-                if not detail.retriable() or time.monotonic() > deadline:
+                if not detail.retriable() or monotonic() > deadline:
                     raise OutcomeUnknown(f"{cause}; abort_transaction: {detail.str()}") from error
         reason = self._refused[0] if self._refused else str(cause)
         raise Aborted(reason, over_a_record=bool(self._refused)) from cause
@@ -216,11 +233,25 @@ class CallThread:
         self._calls: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]] = SimpleQueue()
         threading.Thread(target=self._run, name="transactions", daemon=True).start()
 
-    def call(self, action: Callable[[], Any], deadline_s: float) -> Any:
-        """Raises what the action raises, and Empty when it has not returned by the deadline."""
+    def call(
+        self, action: Callable[[], Any], deadline_s: float, call_began: Callable[[], float]
+    ) -> Any:
+        """Raises what the action raises, and Empty when it has not returned by a deadline.
+
+        `call_began`: when the latest call to librdkafka began; each has CALL_DEADLINE_S.
+        """
         outcome: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        began = monotonic()
         self._calls.put((action, outcome))
-        result, error = outcome.get(timeout=deadline_s)
+        while True:
+            # Of the transaction before, until the thread begins with this one.
+            latest = max(began, call_began())
+            left = min(began + deadline_s, latest + CALL_DEADLINE_S) - monotonic()
+            with suppress(Empty):
+                result, error = outcome.get(timeout=max(left, 0))
+                break
+            if left <= 0:
+                raise Empty
         if error is not None:
             raise error
         return result

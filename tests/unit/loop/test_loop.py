@@ -394,10 +394,11 @@ def test_a_unit_that_finishes_no_record_is_given_up_where_it_is_refused(world: W
     assert world.out(topic=DEAD_LETTER) == []
 
 
+@pytest.mark.parametrize("deadline", ["TRANSACTION_DEADLINE_S", "CALL_DEADLINE_S"])
 def test_a_call_that_never_returns_is_left_behind(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, deadline: str
 ) -> None:
-    monkeypatch.setattr(transactions, "TRANSACTION_DEADLINE_S", 0.2)
+    monkeypatch.setattr(transactions, deadline, 0.2)
     let_go = threading.Event()
 
     def scenario() -> Scenario:
