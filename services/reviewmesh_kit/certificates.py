@@ -14,15 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
+
+if TYPE_CHECKING:
+    # Most commands have no certificate to check.
+    from cryptography import x509
 
 LOOK_EVERY_S = 1.0
 LARGEST_FILE = 1024 * 1024
@@ -74,6 +72,12 @@ class PemFiles:
         return Certificate(authorities, chain, key, *valid)
 
     def _check_key(self, leaf: x509.Certificate, path: Path, key: bytes) -> None:
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            PublicFormat,
+            load_pem_private_key,
+        )
+
         password = None if self.password is None else self.password.encode()
         try:
             private = load_pem_private_key(key, password)
@@ -211,6 +215,8 @@ def _bytes(path: Path) -> bytes:
 
 def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
     """At least one."""
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError as error:

@@ -70,7 +70,9 @@ def test_a_review_through_every_command(mesh: Mesh, run: Run) -> None:
     found = run("find", "c-1")
     assert found.returncode == 0, found.stderr
     for topic in ("raw", "accepted", "ner", "topic", "sentiment", "enriched"):
-        assert f"{mesh.prefix}reviews.{topic} " in found.stdout
+        assert re.search(rf"^{topic} +\d/\d+ ", found.stdout, re.M)
+    records = _lines(run("find", "c-1", "--json").stdout)
+    assert {record["topic"] for record in records} >= {f"{mesh.prefix}reviews.enriched"}
     assert re.search(r"revision \d+, complete", found.stdout)
     assert run("find", "nobody").returncode == 1
 
@@ -182,6 +184,8 @@ def test_exit_codes_say_what_went_wrong(run: Run, tmp_path: Path) -> None:
 def test_lag_counts_what_no_service_has_read(stack: TestStack, run: Run) -> None:
     assert run("topics", "apply").returncode == 0
     assert run("topics", "list").returncode == 0
+    listed = _lines(run("topics", "list", "--json").stdout)
+    assert all(topic["partitions"] == topic["found_partitions"] for topic in listed)
     assert run("publish", "-", stdin='{"review_id": "late", "text": "t"}\n').returncode == 0
     rows = json.loads(run("lag", "--json").stdout)
     [behind] = [row for row in rows if row["unfinished"]]

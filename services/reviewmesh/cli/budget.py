@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import wall_clock
 from reviewmesh.leaving.accounts import Account, is_period, periods_at
@@ -105,13 +105,11 @@ def lines_of(
                     yield Line(period, business_id, unit, most, reserved, settled, orphaned)
 
 
-def table_of(lines: list[Line]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("period", "business"):
-        table.add_column(name, overflow="fold")
-    table.add_column("unit", no_wrap=True)
-    for name in ("budget", "reserved", "settled", "orphaned", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
+def table_of(lines: list[Line]) -> FittingTable:
+    table = FittingTable(
+        *("period", Column("business", wraps=True), "unit"),
+        *right("budget", "reserved", "settled", "orphaned", "left"),
+    )
     for line in lines:
         numbers = (line.budget, line.reserved, line.settled, line.orphaned, line.left)
         table.add_row(

@@ -18,7 +18,6 @@ from typing import Annotated
 import structlog
 import typer
 import yaml
-from rich.table import Table
 
 from reviewmesh.capacity.arrivals import read_arrivals
 from reviewmesh.capacity.file import (
@@ -35,6 +34,7 @@ from reviewmesh.capacity.policy import MOST_UTILISATION, ScalingPolicy
 from reviewmesh.capacity.promql import work_query
 from reviewmesh.capacity.replay import Replayed, replay
 from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, out
 from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
 from reviewmesh.enrich.client import InferenceClient
@@ -297,12 +297,11 @@ def replay_(
 
 def table_of(
     found: Sequence[tuple[WorkerCapacity, Replayed]], reviews: float, objective_s: float | None
-) -> Table:
+) -> FittingTable:
     """A column for each task."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("figure", overflow="fold")
-    for entry, _ in found:
-        table.add_column(plain(entry.task), justify="right", no_wrap=True)
+    table = FittingTable(
+        Column("figure", wraps=True), *right(*(plain(entry.task) for entry, _ in found))
+    )
     rows: list[tuple[str, list[str]]] = [("reviews", [f"{reviews:,.0f}"] * len(found))]
 
     def row(name: str, cells: Iterator[str]) -> None:

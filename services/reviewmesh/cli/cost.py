@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
 from reviewmesh.leaving.amounts import NOTHING
@@ -69,15 +69,13 @@ def _span(option: str, text: str) -> tuple[int, int]:
     return span.start_ms, span.end_ms
 
 
-def table_of(found: Costs) -> Table:
+def table_of(found: Costs) -> FittingTable:
     """Counts are shortened; money is exact. `+`: some answers lack the figure, `-`: all do."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in found.by:
-        table.add_column(name, overflow="fold")
-    for name in ("answers", "failed", "calls", "requests", "prompt", "cached", "output"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("US dollars", justify="right", no_wrap=True)
-    table.add_column("unpriced", justify="right", no_wrap=True)
+    table = FittingTable(
+        *(Column(name, wraps=True) for name in found.by),
+        *right("answers", "failed", "calls", "requests", "prompt", "cached", "output"),
+        *right("US dollars", "unpriced"),
+    )
     for key, total in found.ordered():
         table.add_row(*(plain(part) if part else "-" for part in key), *_cells(total))
     if len(found.totals) > 1:

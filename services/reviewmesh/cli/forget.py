@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.names import short_topic
+from reviewmesh.cli.tables import Column, FittingTable
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.intake.erasure import REPLACEMENT
 from reviewmesh.query.connection import Connection, connect
@@ -41,7 +42,7 @@ def forget(
     if as_json:
         print(json_text(_as_json(connection, review_id, found, erasable, place)))
         return
-    out.print(_table(connection, found))
+    out.print(table_of(found))
     for line in _notes(found):
         out.print(line)
     _print_elsewhere()
@@ -57,14 +58,14 @@ def _erased(connection: Connection, review_id: str) -> tuple[int, int]:
         ) from None
 
 
-def _table(connection: Connection, found: list[HeldRecord]) -> Table:
-    table = Table("topic", "partition", "offset", "time", "deleted at the latest", box=None)
+def table_of(found: list[HeldRecord]) -> FittingTable:
+    last = Column("deleted at the latest", wraps=True)
+    table = FittingTable("topic", "place", "time", last)
     for item in found:
         record = item.occurrence.record
         table.add_row(
-            connection.topic(record.topic),
-            str(record.partition),
-            str(record.offset),
+            short_topic(record.topic),
+            f"{record.partition}/{record.offset}",
             iso(record.timestamp_ms),
             item.no_time if item.deleted_by is None else iso(item.deleted_by),
         )

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from reviewmesh.cli.names import short_group, short_topic
+from reviewmesh.cli.tables import FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.query.connection import connect
@@ -20,7 +21,6 @@ from reviewmesh.query.lag import lag_meter, measure_open_twice, open_transaction
 from reviewmesh.query.values import iso
 
 WATCH_EVERY_S = 1.0
-NUMBERS = ("committed", "end", "lag", "unfinished", "seconds")
 
 
 def lag(
@@ -30,9 +30,11 @@ def lag(
     """Show what each group has not finished yet, in records and in seconds."""
     if as_lines and watch:
         raise typer.BadParameter("--json and --watch do not go together")
-    with lag_meter(connect()) as meter:
+    connection = connect()
+    prefix = connection.settings.prefix
+    with lag_meter(connection) as meter:
         if watch:
-            _watch(meter)
+            _watch(meter, prefix)
             return
         snapshot = measure_open_twice(meter)
     if not snapshot.rows and snapshot.problems:
@@ -41,7 +43,7 @@ def lag(
         now = time.time()
         print(json_text([_as_json(row, now) for row in snapshot.rows]))
     else:
-        out.print(_partitions(snapshot))
+        out.print(partitions_table(snapshot, prefix, time.time()))
     print_left_open(snapshot)
     for problem in snapshot.problems:
         err.print(f"not measured: {problem}", style="red")
@@ -54,16 +56,16 @@ def print_left_open(snapshot: Snapshot) -> None:
         err.print(words, style="yellow", markup=False, highlight=False)
 
 
-def _watch(meter: LagMeter) -> None:
+def _watch(meter: LagMeter, prefix: str) -> None:
     """Measure until Ctrl-C; without a terminal, print one table after the other."""
     try:
         while not out.is_terminal:
-            out.print(iso(int(time.time() * 1000)), _live(meter.measure()))
+            out.print(iso(int(time.time() * 1000)), live_table(meter.measure(), prefix))
             out.file.flush()
             time.sleep(WATCH_EVERY_S)
         with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(_live(meter.measure()), refresh=True)
+                live.update(live_table(meter.measure(), prefix), refresh=True)
                 time.sleep(WATCH_EVERY_S)
     except KeyboardInterrupt:
         return
@@ -82,39 +84,33 @@ def _as_json(row: PartitionLag, now: float) -> dict[str, Any]:
     }
 
 
-def _partitions(snapshot: Snapshot) -> Table:
-    table = Table(box=None)
-    for name in ("group", "topic"):
-        table.add_column(name, overflow="fold")
-    for name in ("partition", *NUMBERS):
-        table.add_column(name, justify="right")
-    now = time.time()
+def partitions_table(snapshot: Snapshot, prefix: str, now: float) -> FittingTable:
+    """A line per partition."""
+    numbers = right("committed", "end", "lag", "unfinished", "seconds")
+    table = FittingTable("group", "topic/partition", *numbers)
     for row in snapshot.rows:
         table.add_row(
-            row.group,
-            row.topic,
-            *map(str, (row.partition, row.committed, row.end, row.lag, row.backlog)),
+            short_group(row.group, prefix),
+            f"{short_topic(row.topic, prefix)}/{row.partition}",
+            *map(str, (row.committed, row.end, row.lag, row.backlog)),
             f"{row.seconds(now):.1f}",
             style="yellow" if row.backlog else "",
         )
     return table
 
 
-def _live(snapshot: Snapshot) -> Group:
+def live_table(snapshot: Snapshot, prefix: str) -> Group:
     """A line per group and topic: there are too many partitions for a screen."""
-    table = Table(box=None)
-    for name in ("group", "topic"):
-        table.add_column(name, overflow="fold")
-    for name in ("lag", "unfinished", "seconds", "last commit", "time to drain"):
-        table.add_column(name, justify="right")
+    numbers = right("lag", "unfinished", "seconds", "last commit", "time to drain")
+    table = FittingTable("group", "topic", *numbers)
     now = time.time()
     drain = {group.name: seconds for group, seconds in snapshot.time_to_drain.items()}
     for group, topic in dict.fromkeys((row.group, row.topic) for row in snapshot.rows):
         rows = [row for row in snapshot.rows if (row.group, row.topic) == (group, topic)]
         backlog = sum(row.backlog for row in rows)
         table.add_row(
-            group,
-            topic,
+            short_group(group, prefix),
+            short_topic(topic, prefix),
             f"{sum(row.lag for row in rows):,}",
             f"{backlog:,}",
             f"{max(row.seconds(now) for row in rows):.1f}",

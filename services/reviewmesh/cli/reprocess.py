@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from reviewmesh.cli.errors import CommandFailed
+from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
@@ -89,13 +90,18 @@ def status_(
         for item in found:
             print(json_text(_as_json(item)))
         return
-    table = Table(
-        *("campaign", "state", "requests", "sent", "answered", "published", "dropped"), box=None
+    out.print(table_of(found) if found else "no campaigns")
+
+
+def table_of(found: Sequence[Status]) -> FittingTable:
+    table = FittingTable(
+        *(Column("campaign", wraps=True), "state"),
+        *right("requests", "sent", "answered", "published", "dropped"),
     )
     for item in found:
         counts = (item.campaign.requests, item.sent, item.answered, item.published, item.dropped)
         table.add_row(plain(item.campaign.id), _state(item), *map(str, counts))
-    out.print(table if found else "no campaigns")
+    return table
 
 
 @app.command()

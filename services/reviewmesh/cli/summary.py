@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
+from rich.text import Text
 
+from reviewmesh.cli.tables import FittingTable, right
 from reviewmesh.query.reconciliation import Reconciliation
 
 PERCENTILES = (50, 95, 99)
@@ -29,8 +30,7 @@ STAGES: dict[str, Callable[[Timings], int | None]] = {
 def closing_table(reconciliation: Reconciliation) -> Group:
     """The number of reviews by outcome, and latencies per stage."""
     ours = reconciliation.ours()
-    counts = Table("", "reviews", box=None, title="what became of them", title_justify="left")
-    counts.columns[1].justify = "right"
+    counts = FittingTable("", *right("reviews"))
     for name, number in (
         ("in", len(reconciliation.published)),
         ("enriched", len(ours)),
@@ -39,13 +39,12 @@ def closing_table(reconciliation: Reconciliation) -> Group:
     ):
         counts.add_row(name, str(number))
     timings = [record["timings"] for record in ours if record["timings"] is not None]
-    latencies = Table("", box=None, title="\nmilliseconds", title_justify="left")
-    for percent in PERCENTILES:
-        latencies.add_column(f"p{percent}", justify="right")
+    latencies = FittingTable("", *right(*(f"p{percent}" for percent in PERCENTILES)))
     for name, measure in STAGES.items():
         values = sorted(value for at in timings if (value := measure(at)) is not None)
         latencies.add_row(name, *(_shown(percentile(values, p)) for p in PERCENTILES))
-    return Group(counts, latencies)
+    titles = [Text(words, style="italic") for words in ("what became of them", "\nmilliseconds")]
+    return Group(titles[0], counts, titles[1], latencies)
 
 
 def percentile(ordered: list[int], percent: int) -> int | None:

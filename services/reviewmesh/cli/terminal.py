@@ -17,7 +17,7 @@ from rich.segment import Segment
 
 from reviewmesh_kit.printable import UNSAFE, UNSAFE_ON_A_LINE, plain_lines
 
-PIPE_WIDTH = 2_000
+PIPE_WIDTH = 10_000
 SHOWN_TEXT = 72
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from reviewmesh.avro import topics
 from reviewmesh.avro.registry import registry_of
 from reviewmesh.cli.acls import acls
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.terminal import err, out
+from reviewmesh.cli.names import short_topic
+from reviewmesh.cli.tables import Cell, FittingTable
+from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.kafka.replication import in_sync_of, replicas_of
 from reviewmesh.query.connection import connect
 from reviewmesh.query.reading import CALL_TIMEOUT_S
@@ -43,46 +46,106 @@ def apply() -> None:
     _tell(topics.replication_problems(connection.admin, settings.prefix))
 
 
+@dataclass(frozen=True)
+class FoundTopic:
+    """A topic of the contracts, and what of it is on the broker."""
+
+    contract: topics.TopicContract
+    name: str
+    partitions: int
+    """0: the broker lacks it."""
+    problem: str
+    replicas: int
+    in_sync: int
+
+    def as_json(self) -> dict[str, Any]:
+        contract = self.contract
+        return {
+            "topic": self.name,
+            "schema": contract.schema,
+            "partitions": contract.partitions,
+            "cleanup_policy": contract.cleanup_policy,
+            "retention_hours": contract.retention_hours,
+            "found_partitions": self.partitions,
+            "replicas": self.replicas,
+            "in_sync": self.in_sync,
+            "problem": self.problem or None,
+        }
+
+
 @app.command("list")
-def list_() -> None:
+def list_(
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a topic.")] = False,
+) -> None:
     """List the topics; exit code 1 when the broker lacks one."""
     connection = connect()
+    prefix = connection.settings.prefix
     there = connection.admin.list_topics(timeout=CALL_TIMEOUT_S).topics
-    columns = ("topic", "schema", "partitions", "clean-up", "kept", "on the broker", "replicas")
-    table = Table(*columns, box=None)
-    wrong = 0
-    for topic in topics.load_topics().topics:
-        name = connection.topic(topic.name)
-        found = len(there[name].partitions) if name in there else 0
-        wrong += not found or bool(
-            topics.shape_problem(topic, connection.settings.prefix, there[name])
-        )
-        table.add_row(
-            name,
-            topic.schema,
-            str(topic.partitions),
-            topic.cleanup_policy,
-            f"{topic.retention_hours} h",
-            f"{found} partitions" if found else Text("missing", style="red"),
-            _replicas(there[name]) if found else "",
-        )
-    out.print(table)
-    few = topics.replication_problems(connection.admin, connection.settings.prefix)
+    found = [
+        _found(topic, prefix, there.get(connection.topic(topic.name)))
+        for topic in topics.load_topics().topics
+    ]
+    if as_lines:
+        for item in found:
+            print(json_text(item.as_json()))
+    else:
+        out.print(table_of(found))
+    few = topics.replication_problems(connection.admin, prefix)
     _tell(few)
+    wrong = [item for item in found if item.problem]
+    for item in wrong:
+        if item.partitions:
+            err.print(item.problem, style="yellow")
     if wrong:
         raise CommandFailed(
-            f"{wrong} topics differ from their contracts; run `reviewmesh topics apply`"
+            f"{len(wrong)} topics differ from their contracts; run `reviewmesh topics apply`"
         )
     if few:
         raise CommandFailed(f"{len(few)} topics would not outlive the loss of a broker")
 
 
-def _replicas(found: Any) -> str | Text:
+def _found(contract: topics.TopicContract, prefix: str, there: Any) -> FoundTopic:
+    name = prefix + contract.name
+    if there is None:
+        return FoundTopic(contract, name, 0, f"{name} is not on the broker", 0, 0)
+    return FoundTopic(
+        contract,
+        name,
+        len(there.partitions),
+        topics.shape_problem(contract, prefix, there) or "",
+        replicas_of(there),
+        in_sync_of(there),
+    )
+
+
+def table_of(found: Iterable[FoundTopic]) -> FittingTable:
+    table = FittingTable("topic", "schema", "partitions", "clean-up", "kept", "replicas")
+    for item in found:
+        contract = item.contract
+        table.add_row(
+            short_topic(contract.name),
+            contract.schema,
+            _partitions(item),
+            contract.cleanup_policy,
+            f"{contract.retention_hours} h",
+            _replicas(item) if item.partitions else "",
+        )
+    return table
+
+
+def _partitions(item: FoundTopic) -> Cell:
+    if not item.partitions:
+        return Text("missing", style="red")
+    if item.partitions == item.contract.partitions:
+        return str(item.partitions)
+    return Text(f"{item.contract.partitions}, has {item.partitions}", style="yellow")
+
+
+def _replicas(item: FoundTopic) -> Cell:
     """How many brokers have its records; fewer are in sync while one is away."""
-    replicas, in_sync = replicas_of(found), in_sync_of(found)
-    if in_sync == replicas:
-        return str(replicas)
-    return Text(f"{replicas}, {in_sync} in sync", style="yellow")
+    if item.in_sync == item.replicas:
+        return str(item.replicas)
+    return Text(f"{item.replicas}, {item.in_sync} in sync", style="yellow")
 
 
 def _tell(few: list[str]) -> None:

@@ -24,12 +24,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-
-from jgo.maven import Artifact, MavenContext, PythonResolver
+from typing import TYPE_CHECKING
 
 from reviewmesh.local.errors import LocalStackError, UnreachableError
 from reviewmesh.local.java import make_class_archive
 from reviewmesh.local.paths import cache_dir
+
+if TYPE_CHECKING:
+    # With it comes `requests`: only a download needs them.
+    from jgo.maven import Artifact, MavenContext
 
 LOCK_FILE = "artifacts.lock.toml"
 DOWNLOAD_ATTEMPTS = 4
@@ -182,6 +185,8 @@ def _place(path: Path, content: Path) -> None:
 def _download_all(
     bundle: Bundle, repository: Path, progress: ProgressCallback | None
 ) -> list[Path]:
+    from jgo.maven import MavenContext, PythonResolver
+
     _trust_ssl_cert_file()
     context = MavenContext(
         resolver=PythonResolver(progress_callback=progress or _silent),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reviewmesh.avro.acls import DEFAULT_PRINCIPAL, named
-from reviewmesh.local.authority import Authority
 from reviewmesh.local.paths import make_private, write_in_one_step
 from reviewmesh.local.ports import HOST
 from reviewmesh_schemas.names import ENRICHERS, PRINCIPALS
@@ -54,6 +53,8 @@ class Identities:
 
     def prepare(self) -> None:
         """Draw missing passwords and sign certificates."""
+        from reviewmesh.local.authority import Authority
+
         make_private(self.folder)
         authority = Authority.kept(self.folder)
         for server in (BROKER, REGISTRY, WORKER):

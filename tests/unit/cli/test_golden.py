@@ -1,0 +1,184 @@
+"""What commands print, kept as files: at 80 and 40 columns, into a pipe, and without colour.
+
+To accept what is printed now: python -m tests.unit.cli.test_golden
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import RenderableType
+
+from reviewmesh.avro.acls import grants
+from reviewmesh.avro.topics import load_topics
+from reviewmesh.cli import acls, budget, cost, find, forget, lag, processes, reprocess, topics
+from reviewmesh.cli.terminal import PlainConsole
+from reviewmesh.kafka.record import Record
+from reviewmesh.lag.heads import Head
+from reviewmesh.lag.meter import PartitionLag, Snapshot
+from reviewmesh.local.probes import Health
+from reviewmesh.local.supervision import ProcessStatus
+from reviewmesh.query.campaigns import Campaign, Status
+from reviewmesh.query.cost import Costs, Total
+from reviewmesh.query.forgetting import HeldRecord
+from reviewmesh.query.search import Occurrence
+from tests.unit.cli.test_budget import BUDGETS, PERIODS, SPENT
+from tests.unit.cli.test_cost import LARGE
+
+GOLDEN = Path(__file__).parent / "golden"
+WIDTHS = {"80": 80, "40": 40, "pipe": None}
+NOW_MS = 1_796_000_000_000
+
+
+def running() -> RenderableType:
+    log = Path("/mesh/logs/x.log")
+    found = [
+        ProcessStatus("broker", "RUNNING", 4759, 0, 1_885.0, 27_383, log),
+        ProcessStatus("worker", "RUNNING", 4_761_123, 2, 61.0, 28_797, log),
+        ProcessStatus("enricher-sentiment", "RUNNING", 4765, 0, 360_000.0, 20_277, log),
+        ProcessStatus("joiner", "STOPPED", None, 0, 0.0, 31_877, log),
+    ]
+    health = {
+        "broker": Health(True, "ready"),
+        "worker": Health(False, "hangs: /healthz gives no answer in 2 s"),
+        "enricher-sentiment": Health(True, "ready; waits for a worker of sentiment"),
+        "joiner": Health(False, "does not listen"),
+    }
+    return processes.table_of(found, health)
+
+
+def behind() -> RenderableType:
+    def row(group: str, topic: str, partition: int, backlog: int) -> PartitionLag:
+        return PartitionLag(
+            group=f"eu.reviewmesh-{group}",
+            topic=f"eu.reviews.{topic}",
+            partition=partition,
+            committed=1_234_567 - backlog,
+            end=1_234_567,
+            lag=backlog,
+            backlog=backlog,
+            finished=0,
+            head=Head(0, NOW_MS - 75_500, NOW_MS - 75_500) if backlog else None,
+            commit_seen_at=NOW_MS / 1000 - 1,
+        )
+
+    rows = (row("intake", "raw", 0, 0), row("enricher-sentiment", "accepted", 11, 98_765))
+    return lag.partitions_table(Snapshot(NOW_MS / 1000, rows), "eu.", NOW_MS / 1000)
+
+
+def occurrences() -> list[Occurrence]:
+    def record(topic: str, offset: int) -> Record:
+        return Record(topic, 3, offset, b"k", b"v", timestamp_ms=NOW_MS)
+
+    refused = "intake INVALID of reviews.raw 3/123456: expected stars from 1 to 5 or none, got 9"
+    return [
+        Occurrence(record("reviews.raw", 123_456), "dead letter 3/17"),
+        Occurrence(record("reviews.dead-letter", 17), refused),
+        Occurrence(record("reviews.enriched", 4_294_967_295), "revision 2, ner TIMEOUT: slow"),
+    ]
+
+
+def held() -> list[HeldRecord]:
+    raw, letter, enriched = occurrences()
+    return [
+        HeldRecord(raw, NOW_MS + 604_800_000, ""),
+        HeldRecord(letter, None, "as long as the joiner waits for it"),
+        HeldRecord(enriched, NOW_MS + 604_800_000, ""),
+    ]
+
+
+def listed_topics() -> RenderableType:
+    contracts = load_topics().topics[:4]
+    found = [
+        topics.FoundTopic(contracts[0], "reviews.raw", 6, "", 3, 3),
+        topics.FoundTopic(contracts[1], "reviews.accepted", 6, "", 3, 2),
+        topics.FoundTopic(contracts[2], "reviews.ner", 2, "few", 3, 3),
+        topics.FoundTopic(contracts[3], "reviews.topic", 0, "away", 0, 0),
+    ]
+    return topics.table_of(found)
+
+
+def campaigns() -> RenderableType:
+    campaign = Campaign(
+        id="sentiment-20261130-1a2b3c4d",
+        task="sentiment",
+        where="model_version < 3",
+        state="RUNNING",
+        requests=1_000_000,
+        enriched_since={},
+        created_ms=NOW_MS,
+    )
+    return reprocess.table_of([Status(campaign, 1_000_000, 52_000, 51_000, 12)])
+
+
+SHOWN: dict[str, Callable[[], RenderableType]] = {
+    "ps": running,
+    "lag": behind,
+    "find": lambda: find.table_of(occurrences()),
+    "forget": lambda: forget.table_of(held()),
+    "topics-list": listed_topics,
+    "topics-acls": lambda: acls.table_of(grants("")[:12]),
+    "budget": lambda: budget.table_of(list(budget.lines_of(PERIODS, BUDGETS, SPENT))),
+    "cost": lambda: cost.table_of(
+        Costs(
+            ("task", "model", "route"),
+            {("sentiment", "gpt-4.1-mini-2025-04-14", "fallback"): Total(99_999, 5, LARGE)},
+        )
+    ),
+    "reprocess-status": campaigns,
+}
+
+
+def printed(name: str, width: int | None) -> str:
+    console = PlainConsole()
+    if width is not None:
+        console.width = width
+    console.file = io.StringIO()
+    console.print(SHOWN[name]())
+    return console.file.getvalue()
+
+
+def lines_of(shown: str) -> str:
+    """Without the blanks that fill the last column."""
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", SHOWN)
+def test_tables_are_whole_and_as_kept(name: str, width: str) -> None:
+    shown = lines_of(printed(name, WIDTHS[width]))
+    assert shown == (GOLDEN / f"{name}.{width}.txt").read_text()
+    assert max(map(len, shown.splitlines())) <= (WIDTHS[width] or 10_000)
+    # Every cell of the pipe is on the narrowest terminal as well, wherever it is wrapped.
+    rest = Counter("".join(printed(name, None).splitlines()[1:]).replace(" ", ""))
+    assert not rest - Counter("".join(shown.split()))
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_terminal_has_colour_and_with_no_color_it_has_none(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b" not in printed(name, None)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[" in printed(name, 80)
+    monkeypatch.setenv("NO_COLOR", "1")
+    for codes in re.findall(r"\x1b\[([0-9;]*)m", printed(name, 80)):
+        # Bold, dim and their end are no colours.
+        assert set(codes.split(";")) <= {"", "0", "1", "2", "3"}, codes
+
+
+def accept() -> None:
+    for name in SHOWN:
+        for width, columns in WIDTHS.items():
+            (GOLDEN / f"{name}.{width}.txt").write_text(lines_of(printed(name, columns)))
+
+
+if __name__ == "__main__":
+    accept()
