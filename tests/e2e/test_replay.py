@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_replaying_all_again_and_again_sends_each_letter_once(mesh: Mesh, run: R
     mesh.wait_for(lambda: len(listed(run)) == LETTERS, SOON_S, "a letter of each")
 
     for turn in range(1, 4):
-        done = run("dlq", "replay", "--all", "--cause", "EMPTY")
+        done = run("dlq", "replay", "--all", "--force", "--cause", "EMPTY")
         assert done.returncode == 0, done.stderr
         assert done.stderr.startswith(f"{LETTERS} replayed")
         assert turn == 1 or f"{LETTERS * (turn - 1)} skipped that were replayed" in done.stderr
@@ -54,6 +55,13 @@ def test_replaying_all_again_and_again_sends_each_letter_once(mesh: Mesh, run: R
             SOON_S,
             f"{wanted} letters, all but the last replayed",
         )
+
+    refused = run("dlq", "replay", "--all", "--cause", "EMPTY")
+    assert refused.returncode == 1
+    assert f"{LETTERS} refused that cannot pass" in refused.stderr
+    dry = run("dlq", "replay", "--all", "--dry-run", "--force", "--limit", "2", "--since", "1h ago")
+    assert (dry.returncode, dry.stdout.count("would be sent")) == (0, 2)
+    assert len(waiting(run)) == LETTERS, "nothing was sent"
 
     originals = [letter for letter in listed(run) if letter["replay_of"] is None]
     assert len(originals) == LETTERS
@@ -65,13 +73,39 @@ def test_replaying_all_again_and_again_sends_each_letter_once(mesh: Mesh, run: R
     assert len(sent) == 3 * LETTERS
 
 
+def test_an_edited_letter_comes_out_enriched_and_counts_as_replayed(
+    mesh: Mesh, run: Run, tmp_path: Path
+) -> None:
+    known, out = len(listed(run)), len(mesh.enriched())
+    [letter, *_] = waiting(run)
+    shown = json.loads(run("dlq", "show", letter["place"]).stdout)
+    assert "something to read" in shown["not_replayable"]
+    review_ = shown["decoded"]["value"]
+    file = tmp_path / "review.json"
+    for wrong in ({"text": " "}, {"texts": "x"}, {"stars": "many"}):
+        file.write_text(json.dumps(review_ | wrong))
+        refused = run("dlq", "edit", letter["place"], "--with", str(file))
+        assert refused.returncode == 1 and "would be refused" in refused.stderr
+    file.write_text(json.dumps(review_ | {"text": "Anna was great."}))
+    for turn in range(2):
+        done = run("dlq", "edit", letter["place"], "--with", str(file))
+        assert done.returncode == turn, done.stderr
+        mesh.wait_for(lambda: len(waiting(run)) == LETTERS - 1, SOON_S, "it counts as replayed")
+    [*_, enriched] = mesh.wait_enriched(out + 1)
+    assert (enriched["review_id"], enriched["text"]) == (review_["review_id"], "Anna was great.")
+    assert len(listed(run)) == known
+    # The others go on with as many letters as before.
+    mesh.publish([review("empty-again", " ")])
+    mesh.wait_for(lambda: len(waiting(run)) == LETTERS, SOON_S, "a letter of it")
+
+
 def test_two_shells_at_once_and_a_service_that_is_down_send_no_letter_twice(
     mesh: Mesh, run: Run
 ) -> None:
     known = len(listed(run))
     mesh.processes["intake"].kill()
     with ThreadPoolExecutor(2) as shells:
-        done = list(shells.map(lambda _: run("dlq", "replay", "--all"), range(2)))
+        done = list(shells.map(lambda _: run("dlq", "replay", "--all", "--force"), range(2)))
     assert [each.returncode for each in done] == [0, 0]
     mesh.processes["intake"].start()
     mesh.wait_for(lambda: len(listed(run)) >= known + LETTERS, SOON_S, "a letter of each replay")
@@ -98,7 +132,7 @@ def test_copied_headers_cost_no_review_and_a_true_replay_nothing(mesh: Mesh, run
     assert producer.flush(30) == 0
     mesh.wait_enriched(out + 60)
     assert letter["place"] in {each["place"] for each in waiting(run)}
-    assert run("dlq", "replay", letter["place"]).stderr.startswith("1 replayed")
+    assert run("dlq", "replay", "--force", letter["place"]).stderr.startswith("1 replayed")
     mesh.wait_for(lambda: len(listed(run)) == known + 1, SOON_S, "the replay fails again")
 
 
@@ -112,7 +146,7 @@ def test_letters_of_a_topic_that_was_made_anew_were_not_replayed(mesh: Mesh, run
     assert len(waiting(run)) == LETTERS
 
     for _ in range(2):
-        done = run("dlq", "replay", "--all")
+        done = run("dlq", "replay", "--all", "--force")
         assert (done.returncode, done.stderr[:10]) == (0, f"{LETTERS} replayed"), done.stderr
         mesh.wait_for(lambda: len(waiting(run)) == LETTERS, SOON_S, "they fail again")
     assert len(listed(run)) == 3 * LETTERS

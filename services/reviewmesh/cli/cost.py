@@ -8,18 +8,16 @@ import typer
 
 from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
-from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
+from reviewmesh.cli.times import TIMES, span_named
 from reviewmesh.leaving.amounts import NOTHING
 from reviewmesh.query.connection import connect
 from reviewmesh.query.cost import DIMENSIONS, MEASURES, CostKey, Costs, Total, costs
 from reviewmesh.query.values import iso
-from reviewmesh.query.where.literals import span_of
 from reviewmesh_kit.printable import plain
 
 FULL_BELOW = 100_000
 SIZES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 MICROS = 1_000_000
-TIMES = "2026-11-30, 2026-11-30T08:00:00Z or '7d ago'"
 
 
 def cost(
@@ -36,8 +34,8 @@ def cost(
 ) -> None:
     """Sum answers, tokens and money, as far as results tell them; see docs/cost.md."""
     chosen = _dimensions(by)
-    start = None if since is None else _span("--since", since)[0]
-    end = None if until is None else _span("--until", until)[1]
+    start = None if since is None else span_named("--since", since)[0]
+    end = None if until is None else span_named("--until", until)[1]
     if start is not None and end is not None and start >= end:
         raise typer.BadParameter("expected --since before --until")
     found = costs(connect(), chosen, start, end)
@@ -58,15 +56,6 @@ def _dimensions(by: str) -> list[str]:
             param_hint="--by",
         )
     return names
-
-
-def _span(option: str, text: str) -> tuple[int, int]:
-    span = span_of(text, milliseconds(wall_clock()))
-    if span is None or not plausible_ms(span.start_ms):
-        raise typer.BadParameter(
-            f"expected a time such as {TIMES}, got {text!r:.80}", param_hint=option
-        )
-    return span.start_ms, span.end_ms
 
 
 def table_of(found: Costs) -> FittingTable:

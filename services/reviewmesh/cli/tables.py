@@ -21,7 +21,7 @@ from reviewmesh_kit.printable import plain
 Cell = str | Text
 
 GAPS = (2, 1)
-NARROWEST_WRAPPED = 16
+NARROWEST_WRAPPED = 14
 INDENT = "  "
 
 

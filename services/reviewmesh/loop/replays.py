@@ -109,9 +109,16 @@ class Marks:
 
     def take(self, record: Record) -> None:
         name = (record.key or b"").decode(errors="replace")
-        self._at.pop(name, None)
-        if record.value is not None:
-            self._at[name] = record.timestamp_ms
+        for known in (name, self._edited(name)):
+            self._at.pop(known, None)
+            if record.value is not None:
+                self._at[known] = record.timestamp_ms
+
+    @staticmethod
+    def _edited(name: str) -> str:
+        """Without the digest: a letter that was edited was replayed with another value."""
+        match = MARK.fullmatch(name)
+        return f"{match[1]}/{match[2]}" if match and match[2] else name
 
     def has(self, letter: Letter) -> bool:
         """Whether the dead letter was replayed.
@@ -121,8 +128,11 @@ class Marks:
         """
         since = letter.timestamp_ms or 0
         without_time = letter._replace(timestamp_ms=None).name
-        return letter.name in self._at or any(
-            self._at.get(name, -1) >= since for name in (without_time, letter.place)
+        edited = f"{letter.place}/{letter.timestamp_ms}"
+        return (
+            letter.name in self._at
+            or edited in self._at
+            or any(self._at.get(name, -1) >= since for name in (without_time, letter.place))
         )
 
 

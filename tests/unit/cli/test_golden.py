@@ -10,22 +10,26 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import RenderableType
 
 from reviewmesh.avro.acls import grants
 from reviewmesh.avro.topics import load_topics
-from reviewmesh.cli import acls, budget, cost, find, forget, lag, processes, reprocess, topics
+from reviewmesh.cli import acls, budget, cost, dlq, find, forget, lag, processes, reprocess, topics
 from reviewmesh.cli.terminal import PlainConsole
 from reviewmesh.kafka.record import Record
 from reviewmesh.lag.heads import Head
 from reviewmesh.lag.meter import PartitionLag, Snapshot
 from reviewmesh.local.probes import Health
 from reviewmesh.local.supervision import ProcessStatus
+from reviewmesh.loop.replays import Marks
 from reviewmesh.query.campaigns import Campaign, Status
 from reviewmesh.query.cost import Costs, Total
+from reviewmesh.query.deadletters import DeadLetter
 from reviewmesh.query.forgetting import HeldRecord
+from reviewmesh.query.redrive import Plan, Planned, Stays
 from reviewmesh.query.search import Occurrence
 from tests.unit.cli.test_budget import BUDGETS, PERIODS, SPENT
 from tests.unit.cli.test_cost import LARGE
@@ -33,6 +37,7 @@ from tests.unit.cli.test_cost import LARGE
 GOLDEN = Path(__file__).parent / "golden"
 WIDTHS = {"80": 80, "40": 40, "pipe": None}
 NOW_MS = 1_796_000_000_000
+LONG_ID = "https://reviews.example.org/hotels/7431/0f8b1d0e-5a4d-4c5e-9d0c-2b7f1f3f9a11"
 
 
 def running() -> RenderableType:
@@ -116,6 +121,34 @@ def campaigns() -> RenderableType:
     return reprocess.table_of([Status(campaign, 1_000_000, 52_000, 51_000, 12)])
 
 
+def letters() -> list[DeadLetter]:
+    def letter(offset: int, age_s: int, stage: str, cause: str, message: str) -> DeadLetter:
+        content: dict[str, Any] = {
+            "topic": "reviews.raw" if stage == "intake" else "reviews.accepted",
+            "partition": 3,
+            "review_id": LONG_ID if offset else "r-1",
+            "stage": stage,
+            "cause": cause,
+            "message": message,
+            "key": b"k",
+            "value": b"v",
+            "headers": [],
+        }
+        return DeadLetter(3, offset, NOW_MS - age_s * 1000, content)
+
+    return [
+        letter(0, 5, "intake", "EMPTY", "expected a text with something to read, got none"),
+        letter(1_234_567, 400_000, "enrich.sentiment", "FAILED", "the worker says: no memory"),
+    ]
+
+
+def planned() -> RenderableType:
+    first, second = letters()
+    return dlq.plan_table(
+        Plan((Planned(first, Stays.HOPELESS, "expected a text"), Planned(second)))
+    )
+
+
 SHOWN: dict[str, Callable[[], RenderableType]] = {
     "ps": running,
     "lag": behind,
@@ -131,6 +164,8 @@ SHOWN: dict[str, Callable[[], RenderableType]] = {
         )
     ),
     "reprocess-status": campaigns,
+    "dlq-list": lambda: dlq.table_of(letters(), Marks(), NOW_MS),
+    "dlq-replay": planned,
 }
 
 
