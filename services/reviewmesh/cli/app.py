@@ -20,6 +20,9 @@ LOCAL = {
     "ps": Command("reviewmesh.cli.processes", "ps", "Show its processes, and which is not ready."),
     "logs": Command("reviewmesh.cli.processes", "logs", "Show what its processes logged."),
     "restart": Command("reviewmesh.cli.processes", "restart", "Stop and start processes of it."),
+    "prometheus-targets": Command(
+        "reviewmesh.cli.processes", "prometheus_targets", "Print what Prometheus scrapes of it."
+    ),
     "stop": Command("reviewmesh.cli.processes", "stop", "Stop processes of it, and keep them so."),
     "start": Command("reviewmesh.cli.processes", "start", "Start processes that were stopped."),
     "env": Command("reviewmesh.cli.stack", "env", "Print the settings with which it is reached."),
@@ -38,6 +41,7 @@ OF_ANY_MESH = {
     "cost": Command("reviewmesh.cli.cost", "cost", "Sum what the answers cost."),
     "budget": Command("reviewmesh.cli.budget", "budget", "Show what the fallback has spent."),
     "capacity": Command("reviewmesh.cli.capacity", "app", "Find out how many workers are needed."),
+    "context": Command("reviewmesh.cli.contexts", "app", "Name meshes, and choose one."),
     "topics": Command("reviewmesh.cli.topics", "app", "Apply and list topics, and the rights."),
 }
 
@@ -61,19 +65,46 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# They take nothing from a mesh.
+WITHOUT_A_MESH = ("context",)
+
+
 @app.callback()
 def check_settings(
+    called: typer.Context,
+    context: Annotated[
+        str | None,
+        typer.Option(help="The mesh of this name; see `reviewmesh context`.", show_default=False),
+    ] = None,
+    bootstrap_server: Annotated[
+        str | None,
+        typer.Option("--bootstrap-server", help="Its brokers, as host:port.", show_default=False),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option("--registry", help="URL of its schema registry.", show_default=False),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Check the settings before anything is started or requested."""
+    if called.invoked_subcommand in WITHOUT_A_MESH:
+        return
     import structlog
 
+    from reviewmesh.cli.contexts import apply
     from reviewmesh.kafka.clients import check_options
     from reviewmesh.settings import Settings
 
+    if called.invoked_subcommand not in LOCAL:
+        apply(context, bootstrap_server, registry)
+    elif context or bootstrap_server or registry:
+        raise typer.BadParameter(
+            f"`{called.invoked_subcommand}` is of the mesh of the state folder; expected no "
+            "--context, --bootstrap-server or --registry"
+        )
     # Logs about records are not part of the output.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     check_options(Settings())
