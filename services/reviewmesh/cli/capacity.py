@@ -35,7 +35,7 @@ from reviewmesh.capacity.promql import work_query
 from reviewmesh.capacity.replay import Replayed, replay
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.tables import Column, FittingTable, right
-from reviewmesh.cli.terminal import err, out
+from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import milliseconds, plausible_ms, wall_clock
 from reviewmesh.enrich.client import InferenceClient
 from reviewmesh.enrich.connection import worker_certificates
@@ -56,6 +56,7 @@ app = typer.Typer(
 
 TASK_HELP = f"The task: {', '.join(TASKS)}."
 DEFAULTS = ScalingPolicy(reviews_per_s=1)
+SHARES = (0.5, 0.95, 0.99, 1.0)
 OBJECTIVE_SHARE = 0.99
 MINUTE_S = 60.0
 FAILED_TRY = "does not hold"
@@ -254,6 +255,7 @@ def replay_(
     csv: Annotated[
         Path | None, typer.Option(help="Write every 15 seconds as CSV.", show_default=False)
     ] = None,
+    as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a task.")] = False,
 ) -> None:
     """Run arrivals through the scaling policy: how long reviews wait, and what that costs."""
     entries = _entries(capacity, [_task(task)] if task else [], device)
@@ -275,7 +277,11 @@ def replay_(
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         found.append((entry, replay(policy, counts, step_s, replicas)))
-    out.print(table_of(found, sum(counts), objective_s))
+    if as_lines:
+        for entry, result in found:
+            print(json_text(row_of(entry, result, sum(counts))))
+    else:
+        out.print(table_of(found, sum(counts), objective_s))
     several = len(found) > 1
     for entry, result in found:
         if plot is not None:
@@ -325,6 +331,29 @@ def table_of(
     for name, cells in rows:
         table.add_row(name, *cells)
     return table
+
+
+def row_of(entry: WorkerCapacity, result: Replayed, reviews: float) -> dict[str, object]:
+    """Seconds that have no end are None."""
+
+    def finite(value: float) -> float | None:
+        return round(value, 3) if math.isfinite(value) else None
+
+    rate = entry.dollars_per_hour
+    return {
+        "task": entry.task,
+        "device": entry.device,
+        "reviews": round(reviews),
+        **{f"waited_s_p{100 * share:g}": finite(result.lag_s(share)) for share in SHARES},
+        "largest_backlog": round(result.largest_backlog.backlog),
+        "drained_s": finite(result.drained_s),
+        "predicted_drain_s": finite(result.predicted_drain_s),
+        "most_replicas": result.most_replicas,
+        "changes": len(result.changes),
+        "turns": result.turns,
+        "replica_hours": finite(result.replica_hours),
+        "usd": None if rate is None else finite(rate * result.replica_hours),
+    }
 
 
 def _cost(entry: WorkerCapacity, result: Replayed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -60,6 +61,15 @@ def test_a_replay_tells_each_task_and_draws_it(folder: Path) -> None:
     for task in ("topic", "ner"):
         ElementTree.parse(folder / f"day.{task}.svg")
         assert len((folder / f"day.{task}.csv").read_text().splitlines()) >= 480
+
+
+def test_a_replay_is_json_when_asked(folder: Path) -> None:
+    words = ("--device", "H200", "--json")
+    told = capacity(folder, "replay", str(folder / "day.txt"), *words)
+    first, second = (json.loads(f"{line}}}") for line in told.rstrip("}").split("} "))
+    assert (first["task"], first["reviews"], second["task"]) == ("topic", 73_200, "ner")
+    assert first["usd"] > 0 and second["usd"] is None
+    assert first["waited_s_p50"] <= first["waited_s_p99"] <= first["waited_s_p100"]
 
 
 def test_a_missed_objective_is_a_failure(folder: Path) -> None:
