@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from reviewmesh.cli.demo import sample_lines
-from reviewmesh.cli.publish import parse
+from reviewmesh.cli.sources.reading import Options, Source
+from reviewmesh.cli.sources.review import review_of
 from reviewmesh.cli.summary import percentile
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF
@@ -196,7 +198,8 @@ def test_lag_counts_what_no_service_has_read(stack: TestStack, run: Run) -> None
 
 
 def test_samples_are_reviews_with_one_repetition_and_one_edit() -> None:
-    parsed = [parse(line, 0)[0] for line in sample_lines()]
+    source = Source(io.BytesIO("\n".join(sample_lines()).encode()), Options())
+    parsed = [review_of(row.fields or {}, 0, ()) for row in source.rows()]
     assert len(parsed) >= 220
     assert len({review["language"] for review in parsed}) >= 10
     assert len(parsed) - len({review["review_id"] for review in parsed}) == 2

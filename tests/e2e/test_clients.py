@@ -6,6 +6,7 @@ The programs are those that `docs/clients.md` shows.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -124,6 +125,7 @@ def test_the_example_in_the_readme_runs_as_it_stands(mesh: Mesh, printed: Printe
     [example] = _fenced((ROOT / "README.md").read_text(encoding="utf-8"), "python")
     done = subprocess.run(
         [sys.executable, "-c", addressed(example, mesh.stack, mesh.prefix)],
+        env=os.environ | mesh.stack.environment(),
         capture_output=True,
         text=True,
         timeout=30,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-import signal
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from reviewmesh.cli.errors import CommandFailed
-from reviewmesh.cli.publish import PublishOutcome, publish_lines
+from reviewmesh.cli.interrupting import interrupted_by_sigterm
+from reviewmesh.cli.publishing import Publishing
 from reviewmesh.cli.render import enriched_line
+from reviewmesh.cli.sources.reading import Options, Source
 from reviewmesh.cli.stack import start_with_progress
 from reviewmesh.cli.summary import closing_table
 from reviewmesh.cli.tail import decoded_records
@@ -44,7 +43,7 @@ def demo(
     """Run the mesh on sample reviews: start it, publish, show what comes out, add it up."""
     began = time.monotonic()
     stack = EmbeddedStack(default_state_dir())
-    with _interrupted_by_sigterm():
+    with interrupted_by_sigterm():
         info = stack.info()
         started_here = info is None
         if not started_here:
@@ -80,18 +79,17 @@ def _run_samples(connection: Connection, began: float) -> None:
     with reader(connection) as opened:
         opened.assign(offsets(connection, watched))
         lines = sample_lines()
-        outcome = PublishOutcome()
-        publish_lines(
-            connection,
-            map(str.encode, lines),
-            rate=None,
-            on_generated=lambda _id: None,
-            outcome=outcome,
-        )
-        if outcome.failures or outcome.refused:
-            raise CommandFailed(f"not every sample could be published: {outcome.failures[:1]}")
+        places: list[tuple[int, int]] = []
+        source = Source(io.BytesIO("\n".join(lines).encode()), Options())
+        publishing = Publishing(on_place=places.append)
+        publishing.publish(source, connection)
+        if publishing.published < len(lines):
+            raise CommandFailed(
+                f"{publishing.published} of {len(lines)} samples were published: "
+                f"{publishing.failure or 'the others are no reviews'}"
+            )
         out.print(f"{len(lines)} reviews published; what comes out:")
-        reconciliation.expect(outcome.places)
+        reconciliation.expect(places)
         _watch(opened, reconciliation, began)
     out.print(closing_table(reconciliation))
 
@@ -133,15 +131,3 @@ def _stay(connection: Connection) -> None:
     )
     for _record, enriched in decoded_records(connection, ENRICHED, False, None):
         out.print(enriched_line(enriched))
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -21,13 +21,22 @@ HIGHEST_PORT = 32_000
 ATTEMPTS_PER_PORT = 200
 
 
-def choose_ports(names: Sequence[str], earlier: Mapping[str, int]) -> dict[str, int]:
-    """A free port for each name, the one it had before where that is still free."""
+def choose_ports(
+    names: Sequence[str], earlier: Mapping[str, int], folder: str = ""
+) -> dict[str, int]:
+    """A free port for each name, the one it had before where that is still free.
+
+    Others follow from the name of the folder: a mesh whose data was removed gets its ports again.
+    """
     chosen: dict[str, int] = {}
     for name in names:
         before = earlier.get(name)
         keep = before is not None and before not in chosen.values() and is_free(before)
-        chosen[name] = before if keep and before is not None else find_free(chosen.values())
+        if keep and before is not None:
+            chosen[name] = before
+        else:
+            draws = random.Random(f"{folder} {name}") if folder else None
+            chosen[name] = find_free(chosen.values(), draws)
     return chosen
 
 
@@ -70,10 +79,17 @@ def listens(port: int, timeout_s: float) -> bool:
     return True
 
 
-def find_free(taken: Collection[int]) -> int:
+def moved(earlier: Mapping[str, int], now: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """The ports that are others than before, by name: the old one and the new one."""
+    return {
+        name: (port, now[name]) for name, port in earlier.items() if now.get(name, port) != port
+    }
+
+
+def find_free(taken: Collection[int], draws: random.Random | None = None) -> int:
     """A free port that is none of those `taken`. Raises LocalStackError where there is none."""
     for _ in range(ATTEMPTS_PER_PORT):
-        port = random.randint(LOWEST_PORT, HIGHEST_PORT)
+        port = (draws or random).randint(LOWEST_PORT, HIGHEST_PORT)
         if port not in taken and is_free(port):
             return port
     raise LocalStackError(

@@ -29,6 +29,8 @@ class Sender:
                 "compression.type": "lz4",
                 "message.max.bytes": "16777216",
                 "message.timeout.ms": "30000",
+                # What waits here is in memory; the default is 1 GB.
+                "queue.buffering.max.kbytes": "65536",
                 "log_level": "0",
                 **connection.settings.kafka.as_librdkafka(),
                 "enable.idempotence": "true",
