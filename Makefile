@@ -117,21 +117,21 @@ reference: $(VENV)/dev.stamp
 # The locks carry hashes and no addresses.
 lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local pyproject.toml \
 	  -o requirements/mesh.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local pyproject.toml \
 	  requirements/dev.in -c requirements/mesh.txt -o requirements/dev.txt
-	$(COMPILE) --extra mesh --extra cli pyproject.toml -c requirements/mesh.txt \
+	$(COMPILE) --extra mesh --extra cli --extra console pyproject.toml -c requirements/mesh.txt \
 	  -o requirements/service.txt
 	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
 	$(COMPILE) requirements/go.in -o requirements/go.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/dist.in -o requirements/dist.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training --extra vllm \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local --extra training --extra vllm \
 	  pyproject.toml requirements/vllm.in --overrides requirements/vllm-overrides.txt \
 	  -o requirements/vllm.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra local --extra training \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local --extra training \
 	  --extra vllm-gpu pyproject.toml requirements/vllm.in requirements/vllm-gpu.in \
 	  -o requirements/vllm-gpu.txt
 	$(COMPILE) --extra worker --extra vllm-gpu pyproject.toml -c requirements/vllm-gpu.txt \

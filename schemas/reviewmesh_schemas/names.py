@@ -52,7 +52,7 @@ INSIGHTS_OWN: Final = (INSIGHTS_PARTIALS, INSIGHTS_CONTRIBUTIONS, INSIGHTS_TOTAL
 
 ENRICHERS: Final = tuple(f"enricher-{task}" for task in TASKS)
 PRINCIPALS: Final = (
-    *("intake", *ENRICHERS, "joiner", "lag", "insights", "judge", "tracer"),
+    *("intake", *ENRICHERS, "joiner", "lag", "insights", "judge", "tracer", "console"),
     *("operator", "producer", "consumer"),
 )
 """Who connects to the broker: the services, the command line, and clients as examples."""

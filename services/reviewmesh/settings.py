@@ -400,6 +400,27 @@ class TracesSettings(Section):
     )
 
 
+class ConsoleSettings(Section):
+    """The page over the mesh."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Loopback address on which the page is served: nobody signs in.",
+    )
+    port: int = Field(default=8088, ge=0, le=65535, description="Port of the page; 0: any.")
+    folder: Path = Field(
+        default=Path(".reviewmesh-console"),
+        description="Folder of the index of where each review's records are. It is made again from "
+        "the topics when it is lost.",
+    )
+    processes: CommaSeparated = Field(
+        default=(),
+        description="Processes whose endpoints are asked, each as NAME=HOST:PORT, such as "
+        "intake=127.0.0.1:9464.",
+    )
+
+
 class InsightsSettings(Section):
     window_s: float = Field(
         default=3600, gt=0, allow_inf_nan=False, description="Length of a window in seconds."
@@ -424,6 +445,7 @@ class Settings(ProcessSettings):
     lag: LagSettings = LagSettings()
     insights: InsightsSettings = InsightsSettings()
     traces: TracesSettings = TracesSettings()
+    console: ConsoleSettings = ConsoleSettings()
     prefix: str = Field(
         default="",
         max_length=200,

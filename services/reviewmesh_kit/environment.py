@@ -16,6 +16,7 @@ PREFIX = "REVIEWMESH_"
 SECTIONS = frozenset(
     {
         "CANDIDATES",
+        "CONSOLE",
         "FALLBACKS",
         "HTTP",
         "INSIGHTS",

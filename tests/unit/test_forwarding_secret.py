@@ -23,9 +23,9 @@ def test_it_is_drawn_once_and_drawn_again_where_a_start_was_cut_short(tmp_path: 
     assert state.forwarding_secret(paths) not in ("", drawn)
 
 
-def test_intake_alone_is_given_it() -> None:
+def test_intake_alone_is_given_it(tmp_path: Path) -> None:
     ports = dict.fromkeys(programs.port_names(mesh=True), 1)
-    told = programs.mesh_programs(ports, "s" * 64)
+    told = programs.mesh_programs(StackPaths.at(tmp_path), ports, "s" * 64)
     assert [program.name for program in told if VARIABLE in program.environment] == ["intake"]
 
 

@@ -45,6 +45,7 @@ WRITES_TRANSACTIONS = ("intake", *(f"enricher-{task}" for task in ENRICHER_GROUP
 LOOKS_AT_GROUPS = {
     "joiner": tuple(ENRICHER_GROUPS.values()),
     "lag": tuple(MEMBER_OF.values()),
+    "console": tuple(MEMBER_OF.values()),
     "operator": tuple(MEMBER_OF.values()),
 }
 READS_BY_HAND = tuple(
@@ -113,7 +114,7 @@ def _needed(prefix: str, watched: tuple[str, ...]) -> Iterator[Need]:
     for who, groups in LOOKS_AT_GROUPS.items():
         for group in groups:
             yield who, "group", prefix + group, "literal", ("Describe",)
-    for who in ("lag", "operator"):
+    for who in ("lag", "console", "operator"):
         for group in watched:
             yield who, "group", group, "literal", ("Describe",)
     for who in READS_BY_HAND:

@@ -101,8 +101,8 @@ def partitions_read(name: str) -> float:
 def _topic(name: str, file: Mapping[str, Any], entry: Mapping[str, Any]) -> TopicContract:
     whole = {key: file[key] for key in ("partitions", "compatibility")}
     fields: dict[str, Any] = {**whole, **entry}
-    for role in ("producers", "consumers"):
-        fields[role] = _principals(entry[role])
+    fields["producers"] = _principals(entry["producers"])
+    fields["consumers"] = _principals([*entry["consumers"], *file["readers"]])
     described = _principals([*file["describers"], *entry.get("describers", ())])
     others = dict.fromkeys(described)
     for known in (*fields["producers"], *fields["consumers"]):

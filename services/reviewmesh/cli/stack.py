@@ -83,6 +83,7 @@ def up(
             err.print(f"{name} is not used: this mesh has its own", style="yellow")
         err.print(f"broker   {info.bootstrap_servers}")
         err.print(f"registry {info.registry_url}")
+        err.print(f"console  {info.console_url}")
         err.print(f"state    {stack.paths.state_dir}")
         if info.is_secure:
             err.print(

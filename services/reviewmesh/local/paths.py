@@ -104,6 +104,11 @@ class StackPaths:
         return self.state_dir / "registry"
 
     @property
+    def console_dir(self) -> Path:
+        """The console's index, which it makes again from the topics."""
+        return self.state_dir / "console"
+
+    @property
     def secure_dir(self) -> Path:
         """Passwords, keys and certificates of a secure mesh."""
         return self.state_dir / "secure"

@@ -41,7 +41,8 @@ def checks(info: StackInfo) -> dict[str, HealthCheck]:
     }
     found["registry"] = partial(_registry, info.ports["registry"], info.registry())
     if info.mesh:
-        for name in (programs.WORKER, *programs.SERVICES, programs.TRACER, programs.INSIGHTS):
+        watched = (programs.TRACER, programs.INSIGHTS, programs.CONSOLE)
+        for name in (programs.WORKER, *programs.SERVICES, *watched):
             if name in info.ports:
                 found[name] = partial(of_http, info.ports[name])
     return found

@@ -23,6 +23,8 @@ TRACER = "tracer"
 """Runs where an endpoint for spans is set."""
 MODULES = {"joiner": "reviewmesh.join", TRACER: "reviewmesh.trace"}
 TRACES_ENDPOINT = "REVIEWMESH_TRACES__ENDPOINT"
+CONSOLE = "console"
+CONSOLE_PAGE = "console.page"
 INSIGHTS = "insights"
 INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"
@@ -82,7 +84,7 @@ def port_names(mesh: bool, insights: bool = False, brokers: int = 1) -> tuple[st
     if not mesh:
         return backing
     own = (*((INSIGHTS,) if insights else ()), *((TRACER,) if is_traced() else ()))
-    return (*backing, *SERVICES, *own, WORKER, WORKER_GRPC)
+    return (*backing, *SERVICES, *own, CONSOLE, CONSOLE_PAGE, WORKER, WORKER_GRPC)
 
 
 def _controller_port(name: str) -> str:
@@ -127,6 +129,7 @@ def backing_programs(
 
 
 def mesh_programs(
+    paths: StackPaths,
     ports: Mapping[str, int],
     forwarding_secret: str,
     insights: Path | None = None,
@@ -154,7 +157,16 @@ def mesh_programs(
         _service(name, python, ports, identities, secret if name == "intake" else {})
         for name, python in pythons.items()
     ]
-    return [worker, *services]
+    watched = (*pythons, WORKER)
+    page = {
+        "REVIEWMESH_CONSOLE__HOST": HOST,
+        "REVIEWMESH_CONSOLE__PORT": str(ports[CONSOLE_PAGE]),
+        "REVIEWMESH_CONSOLE__FOLDER": str(paths.console_dir),
+        "REVIEWMESH_CONSOLE__PROCESSES": ",".join(
+            f"{name}={HOST}:{ports[name]}" for name in watched
+        ),
+    }
+    return [worker, *services, _service(CONSOLE, sys.executable, ports, identities, page)]
 
 
 def _service(

@@ -216,7 +216,7 @@ class EmbeddedStack:
         wanted = programs.backing_programs(self.paths, files, ports, identities)
         if mesh:
             secret = state.forwarding_secret(self.paths)
-            wanted += programs.mesh_programs(ports, secret, insights, identities)
+            wanted += programs.mesh_programs(self.paths, ports, secret, insights, identities)
         text = supervision.configuration(self.paths, socket_file, wanted)
         self.paths.supervisor_config.write_text(text, encoding="utf-8")
         info = StackInfo(
@@ -355,7 +355,13 @@ class EmbeddedStack:
         """Remove the files of `up`, and the folder itself when it is empty then."""
         paths = self.paths
         brokers = [paths.folder_of(name) for name in broker.names(broker.NUMBERS[-1])]
-        for folder in (*brokers, paths.registry_dir, paths.secure_dir, paths.logs):
+        for folder in (
+            *brokers,
+            paths.registry_dir,
+            paths.secure_dir,
+            paths.console_dir,
+            paths.logs,
+        ):
             shutil.rmtree(folder, ignore_errors=True)
         pid_file = paths.state_dir / "supervisord.pid"
         # Left by writes that failed on a full disk.

@@ -13,6 +13,7 @@ from typing import Any
 from reviewmesh.local import programs
 from reviewmesh.local.errors import LocalStackError
 from reviewmesh.local.paths import StackPaths
+from reviewmesh.local.ports import HOST
 from reviewmesh.local.processes import is_marked_pid
 from reviewmesh.local.secure import OPERATOR, Identities
 from reviewmesh.settings import RegistrySettings, Settings
@@ -41,6 +42,11 @@ class StackInfo:
     def registry_url(self) -> str:
         """The Confluent-compatible base URL."""
         return programs.addresses(self.ports, self.is_secure).registry_url
+
+    @property
+    def console_url(self) -> str:
+        """Of the page over the mesh."""
+        return f"http://{HOST}:{self.ports[programs.CONSOLE_PAGE]}"
 
     @property
     def is_secure(self) -> bool:

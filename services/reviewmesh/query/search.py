@@ -56,7 +56,11 @@ class Occurrence:
 
 def occurrences_of(connection: Connection, review_id: str) -> list[Occurrence]:
     """All records of a review, by topic and offset. Raises CannotReach."""
-    found = _search(connection, review_id)
+    return judged_occurrences(connection, _search(connection, review_id))
+
+
+def judged_occurrences(connection: Connection, found: list[DecodedRecord]) -> list[Occurrence]:
+    """Records of one review with their outcomes. Raises CannotReach."""
     judged = _judged(found)
     return [
         Occurrence(record, _outcome(connection, record, decoded, judged))

@@ -9,6 +9,7 @@ import pytest
 
 from reviewmesh.local import probes, programs
 from reviewmesh.local.errors import LocalStackError
+from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.state import StackInfo
 
 
@@ -40,10 +41,13 @@ def test_one_that_was_named_is_taken_or_refused(
 
 
 @pytest.mark.parametrize("python", [None, Path("/faust/bin/python")])
-def test_insights_are_started_and_asked_only_with_a_python(python: Path | None) -> None:
+def test_insights_are_started_and_asked_only_with_a_python(
+    python: Path | None, tmp_path: Path
+) -> None:
     names = programs.port_names(mesh=True, insights=python is not None)
     ports = dict(zip(names, range(20_000, 20_100), strict=False))
-    started = {program.name: program for program in programs.mesh_programs(ports, "s" * 64, python)}
+    programs_ = programs.mesh_programs(StackPaths.at(tmp_path), ports, "s" * 64, python)
+    started = {program.name: program for program in programs_}
     assert started.keys() >= {*programs.SERVICES, programs.WORKER}
     assert (programs.INSIGHTS in started) == (python is not None)
     info = StackInfo("id", True, ports, None, "")

@@ -1,0 +1,370 @@
+"""The routes of the page. Each screen is a template; a stream sends its moving part again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import KafkaException
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.console.access import Guard
+from reviewmesh.console.indexing import Indexing
+from reviewmesh.console.mesh import Mesh
+from reviewmesh.console.places import PlaceIndex
+from reviewmesh.console.story import Storyteller
+from reviewmesh.console.tails import Line, Tails, TooManyTails, filter_of
+from reviewmesh.console.watch import OLD_AFTER_S, Watch
+from reviewmesh.query.connection import topic_named
+from reviewmesh.query.deadletters import DeadLetter, letter_placed, replayed_marks
+from reviewmesh.query.errors import CannotReach, NotFound
+from reviewmesh.query.search import occurrences_of
+from reviewmesh.query.values import as_json, iso, schema_of
+from reviewmesh.query.where.errors import BadCondition
+from reviewmesh_kit.printable import plain
+from reviewmesh_kit.version import running_version
+from reviewmesh_schemas.names import (
+    ACCEPTED,
+    DEAD_LETTER,
+    ENRICHED,
+    RAW,
+    RESULT_OF,
+    TASKS,
+)
+
+HERE = Path(__file__).parent
+LETTERS_A_PAGE = 100
+WINDOWS_SHOWN = 200
+BUSINESSES_SHOWN = 500
+TAIL_TOPICS = (RAW, ACCEPTED, *RESULT_OF.values(), ENRICHED, DEAD_LETTER)
+# A stream sends something at least so often, so that proxies keep it open.
+PING_S = 10
+TAIL_WAIT_S = 0.3
+HEX_SHOWN = 2_000
+AWAY = (CannotReach, KafkaException, RegistryUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Screens:
+    """What the screens show."""
+
+    mesh: Mesh
+    watch: Watch
+    index: PlaceIndex
+    indexing: Indexing
+    stories: Storyteller
+    tails: Tails
+
+
+def application(screens: Screens) -> Starlette:
+    pages = _Pages(screens)
+    routes = [
+        Route("/", pages.overview),
+        Route("/groups", pages.groups),
+        Route("/workers", pages.workers),
+        Route("/review", pages.review),
+        Route("/live", pages.live),
+        Route("/dead-letters", pages.letters),
+        Route("/dead-letters/{partition:int}/{offset:int}", pages.letter),
+        Route("/insights", pages.insights),
+        Route("/events/{screen:str}", pages.events),
+        Route("/tail", pages.tail),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(Guard),
+            # Not of streams: each of their parts has to leave at once.
+            Middleware(GZipMiddleware, minimum_size=1_000),
+        ],
+        exception_handlers={error: pages.away for error in AWAY} | {NotFound: pages.not_found},
+    )
+
+
+MOVING = {"overview": "_overview.html", "groups": "_groups.html", "workers": "_workers.html"}
+
+
+class _Pages:
+    def __init__(self, screens: Screens) -> None:
+        self._screens = screens
+        self._templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "iso": iso,
+            "duration": duration,
+            "number": lambda value: f"{value:,.0f}",
+            "rate": lambda value: f"{value:,.1f}",
+            "plain": plain,
+            "percent": lambda value: f"{100 * value:.0f} %",
+        }
+        self._templates.globals |= {"tasks": TASKS, "version": running_version()}
+
+    # -- what moves --------------------------------------------------------------------------
+
+    async def overview(self, request: Request) -> Response:
+        return self._page(request, "overview.html", **self._now())
+
+    async def groups(self, request: Request) -> Response:
+        return self._page(request, "groups.html", **self._now())
+
+    async def workers(self, request: Request) -> Response:
+        return self._page(request, "workers.html", **self._now())
+
+    async def events(self, request: Request) -> Response:
+        """Sends the moving part of a screen whenever there is a new picture."""
+        screen = request.path_params["screen"]
+        if screen not in MOVING:
+            return HTMLResponse("no such screen", 404)
+        template = self._templates.get_template(MOVING[screen])
+
+        async def parts() -> AsyncIterator[ServerSentEvent]:
+            number = 0
+            while True:
+                picture = await run_in_threadpool(self._screens.watch.newer_than, number, 5.0)
+                if picture is not None:
+                    number = picture.number
+                    yield ServerSentEvent(template.render(self._now()), event="part")
+                # Several parts of the mesh are asked at the same time.
+                await asyncio.sleep(0.5)
+
+        return EventSourceResponse(parts(), ping=PING_S)
+
+    def _now(self) -> dict[str, Any]:
+        picture, now = self._screens.watch.picture, time.time()
+        return {
+            "picture": picture,
+            "flow": _flow(picture),
+            "now": now,
+            "old": not picture.measured_at or now - picture.measured_at > OLD_AFTER_S,
+            "index_behind": self._screens.indexing.behind,
+            "index_problem": self._screens.indexing.problem,
+        }
+
+    # -- one review --------------------------------------------------------------------------
+
+    async def review(self, request: Request) -> Response:
+        review_id = request.query_params.get("id", "")
+        if not review_id:
+            return self._page(request, "review.html", review_id="", story=None, everywhere=())
+        story = await run_in_threadpool(self._screens.stories.story, review_id)
+        everywhere = ()
+        if request.query_params.get("everywhere"):
+            everywhere = await run_in_threadpool(self._everywhere, review_id)
+        return self._page(
+            request,
+            "review.html",
+            review_id=review_id,
+            story=story,
+            everywhere=everywhere,
+            indexing=self._screens.indexing,
+        )
+
+    def _everywhere(self, review_id: str) -> Any:
+        return tuple(occurrences_of(self._screens.mesh.connection(), review_id))
+
+    # -- a topic, live -----------------------------------------------------------------------
+
+    async def live(self, request: Request) -> Response:
+        return self._page(
+            request, "live.html", topics=TAIL_TOPICS, wanted=_tail_wanted(request.query_params)
+        )
+
+    async def tail(self, request: Request) -> Response:
+        wanted = _tail_wanted(request.query_params)
+        try:
+            topic = topic_named(wanted["topic"])
+            passes = filter_of(topic, wanted["where"], wanted["containing"])
+            tail = self._screens.tails.open(topic, passes)
+        except (BadCondition, ValueError, TooManyTails) as error:
+            return EventSourceResponse(_once("refused", str(error)))
+
+        async def lines() -> AsyncIterator[ServerSentEvent]:
+            told = ""
+            try:
+                yield ServerSentEvent("", event="open")
+                while True:
+                    found = await run_in_threadpool(tail.lines, TAIL_WAIT_S)
+                    if found:
+                        yield ServerSentEvent(_as_json(found), event="lines")
+                    if tail.problem != told:
+                        told = tail.problem
+                        yield ServerSentEvent(told, event="problem")
+                    if await request.is_disconnected():
+                        return
+            finally:
+                tail.close()
+
+        return EventSourceResponse(lines(), ping=PING_S)
+
+    # -- dead letters ------------------------------------------------------------------------
+
+    async def letters(self, request: Request) -> Response:
+        wanted = {name: request.query_params.get(name, "") for name in FILTERS}
+        after = _place(request.query_params.get("after", ""))
+        index = self._screens.index
+        groups = await run_in_threadpool(index.letter_groups)
+        rows = await run_in_threadpool(
+            partial(index.letters, **wanted, limit=LETTERS_A_PAGE, after=after)
+        )
+        return self._page(
+            request,
+            "letters.html",
+            groups=groups,
+            rows=rows,
+            wanted=wanted,
+            more=len(rows) == LETTERS_A_PAGE,
+            indexing=self._screens.indexing,
+        )
+
+    async def letter(self, request: Request) -> Response:
+        place = "{partition}/{offset}".format(**request.path_params)
+        shown = await run_in_threadpool(self._letter, place)
+        return self._page(request, "letter.html", place=place, **shown)
+
+    def _letter(self, place: str) -> dict[str, Any]:
+        connection = self._screens.mesh.connection()
+        found = letter_placed(connection, place)
+        return {
+            "letter": found,
+            "content": as_json(schema_of(DEAD_LETTER), found.content),
+            "replayed": replayed_marks(connection).has(found.letter),
+            **_shown_value(self._screens.mesh, found),
+        }
+
+    # -- insights ----------------------------------------------------------------------------
+
+    async def insights(self, request: Request) -> Response:
+        business = request.query_params.get("business", "")
+        index = self._screens.index
+        businesses = await run_in_threadpool(index.businesses, BUSINESSES_SHOWN)
+        windows = await run_in_threadpool(index.windows, business, WINDOWS_SHOWN)
+        return self._page(
+            request,
+            "insights.html",
+            business=business,
+            businesses=businesses,
+            windows=[(start, json.loads(content)) for start, content in windows],
+        )
+
+    # -- answers -----------------------------------------------------------------------------
+
+    def _page(self, request: Request, template: str, status: int = 200, **shown: Any) -> Response:
+        page = self._templates.get_template(template).render(path=request.url.path, **shown)
+        return HTMLResponse(page, status, headers={"cache-control": "no-store"})
+
+    async def away(self, request: Request, error: Exception) -> Response:
+        return self._page(request, "problem.html", 503, problem=str(error))
+
+    async def not_found(self, request: Request, error: Exception) -> Response:
+        return self._page(request, "problem.html", 404, problem=str(error))
+
+
+FILTERS = ("stage", "cause", "business")
+
+
+def _tail_wanted(query: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "topic": query.get("topic", ENRICHED),
+        "where": query.get("where", ""),
+        "containing": query.get("containing", ""),
+    }
+
+
+def _as_json(lines: list[Line]) -> str:
+    return json.dumps([asdict(line) for line in lines])
+
+
+async def _once(event: str, text: str) -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent(text, event=event)
+
+
+def _place(text: str) -> tuple[int, int] | None:
+    partition, slash, offset = text.partition("/")
+    if slash and partition.isdigit() and offset.isdigit():
+        return int(partition), int(offset)
+    return None
+
+
+def _shown_value(mesh: Mesh, found: DeadLetter) -> dict[str, Any]:
+    """The record of a dead letter, decoded where it can be, else in hex."""
+    value: bytes = found.content["value"] or b""
+    topic = found.content["topic"]
+    try:
+        known = topic_named(topic)
+        decoded = mesh.connection().codec(known).decode(value)
+        text = json.dumps(as_json(schema_of(known), decoded), indent=2, ensure_ascii=False)
+        return {"decoded": text, "hex": "", "undecodable": ""}
+    except Exception as error:  # noqa: BLE001 - anything may be in a dead letter
+        shown = value[:HEX_SHOWN].hex(" ", 4)
+        return {"decoded": "", "hex": shown, "undecodable": str(error)}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A stage in the picture of the flow."""
+
+    name: str
+    process: str
+    ready: bool | None
+    """None: it is not among the processes that are asked."""
+    per_s: float | None
+    backlog: int | None
+    seconds: float | None
+
+
+def _flow(picture: Any) -> list[Node]:
+    """Intake, an enricher per task, the joiner: how fast, and how far behind."""
+    names = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner")
+    nodes = []
+    for name in names:
+        state = picture.process(name)
+        mine = [row for row in picture.groups if row.group.endswith(f"reviewmesh-{name}")]
+        read = None if state is None else state.rates.get("reviewmesh_records_read_total")
+        nodes.append(
+            Node(
+                name=name,
+                process=name,
+                ready=None if state is None else state.ready,
+                per_s=read,
+                backlog=max((row.backlog for row in mine), default=None),
+                seconds=max((row.seconds for row in mine), default=None),
+            )
+        )
+    return nodes
+
+
+def duration(seconds: float | None) -> str:
+    """In the unit that people would take."""
+    if seconds is None or math.isnan(seconds):
+        return "unknown"
+    if math.isinf(seconds):
+        return "nothing moves"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
