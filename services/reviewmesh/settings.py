@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-import httpx
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -185,6 +184,8 @@ class RegistrySettings(Section):
         if self.ssl_ca_location is None and self.ssl_certificate_location is None:
             return True
         if self.ssl_ca_location is None:
+            import httpx
+
             context = httpx.create_ssl_context()
         else:
             context = ssl.create_default_context(cafile=self.ssl_ca_location)

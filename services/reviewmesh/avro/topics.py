@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -82,8 +83,9 @@ def room_of(topic: TopicContract) -> int:
     return topic.max_message_bytes * 15 // 16
 
 
+@cache
 def load_topics() -> TopicsFile:
-    """Reads topics.yaml of the contracts."""
+    """Reads topics.yaml of the contracts, once a process."""
     text = resources.files("reviewmesh_schemas").joinpath("topics.yaml").read_text("utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
     return TopicsFile(

@@ -1,15 +1,14 @@
-"""`reviewmesh up`, `down` and `ps`: the embedded stack."""
+"""`reviewmesh up`, `down` and `env`: the embedded stack."""
 
 from __future__ import annotations
 
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.live import Live
@@ -21,37 +20,22 @@ from rich.progress import (
     TextColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
-from reviewmesh.cli.terminal import err, json_text, out
+from reviewmesh.cli.processes import table_of
+from reviewmesh.cli.terminal import err
 from reviewmesh.local import programs
 from reviewmesh.local.broker import NUMBERS
 from reviewmesh.local.paths import default_state_dir
-from reviewmesh.local.probes import Health
 from reviewmesh.local.secure import CLIENTS, OPERATOR
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
-from reviewmesh.local.supervision import ProcessStatus, log_tail, unused_settings
+from reviewmesh.local.supervision import unused_settings
 from reviewmesh_kit.exit_codes import FAILED
 
 WATCH_INTERVAL_S = 1.0
-# A service first finishes records in flight; its supervisor kills it after 30 s.
-STOPPED_WITHIN_S = 60.0
-STOP_CHECK_S = 0.1
 # Smaller files come and go faster than a line can be read.
 SHOWN_DOWNLOAD_BYTES = 5_000_000
-HEALTHY = ("RUNNING", "STARTING")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(up)
-    app.command()(down)
-    app.command()(ps)
-    app.command()(stop)
-    app.command()(start)
-    app.command()(env)
 
 
 def up(
@@ -110,24 +94,6 @@ def down(
     err.print(f"{words}: {stack.paths.state_dir}")
 
 
-def ps(
-    as_lines: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
-) -> None:
-    """Show the processes of the mesh; exit code 1 when one of them is not ready."""
-    stack = EmbeddedStack(default_state_dir())
-    processes, health = stack.ps(), stack.health()
-    if not processes:
-        err.print(f"no mesh runs from {stack.paths.state_dir}")
-        raise typer.Exit(FAILED)
-    if as_lines:
-        print(json_text([_as_json(process, health) for process in processes]))
-    else:
-        out.print(_table(processes, health), soft_wrap=False)
-        _print_dead(processes)
-    if not all(_is_well(process, health) for process in processes):
-        raise typer.Exit(FAILED)
-
-
 def env(
     client: Annotated[str, typer.Argument(help=f"Who connects: {', '.join(CLIENTS)}.")] = OPERATOR,
 ) -> None:
@@ -142,66 +108,6 @@ def env(
     settings = programs.service_environment(info.ports, client, info.identities)
     for name, value in settings.items():
         print(f"export {name}={shlex.quote(value)}")
-
-
-ProcessNames = Annotated[list[str], typer.Argument(help="Processes as `ps` names them.")]
-
-
-def stop(names: ProcessNames) -> None:
-    """Stop processes in order and keep them stopped, until `start` or the next `up`."""
-    stack = _stack_of(names)
-    for name in names:
-        stack.stop_process(name)
-    deadline = time.monotonic() + STOPPED_WITHIN_S
-    while still := [name for name in names if stack.status_of(name).pid]:
-        if time.monotonic() > deadline:
-            err.print(f"still running after {STOPPED_WITHIN_S:g} s: {', '.join(still)}")
-            raise typer.Exit(FAILED)
-        time.sleep(STOP_CHECK_S)
-    err.print(f"stopped: {', '.join(names)}")
-
-
-def start(names: ProcessNames) -> None:
-    """Start processes that were stopped."""
-    stack = _stack_of(names)
-    for name in names:
-        stack.start_process(name)
-    err.print(f"started: {', '.join(names)}; `reviewmesh ps` says when they are ready")
-
-
-def _stack_of(names: list[str]) -> EmbeddedStack:
-    """The running mesh; checks that it has these processes."""
-    stack = EmbeddedStack(default_state_dir())
-    known = [process.name for process in stack.ps()]
-    if not known:
-        err.print(f"no mesh runs from {stack.paths.state_dir}")
-        raise typer.Exit(FAILED)
-    if unknown := [name for name in names if name not in known]:
-        raise typer.BadParameter(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
-    return stack
-
-
-def _is_well(process: ProcessStatus, health: Mapping[str, Health]) -> bool:
-    return process.state in HEALTHY and process.name in health and health[process.name].ready
-
-
-def _words(process: ProcessStatus, health: Mapping[str, Health]) -> str:
-    """The health of a process in words; "-" if it does not run."""
-    return health[process.name].words if process.pid and process.name in health else "-"
-
-
-def _as_json(process: ProcessStatus, health: Mapping[str, Health]) -> dict[str, Any]:
-    return {
-        "process": process.name,
-        "state": process.state,
-        "ready": _is_well(process, health),
-        "says": _words(process, health),
-        "pid": process.pid,
-        "restarts": process.restarts,
-        "up_s": round(process.uptime_s, 3),
-        "port": process.port,
-        "log": str(process.log),
-    }
 
 
 def start_with_progress(
@@ -244,49 +150,12 @@ def _watch(stack: EmbeddedStack) -> None:
     try:
         with Live(console=err, auto_refresh=False) as live:
             while processes := stack.ps():
-                live.update(_table(processes, stack.health()), refresh=True)
+                live.update(table_of(processes, stack.health()), refresh=True)
                 time.sleep(WATCH_INTERVAL_S)
         err.print("the mesh was stopped from elsewhere")
     except KeyboardInterrupt:
         err.print("stopping the mesh")
         stack.down()
-
-
-def _table(processes: list[ProcessStatus], health: Mapping[str, Health]) -> Table:
-    table = Table(box=None)
-    for name in ("process", "state", "ready", "pid", "restarts", "up", "port", "log"):
-        table.add_column(name, overflow="fold")
-    for process in processes:
-        colour = "green" if process.state == "RUNNING" else "yellow"
-        table.add_row(
-            process.name,
-            Text(process.state, style="red" if process.state == "FATAL" else colour),
-            Text(_words(process, health), style="green" if _is_well(process, health) else "red"),
-            str(process.pid or ""),
-            str(process.restarts),
-            _duration(process.uptime_s),
-            str(process.port or ""),
-            _shown_path(process.log),
-        )
-    return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def _shown_path(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _print_dead(processes: list[ProcessStatus]) -> None:
-    for process in processes:
-        if process.state in ("FATAL", "BACKOFF"):
-            err.print(f"{process.name} {process.state}, the end of {process.log}:", style="red")
-            err.print(log_tail(process.log))
 
 
 @contextmanager

@@ -70,22 +70,27 @@ def judged_occurrences(connection: Connection, found: list[DecodedRecord]) -> li
 
 def _search(connection: Connection, review_id: str) -> list[DecodedRecord]:
     key = review_id.encode(errors="surrogateescape")
+    topics = [topic.name for topic in load_topics().topics]
+    codecs = {topic: connection.codec(topic) for topic in topics}
     found = []
-    for topic in load_topics().topics:
-        codec = connection.codec(topic.name)
-        for record in read_all(connection, _where(connection, topic.name, key)):
-            # Avro stores text verbatim: a record without these bytes needs no decoding.
-            if record.key != key and key not in (record.value or b""):
-                continue
-            try:
-                decoded = codec.decode(record.value) if record.value is not None else {}
-            except DecodeError as error:
-                decoded = {UNDECODABLE: str(error)}
-            if review_id == decoded.get("review_id") or (
-                record.key == key and decoded.get("review_id") is None
-            ):
-                found.append((record, decoded))
-    return found
+    # All topics at once: a consumer and two requests for each would take most of the time.
+    for record in read_all(
+        connection, [at for topic in topics for at in _where(connection, topic, key)]
+    ):
+        # Avro stores text verbatim: a record without these bytes needs no decoding.
+        if record.key != key and key not in (record.value or b""):
+            continue
+        try:
+            decoded = codecs[record.topic].decode(record.value) if record.value is not None else {}
+        except DecodeError as error:
+            decoded = {UNDECODABLE: str(error)}
+        if review_id == decoded.get("review_id") or (
+            record.key == key and decoded.get("review_id") is None
+        ):
+            found.append((record, decoded))
+    return sorted(
+        found, key=lambda item: (topics.index(item[0].topic), item[0].partition, item[0].offset)
+    )
 
 
 def _where(connection: Connection, topic: str, key: bytes) -> list[MeshPartition]:
