@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -22,11 +20,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from reviewmesh.cli.interrupting import interrupted_by_sigterm
 from reviewmesh.cli.processes import table_of
 from reviewmesh.cli.terminal import err
-from reviewmesh.local import programs
+from reviewmesh.local import programs, state
 from reviewmesh.local.broker import NUMBERS
 from reviewmesh.local.paths import default_state_dir
+from reviewmesh.local.ports import moved
 from reviewmesh.local.secure import CLIENTS, OPERATOR
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.state import StackInfo
@@ -61,8 +61,12 @@ def up(
     if brokers not in (None, *NUMBERS):
         raise typer.BadParameter(f"--brokers: expected {' or '.join(map(str, NUMBERS))}")
     stack = EmbeddedStack(default_state_dir())
-    with _stop_on_sigterm(), _interrupted_in_order():
+    with interrupted_by_sigterm(), _interrupted_in_order():
+        earlier = state.read(stack.paths)
         info = start_with_progress(stack, brokers, secure)
+        # Those of the broker and the registry never move by themselves.
+        for name, (old, new) in moved(earlier.ports if earlier else {}, info.ports).items():
+            err.print(f"{name} is on port {new} now: {old} is taken", style="yellow")
         for name in unused_settings():
             err.print(f"{name} is not used: this mesh has its own", style="yellow")
         err.print(f"broker   {info.bootstrap_servers}")
@@ -74,6 +78,8 @@ def up(
                 'clients  eval "$(reviewmesh env producer)", or consumer: how they show who '
                 "they are"
             )
+        else:
+            err.print('clients  eval "$(reviewmesh env)"')
         if not detach:
             _watch(stack)
 
@@ -156,20 +162,6 @@ def _watch(stack: EmbeddedStack) -> None:
     except KeyboardInterrupt:
         err.print("stopping the mesh")
         stack.down()
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the foreground as Ctrl-C does."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

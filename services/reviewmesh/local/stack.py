@@ -207,7 +207,8 @@ class EmbeddedStack:
         stack_id = uuid.uuid4().hex
         insights = programs.insights_python() if mesh else None
         names = programs.port_names(mesh, insights is not None, brokers)
-        ports = choose_ports(names, earlier.ports if earlier else {})
+        before = earlier.ports if earlier else {}
+        ports = choose_ports(names, before, str(self.paths.state_dir))
         identities = self._identities(ports) if secure else None
         own = None if identities is None else identities.broker_properties()
         broker.prepare(programs.broker_nodes(self.paths, ports), own)
