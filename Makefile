@@ -14,7 +14,7 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: setup demo insights test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights export test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -25,6 +25,9 @@ demo: setup
 
 # Faust needs an older click than the command line does: an environment of its own.
 insights: $(INSIGHTS)/insights.stamp
+
+# What `reviewmesh export` needs: pyarrow and fsspec, into the same environment.
+export: $(VENV)/export.stamp
 
 test: $(VENV)/dev.stamp $(INSIGHTS)/insights.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly" $(TESTS)
@@ -119,10 +122,13 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local pyproject.toml \
 	  -o requirements/mesh.txt
-	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local pyproject.toml \
+	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local --extra export \
+	  pyproject.toml \
 	  requirements/dev.in -c requirements/mesh.txt -o requirements/dev.txt
 	$(COMPILE) --extra mesh --extra cli --extra console pyproject.toml -c requirements/mesh.txt \
 	  -o requirements/service.txt
+	$(COMPILE) --extra mesh --extra cli --extra export pyproject.toml -c requirements/mesh.txt \
+	  -o requirements/export.txt
 	$(COMPILE) --extra worker pyproject.toml -c requirements/mesh.txt -o requirements/worker.txt
 	$(COMPILE) --extra insights pyproject.toml -o requirements/insights.txt
 	$(COMPILE) requirements/go.in -o requirements/go.txt
@@ -149,6 +155,11 @@ $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 $(VENV)/mesh.stamp: $(VENV)/bootstrap.stamp requirements/mesh.txt pyproject.toml
 	$(INSTALL) --require-hashes -r requirements/mesh.txt
 	$(INSTALL) --no-deps --no-build-isolation -e .
+	touch $@
+
+# pyarrow is as large as the rest of the mesh: only who exports installs it.
+$(VENV)/export.stamp: $(VENV)/mesh.stamp requirements/export.txt
+	$(INSTALL) --require-hashes -r requirements/export.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/mesh.stamp requirements/dev.txt

@@ -32,6 +32,7 @@ LOCAL = {
 OF_ANY_MESH = {
     "publish": Command("reviewmesh.cli.publish", "publish", "Publish reviews."),
     "tail": Command("reviewmesh.cli.tail", "tail", "Show records of a topic as they come."),
+    "export": Command("reviewmesh.cli.export", "export", "Write reviews to files, each once."),
     "find": Command("reviewmesh.cli.find", "find", "Show where a review is."),
     "forget": Command("reviewmesh.cli.forget", "forget", "Have a review's content replaced."),
     "lag": Command("reviewmesh.cli.lag", "lag", "Show how far behind each group is."),
