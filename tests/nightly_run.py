@@ -11,6 +11,9 @@ PARTS = {
     "200 random kills": ["make", "kills"],
     "whole reviews on a secure mesh": ["make", "secure"],
     "models on real vLLM": ["make", "test-vllm"],
+    "exports killed 100 times": [
+        *(sys.executable, "-m", "pytest", "--timeout", "3000", "tests/integration/test_export.py")
+    ],
     "fuzz, 1 million records": [sys.executable, "-m", "bench.fuzz", "--cases", "1000000"],
     "benchmark": ["make", "bench"],
 }

@@ -6,13 +6,12 @@ some transactions aborted.
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,14 @@ import pytest
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh_schemas.names import ENRICHED
 from tests.broker import TestStack, wait_until
+from tests.export_program import run_export
 from tests.export_reading import VIEWS, by_manifest, there
 from tests.mesh import PARTITIONS, Mesh
 from tests.unit.export.reviews import DAY_MS, EXAMPLE, FIRST_MS
 
+# To import everything takes longer than a run: it is done once.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.export_program"])
 REVIEWS = 600
 EDITS_AT_ONCE = 20
 BETWEEN_EDITS_S = 0.1
@@ -102,19 +105,13 @@ class Exporter:
 
     def __init__(self, mesh: Mesh, folder: Path, *options: str) -> None:
         self.folder = folder
-        self._environment = (
-            os.environ | mesh.stack.environment() | {"REVIEWMESH_PREFIX": mesh.prefix}
-        )
+        self._environment = mesh.stack.environment() | {"REVIEWMESH_PREFIX": mesh.prefix}
         self._words = ["export", str(folder), *options]
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.export_program", *self._words],
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(self) -> ForkServerProcess:
+        process = FORKS.Process(target=run_export, args=(self._environment, self._words))
+        process.start()
+        return process
 
     def kill_one(self, after_s: float) -> bool:
         """Kill a run so long after its first step; False where it had ended by then."""
@@ -122,25 +119,23 @@ class Exporter:
         process = self.start()
         try:
             wait_until(
-                lambda: self.step() > before or process.poll() is not None,
+                lambda: self.step() > before or not process.is_alive(),
                 RUN_TIMEOUT_S,
                 "a first step",
             )
-            try:
-                process.wait(after_s)
-            except subprocess.TimeoutExpired:
+            process.join(after_s)
+            if process.is_alive():
                 return True
-            assert process.returncode == 0, process.communicate()[0]
+            assert process.exitcode == 0, f"the export ended with {process.exitcode}"
             return False
         finally:
             process.kill()
-            process.communicate()
+            process.join()
 
-    def run(self) -> str:
+    def run(self) -> None:
         process = self.start()
-        output = process.communicate(timeout=RUN_TIMEOUT_S)[0]
-        assert process.returncode == 0, output
-        return output
+        process.join(RUN_TIMEOUT_S)
+        assert process.exitcode == 0, f"the export ended with {process.exitcode}"
 
     def step(self) -> int:
         names = [path.stem for path in (self.folder / "_export/journal").glob("*.json")]
@@ -189,7 +184,7 @@ def test_each_review_once_though_the_export_is_killed(
                 ended += 1
             for view in VIEWS:
                 exporter.published(view)
-    print(exporter.run())
+    exporter.run()
     print(f"{killed} runs killed, {ended} ended before; {joiner._revision} revisions")
     for view in VIEWS:
         assert exporter.published(view) == joiner.latest
