@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from reviewmesh.clock import plausible_ms
 from reviewmesh.export.columns import View
-from reviewmesh.export.formats import Format
+from reviewmesh.export.formats import RowFormat
 from reviewmesh.export.journal import Erased, Part
 from reviewmesh.export.parts import Parts
 
@@ -36,7 +36,7 @@ class _Day:
 class Chunk:
     """Takes reviews in the order of their offsets, until it is full."""
 
-    def __init__(self, format: Format, views: tuple[View, ...]) -> None:
+    def __init__(self, format: RowFormat, views: tuple[View, ...]) -> None:
         self._format = format
         self._views = views
         self._days: dict[str, _Day] = {}

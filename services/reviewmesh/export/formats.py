@@ -30,7 +30,7 @@ class Sink(Protocol):
     def write(self, table: pa.Table) -> None: ...
 
 
-class Format(Protocol):
+class RowFormat(Protocol):
     """One way to write views."""
 
     name: str
@@ -133,4 +133,4 @@ def _lines(lines: Any) -> pa.Table:
     return pa.table({LINE: pa.array(lines, pa.large_binary())})
 
 
-FORMATS: dict[str, Format] = {format.name: format for format in (Parquet(), JsonLines())}
+FORMATS: dict[str, RowFormat] = {format.name: format for format in (Parquet(), JsonLines())}

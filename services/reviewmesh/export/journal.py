@@ -40,7 +40,7 @@ class Erased:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedParts:
     """What readers see: each review once."""
 
     number: int
@@ -67,7 +67,7 @@ class State:
     """Parts up to this chunk have no review in common."""
     parts: tuple[Part, ...] = ()
     erased: tuple[Erased, ...] = ()
-    published: Published | None = None
+    published: PublishedParts | None = None
 
     @property
     def is_published(self) -> bool:
@@ -93,7 +93,7 @@ def _state(content: bytes, path: str) -> State:
             "erased": tuple(Erased(**item) for item in value["erased"]),
             "published": None
             if published is None
-            else Published(
+            else PublishedParts(
                 **published
                 | {
                     "offsets": _offsets(published["offsets"]),

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reviewmesh.export.columns import View, views
-from reviewmesh.export.formats import Format, parquet_writing
+from reviewmesh.export.formats import RowFormat, parquet_writing
 from reviewmesh.export.journal import Erased, Part
 from reviewmesh.export.store import DRAFTS, Store
 
@@ -24,7 +24,7 @@ OWN_FOLDERS = ("full", "flat", KEYS_FOLDER)
 class Parts:
     """The files of one export, in one format."""
 
-    def __init__(self, store: Store, format: Format, run: str) -> None:
+    def __init__(self, store: Store, format: RowFormat, run: str) -> None:
         self._store = store
         self._format = format
         self._run = run

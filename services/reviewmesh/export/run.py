@@ -20,8 +20,8 @@ import pyarrow as pa
 from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.export.chunk import Chunk
 from reviewmesh.export.errors import AnotherExport, ExportEnds
-from reviewmesh.export.formats import FORMATS, Format
-from reviewmesh.export.journal import Erased, Journal, Part, Published, State
+from reviewmesh.export.formats import FORMATS, RowFormat
+from reviewmesh.export.journal import Erased, Journal, Part, PublishedParts, State
 from reviewmesh.export.parts import Parts, files_of_exports, is_not_in
 from reviewmesh.export.source import Source
 from reviewmesh.export.store import Store
@@ -52,7 +52,7 @@ class Outcome:
     """By partition: offsets that were deleted before they were exported, from and up to."""
     unreadable: list[str] = field(default_factory=list)
     topic_is_new: bool = False
-    published: Published | None = None
+    published: PublishedParts | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -79,7 +79,7 @@ class Export:
         # ever name: of what comes later that cannot be said, where a later run has begun.
         earlier = files_of_exports(store)
         self._state = self._taken_over(format_name)
-        self._format: Format = FORMATS[self._state.format]
+        self._format: RowFormat = FORMATS[self._state.format]
         self._parts = Parts(store, self._format, self._run)
         self._unnamed = earlier - self._named()
 
@@ -259,7 +259,7 @@ class Export:
 
     def _publish(self) -> None:
         number = self._state.number + 1
-        published = Published(
+        published = PublishedParts(
             number, iso(milliseconds(wall_clock())), self._state.offsets, self._state.parts
         )
         self._step(settled=self._state.chunk, erased=(), published=published)
@@ -276,7 +276,7 @@ class Export:
                 return
             published = now
 
-    def _manifest(self, published: Published) -> bytes:
+    def _manifest(self, published: PublishedParts) -> bytes:
         content = {
             "version": MANIFEST_VERSION,
             "number": published.number,
