@@ -50,7 +50,7 @@ class PublishedParts:
 
 
 @dataclass(frozen=True)
-class State:
+class ExportState:
     """One step of an export."""
 
     number: int
@@ -78,14 +78,14 @@ class State:
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)}).encode()
 
 
-def _state(content: bytes, path: str) -> State:
+def _state(content: bytes, path: str) -> ExportState:
     value: dict[str, Any] = json.loads(content)
     if (version := value.pop("version")) != VERSION:
         raise ExportEnds(
             f"{path}: expected version {VERSION}, got {version}; a newer reviewmesh wrote it"
         )
     published = value.pop("published")
-    return State(
+    return ExportState(
         **value
         | {
             "offsets": _offsets(value["offsets"]),
@@ -118,7 +118,7 @@ class Journal:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def latest(self) -> State | None:
+    def latest(self) -> ExportState | None:
         """The latest step; None in a folder without an export."""
         while numbers := self._numbers():
             content = self._store.read(_path(max(numbers)))
@@ -127,7 +127,7 @@ class Journal:
                 return _state(content, _path(max(numbers)))
         return None
 
-    def append(self, state: State) -> None:
+    def append(self, state: ExportState) -> None:
         """Make the next step. Raises AnotherExport where another run has made it."""
         path, content = _path(state.number), state.as_json()
         # A store that answered too late is asked again by its driver, and refuses its own file.

@@ -21,7 +21,7 @@ from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.export.chunk import Chunk
 from reviewmesh.export.errors import AnotherExport, ExportEnds
 from reviewmesh.export.formats import FORMATS, RowFormat
-from reviewmesh.export.journal import Erased, Journal, Part, PublishedParts, State
+from reviewmesh.export.journal import Erased, ExportState, Journal, Part, PublishedParts
 from reviewmesh.export.parts import Parts, files_of_exports, is_not_in
 from reviewmesh.export.source import Source
 from reviewmesh.export.store import Store
@@ -104,11 +104,11 @@ class Export:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def _taken_over(self, format_name: str | None) -> State:
+    def _taken_over(self, format_name: str | None) -> ExportState:
         """The last state, made a step of this run: no earlier run can make another one."""
         before = self._journal.latest()
         if before is None:
-            state = State(
+            state = ExportState(
                 1,
                 self._run,
                 format_name or DEFAULT_FORMAT,
@@ -121,7 +121,7 @@ class Export:
         self._journal.append(state)
         return state
 
-    def _check(self, before: State, format_name: str | None) -> None:
+    def _check(self, before: ExportState, format_name: str | None) -> None:
         folder = self._store.folder
         if format_name not in (None, before.format):
             raise ExportEnds(
