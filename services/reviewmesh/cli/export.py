@@ -55,14 +55,14 @@ def export(
             '"reviewmesh[mesh,cli,export]"`'
         )
     from reviewmesh.export.errors import ExportEnds
-    from reviewmesh.export.run import Export
+    from reviewmesh.export.run import ExportRun
     from reviewmesh.export.source import EnrichedReviews
     from reviewmesh.export.store import Store
 
     connection = connect()
     try:
         store = Store(folder)
-        outcome = Export(
+        outcome = ExportRun(
             store,
             EnrichedReviews(connection),
             file_format.value if file_format else None,

@@ -23,7 +23,7 @@ from reviewmesh.export.errors import AnotherExport, ExportEnds
 from reviewmesh.export.formats import FORMATS, RowFormat
 from reviewmesh.export.journal import Erased, ExportState, Journal, Part, PublishedParts
 from reviewmesh.export.parts import Parts, files_of_exports, is_not_in
-from reviewmesh.export.source import Source
+from reviewmesh.export.source import ReviewSource
 from reviewmesh.export.store import Store
 from reviewmesh.kafka.topicids import is_another
 from reviewmesh.query.values import iso
@@ -59,13 +59,13 @@ class Outcome:
         return not self.gaps and not self.unreadable
 
 
-class Export:
+class ExportRun:
     """One run, in one folder."""
 
     def __init__(
         self,
         store: Store,
-        source: Source,
+        source: ReviewSource,
         format_name: str | None = None,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:

@@ -31,7 +31,7 @@ class Item:
     problem: str = ""
 
 
-class Source(Protocol):
+class ReviewSource(Protocol):
     topic: str
     topic_id: int
     """Another one if the topic was deleted and created again; 0 where it is not known."""

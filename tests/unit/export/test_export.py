@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reviewmesh.export.errors import AnotherExport, ExportEnds
-from reviewmesh.export.run import Export, Outcome
+from reviewmesh.export.run import ExportRun, Outcome
 from reviewmesh.export.store import Store
 from tests.export_reading import VIEWS, by_manifest, manifest, there
 from tests.unit.export.reviews import Topic
@@ -16,7 +16,7 @@ FORMATS = ("parquet", "jsonl")
 
 
 def run(folder: Path, topic: Topic, format_name: str | None = None) -> Outcome:
-    return Export(Store(str(folder)), topic, format_name)()
+    return ExportRun(Store(str(folder)), topic, format_name)()
 
 
 def seen(folder: Path, view: str = "full") -> dict[str, int]:
@@ -139,7 +139,7 @@ def test_another_format_or_another_mesh_is_refused(tmp_path: Path) -> None:
 def test_of_two_runs_the_later_one_goes_on(tmp_path: Path) -> None:
     topic = Topic()
     topic.publish(1)
-    earlier = Export(Store(str(tmp_path)), topic)
+    earlier = ExportRun(Store(str(tmp_path)), topic)
     run(tmp_path, topic)
     topic.publish(2)
     with pytest.raises(AnotherExport, match="Run one at a time"):

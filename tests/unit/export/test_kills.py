@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reviewmesh.export import chunk, run
 from reviewmesh.export.errors import AnotherExport
-from reviewmesh.export.run import Export
+from reviewmesh.export.run import ExportRun
 from reviewmesh.export.store import Store
 from tests.export_reading import VIEWS, by_manifest, there
 from tests.unit.export.reviews import Topic
@@ -68,7 +68,7 @@ class Exports(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="reviewmesh-export-"))
         self.topic = Topic()
-        self.stalled: Export | None = None
+        self.stalled: ExportRun | None = None
         self.known: set[tuple[str, int]] = set()
         self.small = [
             patch.object(chunk, "MAX_REVIEWS", 4),
@@ -86,7 +86,7 @@ class Exports(RuleBasedStateMachine):
 
     @initialize(format_name=st.sampled_from(("parquet", "jsonl")))
     def first(self, format_name: str) -> None:
-        Export(Store(str(self.folder)), self.topic, format_name)()
+        ExportRun(Store(str(self.folder)), self.topic, format_name)()
 
     @rule(numbers=REVIEWS, day=DAYS, erased=st.sampled_from((False, False, True)))
     def publish(self, numbers: list[int], day: int, erased: bool) -> None:
@@ -96,7 +96,7 @@ class Exports(RuleBasedStateMachine):
 
     @rule()
     def export(self) -> None:
-        Export(Store(str(self.folder)), self.topic)()
+        ExportRun(Store(str(self.folder)), self.topic)()
         for view in VIEWS:
             rows = by_manifest(self.folder, view)
             assert {row["review_id"]: row["revision"] for row in rows} == self.topic.latest()
@@ -105,14 +105,14 @@ class Exports(RuleBasedStateMachine):
     @rule(changes=st.integers(1, 60))
     def export_is_killed(self, changes: int) -> None:
         try:
-            Export(DyingStore(str(self.folder), changes), self.topic)()
+            ExportRun(DyingStore(str(self.folder), changes), self.topic)()
         except Killed:
             return
 
     @precondition(lambda self: self.stalled is None)
     @rule()
     def one_begins_and_stands_still(self) -> None:
-        self.stalled = Export(Store(str(self.folder)), self.topic)
+        self.stalled = ExportRun(Store(str(self.folder)), self.topic)
 
     @precondition(lambda self: self.stalled is not None)
     @rule()
