@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 
-from reviewmesh.cli.sources.compression import zstd
+from backports import zstd
 
 GOOD = [
     {"review_id": "o-1", "text": "Anna at the desk was great.", "stars": 5},
@@ -308,18 +308,12 @@ EMPTY = [
     _taken("a header alone", "review_id,text\n", rows=0, says="0 refused"),
     _taken("an empty array", "[]", rows=0, says="0 refused"),
 ]
-ZSTD = (
-    []
-    if zstd is None
-    else [
-        _taken("zstd", zstd.compress(TABLE.encode()), says="CSV, packed with zstd"),
-        _taken(
-            "zstd in two frames",
-            zstd.compress(LINES[:80].encode()) + zstd.compress(LINES[80:].encode()),
-        ),
-        _refused(
-            "zstd cut short", zstd.compress(LINES.encode())[:-2], "expected zstd.*copied whole"
-        ),
-    ]
-)
+ZSTD = [
+    _taken("zstd", zstd.compress(TABLE.encode()), says="CSV, packed with zstd"),
+    _taken(
+        "zstd in two frames",
+        zstd.compress(LINES[:80].encode()) + zstd.compress(LINES[80:].encode()),
+    ),
+    _refused("zstd cut short", zstd.compress(LINES.encode())[:-2], "expected zstd.*copied whole"),
+]
 FILES = [*ZSTD, *FORMS, *ENCODINGS, *PACKED, *FOREIGN, *COLUMNS, *ROWS, *CUT, *EMPTY]

@@ -50,6 +50,7 @@ READ_BY = {
     "lag": "the lag service and `reviewmesh lag`",
     "insights": "insights",
     "traces": "the tracer",
+    "console": "the console",
     "worker": "the inference workers",
     "vllm": "inference workers with the engine vllm",
     "openai": "inference workers with the engine openai",
@@ -193,7 +194,7 @@ def _default(field: FieldInfo) -> str:
         value = str(value).lower()
     if isinstance(value, tuple):
         value = ",".join(value)
-    if isinstance(value, Path):
+    if isinstance(value, Path) and value.is_absolute():
         value = value.relative_to(ROOT / "inference-worker")
     if isinstance(value, float):
         value = f"{value:g}"
