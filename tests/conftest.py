@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+import structlog
 
 from tests.broker import TestStack, running_stack
 from tests.broker import breakable_stack as breakable
@@ -31,6 +32,13 @@ def breakable_stack(stack: TestStack) -> Iterator[TestStack]:
     """As `stack`, but its broker and registry can be stopped, killed and started again."""
     with breakable(stack) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that a test runs in this process writes logs to a file that ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -450,7 +450,8 @@ def test_acls_are_checked_and_applied(stack: EmbeddedStack, info: StackInfo) -> 
 def test_the_mesh_did_without_what_it_was_refused(stack: EmbeddedStack, info: StackInfo) -> None:
     """Last: nothing that the services did on their own topics was denied once they had rights.
 
-    Before `up` has granted them, the lag service is refused: it asks before its topics are there.
+    Before `up` has granted them, the lag service and the console are refused: they ask before their
+    topics are there.
     """
     refusals = DENIED.findall(stack.paths.log_of("broker").read_text())
     assert refusals
@@ -459,7 +460,7 @@ def test_the_mesh_did_without_what_it_was_refused(stack: EmbeddedStack, info: St
         for principal, name in refusals
         if not name.startswith((PREFIX, "checked.")) and name != CLUSTER
     }
-    assert of_mesh & set(PRINCIPAL_OF.values()) <= {PRINCIPAL_OF["lag"]}
+    assert of_mesh & set(PRINCIPAL_OF.values()) <= {PRINCIPAL_OF["lag"], PRINCIPAL_OF["console"]}
     for log in stack.paths.logs.glob("*.log"):
         if log.name != "broker.log":
             assert "AUTHORIZATION_FAILED" not in log.read_text(), log.name

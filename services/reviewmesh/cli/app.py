@@ -11,39 +11,39 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from reviewmesh.cli.lazy import Command, LazyGroup
+from reviewmesh.cli.lazy import LazyGroup, Offer
 from reviewmesh_kit.version import running_version
 
 LOCAL = {
-    "up": Command("reviewmesh.cli.stack", "up", "Run the whole mesh on this machine."),
-    "down": Command("reviewmesh.cli.stack", "down", "Stop the mesh of this state folder."),
-    "ps": Command("reviewmesh.cli.processes", "ps", "Show its processes, and which is not ready."),
-    "logs": Command("reviewmesh.cli.processes", "logs", "Show what its processes logged."),
-    "restart": Command("reviewmesh.cli.processes", "restart", "Stop and start processes of it."),
-    "prometheus-targets": Command(
+    "up": Offer("reviewmesh.cli.stack", "up", "Run the whole mesh on this machine."),
+    "down": Offer("reviewmesh.cli.stack", "down", "Stop the mesh of this state folder."),
+    "ps": Offer("reviewmesh.cli.processes", "ps", "Show its processes, and which is not ready."),
+    "logs": Offer("reviewmesh.cli.processes", "logs", "Show what its processes logged."),
+    "restart": Offer("reviewmesh.cli.processes", "restart", "Stop and start processes of it."),
+    "prometheus-targets": Offer(
         "reviewmesh.cli.processes", "prometheus_targets", "Print what Prometheus scrapes of it."
     ),
-    "stop": Command("reviewmesh.cli.processes", "stop", "Stop processes of it, and keep them so."),
-    "start": Command("reviewmesh.cli.processes", "start", "Start processes that were stopped."),
-    "env": Command("reviewmesh.cli.stack", "env", "Print the settings with which it is reached."),
-    "demo": Command("reviewmesh.cli.demo", "demo", "Run the mesh on sample reviews."),
+    "stop": Offer("reviewmesh.cli.processes", "stop", "Stop processes of it, and keep them so."),
+    "start": Offer("reviewmesh.cli.processes", "start", "Start processes that were stopped."),
+    "env": Offer("reviewmesh.cli.stack", "env", "Print the settings with which it is reached."),
+    "demo": Offer("reviewmesh.cli.demo", "demo", "Run the mesh on sample reviews."),
 }
 """Of the embedded mesh, which needs the extra `local`; images do not have it."""
 OF_ANY_MESH = {
-    "publish": Command("reviewmesh.cli.publish", "publish", "Publish reviews."),
-    "tail": Command("reviewmesh.cli.tail", "tail", "Show records of a topic as they come."),
-    "export": Command("reviewmesh.cli.export", "export", "Write reviews to files, each once."),
-    "find": Command("reviewmesh.cli.find", "find", "Show where a review is."),
-    "forget": Command("reviewmesh.cli.forget", "forget", "Have a review's content replaced."),
-    "lag": Command("reviewmesh.cli.lag", "lag", "Show how far behind each group is."),
-    "dlq": Command("reviewmesh.cli.dlq", "app", "List, show and replay dead letters."),
-    "reprocess": Command("reviewmesh.cli.reprocess", "app", "Do answers of one task again."),
-    "rollout": Command("reviewmesh.cli.rollout", "app", "Let a candidate answer, and judge it."),
-    "cost": Command("reviewmesh.cli.cost", "cost", "Sum what the answers cost."),
-    "budget": Command("reviewmesh.cli.budget", "budget", "Show what the fallback has spent."),
-    "capacity": Command("reviewmesh.cli.capacity", "app", "Find out how many workers are needed."),
-    "context": Command("reviewmesh.cli.contexts", "app", "Name meshes, and choose one."),
-    "topics": Command("reviewmesh.cli.topics", "app", "Apply and list topics, and the rights."),
+    "publish": Offer("reviewmesh.cli.publish", "publish", "Publish reviews."),
+    "tail": Offer("reviewmesh.cli.tail", "tail", "Show records of a topic as they come."),
+    "export": Offer("reviewmesh.cli.export", "export", "Write reviews to files, each once."),
+    "find": Offer("reviewmesh.cli.find", "find", "Show where a review is."),
+    "forget": Offer("reviewmesh.cli.forget", "forget", "Have a review's content replaced."),
+    "lag": Offer("reviewmesh.cli.lag", "lag", "Show how far behind each group is."),
+    "dlq": Offer("reviewmesh.cli.dlq", "app", "List, show and replay dead letters."),
+    "reprocess": Offer("reviewmesh.cli.reprocess", "app", "Do answers of one task again."),
+    "rollout": Offer("reviewmesh.cli.rollout", "app", "Let a candidate answer, and judge it."),
+    "cost": Offer("reviewmesh.cli.cost", "cost", "Sum what the answers cost."),
+    "budget": Offer("reviewmesh.cli.budget", "budget", "Show what the fallback has spent."),
+    "capacity": Offer("reviewmesh.cli.capacity", "app", "Find out how many workers are needed."),
+    "context": Offer("reviewmesh.cli.contexts", "app", "Name meshes, and choose one."),
+    "topics": Offer("reviewmesh.cli.topics", "app", "Apply and list topics, and the rights."),
 }
 
 

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 
 @dataclass(frozen=True)
-class Command:
+class Offer:
     """Where a command is, and the line that the help of the program has for it."""
 
     module: str
@@ -44,7 +44,7 @@ def _nothing() -> None:
 class LazyCommands(MutableMapping[str, _click.Command]):
     """As a group's commands by name; each is imported when it is asked for."""
 
-    def __init__(self, known: Mapping[str, Command]) -> None:
+    def __init__(self, known: Mapping[str, Offer]) -> None:
         self.known = known
         self._loaded: dict[str, _click.Command] = {}
 
@@ -72,7 +72,7 @@ class LazyCommands(MutableMapping[str, _click.Command]):
 class LazyGroup(TyperGroup):
     """A group that lists and completes its commands without importing them."""
 
-    known: ClassVar[Mapping[str, Command]]
+    known: ClassVar[Mapping[str, Offer]]
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

@@ -30,7 +30,7 @@ from reviewmesh.console.indexing import Indexing
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.story import Storyteller
-from reviewmesh.console.tails import Line, Tails, TooManyTails, filter_of
+from reviewmesh.console.tails import TailLine, Tails, TooManyTails, filter_of
 from reviewmesh.console.watch import OLD_AFTER_S, Watch
 from reviewmesh.query.connection import topic_named
 from reviewmesh.query.deadletters import DeadLetter, letter_placed, replayed_marks
@@ -293,7 +293,7 @@ def _tail_wanted(query: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _as_json(lines: list[Line]) -> str:
+def _as_json(lines: list[TailLine]) -> str:
     return json.dumps([asdict(line) for line in lines])
 
 
@@ -323,7 +323,7 @@ def _shown_value(mesh: Mesh, found: DeadLetter) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FlowStage:
     """A stage in the picture of the flow."""
 
     name: str
@@ -335,7 +335,7 @@ class Node:
     seconds: float | None
 
 
-def _flow(picture: Any) -> list[Node]:
+def _flow(picture: Any) -> list[FlowStage]:
     """Intake, an enricher per task, the joiner: how fast, and how far behind."""
     names = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner")
     nodes = []
@@ -344,7 +344,7 @@ def _flow(picture: Any) -> list[Node]:
         mine = [row for row in picture.groups if row.group.endswith(f"reviewmesh-{name}")]
         read = None if state is None else state.rates.get("reviewmesh_records_read_total")
         nodes.append(
-            Node(
+            FlowStage(
                 name=name,
                 process=name,
                 ready=None if state is None else state.ready,

@@ -39,7 +39,7 @@ class TooManyTails(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TailLine:
     """One record, for people."""
 
     place: str
@@ -91,7 +91,7 @@ class Tail:
         self._topic = topic
         self._passes = passes
         self._closed = closed
-        self._lines: Queue[Line] = Queue(WAITING_AT_MOST)
+        self._lines: Queue[TailLine] = Queue(WAITING_AT_MOST)
         self._stop = threading.Event()
         self.problem = ""
         self.read = 0
@@ -104,9 +104,9 @@ class Tail:
     def close(self) -> None:
         self._stop.set()
 
-    def lines(self, timeout_s: float) -> list[Line]:
+    def lines(self, timeout_s: float) -> list[TailLine]:
         """What has come, at least after the timeout."""
-        found: list[Line] = []
+        found: list[TailLine] = []
         try:
             found.append(self._lines.get(timeout=timeout_s))
             while len(found) < WAITING_AT_MOST:
@@ -154,7 +154,7 @@ class Tail:
                         return
                     positions[MeshPartition(item.topic, item.partition)] = item.offset + 1
 
-    def _put(self, line: Line) -> None:
+    def _put(self, line: TailLine) -> None:
         while not self._stop.is_set():
             try:
                 self._lines.put(line, timeout=LOOK_S)
@@ -163,12 +163,12 @@ class Tail:
                 continue
 
 
-def _line(record: Record, content: Mapping[str, Any] | None, shown: str) -> Line:
+def _line(record: Record, content: Mapping[str, Any] | None, shown: str) -> TailLine:
     key = (record.key or b"").decode(errors="replace")
     review_id = (content or {}).get("review_id") or key
     if len(shown) > SHOWN_CHARACTERS:
         shown = f"{shown[:SHOWN_CHARACTERS]}… ({len(shown):,} characters)"
-    return Line(
+    return TailLine(
         place=f"{record.partition}/{record.offset}",
         at=iso(record.timestamp_ms),
         review_id=str(review_id)[:200],

@@ -47,12 +47,15 @@ PACKAGES = {
 }
 # Copied, but never started there: the embedded stack, and the engine that the lock has no vLLM for.
 NEVER_STARTED: dict[str, tuple[str, ...]] = {
-    "service": ("services/reviewmesh/local",),
+    # `reviewmesh export` says what to install.
+    "service": ("services/reviewmesh/local", "services/reviewmesh/export"),
     "insights": (
         *(
             f"services/reviewmesh/{room}"
             for room in (
                 "cli",
+                "console",
+                "export",
                 "query",
                 "local",
                 "intake",
