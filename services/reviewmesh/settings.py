@@ -415,6 +415,11 @@ class ConsoleSettings(Section):
         description="Folder of the index of where each review's records are. It is made again from "
         "the topics when it is lost.",
     )
+    actions: bool = Field(
+        default=False,
+        description="Whether the page may send dead letters again. Everybody who reaches it may "
+        "then do so.",
+    )
     processes: CommaSeparated = Field(
         default=(),
         description="Processes whose endpoints are asked, each as NAME=HOST:PORT, such as "

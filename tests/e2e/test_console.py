@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from reviewmesh_schemas.names import TASKS
 from tests.broker import TestStack, wait_until
 from tests.mesh import Mesh, free_port, review
 
@@ -34,6 +37,7 @@ def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -
         console.environment |= {
             "REVIEWMESH_CONSOLE__PORT": str(free_port()),
             "REVIEWMESH_CONSOLE__FOLDER": str(folder / "index"),
+            "REVIEWMESH_CONSOLE__ACTIONS": "true",
             "REVIEWMESH_CONSOLE__PROCESSES": ",".join(
                 f"{name}=127.0.0.1:{port}" for name, port in watched.items() if name != "console"
             ),
@@ -167,6 +171,45 @@ def test_dead_letters_are_listed_and_shown_as_far_as_they_can_be(
     assert shown in page.locator("pre").inner_text()
     assert page.locator("main script, main img").count() == 0
     assert violations(page) == []
+
+
+def test_letters_are_sent_again_once_also_on_a_double_click(
+    page: Page, url: str, mesh: Mesh
+) -> None:
+    """A task fails for some reviews; what failed is sent again, twice, and comes out once more."""
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    tag = f"failing-{dark}"
+    mesh.script(poison=[tag])
+    mesh.publish([review(f"{tag}-{number}", f"Anna {tag}.") for number in range(5)])
+    mesh.wait_for(lambda: len(letters_of(mesh, tag)) >= 5 * len(TASKS), 60, "all tasks failed")
+    mesh.script()
+    for stage, cause in {(letter["stage"], letter["cause"]) for letter in letters_of(mesh, tag)}:
+        wanted = {"stage": stage, "cause": cause}
+        page.goto(f"{url}/dead-letters/redrive?{urlencode(wanted)}")
+        assert violations(page) == []
+        form = {
+            field.get_attribute("name") or "": field.input_value()
+            for field in page.locator("form input").all()
+        }
+        for _ in range(2):
+            answer = httpx.post(
+                f"{url}/dead-letters/redrive", data=form, headers={"Origin": url}, timeout=SOON_S
+            )
+            assert answer.status_code == 200
+        mesh.wait_for(lambda wanted=wanted: all_marked(url, wanted), 60, "all took effect")  # type: ignore[misc]
+    # A letter is an accepted review, which all tasks answer: each took effect once.
+    mine = [record for record in mesh.enriched() if record["review_id"].startswith(tag)]
+    complete = Counter(record["review_id"] for record in mine if record["complete"])
+    assert complete == {f"{tag}-{number}": len(TASKS) for number in range(5)}
+
+
+def letters_of(mesh: Mesh, tag: str) -> list[dict[str, Any]]:
+    return [letter for letter in mesh.dead_letters() if tag in (letter["review_id"] or "")]
+
+
+def all_marked(url: str, wanted: dict[str, str]) -> bool:
+    path = f"{url}/dead-letters/redrive?{urlencode(wanted)}"
+    return "There is nothing to send" in httpx.get(path, timeout=SOON_S).text
 
 
 def test_a_tail_shows_what_passes_its_filter_once_and_can_pause(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from confluent_kafka import KafkaException
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,6 +30,7 @@ from reviewmesh.console.access import Guard
 from reviewmesh.console.indexing import Indexing
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.places import PlaceIndex
+from reviewmesh.console.redriving import FIELDS, Redriving, WrongChoice, chosen
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import TailLine, Tails, TooManyTails, filter_of
 from reviewmesh.console.watch import OLD_AFTER_S, Watch
@@ -39,6 +41,7 @@ from reviewmesh.query.search import occurrences_of
 from reviewmesh.query.values import as_json, iso, schema_of
 from reviewmesh.query.where.errors import BadCondition
 from reviewmesh_kit.printable import plain
+from reviewmesh_kit.settings import variable
 from reviewmesh_kit.version import running_version
 from reviewmesh_schemas.names import (
     ACCEPTED,
@@ -58,6 +61,7 @@ TAIL_TOPICS = (RAW, ACCEPTED, *RESULT_OF.values(), ENRICHED, DEAD_LETTER)
 PING_S = 10
 TAIL_WAIT_S = 0.3
 HEX_SHOWN = 2_000
+LARGEST_FORM = 64 * 1024
 AWAY = (CannotReach, KafkaException, RegistryUnavailable)
 
 
@@ -71,6 +75,7 @@ class Screens:
     indexing: Indexing
     stories: Storyteller
     tails: Tails
+    redriving: Redriving
 
 
 def application(screens: Screens) -> Starlette:
@@ -82,6 +87,8 @@ def application(screens: Screens) -> Starlette:
         Route("/review", pages.review),
         Route("/live", pages.live),
         Route("/dead-letters", pages.letters),
+        Route("/dead-letters/redrive", pages.redrive_plan, methods=["GET"]),
+        Route("/dead-letters/redrive", pages.redrive, methods=["POST"]),
         Route("/dead-letters/{partition:int}/{offset:int}", pages.letter),
         Route("/insights", pages.insights),
         Route("/events/{screen:str}", pages.events),
@@ -95,7 +102,11 @@ def application(screens: Screens) -> Starlette:
             # Not of streams: each of their parts has to leave at once.
             Middleware(GZipMiddleware, minimum_size=1_000),
         ],
-        exception_handlers={error: pages.away for error in AWAY} | {NotFound: pages.not_found},
+        exception_handlers={
+            **{error: pages.away for error in AWAY},
+            NotFound: pages.not_found,
+            WrongChoice: pages.wrong,
+        },
     )
 
 
@@ -120,7 +131,11 @@ class _Pages:
             "plain": plain,
             "percent": lambda value: f"{100 * value:.0f} %",
         }
-        self._templates.globals |= {"tasks": TASKS, "version": running_version()}
+        self._templates.globals |= {
+            "tasks": TASKS,
+            "version": running_version(),
+            "actions": screens.redriving.allowed,
+        }
 
     # -- what moves --------------------------------------------------------------------------
 
@@ -254,6 +269,21 @@ class _Pages:
             **_shown_value(self._screens.mesh, found),
         }
 
+    async def redrive_plan(self, request: Request) -> Response:
+        """What would be sent; sends nothing."""
+        wanted = chosen(request.query_params)
+        planned = await run_in_threadpool(self._screens.redriving.plan, wanted)
+        return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=None)
+
+    async def redrive(self, request: Request) -> Response:
+        if not self._screens.redriving.allowed:
+            problem = f"expected {variable('console', 'actions')} to be on; it is off"
+            return self._page(request, "problem.html", 403, problem=problem)
+        wanted = chosen(await _form(request))
+        done = await run_in_threadpool(self._screens.redriving.redrive, wanted)
+        planned = await run_in_threadpool(self._screens.redriving.plan, wanted)
+        return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=done)
+
     # -- insights ----------------------------------------------------------------------------
 
     async def insights(self, request: Request) -> Response:
@@ -278,8 +308,24 @@ class _Pages:
     async def away(self, request: Request, error: Exception) -> Response:
         return self._page(request, "problem.html", 503, problem=str(error))
 
+    async def wrong(self, request: Request, error: Exception) -> Response:
+        return self._page(request, "problem.html", 400, problem=str(error))
+
     async def not_found(self, request: Request, error: Exception) -> Response:
         return self._page(request, "problem.html", 404, problem=str(error))
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """Raises WrongChoice for one that this page did not send."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_FORM:
+            raise WrongChoice(f"expected a form of at most {LARGEST_FORM:,} bytes")
+    try:
+        return dict(parse_qsl(body.decode(), max_num_fields=len(FIELDS)))
+    except ValueError as error:
+        raise WrongChoice(f"expected the form of this page: {error}") from error
 
 
 FILTERS = ("stage", "cause", "business")

@@ -16,6 +16,7 @@ from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.pages import Screens, application
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.processes import Processes, addresses_of
+from reviewmesh.console.redriving import Redriving
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import Tails
 from reviewmesh.console.watch import Watch
@@ -58,6 +59,7 @@ class ConsoleService:
             indexing=self._indexing,
             stories=self._stories,
             tails=Tails(mesh),
+            redriving=Redriving(mesh, settings.console.actions, log),
         )
         self._server = uvicorn.Server(
             uvicorn.Config(

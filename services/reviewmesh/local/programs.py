@@ -162,6 +162,8 @@ def mesh_programs(
         "REVIEWMESH_CONSOLE__HOST": HOST,
         "REVIEWMESH_CONSOLE__PORT": str(ports[CONSOLE_PAGE]),
         "REVIEWMESH_CONSOLE__FOLDER": str(paths.console_dir),
+        # In a secure mesh its principal may write nothing.
+        "REVIEWMESH_CONSOLE__ACTIONS": str(identities is None).lower(),
         "REVIEWMESH_CONSOLE__PROCESSES": ",".join(
             f"{name}={HOST}:{ports[name]}" for name in watched
         ),
