@@ -19,8 +19,8 @@ from reviewmesh_schemas.names import TASKS
 from tests.broker import TestStack, wait_until
 from tests.mesh import Mesh, free_port, review
 
-SOON_S = 30
-NAMED_WITHIN_S = 15
+SOON_S = 60
+NAMED_WITHIN_S = 30
 SCREENS = ("/", "/review", "/live", "/dead-letters", "/groups", "/workers", "/insights")
 HOSTILE = '<script>window.owned=1</script><img src=x onerror="window.owned=1">\u202egnp\x00'
 HOSTILE_ID = f'"><b id="owned">{HOSTILE}'
