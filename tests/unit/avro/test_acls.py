@@ -91,6 +91,7 @@ def test_groups_that_are_watched_may_be_looked_at_by_their_names_on_the_broker()
     more = set(grants(PREFIX, watched=["billing"])) - set(WANTED)
     assert {(grant.principal, grant.name, grant.operation) for grant in more} == {
         (OF["lag"], "billing", "Describe"),
+        (OF["console"], "billing", "Describe"),
         (OF["operator"], "billing", "Describe"),
     }
 
