@@ -19,7 +19,7 @@ from reviewmesh.local.stack import EmbeddedStack
 from tests.broker import wait_until
 
 REVIEWMESH = Path(sys.executable).with_name("reviewmesh")
-ALL = ["broker", "registry", "worker", "intake", "joiner", "lag", "judge"]
+ALL = ["broker", "registry", "worker", "intake", "joiner", "lag", "judge", "console"]
 ALL += ["enricher-ner", "enricher-topic", "enricher-sentiment"]
 ALL += ["insights"] if programs.insights_python() else []
 UP_TIMEOUT_S = 240
