@@ -17,7 +17,7 @@ from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.query.connection import connect
 from reviewmesh.query.errors import CannotReach
-from reviewmesh.query.lag import lag_meter, measure_open_twice, open_transactions
+from reviewmesh.query.lag import grouped_lag, lag_meter, measure_open_twice, open_transactions
 from reviewmesh.query.values import iso
 
 WATCH_EVERY_S = 1.0
@@ -104,19 +104,16 @@ def live_table(snapshot: Snapshot, prefix: str) -> Group:
     numbers = right("lag", "unfinished", "seconds", "last commit", "time to drain")
     table = FittingTable("group", "topic", *numbers)
     now = time.time()
-    drain = {group.name: seconds for group, seconds in snapshot.time_to_drain.items()}
-    for group, topic in dict.fromkeys((row.group, row.topic) for row in snapshot.rows):
-        rows = [row for row in snapshot.rows if (row.group, row.topic) == (group, topic)]
-        backlog = sum(row.backlog for row in rows)
+    for row in grouped_lag(snapshot, now):
         table.add_row(
-            short_group(group, prefix),
-            short_topic(topic, prefix),
-            f"{sum(row.lag for row in rows):,}",
-            f"{backlog:,}",
-            f"{max(row.seconds(now) for row in rows):.1f}",
-            f"{now - max(row.commit_seen_at for row in rows):.0f} s",
-            "nothing moves" if math.isinf(drain[group]) else f"{drain[group]:.1f} s",
-            style="yellow" if backlog else "",
+            short_group(row.group, prefix),
+            short_topic(row.topic, prefix),
+            f"{row.lag:,}",
+            f"{row.backlog:,}",
+            f"{row.seconds:.1f}",
+            f"{row.commit_age_s:.0f} s",
+            "nothing moves" if math.isinf(row.drain_s) else f"{row.drain_s:.1f} s",
+            style="yellow" if row.backlog else "",
         )
     problems = [Text(f"not measured: {problem}", style="red") for problem in snapshot.problems]
     held_up = [Text(words, style="yellow") for words in open_transactions(snapshot)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -45,10 +44,8 @@ def check_address(settings: ConsoleSettings) -> None:
 class Guard:
     """Refuses what another site could make a browser do. Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, names: Iterable[str] = ()) -> None:
-        """`names`: under which the page is reached, beside those of loopback."""
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._names = {*LOCAL_NAMES, *names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,12 +63,13 @@ class Guard:
 
         await self._app(scope, receive, send_guarded)
 
-    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+    @staticmethod
+    def _refusal(method: str, headers: Headers) -> PlainTextResponse | None:
         # A name of another site that resolves to loopback would read the page with its scripts.
         name = _without_port(headers.get("host", ""))
-        if name not in self._names:
+        if name not in LOCAL_NAMES:
             return PlainTextResponse(
-                f"expected the page to be reached as {', '.join(sorted(self._names))}\n", 421
+                f"expected the page to be reached as {', '.join(LOCAL_NAMES)}\n", 421
             )
         if method not in SAFE:
             origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")

@@ -90,7 +90,7 @@ class Indexing:
             self._take_turns(connection, opened, began)
 
     def _take_turns(self, connection: Connection, opened: Reader, began: float) -> None:
-        batch, written_at, dropped_at = Batch.empty(), time.monotonic(), 0.0
+        batch, written_at, dropped_at = Batch(), time.monotonic(), 0.0
         caught_up = False
         while not self._stop.is_set():
             for item in opened.poll():
@@ -106,7 +106,7 @@ class Indexing:
                 continue
             self._index.take(batch)
             self._positions.update(batch.positions)
-            batch, written_at = Batch.empty(), now
+            batch, written_at = Batch(), now
             if not caught_up and not self.behind:
                 caught_up = True
                 self._log.info(

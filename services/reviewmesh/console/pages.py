@@ -34,6 +34,7 @@ from reviewmesh.console.redriving import FIELDS, Redriving, WrongChoice, chosen
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import TailLine, Tails, TooManyTails, filter_of
 from reviewmesh.console.watch import OLD_AFTER_S, Watch
+from reviewmesh.loop.replays import PLACE
 from reviewmesh.query.connection import topic_named
 from reviewmesh.query.deadletters import DeadLetter, letter_placed, replayed_marks
 from reviewmesh.query.errors import CannotReach, NotFound
@@ -348,10 +349,8 @@ async def _once(event: str, text: str) -> AsyncIterator[ServerSentEvent]:
 
 
 def _place(text: str) -> tuple[int, int] | None:
-    partition, slash, offset = text.partition("/")
-    if slash and partition.isdigit() and offset.isdigit():
-        return int(partition), int(offset)
-    return None
+    match = PLACE.fullmatch(text)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def _shown_value(mesh: Mesh, found: DeadLetter) -> dict[str, Any]:
@@ -363,7 +362,8 @@ def _shown_value(mesh: Mesh, found: DeadLetter) -> dict[str, Any]:
         decoded = mesh.connection().codec(known).decode(value)
         text = json.dumps(as_json(schema_of(known), decoded), indent=2, ensure_ascii=False)
         return {"decoded": text, "hex": "", "undecodable": ""}
-    except Exception as error:  # noqa: BLE001 - anything may be in a dead letter
+    # Any topic and any bytes may be in a dead letter.
+    except (ValueError, RegistryUnavailable) as error:
         shown = value[:HEX_SHOWN].hex(" ", 4)
         return {"decoded": "", "hex": shown, "undecodable": str(error)}
 
@@ -373,7 +373,6 @@ class FlowStage:
     """A stage in the picture of the flow."""
 
     name: str
-    process: str
     ready: bool | None
     """None: it is not among the processes that are asked."""
     per_s: float | None
@@ -392,7 +391,6 @@ def _flow(picture: Any) -> list[FlowStage]:
         nodes.append(
             FlowStage(
                 name=name,
-                process=name,
                 ready=None if state is None else state.ready,
                 per_s=read,
                 backlog=max((row.backlog for row in mine), default=None),

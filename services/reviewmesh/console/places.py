@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,11 @@ class LetterRow:
 class Batch:
     """What some records add to the index, and up to where they were read."""
 
-    places: list[tuple[int, int, int, int]]
-    letters: list[tuple[int, int, int, str, str, str]]
-    insights: list[tuple[str, int, str]]
-    insights_gone: list[tuple[str, int]]
-    positions: dict[MeshPartition, int]
-
-    @classmethod
-    def empty(cls) -> Batch:
-        return cls([], [], [], [], {})
+    places: list[tuple[int, int, int, int]] = field(default_factory=list)
+    letters: list[tuple[int, int, int, str, str, str]] = field(default_factory=list)
+    insights: list[tuple[str, int, str]] = field(default_factory=list)
+    insights_gone: list[tuple[str, int]] = field(default_factory=list)
+    positions: dict[MeshPartition, int] = field(default_factory=dict)
 
 
 class PlaceIndex:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reviewmesh.avro.codec import DecodeError
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.places import Place, PlaceIndex, grouped
 from reviewmesh.kafka.partitions import MeshPartition
@@ -17,7 +16,7 @@ from reviewmesh.kafka.tracing import context_at, context_of
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
 from reviewmesh.query.reading import EndReached, Reader
-from reviewmesh.query.search import UNDECODABLE, DecodedRecord, Occurrence, judged_occurrences
+from reviewmesh.query.search import DecodedRecord, Occurrence, decoded_of, judged_occurrences
 from reviewmesh.trace.spans import Span, spans_of_enriched
 from reviewmesh_schemas.names import ACCEPTED, DEAD_LETTER, ENRICHED, RAW, TASKS
 
@@ -106,13 +105,13 @@ class Storyteller:
         """Raises CannotReach and KafkaException."""
         connection = self._mesh.connection()
         places = self._index.places(review_id)[-RECORDS_SHOWN:]
-        found = self._decoded(connection, self.read(connection, places))
+        found = _decoded(connection, self.read(connection, places))
         mine = [
             (record, content) for record, content in found if _is_of(record, content, review_id)
         ]
         sources = dict.fromkeys(source for _, content in mine if (source := _source_of(content)))
         read = self.read(connection, list(sources))
-        mine = [*self._decoded(connection, read), *mine]
+        mine = [*_decoded(connection, read), *mine]
         return Story(
             review_id=review_id,
             occurrences=tuple(judged_occurrences(connection, mine)),
@@ -177,20 +176,9 @@ class Storyteller:
                     "look at it on the overview"
                 )
 
-    @staticmethod
-    def _decoded(connection: Connection, records: Iterable[Record]) -> list[DecodedRecord]:
-        decoded = []
-        for record in records:
-            try:
-                content = (
-                    {}
-                    if record.value is None
-                    else connection.codec(record.topic).decode(record.value)
-                )
-            except DecodeError as error:
-                content = {UNDECODABLE: str(error)}
-            decoded.append((record, content))
-        return decoded
+
+def _decoded(connection: Connection, records: Iterable[Record]) -> list[DecodedRecord]:
+    return [(record, decoded_of(connection.codec(record.topic), record)) for record in records]
 
 
 def _is_of(record: Record, content: Mapping[str, Any], review_id: str) -> bool:

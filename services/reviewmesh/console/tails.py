@@ -94,8 +94,6 @@ class Tail:
         self._lines: Queue[TailLine] = Queue(WAITING_AT_MOST)
         self._stop = threading.Event()
         self.problem = ""
-        self.read = 0
-        """Records of the topic, also those that did not pass."""
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
 
     def start(self) -> None:
@@ -139,7 +137,6 @@ class Tail:
                     self.problem = ""
                     if not isinstance(item, Record):
                         continue
-                    self.read += 1
                     content: Any = None
                     shown = "tombstone"
                     try:

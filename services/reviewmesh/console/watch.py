@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,10 +14,10 @@ from reviewmesh.avro.registry import RegistryUnavailable, registry_of
 from reviewmesh.clock import wall_clock
 from reviewmesh.console.processes import Processes, ProcessState
 from reviewmesh.kafka.clients import make_admin
-from reviewmesh.lag.groups import WatchedGroup, watched_groups
+from reviewmesh.lag.groups import watched_groups
 from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.lag.offsets import Broker
-from reviewmesh.query.lag import open_transactions
+from reviewmesh.query.lag import GroupLag, grouped_lag, open_transactions
 from reviewmesh.settings import Settings
 
 EVERY_S = 1.5
@@ -36,22 +34,6 @@ class Backing:
     answers: bool
     words: str
     asked_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLag:
-    """A group on one topic."""
-
-    group: str
-    topic: str
-    task: str
-    lag: int
-    backlog: int
-    seconds: float
-    """Age of the oldest unfinished record."""
-    commit_age_s: float
-    drain_s: float
-    """Of the whole group; infinite when nothing moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,24 +155,23 @@ class Watch:
 
     def _measure(self) -> None:
         def measure() -> None:
-            groups = watched_groups(self._settings)
-            meter = LagMeter(Broker(self._settings), groups, wall_clock)
+            meter = LagMeter(Broker(self._settings), watched_groups(self._settings), wall_clock)
             try:
                 while not self._stop.is_set():
                     began = time.monotonic()
-                    self._put_lag(meter.measure(), groups)
+                    self._put_lag(meter.measure())
                     self._stop.wait(max(0.1, EVERY_S - (time.monotonic() - began)))
             finally:
                 meter.close()
 
         self._repeat(measure)
 
-    def _put_lag(self, snapshot: Snapshot, groups: tuple[WatchedGroup, ...]) -> None:
+    def _put_lag(self, snapshot: Snapshot) -> None:
         problems = (*snapshot.problems, *open_transactions(snapshot))
         if snapshot.problems:
             self._put(lambda picture: replace(picture, problems=problems))
             return
-        grouped = _grouped(snapshot, {group.name: group.task for group in groups})
+        grouped = tuple(grouped_lag(snapshot, snapshot.measured_at))
         self._put(
             lambda picture: replace(
                 picture,
@@ -200,24 +181,3 @@ class Watch:
                 problems=problems,
             )
         )
-
-
-def _grouped(snapshot: Snapshot, tasks: dict[str, str]) -> tuple[GroupLag, ...]:
-    now = snapshot.measured_at
-    rows: dict[tuple[str, str], list[PartitionLag]] = defaultdict(list)
-    for row in snapshot.rows:
-        rows[row.group, row.topic].append(row)
-    drain = {group.name: seconds for group, seconds in snapshot.time_to_drain.items()}
-    return tuple(
-        GroupLag(
-            group=group,
-            topic=topic,
-            task=tasks.get(group, ""),
-            lag=sum(row.lag for row in found),
-            backlog=sum(row.backlog for row in found),
-            seconds=max(row.seconds(now) for row in found),
-            commit_age_s=now - max(row.commit_seen_at for row in found),
-            drain_s=drain.get(group, math.inf),
-        )
-        for (group, topic), found in rows.items()
-    )

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitions import MeshPartition
-from reviewmesh.kafka.record import REPLAY, REPLAY_OF, REPLAY_SINCE
+from reviewmesh.kafka.record import REPLAY, REPLAY_OF, REPLAY_SINCE, Headers
 from reviewmesh.loop.erasures import REMEMBERED_ERASURES, Erasures
 from reviewmesh.loop.replays import PLACE, Letter, Marks, letter_at, place_named
 from reviewmesh.query.connection import Connection
@@ -156,6 +156,25 @@ def is_erased(connection: Connection, item: DeadLetter, erased: Erasures) -> boo
     return erased.covers(version["review_id"], version["accepted_at"])
 
 
+def replay_headers(item: DeadLetter, letter: Letter) -> Headers:
+    """Those that its producer wrote, and the marks of a replay that counts as that of `letter`.
+
+    Of REPLAY only the presence counts. The stage that takes the record keeps the name of the dead
+    letter, and drops a second replay of it.
+    """
+    own = (
+        (header["key"], header["value"])
+        for header in item.content["headers"]
+        if header["key"] not in (REPLAY, REPLAY_OF, REPLAY_SINCE)
+    )
+    return (
+        *own,
+        (REPLAY, b"all"),
+        (REPLAY_OF, letter.name.encode()),
+        (REPLAY_SINCE, str(max(0, item.since_ms)).encode()),
+    )
+
+
 def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
     """Send the original records, marked as replays; returns the failures."""
     sender, failures = Sender(connection), []
@@ -167,25 +186,13 @@ def send_again(connection: Connection, letters: list[DeadLetter]) -> list[str]:
                 failures.append(f"{item.place} ({error.str()})")
 
         content = item.content
-        headers = [
-            (header["key"], header["value"])
-            for header in content["headers"]
-            if header["key"] not in (REPLAY, REPLAY_OF, REPLAY_SINCE)
-        ]
-        # Of REPLAY only the presence counts. The stage that takes the record keeps the name of the
-        # dead letter, and drops a second replay of it.
-        marks = [
-            (REPLAY, b"all"),
-            (REPLAY_OF, item.letter.name.encode()),
-            (REPLAY_SINCE, str(max(0, item.since_ms)).encode()),
-        ]
         try:
             sender.send(
                 content["topic"],
                 partition=content["partition"],
                 key=content["key"],
                 value=content["value"],
-                headers=[*headers, *marks],
+                headers=replay_headers(item, item.letter),
                 on_delivery=delivered,
             )
         except KafkaException as error:

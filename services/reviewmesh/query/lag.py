@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from reviewmesh.clock import wall_clock
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.lag.groups import watched_groups
-from reviewmesh.lag.meter import LagMeter, Snapshot
+from reviewmesh.lag.meter import LagMeter, PartitionLag, Snapshot
 from reviewmesh.lag.offsets import Broker, GroupProgress, RequestFailure
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.errors import CannotReach
@@ -71,6 +73,41 @@ def measure_open_twice(meter: LagMeter) -> Snapshot:
         time.sleep(LEFT_OPEN_AFTER_S)
         snapshot = meter.measure()
     return snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLag:
+    """A group on one topic: there are too many partitions for people."""
+
+    group: str
+    topic: str
+    lag: int
+    backlog: int
+    seconds: float
+    """Age of the oldest unfinished record."""
+    commit_age_s: float
+    drain_s: float
+    """Of the whole group; infinite when nothing moves."""
+
+
+def grouped_lag(snapshot: Snapshot, now: float) -> list[GroupLag]:
+    """In the order of the snapshot. `now`: seconds since 1970, to which ages are counted."""
+    rows: dict[tuple[str, str], list[PartitionLag]] = defaultdict(list)
+    for row in snapshot.rows:
+        rows[row.group, row.topic].append(row)
+    drain = {group.name: seconds for group, seconds in snapshot.time_to_drain.items()}
+    return [
+        GroupLag(
+            group=group,
+            topic=topic,
+            lag=sum(row.lag for row in found),
+            backlog=sum(row.backlog for row in found),
+            seconds=max(row.seconds(now) for row in found),
+            commit_age_s=now - max(row.commit_seen_at for row in found),
+            drain_s=drain[group],
+        )
+        for (group, topic), found in rows.items()
+    ]
 
 
 def open_transactions(snapshot: Snapshot) -> list[str]:

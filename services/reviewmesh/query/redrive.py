@@ -17,10 +17,16 @@ from reviewmesh.avro.codec import DecodeError, UnknownSchema
 from reviewmesh.intake.erasure import erasing
 from reviewmesh.intake.normalise import Refused, normalise
 from reviewmesh.kafka.partitioning import partition_of
-from reviewmesh.kafka.record import REPLAY, REPLAY_OF, REPLAY_SINCE, Headers
 from reviewmesh.loop.replays import letter_at
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.deadletters import DeadLetter, erasures, is_erased, replayed_marks, send_again
+from reviewmesh.query.deadletters import (
+    DeadLetter,
+    erasures,
+    is_erased,
+    replay_headers,
+    replayed_marks,
+    send_again,
+)
 from reviewmesh.query.sending import Sender
 from reviewmesh.query.values import schema_of
 from reviewmesh_schemas.names import RAW
@@ -160,12 +166,6 @@ def send_edited(connection: Connection, item: DeadLetter, value: bytes) -> tuple
     """
     review_id = connection.codec(RAW).decode(value)["review_id"].encode()
     letter = letter_at(item.place, item.timestamp_ms, review_id, value)
-    headers: Headers = (
-        *own_headers(item),
-        (REPLAY, b"all"),
-        (REPLAY_OF, letter.name.encode()),
-        (REPLAY_SINCE, str(max(0, item.since_ms)).encode()),
-    )
     places: list[tuple[int, int]] = []
 
     def delivered(error: Any, message: Any) -> None:
@@ -175,15 +175,6 @@ def send_edited(connection: Connection, item: DeadLetter, value: bytes) -> tuple
 
     sender = Sender(connection)
     partition = partition_of(review_id, connection.partitions(RAW))
-    sender.send(RAW, partition, review_id, value, headers, delivered)
+    sender.send(RAW, partition, review_id, value, replay_headers(item, letter), delivered)
     sender.close()
     return places[0]
-
-
-def own_headers(item: DeadLetter) -> Headers:
-    """Those that its producer wrote, without the marks of an earlier replay."""
-    return tuple(
-        (header["key"], header["value"])
-        for header in item.content["headers"]
-        if header["key"] not in (REPLAY, REPLAY_OF, REPLAY_SINCE)
-    )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.codec import Codec, DecodeError
 from reviewmesh.avro.topics import load_topics
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.partitions import MeshPartition
@@ -80,10 +80,7 @@ def _search(connection: Connection, review_id: str) -> list[DecodedRecord]:
         # Avro stores text verbatim: a record without these bytes needs no decoding.
         if record.key != key and key not in (record.value or b""):
             continue
-        try:
-            decoded = codecs[record.topic].decode(record.value) if record.value is not None else {}
-        except DecodeError as error:
-            decoded = {UNDECODABLE: str(error)}
+        decoded = decoded_of(codecs[record.topic], record)
         if review_id == decoded.get("review_id") or (
             record.key == key and decoded.get("review_id") is None
         ):
@@ -91,6 +88,14 @@ def _search(connection: Connection, review_id: str) -> list[DecodedRecord]:
     return sorted(
         found, key=lambda item: (topics.index(item[0].topic), item[0].partition, item[0].offset)
     )
+
+
+def decoded_of(codec: Codec, record: Record) -> dict[str, Any]:
+    """Empty for a tombstone; with UNDECODABLE alone, and why, where it cannot be decoded."""
+    try:
+        return {} if record.value is None else codec.decode(record.value)
+    except DecodeError as error:
+        return {UNDECODABLE: str(error)}
 
 
 def _where(connection: Connection, topic: str, key: bytes) -> list[MeshPartition]:
