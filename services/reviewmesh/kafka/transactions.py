@@ -113,7 +113,10 @@ class TransactionalProducer:
         )
 
     def _call(
-        self, action: Callable[[], Any], deadline_s: float, call_began: Callable[[], float] = float
+        self,
+        action: Callable[[], Any],
+        deadline_s: float,
+        call_began: Callable[[], float] = lambda: 0.0,
     ) -> Any:
         """The action's result. Raises what it raises, and OutcomeUnknown after a deadline.
 
