@@ -12,10 +12,11 @@ abandoned: the next producer fences it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import perf_counter
 from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -143,7 +144,7 @@ class ProducerSession:
 
     def __init__(self, options: Mapping[str, str], prefix: str, on_error: OnError) -> None:
         self._prefix = prefix
-        self.call_began = monotonic()
+        self.call_began = perf_counter()
         # The errors of rejected records of the current transaction.
         refused: list[str] = []
         self._refused = refused
@@ -161,19 +162,19 @@ class ProducerSession:
     ) -> None:
         self._refused.clear()
         try:
-            self.call_began = monotonic()
+            self.call_began = perf_counter()
             self.producer.begin_transaction()
             for output in outputs:
                 self._produce(output)
-            self.call_began = monotonic()
+            self.call_began = perf_counter()
             self.producer.send_offsets_to_transaction(offsets, group_metadata, CALL_TIMEOUT_S)
         except (KafkaException, BufferError) as error:
             self._abort(error)
         self._commit_or_abort()
 
     def _produce(self, output: Output) -> None:
-        self.call_began = monotonic()
-        deadline = self.call_began + CALL_TIMEOUT_S
+        self.call_began = perf_counter()
+        deadline = time.monotonic() + CALL_TIMEOUT_S
         while True:
             try:
                 self.producer.produce(
@@ -185,7 +186,7 @@ class ProducerSession:
                 )
                 return
             except BufferError:
-                if monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise
                 self.producer.poll(0.05)
             except (KafkaException, TypeError, ValueError) as error:
@@ -200,9 +201,9 @@ class ProducerSession:
         return KafkaException(detail)
 
     def _commit_or_abort(self) -> None:
-        deadline = monotonic() + RETRY_FOR_S
+        deadline = time.monotonic() + RETRY_FOR_S
         while True:
-            self.call_began = monotonic()
+            self.call_began = perf_counter()
             try:
                 self.producer.commit_transaction(CALL_TIMEOUT_S)
                 return
@@ -210,20 +211,20 @@ class ProducerSession:
                 detail: KafkaError = error.args[0]
                 if detail.txn_requires_abort():
                     self._abort(error)
-                if not detail.retriable() or monotonic() > deadline:
+                if not detail.retriable() or time.monotonic() > deadline:
                     raise OutcomeUnknown(f"commit_transaction: {detail.str()}") from error
 
     def _abort(self, cause: Exception) -> NoReturn:
         """Abort, then raise Aborted, or OutcomeUnknown when the abort failed."""
-        deadline = monotonic() + RETRY_FOR_S
+        deadline = time.monotonic() + RETRY_FOR_S
         while True:
-            self.call_began = monotonic()
+            self.call_began = perf_counter()
             try:
                 self.producer.abort_transaction(CALL_TIMEOUT_S)
                 break
             except KafkaException as error:
                 detail: KafkaError = error.args[0]
-                if not detail.retriable() or monotonic() > deadline:
+                if not detail.retriable() or time.monotonic() > deadline:
                     raise OutcomeUnknown(f"{cause}; abort_transaction: {detail.str()}") from error
         reason = self._refused[0] if self._refused else str(cause)
         raise Aborted(reason, over_a_record=bool(self._refused)) from cause
@@ -241,15 +242,16 @@ class CallThread:
     ) -> Any:
         """Raises what the action raises, and Empty when it has not returned by a deadline.
 
-        `call_began`: when the latest call to librdkafka began; each has CALL_DEADLINE_S.
+        `call_began`: when the latest call to librdkafka began; each has CALL_DEADLINE_S. Both by
+        `perf_counter`, the clock that no test replaces: a call that hangs takes real time.
         """
         outcome: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
-        began = monotonic()
+        began = perf_counter()
         self._calls.put((action, outcome))
         while True:
             # Of the transaction before, until the thread begins with this one.
             latest = max(began, call_began())
-            left = min(began + deadline_s, latest + CALL_DEADLINE_S) - monotonic()
+            left = min(began + deadline_s, latest + CALL_DEADLINE_S) - perf_counter()
             with suppress(Empty):
                 result, error = outcome.get(timeout=max(left, 0))
                 break
