@@ -14,6 +14,9 @@ PROTO := protos/reviewmesh_protos/inference/v1/inference.proto
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
+# Each of a mesh's processes would compile all its modules again, which doubles its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo insights export test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.

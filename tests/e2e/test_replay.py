@@ -27,8 +27,9 @@ def run(mesh: Mesh) -> Run:
 
 
 def listed(run: Run) -> list[dict[str, Any]]:
-    lines = run("dlq", "list", "--json").stdout.splitlines()
-    return [json.loads(line) for line in lines]
+    done = run("dlq", "list", "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def all_but_the_last_are_replayed(run: Run, wanted: int) -> bool:

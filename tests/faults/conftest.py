@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from tests.broker import TestStack
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import SEEDS, Scenario
 from tests.mesh import Mesh
-
-SEEDS = range(int(os.environ.get("REVIEWMESH_FAULT_SEEDS", "1")))
 
 
 def pytest_generate_tests(metafunc: Any) -> None:

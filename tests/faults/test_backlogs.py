@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException
 
-from tests.faults.conftest import SEEDS
+from tests.faults.scenario import FLOWS_AGAIN_WITHIN_S, SEEDS
 from tests.mesh import SERVICES, Mesh, assert_exactly_once, reviews
 from tests.nightly import but_nightly
 
 # 1,000 in flight is the enricher's limit for a partition; six partitions share these.
 WAITING = 9_000 if len(SEEDS) == 1 else 20_000
-FLOWS_AGAIN_WITHIN_S = 20
 ALL_OUT_WITHIN_S = 240
 
 

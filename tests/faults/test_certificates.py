@@ -115,6 +115,7 @@ def test_reviews_flow_while_certificates_are_replaced(mesh: SecureMesh, tmp_path
     assert mesh.processes["worker"].metric("reviewmesh_worker_refused_total") == 0
 
 
+@pytest.mark.nightly
 def test_certificates_are_replaced_while_replicas_come_and_go(mesh: SecureMesh) -> None:
     """The group may rebalance in the middle of a change."""
     with Stream(mesh, every_s=0.01) as stream:

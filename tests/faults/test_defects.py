@@ -14,6 +14,7 @@ import pytest
 from reviewmesh_kit.exit_codes import STANDS_STILL
 from tests.broker import TestStack
 from tests.mesh import Mesh, Process, assert_exactly_once, review, reviews
+from tests.nightly import but_nightly
 
 NOT_READY_WITHIN_S = 60
 ENDS_WITHIN_S = 120
@@ -83,7 +84,7 @@ def test_a_stage_that_stands_still_says_so_and_ends(mesh: Mesh) -> None:
     assert mesh.dead_letters() == []
 
 
-@pytest.mark.parametrize("name", ["intake", "enricher-topic", "joiner"])
+@pytest.mark.parametrize("name", but_nightly(["intake", "enricher-topic", "joiner"], ["intake"]))
 def test_a_record_that_ends_the_process_is_set_aside_and_no_other(mesh: Mesh, name: str) -> None:
     good = [*reviews(150, tag="a"), *reviews(150, tag="b")]
     deadly = [

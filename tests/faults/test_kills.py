@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.scenario import Scenario
 from tests.mesh import PARTITIONS, SERVICES, Mesh
+from tests.nightly import but_nightly
 
 SESSION_AND_TRANSACTION_TIMEOUT_S = 6 + 10
 
@@ -20,7 +21,7 @@ def test_kill(scenario: Scenario, mesh: Mesh, name: str) -> None:
         process.start()
 
 
-@pytest.mark.parametrize("name", ["intake", "enricher-topic", "joiner"])
+@pytest.mark.parametrize("name", but_nightly(["intake", "enricher-topic", "joiner"], ["joiner"]))
 def test_kill_between_produce_and_commit(scenario: Scenario, mesh: Mesh, name: str) -> None:
     with scenario.strike():
         mesh.script(delay_ms=60)
@@ -33,7 +34,7 @@ def test_kill_between_produce_and_commit(scenario: Scenario, mesh: Mesh, name: s
         mesh.add(name).start()
 
 
-@pytest.mark.parametrize("name", ["enricher-ner", "joiner"])
+@pytest.mark.parametrize("name", but_nightly(["enricher-ner", "joiner"], ["joiner"]))
 def test_stopped_past_its_timeouts_and_woken(scenario: Scenario, mesh: Mesh, name: str) -> None:
     with scenario.strike():
         sleeper = mesh.processes[name]

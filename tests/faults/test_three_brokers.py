@@ -126,7 +126,8 @@ def test_a_rolling_restart_of_all_brokers(scenario: Scenario, cluster: Cluster) 
             cluster.wait_in_sync()
 
 
-@pytest.mark.parametrize("service", but_nightly(["joiner", "enricher-ner", "intake"], ["joiner"]))
+@pytest.mark.nightly
+@pytest.mark.parametrize("service", ["joiner", "enricher-ner", "intake"])
 def test_the_coordinator_of_a_group_is_killed_and_moved_back(
     scenario: Scenario, cluster: Cluster, service: str
 ) -> None:
@@ -212,9 +213,8 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_clock(tmp_path_factory.mktemp("clock"))
 
 
-@pytest.mark.parametrize(
-    "off_s", but_nightly([-CLOCK_OFF_S, CLOCK_OFF_S], [-CLOCK_OFF_S]), ids=["behind", "ahead"]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("off_s", [-CLOCK_OFF_S, CLOCK_OFF_S], ids=["behind", "ahead"])
 def test_the_clock_of_a_broker_is_minutes_off(
     scenario: Scenario, cluster: Cluster, clock: Path, tmp_path: Path, off_s: float
 ) -> None:

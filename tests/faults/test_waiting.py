@@ -50,6 +50,7 @@ def patient(breakable_stack: TestStack, prefix: str, tmp_path: Path) -> Iterator
         yield mesh
 
 
+@pytest.mark.nightly
 def test_a_minute_without_workers_of_one_task_loses_nothing(patient: Mesh) -> None:
     mesh = patient
     mesh.processes["worker-sentiment"].kill()

@@ -151,8 +151,9 @@ def read_until(
         opened.assign({partition: starts[partition] for partition in unread})
         deadline = time.monotonic() + SILENCE_S
         while unread:
+            something_came = False
             for item in opened.poll():
-                deadline = time.monotonic() + SILENCE_S
+                something_came = True
                 if isinstance(item, EndReached):
                     if item.offset >= ends[item.partition]:
                         unread.discard(item.partition)
@@ -162,7 +163,10 @@ def read_until(
                     yield item
                 if item.offset + 1 >= ends[partition]:
                     unread.discard(partition)
-            if time.monotonic() > deadline:
+            # The time that the caller takes between two records is no silence of the broker.
+            if something_came:
+                deadline = time.monotonic() + SILENCE_S
+            elif time.monotonic() > deadline:
                 raise CannotReach(
                     f"the broker sent nothing for {SILENCE_S:g} s of {sorted(unread)}; "
                     "see `reviewmesh ps`"
