@@ -92,7 +92,26 @@ def merge(
     merged["revision"] = revision
     merged["complete"] = all(outcome["status"] in ANSWERED for outcome in merged["tasks"].values())
     merged["timings"]["enriched_at"] = now_ms
+    merged.update(_at_a_glance(merged))
     return merged
+
+
+def _at_a_glance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What readers of flat columns look for first, as it stands deeper in the record."""
+    sentiment = record["sentiment"] or {"label": None, "scores": {}}
+    lineages = [record["tasks"][task]["lineage"] or {} for task in TASKS]
+    detected = [lineage["language"] for lineage in lineages if lineage.get("language")]
+    measured = [
+        lineage["language_measured"]
+        for lineage in lineages
+        if lineage.get("language_measured") is not None
+    ]
+    return {
+        "sentiment_label": sentiment["label"],
+        "sentiment_score": sentiment["scores"].get(sentiment["label"]),
+        "language_detected": detected[0] if detected else None,
+        "language_measured": all(measured) if measured else None,
+    }
 
 
 def trace_reason(record: Mapping[str, Any]) -> str:
@@ -127,5 +146,6 @@ def fit(record: dict[str, Any], max_bytes: int, encode: Callable[[dict[str, Any]
     if len(value) > max_bytes:
         failed = {"status": "FAILED", "error": "the answer is too large", "lineage": None}
         record.update(sentiment=None, complete=False, tasks={task: dict(failed) for task in TASKS})
+        record.update(_at_a_glance(record))
         value = encode(record)
     return value

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewmesh.join.enriched import build, fit
+from reviewmesh.join.enriched import build, fit, merge
 from reviewmesh_schemas.names import TASKS
 from tests.unit.join.test_join import accepted, result
 
@@ -67,4 +67,29 @@ def test_answers_that_cannot_be_cut_leave_the_review_incomplete() -> None:
     assert len(fit(record, LIMIT, encode)) <= LIMIT
     assert not record["complete"]
     assert {outcome["status"] for outcome in record["tasks"].values()} == {"FAILED"}
-    assert record["sentiment"] is None
+    assert record["sentiment"] is record["sentiment_label"] is None
+
+
+@given(st.permutations(TASKS), st.sets(st.sampled_from(TASKS)))
+def test_flat_columns_say_what_stands_deeper_in_the_record(
+    order: list[str], known: set[str]
+) -> None:
+    """In whatever order the answers come; a label without a probability has none."""
+    review = accepted("r", "text")
+    record = build(review, 0, 0, {}, 1, 0)
+    for revision, task in enumerate(order, 2):
+        lineage = {"language": "de", "language_measured": task in known}
+        answer = result(review, 0) | {
+            "lineage": lineage,
+            "sentiment": {"label": "mixed", "scores": {"mixed": 0.7}},
+        }
+        record = merge(record, {task: answer}, revision, 0)
+        answered = set(order[: revision - 1])
+        is_rated = "sentiment" in answered
+        assert (record["sentiment_label"], record["sentiment_score"]) == (
+            ("mixed", 0.7) if is_rated else (None, None)
+        )
+        assert record["language_detected"] == "de"
+        assert record["language_measured"] == (answered <= known)
+    assert enriched()["sentiment_score"] is None
+    assert enriched()["language_measured"] is None
