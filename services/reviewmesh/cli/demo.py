@@ -49,10 +49,11 @@ def demo(
         if not started_here:
             err.print(f"the mesh in {stack.paths.state_dir} runs: the sample reviews go into it")
         try:
-            connection = connect_embedded(info or start_with_progress(stack, secure=secure))
+            info = info or start_with_progress(stack, secure=secure)
+            connection = connect_embedded(info)
             _run_samples(connection, began)
             if not once:
-                _stay(connection)
+                _stay(connection, info.console_url)
         except KeyboardInterrupt:
             err.print("interrupted")
             if once:
@@ -123,11 +124,11 @@ def _watch(opened: Reader, reconciliation: Reconciliation, began: float) -> None
             )
 
 
-def _stay(connection: Connection) -> None:
+def _stay(connection: Connection, console_url: str) -> None:
     """Show what else is published, until Ctrl-C."""
     out.print(
-        "\nthe mesh stays up; in another terminal try `reviewmesh publish -`, `reviewmesh lag` or "
-        "`reviewmesh ps`; Ctrl-C stops it",
+        f"\nthe mesh stays up; its console is {console_url}\nin another terminal try "
+        "`reviewmesh publish -`, `reviewmesh lag` or `reviewmesh ps`; Ctrl-C stops it",
     )
     for _record, enriched in decoded_records(connection, ENRICHED, False, None):
         out.print(enriched_line(enriched))
