@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reviewmesh.local import programs
-from reviewmesh.local.ports import is_free
+from reviewmesh.local.ports import HOST, is_free
 from reviewmesh.local.processes import marked_processes
 from reviewmesh.local.stack import EmbeddedStack
 from tests.broker import wait_until
@@ -85,16 +85,21 @@ def test_up_in_the_foreground_runs_everything_until_it_is_told_to_stop(
 def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     stack: EmbeddedStack,
 ) -> None:
-    up = _reviewmesh(stack, "up", "-d")
+    up = _reviewmesh(stack, "up", "-d", "--workers", "2", "--scale", "enricher-ner=2")
     assert up.returncode == 0, up.stderr
     info = stack.info()
     assert info is not None
+    assert _addresses_of_workers(stack) == [
+        f"{HOST}:{info.ports[name]}" for name in ("worker.grpc", "worker-1.grpc")
+    ]
     intake, worker = stack.status_of("intake").pid, stack.status_of("worker").pid
     assert intake is not None and worker is not None
     shown = _reviewmesh(stack, "ps", "--json")
     assert shown.returncode == 0, shown.stdout
     assert {process["process"] for process in json.loads(shown.stdout) if process["ready"]} == {
-        *ALL
+        *ALL,
+        "worker-1",
+        "enricher-ner-1",
     }
 
     os.kill(worker, signal.SIGSTOP)
@@ -125,6 +130,13 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert not stack.paths.state_dir.exists()
     assert _reviewmesh(stack, "ps").returncode == 1
     assert _reviewmesh(stack, "stop", "joiner").returncode == 1
+
+
+def _addresses_of_workers(stack: EmbeddedStack) -> list[str]:
+    """As each enricher has them."""
+    exported = _reviewmesh(stack, "env").stdout
+    [line] = [each for each in exported.splitlines() if "REVIEWMESH_WORKERS__NER=" in each]
+    return line.partition("=")[2].split(",")
 
 
 def _logs_and_restart(stack: EmbeddedStack) -> None:

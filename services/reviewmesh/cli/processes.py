@@ -17,7 +17,7 @@ from reviewmesh.local import logs as files
 from reviewmesh.local.paths import StackPaths, default_state_dir
 from reviewmesh.local.ports import HOST
 from reviewmesh.local.probes import Health
-from reviewmesh.local.programs import backing_of
+from reviewmesh.local.programs import backing_of, service_of
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.supervision import ProcessStatus, log_tail
 from reviewmesh_kit.exit_codes import FAILED
@@ -128,12 +128,13 @@ def targets_of(ports: Mapping[str, int]) -> list[dict[str, Any]]:
         {
             "targets": [f"{HOST}:{port}"],
             "labels": {
-                "job": "service" if name.startswith(SERVICE_JOB) else name,
-                "component": name,
+                "job": "service" if name.startswith(SERVICE_JOB) else service,
+                "component": service,
             },
         }
         for name, port in ports.items()
         if name not in others and "." not in name
+        for service in [service_of(name)[0]]
     ]
 
 

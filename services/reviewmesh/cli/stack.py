@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -56,14 +58,31 @@ def up(
             "where nothing is said.",
         ),
     ] = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE=N",
+            help=f"Replicas of {', '.join(programs.SCALABLE[:-1])}; may be given several times; as "
+            "many as before where nothing is said.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=programs.REPLICAS_AT_MOST,
+            help="As many as before where nothing is said.",
+        ),
+    ] = None,
 ) -> None:
     """Run the whole mesh on this machine: brokers, registry, services and a worker."""
     if brokers not in (None, *NUMBERS):
         raise typer.BadParameter(f"--brokers: expected {' or '.join(map(str, NUMBERS))}")
+    wanted = _scale(scale or []) | ({programs.WORKER: workers} if workers else {})
     stack = EmbeddedStack(default_state_dir())
     with interrupted_by_sigterm(), _interrupted_in_order():
         earlier = state.read(stack.paths)
-        info = start_with_progress(stack, brokers, secure)
+        info = start_with_progress(stack, brokers, secure, wanted)
         # Those of the broker and the registry never move by themselves.
         for name, (old, new) in moved(earlier.ports if earlier else {}, info.ports).items():
             err.print(f"{name} is on port {new} now: {old} is taken", style="yellow")
@@ -82,6 +101,20 @@ def up(
             err.print('clients  eval "$(reviewmesh env)"')
         if not detach:
             _watch(stack)
+
+
+def _scale(words: list[str]) -> dict[str, int]:
+    """Of `enricher-ner=2`. Raises BadParameter."""
+    scalable, most, wanted = programs.SCALABLE[:-1], programs.REPLICAS_AT_MOST, {}
+    for word in words:
+        found = re.fullmatch(r"([a-z-]+)=([0-9]{1,2})", word)
+        if found is None or found[1] not in scalable or not 1 <= int(found[2]) <= most:
+            raise typer.BadParameter(
+                f"--scale: expected NAME=N with a name of {', '.join(scalable)} and 1 to {most}, "
+                f"got {word}"
+            )
+        wanted[found[1]] = int(found[2])
+    return wanted
 
 
 def down(
@@ -117,7 +150,10 @@ def env(
 
 
 def start_with_progress(
-    stack: EmbeddedStack, brokers: int | None = None, secure: bool | None = None
+    stack: EmbeddedStack,
+    brokers: int | None = None,
+    secure: bool | None = None,
+    scale: Mapping[str, int] = MappingProxyType({}),
 ) -> StackInfo:
     """Start the mesh, showing downloads and each process as it becomes ready."""
     if programs.insights_python() is None:
@@ -148,7 +184,9 @@ def start_with_progress(
                 Text.assemble(("ready", "green"), f" {name} after {seconds:.1f} s")
             )
 
-        return stack.up(progress=downloading, on_ready=ready, brokers=brokers, secure=secure)
+        return stack.up(
+            progress=downloading, on_ready=ready, brokers=brokers, secure=secure, scale=scale
+        )
 
 
 def _watch(stack: EmbeddedStack) -> None:

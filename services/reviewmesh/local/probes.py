@@ -43,8 +43,8 @@ def checks(info: StackInfo) -> dict[str, HealthCheck]:
     if info.mesh:
         watched = (programs.TRACER, programs.INSIGHTS, programs.CONSOLE)
         for name in (programs.WORKER, *programs.SERVICES, *watched):
-            if name in info.ports:
-                found[name] = partial(of_http, info.ports[name])
+            for each in programs.replicas_of(info.ports, name):
+                found[each] = partial(of_http, info.ports[each])
     return found
 
 

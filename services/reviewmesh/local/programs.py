@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from reviewmesh.local import broker, registry
 from reviewmesh.local.artifacts import Artifacts
@@ -28,7 +29,9 @@ CONSOLE_PAGE = "console.page"
 INSIGHTS = "insights"
 INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"
-WORKER_GRPC = "worker.grpc"
+SCALABLE = ("intake", *(f"enricher-{task}" for task in TASKS), "joiner", WORKER)
+"""What may run several times; a replica after the first is called `enricher-ner-1`."""
+REPLICAS_AT_MOST = 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,32 @@ def addresses(ports: Mapping[str, int], secure: bool) -> Addresses:
 def brokers_of(ports: Mapping[str, int]) -> tuple[str, ...]:
     """The names of the brokers that have ports."""
     return tuple(name for name in broker.names(broker.NUMBERS[-1]) if name in ports)
+
+
+def replicas(name: str, number: int) -> list[str]:
+    """The names of so many replicas: the number after the first is the slot."""
+    return [name, *(f"{name}-{slot}" for slot in range(1, number))]
+
+
+def replicas_of(ports: Mapping[str, int], name: str) -> list[str]:
+    """Those that have ports."""
+    return [each for each in replicas(name, REPLICAS_AT_MOST) if each in ports]
+
+
+def service_of(name: str) -> tuple[str, str]:
+    """What a process is a replica of, and its slot."""
+    base, _, slot = name.rpartition("-")
+    return (base, slot) if base in SCALABLE and slot.isdecimal() else (name, "0")
+
+
+def scale_of(ports: Mapping[str, int]) -> dict[str, int]:
+    """How many replicas there are of what runs more than once."""
+    counts = {name: len(replicas_of(ports, name)) for name in SCALABLE}
+    return {name: count for name, count in counts.items() if count > 1}
+
+
+def grpc_port(worker: str) -> str:
+    return f"{worker}.grpc"
 
 
 def backing_of(ports: Mapping[str, int]) -> tuple[str, ...]:
@@ -77,14 +106,22 @@ def is_traced() -> bool:
     return bool(os.environ.get(TRACES_ENDPOINT))
 
 
-def port_names(mesh: bool, insights: bool = False, brokers: int = 1) -> tuple[str, ...]:
-    """Every port that the mesh listens on."""
+def port_names(
+    mesh: bool,
+    insights: bool = False,
+    brokers: int = 1,
+    scale: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[str, ...]:
+    """Every port that the mesh listens on. `scale`: replicas of what runs more than once."""
     of_brokers = [port for name in broker.names(brokers) for port in (name, _controller_port(name))]
     backing = (*of_brokers, *REGISTRY_PORTS)
     if not mesh:
         return backing
     own = (*((INSIGHTS,) if insights else ()), *((TRACER,) if is_traced() else ()))
-    return (*backing, *SERVICES, *own, CONSOLE, CONSOLE_PAGE, WORKER, WORKER_GRPC)
+    services = [each for name in SERVICES for each in replicas(name, scale.get(name, 1))]
+    workers = replicas(WORKER, scale.get(WORKER, 1))
+    calls = map(grpc_port, workers)
+    return (*backing, *services, *own, CONSOLE, CONSOLE_PAGE, *workers, *calls)
 
 
 def _controller_port(name: str) -> str:
@@ -135,29 +172,32 @@ def mesh_programs(
     insights: Path | None = None,
     identities: Identities | None = None,
 ) -> list[Program]:
-    """The worker and the services; services are stopped before the worker that they call.
+    """The workers and the services; services are stopped before the workers that they call.
 
     `insights`: the Python that insights run in; without it they do not run. `identities`: of a
     secure mesh.
     """
     secret = {"REVIEWMESH_INTAKE__FORWARDING_SECRET": forwarding_secret}
-    worker = Program(
-        name=WORKER,
-        group="inference",
-        command=[sys.executable, "-m", "reviewmesh_worker"],
-        environment=_worker_environment(ports)
-        | ({} if identities is None else identities.worker_environment()),
-    )
-    pythons = dict.fromkeys(SERVICES, sys.executable)
+    workers = [
+        Program(
+            name=name,
+            group="inference",
+            command=[sys.executable, "-m", "reviewmesh_worker"],
+            environment=_worker_environment(ports, name)
+            | ({} if identities is None else identities.worker_environment()),
+        )
+        for name in replicas_of(ports, WORKER)
+    ]
+    pythons = {each: sys.executable for name in SERVICES for each in replicas_of(ports, name)}
     if TRACER in ports:
         pythons[TRACER] = sys.executable
     if insights is not None:
         pythons[INSIGHTS] = str(insights)
     services = [
-        _service(name, python, ports, identities, secret if name == "intake" else {})
+        _service(name, python, ports, identities, secret if service_of(name)[0] == "intake" else {})
         for name, python in pythons.items()
     ]
-    watched = (*pythons, WORKER)
+    watched = (*pythons, *(worker.name for worker in workers))
     page = {
         "REVIEWMESH_CONSOLE__HOST": HOST,
         "REVIEWMESH_CONSOLE__PORT": str(ports[CONSOLE_PAGE]),
@@ -168,7 +208,7 @@ def mesh_programs(
             f"{name}={HOST}:{ports[name]}" for name in watched
         ),
     }
-    return [worker, *services, _service(CONSOLE, sys.executable, ports, identities, page)]
+    return [*workers, *services, _service(CONSOLE, sys.executable, ports, identities, page)]
 
 
 def _service(
@@ -178,14 +218,15 @@ def _service(
     identities: Identities | None,
     own: Mapping[str, str],
 ) -> Program:
+    service, slot = service_of(name)
     return Program(
         name=name,
         group="services",
-        command=[python, "-m", *_module_arguments(name)],
+        command=[python, "-m", *_module_arguments(service)],
         environment={
-            **service_environment(ports, name, identities),
+            **service_environment(ports, service, identities),
             **_http_environment(ports[name]),
-            "REVIEWMESH_SLOT": "0",
+            "REVIEWMESH_SLOT": slot,
             **own,
         },
         stop_wait_s=30,
@@ -207,19 +248,20 @@ def service_environment(
         "REVIEWMESH_KAFKA__BOOTSTRAP_SERVERS": reach.bootstrap_servers,
         "REVIEWMESH_REGISTRY__URL": reach.registry_url,
     }
-    if WORKER_GRPC in ports:
-        worker = f"{HOST}:{ports[WORKER_GRPC]}"
-        environment |= {f"REVIEWMESH_WORKERS__{task.upper()}": worker for task in TASKS}
+    workers = [f"{HOST}:{ports[grpc_port(name)]}" for name in replicas_of(ports, WORKER)]
+    if workers:
+        named = ",".join(workers)
+        environment |= {f"REVIEWMESH_WORKERS__{task.upper()}": named for task in TASKS}
     if identities is not None:
         environment |= identities.environment(name)
     return environment
 
 
-def _worker_environment(ports: Mapping[str, int]) -> dict[str, str]:
+def _worker_environment(ports: Mapping[str, int], name: str) -> dict[str, str]:
     return {
         "REVIEWMESH_WORKER__HOST": HOST,
-        "REVIEWMESH_WORKER__PORT": str(ports[WORKER_GRPC]),
-    } | _http_environment(ports[WORKER])
+        "REVIEWMESH_WORKER__PORT": str(ports[grpc_port(name)]),
+    } | _http_environment(ports[name])
 
 
 def _http_environment(port: int) -> dict[str, str]:

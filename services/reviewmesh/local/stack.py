@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from confluent_kafka import KafkaException
 
@@ -61,13 +62,15 @@ class EmbeddedStack:
         deadline_s: float = READY_DEADLINE_S,
         brokers: int | None = None,
         secure: bool | None = None,
+        scale: Mapping[str, int] = MappingProxyType({}),
     ) -> StackInfo:
         """Start everything and return when all of it is ready.
 
         With `mesh=False` there are brokers and a registry, and no service. With `secure` everybody
-        has to show who they are. Without `brokers` or `secure` it is as before; in a new folder
-        there is one broker, and nobody has to. When something does not become ready, everything is
-        stopped again and the error shows the end of its log.
+        has to show who they are. `scale`: how many replicas of a service, or workers. What is not
+        said is as before; in a new folder there is one of each, and nobody has to show. When
+        something does not become ready, everything is stopped again and the error shows the end of
+        its log.
         """
         with self._usable_folders():
             # The permissions of an existing folder are left to its owner.
@@ -83,7 +86,9 @@ class EmbeddedStack:
                     secure = earlier is not None and earlier.is_secure
                 files = artifacts.ensure(progress)
                 with private_files():
-                    info = self._launch(files, earlier, mesh, number, secure)
+                    before = programs.scale_of(earlier.ports) if earlier else {}
+                    wanted = {**before, **scale}
+                    info = self._launch(files, earlier, mesh, number, secure, wanted)
                     return self._started(info, on_ready, deadline_s)
 
     def down(self, purge: bool = False) -> bool:
@@ -203,10 +208,11 @@ class EmbeddedStack:
         mesh: bool,
         brokers: int,
         secure: bool,
+        scale: Mapping[str, int],
     ) -> StackInfo:
         stack_id = uuid.uuid4().hex
         insights = programs.insights_python() if mesh else None
-        names = programs.port_names(mesh, insights is not None, brokers)
+        names = programs.port_names(mesh, insights is not None, brokers, scale)
         before = earlier.ports if earlier else {}
         ports = choose_ports(names, before, str(self.paths.state_dir))
         identities = self._identities(ports) if secure else None
