@@ -65,6 +65,12 @@ def test_a_review_through_every_command(mesh: Mesh, run: Run) -> None:
     assert enriched["c-1"]["entities"][0]["text"] == "Anna"
     assert not enriched["c-2"]["complete"]
 
+    chosen = run(
+        *("tail", "--from-beginning", "--max", "1", "--timeout", "40", "--json"),
+        *("--where", 'not complete and topic.status = "FAILED"'),
+    )
+    assert [record["review_id"] for record in _lines(chosen.stdout)] == ["c-2"], chosen.stderr
+
     too_few = run("tail", "--from-beginning", "--max", "4", "--timeout", "1")
     assert too_few.returncode == 1
     assert "3 of 4 records" in too_few.stderr
@@ -168,6 +174,9 @@ def _replays_bring_nothing_back(mesh: Mesh, run: Run, letters: list[dict[str, An
 def test_exit_codes_say_what_went_wrong(run: Run, tmp_path: Path) -> None:
     assert run("publish", "missing.jsonl").returncode == 2
     assert run("tail", "--topic", "nothing").returncode == 2
+    assert run("tail", "--topic", "raw", "--where", "complete").returncode == 2
+    wrong = run("tail", "--where", 'stars < "x"')
+    assert (wrong.returncode, "expected one such as 4" in wrong.stderr) == (2, True), wrong.stderr
     assert run("dlq", "replay").returncode == 2
     assert run("topics", "list").returncode == 1
     alone = {name: text for name, text in os.environ.items() if "REVIEWMESH" not in name}

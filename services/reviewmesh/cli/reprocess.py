@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from reviewmesh.cli.conditions import condition_of
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
-from reviewmesh.clock import milliseconds, wall_clock
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.query.campaigns import (
     Campaign,
@@ -28,10 +28,7 @@ from reviewmesh.query.campaigns import (
 )
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.values import iso
-from reviewmesh.query.where.errors import BadCondition
-from reviewmesh.query.where.expression import Expression
 from reviewmesh.query.where.matching import matcher
-from reviewmesh.query.where.reading import read_condition
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import TASKS
 
@@ -58,7 +55,7 @@ def reprocess(
         raise typer.BadParameter(
             f"expected --task, one of {', '.join(TASKS)}, and --where; see docs/reprocess.md"
         )
-    condition = _read(where, task)
+    condition = condition_of(where, task)
     matches = matcher(condition)
     connection = connect()
     if not dry_run and (other := unfinished(connection, task)) is not None:
@@ -118,7 +115,7 @@ def resume(name: Name) -> None:
     if campaign.state == CANCELLED:
         raise CommandFailed(f"{name} is cancelled; begin a new one")
     _refuse_beside_others(connection, campaign.task)
-    matches = matcher(_read(campaign.where, campaign.task))
+    matches = matcher(condition_of(campaign.where, campaign.task))
     # Before the requests, which take long: what somebody else commands meanwhile is newer.
     campaign = change(connection, campaign, RUNNING)
     sent = send_missing(connection, campaign, matches)
@@ -147,14 +144,6 @@ def _change(name: str, state: str) -> None:
         raise CommandFailed(f"{name} is cancelled already")
     change(connection, campaign, state)
     err.print(f"{name}: {state.lower()}")
-
-
-def _read(where: str, task: str) -> Expression:
-    """Printed again, relative times in it are absolute: that is what a campaign keeps."""
-    try:
-        return read_condition(where, task, milliseconds(wall_clock()))
-    except BadCondition as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _described(chosen: ChosenReviews) -> str:

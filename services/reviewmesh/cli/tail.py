@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.cli.conditions import condition_of
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.kafka.record import Record
@@ -18,7 +19,8 @@ from reviewmesh.query.deadletters import erasures
 from reviewmesh.query.outgoing import Outgoing
 from reviewmesh.query.reading import follow
 from reviewmesh.query.values import as_json, iso, schema_of
-from reviewmesh_schemas.names import ENRICHED
+from reviewmesh.query.where.matching import matcher
+from reviewmesh_schemas.names import ENRICHED, TASKS
 
 SHOWN_ERROR = 500
 
@@ -43,6 +45,14 @@ def tail(
             "for this region, as JSON; several times: for all of them.",
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only enriched reviews that it chooses, such as 'stars < 3 and complete', "
+            "with fields of a lineage as topic.model_version; see docs/reprocess.md.",
+        ),
+    ] = None,
 ) -> None:
     """Show records of a topic; exit code 1 when the timeout comes before --max records did."""
     try:
@@ -51,9 +61,12 @@ def tail(
         raise typer.BadParameter(str(error), param_hint="--topic") from error
     connection = connect()
     outgoing = _outgoing(connection, name, leaving) if leaving else None
+    chosen = _chosen(name, where) if where is not None else None
     schema, shown = schema_of(name), 0
     try:
         for record, decoded in decoded_records(connection, name, from_beginning, timeout):
+            if chosen is not None and not chosen(decoded):
+                continue
             if outgoing is None:
                 _show(record, decoded, schema, as_lines)
             elif (masked := outgoing.masked(decoded)) is not None:
@@ -69,6 +82,12 @@ def tail(
     if max_records is not None:
         err.print(f"{shown} of {max_records} records came within {timeout:g} s")
         raise typer.Exit(1)
+
+
+def _chosen(topic: str, where: str) -> Callable[[dict[str, Any]], bool]:
+    if topic != ENRICHED:
+        raise typer.BadParameter(f"expected the enriched topic, got {topic}", param_hint="--where")
+    return matcher(condition_of(where, TASKS[0]))
 
 
 def _outgoing(connection: Connection, topic: str, regions: list[str]) -> Outgoing:

@@ -52,7 +52,7 @@ Filter = Callable[[Record, Mapping[str, Any] | None], bool]
 
 
 def filter_of(topic: str, condition: str, containing: str) -> Filter:
-    """`condition`: of enriched reviews, as for `reviewmesh reprocess --where`. Raises BadCondition."""
+    """`condition`: of enriched reviews, as for `reviewmesh tail --where`. Raises BadCondition."""
     matches = None
     if condition and topic == ENRICHED:
         matches = matcher(read_condition(condition, TASKS[0], int(time.time() * 1000)))
