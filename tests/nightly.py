@@ -9,8 +9,14 @@ import pytest
 
 
 def but_nightly(cases: Iterable[Any], always: Iterable[Any]) -> list[Any]:
-    """All cases as parameters; those that are not among `always` are marked as nightly."""
+    """All cases as parameters; those that are not among `always` are marked as nightly.
+
+    A tuple is a case of several parameters.
+    """
     kept = list(always)
-    return [
-        case if case in kept else pytest.param(case, marks=pytest.mark.nightly) for case in cases
-    ]
+    return [case if case in kept else _nightly(case) for case in cases]
+
+
+def _nightly(case: Any) -> Any:
+    values = case if isinstance(case, tuple) else (case,)
+    return pytest.param(*values, marks=pytest.mark.nightly)
