@@ -65,11 +65,18 @@ def main() -> int:
     }
     for cost, words in COSTS.items():
         console.print(f"{words}: {ratios[cost].words()}")
+    by_process = {
+        name: ratio(*([t["by_process"][name] for t in found[side]] for side in (BEFORE, AFTER)))
+        for name in found[BEFORE][0]["by_process"]
+        if name in found[AFTER][0]["by_process"]
+    }
+    for name, value in by_process.items():
+        console.print(f"  CPU of {name}: {value.words()}")
     content = {
         "revision": arguments.revision,
         "rate": arguments.rate,
         "machine": machine(),
-        "ratios": {cost: vars(value) for cost, value in ratios.items()},
+        "ratios": {cost: vars(value) for cost, value in (ratios | by_process).items()},
         "trials": found,
     }
     FILE.parent.mkdir(parents=True, exist_ok=True)

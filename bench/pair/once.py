@@ -35,6 +35,7 @@ def main() -> None:
             {
                 "holds": trial.holds,
                 "cpu_s_per_1000": sum(trial.cpu_s_per_1000[name] for name in services),
+                "by_process": {name: trial.cpu_s_per_1000[name] for name in services},
                 "broker_cpu_s_per_1000": trial.cpu_s_per_1000.get("broker", 0.0),
                 "p50_ms": trial.latencies.percentile_ms(0.5),
                 "p99_ms": trial.latencies.percentile_ms(0.99),

@@ -103,6 +103,9 @@ def write(paths: StackPaths, info: StackInfo) -> None:
     """Replace `stack.json` in one step, so that no reader sees half of it."""
     fresh = paths.stack_file.with_suffix(f".{os.getpid()}.new")
     content = asdict(info) | {"ports": dict(info.ports)}
+    # Earlier versions know no secure mesh; they can read, and run, one that is not.
+    if info.secure_dir is None:
+        del content["secure_dir"]
     try:
         fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         fresh.replace(paths.stack_file)
