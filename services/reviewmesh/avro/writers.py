@@ -14,6 +14,7 @@ MAX_NODES = 2_000
 # Types within an array item or map value, per byte of its smallest size.
 MAX_NODES_A_BYTE = 64
 LONGEST_NAME = 100
+NAMED = ("record", "error", "enum", "fixed")
 PRIMITIVES = {
     "null": 0,
     "boolean": 1,
@@ -155,23 +156,37 @@ def check_bounded(schema: Any) -> None:
     _Judge().measure(schema)
 
 
-def essential(schema: Any) -> Any:
-    """The schema without what does not affect reading: docs, defaults, aliases."""
+def essential(schema: Any, namespace: str = "") -> Any:
+    """The schema without what does not affect reading: docs, defaults, aliases.
+
+    Names are full names: a registry may leave out a namespace that the type around has, too.
+    """
     if isinstance(schema, list):
-        return [essential(one) for one in schema]
+        return [essential(one, namespace) for one in schema]
+    if isinstance(schema, str):
+        return schema if schema in PRIMITIVES else _full_name(schema, namespace)
     if not isinstance(schema, dict):
         return schema
-    kept = {
-        key: schema[key] for key in ("name", "namespace", "logicalType", "size") if key in schema
-    }
-    kept["type"] = essential(schema.get("type"))
+    kept = {key: schema[key] for key in ("logicalType", "size") if key in schema}
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind in NAMED:
+        kept["type"] = kind
+        kept["name"] = _full_name(schema.get("name"), str(schema.get("namespace") or namespace))
+        namespace = kept["name"].rpartition(".")[0]
+    elif isinstance(kind, str) and kind in ("array", "map"):
+        kept["type"] = kind
+    else:
+        kept["type"] = essential(kind, namespace)
     for key in ("items", "values"):
         if key in schema:
-            kept[key] = essential(schema[key])
+            kept[key] = essential(schema[key], namespace)
     if "symbols" in schema:
         kept["symbols"] = list(schema["symbols"])
     if "fields" in schema:
-        kept["fields"] = [essential(field) for field in schema["fields"]]
+        kept["fields"] = [
+            {"name": field["name"], **essential({"type": field["type"]}, namespace)}
+            for field in schema["fields"]
+        ]
     return kept
 
 
