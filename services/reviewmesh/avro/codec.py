@@ -18,6 +18,7 @@ from fastavro.read import SchemaResolutionError
 
 from reviewmesh.avro import writers
 from reviewmesh.avro.bounds import TIMESTAMP, check_of
+from reviewmesh.avro.branches import naming_of
 from reviewmesh.avro.registry import SchemaRegistry, UnknownSchemaId, UnusableSchema
 from reviewmesh.avro.writers import UnusableWriter, described, printable
 
@@ -120,6 +121,7 @@ class Codec:
         self._schema = load_schema(schema_name)
         self._essential = writers.essential(self._schema)
         self._parsed: Any = fastavro.parse_schema(without_logical_types(self._schema))
+        self._naming = naming_of(self._parsed)
         self._name = self._schema["name"]
         self._check = check_of(self._schema)
         self._header = b""
@@ -137,7 +139,8 @@ class Codec:
         self.prepare()
         buffer = io.BytesIO()
         buffer.write(self._header)
-        fastavro.schemaless_writer(buffer, self._parsed, record)
+        named = record if self._naming is None else self._naming(record)
+        fastavro.schemaless_writer(buffer, self._parsed, named)
         return buffer.getvalue()
 
     def decode(self, data: bytes) -> dict[str, Any]:
