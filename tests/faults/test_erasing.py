@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import pytest
+
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import REPLAY, REPLAY_OF
 from reviewmesh.loop.replays import letter_at
@@ -16,6 +18,7 @@ ERASED = "(erased)"
 DROPPED = 'reviewmesh_erased_replays_dropped_total{service="joiner"}'
 
 
+@pytest.mark.nightly
 def test_tombstones_amid_kills_and_replays_after_them(mesh: Mesh) -> None:
     mesh.script(poison=["POISON"])
     mesh.publish([review("poisoned", "POISON for the engine")])

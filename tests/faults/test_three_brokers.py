@@ -167,9 +167,8 @@ def proxied(cluster: Cluster, mesh: Mesh, request: pytest.FixtureRequest) -> Ite
     mesh.wait_ready(ALL_STARTED_WITHIN_S)
 
 
-@pytest.mark.parametrize(
-    "proxied", but_nightly(["joiner", "enricher-ner", "intake"], ["joiner"]), indirect=True
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("proxied", ["joiner", "enricher-ner", "intake"], indirect=True)
 def test_a_service_is_cut_off_from_one_broker(
     scenario: Scenario, cluster: Cluster, proxied: str
 ) -> None:
