@@ -84,8 +84,6 @@ def test_the_leader_of_a_partition_hangs(scenario: Scenario, cluster: Cluster) -
         flows_on(scenario)
 
 
-# Nightly: a call of librdkafka that began while they were away may hang until its deadline of 30 s,
-# which is longer than the 20 s that are wanted.
 @pytest.mark.nightly
 def test_two_brokers_are_killed_and_come_back(scenario: Scenario, cluster: Cluster) -> None:
     """With one left nothing is acknowledged, so nothing comes out; then everything does."""

@@ -25,6 +25,7 @@ PRIMITIVES = {
     "bytes": 1,
     "string": 1,
 }
+UNNAMED = (*PRIMITIVES, "array", "map")
 # Conversions of logical types to milliseconds since the epoch. Unknown logical types are ignored,
 # as
 # Avro specifies.
@@ -164,7 +165,7 @@ def essential(schema: Any, namespace: str = "") -> Any:
     if isinstance(schema, list):
         return [essential(one, namespace) for one in schema]
     if isinstance(schema, str):
-        return schema if schema in PRIMITIVES else _full_name(schema, namespace)
+        return schema if schema in UNNAMED else _full_name(schema, namespace)
     if not isinstance(schema, dict):
         return schema
     kept = {key: schema[key] for key in ("logicalType", "size") if key in schema}
@@ -173,8 +174,6 @@ def essential(schema: Any, namespace: str = "") -> Any:
         kept["type"] = kind
         kept["name"] = _full_name(schema.get("name"), str(schema.get("namespace") or namespace))
         namespace = kept["name"].rpartition(".")[0]
-    elif isinstance(kind, str) and kind in ("array", "map"):
-        kept["type"] = kind
     else:
         kept["type"] = essential(kind, namespace)
     for key in ("items", "values"):
