@@ -166,10 +166,11 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> dict[str, Any]:
         so_far_ms = int((time.monotonic() - started) * 1000)
         failed = 0
-        values = loaded.values[task]
+        loaded.values[task].count(
+            (answer.outcome, item.text, item.language) for item, answer in answered
+        )
         for item, answer in answered:
             outcome = answer.outcome
-            values.count(outcome, item.text, item.language)
             if isinstance(outcome, ItemFailure):
                 failed += 1
                 self._log.warning(
@@ -257,14 +258,14 @@ def negative_bound(request: Request) -> str:
 
 def too_long(items: Sequence[inference_pb2.Item]) -> str:
     """A message for the first field of the items that exceeds its limit; empty when none does."""
-    limits = (
-        ("texts", MAX_TEXT_CODE_POINTS, "text"),
-        ("ids", MAX_ID, "id"),
-        ("languages", MAX_LANGUAGE, "language"),
-        ("traceparents", MAX_TRACEPARENT, "traceparent"),
+    fields = (
+        ("texts", MAX_TEXT_CODE_POINTS, [item.text for item in items]),
+        ("ids", MAX_ID, [item.id for item in items]),
+        ("languages", MAX_LANGUAGE, [item.language for item in items]),
+        ("traceparents", MAX_TRACEPARENT, [item.traceparent for item in items]),
     )
-    for name, limit, field in limits:
-        longest = max(len(getattr(item, field)) for item in items)
+    for name, limit, values in fields:
+        longest = max(map(len, values))
         if longest > limit:
             return f"expected {name} of at most {limit} code points, got {longest}"
     return ""

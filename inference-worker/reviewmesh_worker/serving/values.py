@@ -6,6 +6,7 @@ restart loses nothing. Here there are only counters, of values that are known be
 
 from __future__ import annotations
 
+from collections import Counter as Totals
 from collections.abc import Iterable
 from typing import Final
 
@@ -57,18 +58,19 @@ class AnswerValues:
                 metrics.REFERENCE_SHARE.remove(*self._labels, of, value)
         self._counters = {}
 
-    def count(self, outcome: TaskOutput | ItemFailure, text: str, language: str) -> None:
-        """`language` is the one that the caller gave, or empty."""
-        for of, value in values_of(outcome):
-            self._add(of, value)
-        self._texts += 1
-        if LANGUAGE in self._known and self._texts % LANGUAGE_OF_EVERY == 0:
-            self._add(LANGUAGE, language_of(text, language) or OTHER)
-
-    def _add(self, of: str, value: str) -> None:
-        counter = self._counters.get((of, value)) or self._counters.get((of, OTHER))
-        if counter is not None:
-            counter.inc()
+    def count(self, answered: Iterable[tuple[TaskOutput | ItemFailure, str, str]]) -> None:
+        """Each answer with its text and the language that the caller gave, or an empty one."""
+        # Added up first: every increase takes a lock.
+        totals: Totals[tuple[str, str]] = Totals()
+        for outcome, text, language in answered:
+            totals.update(values_of(outcome))
+            self._texts += 1
+            if LANGUAGE in self._known and self._texts % LANGUAGE_OF_EVERY == 0:
+                totals[LANGUAGE, language_of(text, language) or OTHER] += 1
+        for (of, value), total in totals.items():
+            counter = self._counters.get((of, value)) or self._counters.get((of, OTHER))
+            if counter is not None:
+                counter.inc(total)
 
     def _shares(self) -> Iterable[tuple[str, dict[str, int]]]:
         """Counts of every known value; those of other values are of OTHER."""

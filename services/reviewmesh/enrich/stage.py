@@ -100,6 +100,8 @@ class EnrichStage:
         self._reprocessing = reprocessing
         self._clock = clock
         metrics.start_at_zero(self.service, f"enrich.{task}", self.topics)
+        self._inference_seconds = metrics.INFERENCE_SECONDS.labels(task)
+        self._retries = metrics.RETRIES.labels(task)
         self._generations: dict[int, int] = {}
         self._generation = 0
         self._waiting: dict[tuple[int, str], deque[Work]] = {}
@@ -267,7 +269,7 @@ class EnrichStage:
         self._to_submit.append(WorkItem.of(work, work.record, work.review))
 
     def _answered(self, work: Work, answer: Answer) -> None:
-        metrics.INFERENCE_SECONDS.labels(self._task).observe(self._clock() - work.started)
+        self._inference_seconds.observe(self._clock() - work.started)
         committed, change = self._committed(work, answer)
         refused = (
             None
@@ -283,10 +285,13 @@ class EnrichStage:
             del self._waiting[key]
             self._in_flight -= 1
 
-    def _committed(self, work: Work, answer: Answer) -> tuple[Callable[[], None], Change | None]:
+    def _committed(
+        self, work: Work, answer: Answer
+    ) -> tuple[Callable[[], None] | None, Change | None]:
         """The callback after the result's commit, and the change of the sums in its transaction."""
         partition, offset = work.record.partition, work.record.offset
-        retried = partial(metrics.RETRIES.labels(self._task).inc, answer.attempts - 1)
+        retries = answer.attempts - 1
+        retried = partial(self._retries.inc, retries) if retries else None
         change = None
         if self._payments is not None and answer.route == FALLBACK:
             change = self._payments.settle(partition, offset, answer)
@@ -295,7 +300,7 @@ class EnrichStage:
         settled = partial(self._payments.spending.apply, partition, change)
 
         def committed() -> None:
-            retried()
+            self._retries.inc(retries)
             settled()
 
         return committed, change

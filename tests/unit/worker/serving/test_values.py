@@ -96,23 +96,28 @@ def test_every_value_is_there_from_zero_and_shares_add_up(values: AnswerValues) 
 
 
 def test_answers_are_counted_and_unknown_values_are_one(values: AnswerValues) -> None:
-    values.count(ANSWER, ENGLISH, "")
-    values.count(SentimentOutput("new", {"new": 0.5}), ENGLISH, "")
-    values.count(ItemFailure("X", "x", retryable=True), ENGLISH, "")
+    values.count(
+        [
+            (ANSWER, ENGLISH, ""),
+            (SentimentOutput("new", {"new": 0.5}), ENGLISH, ""),
+            (ItemFailure("X", "x", retryable=True), ENGLISH, ""),
+            (ANSWER, ENGLISH, ""),
+        ]
+    )
     assert counted() == {
-        ("label", "positive"): 1,
+        ("label", "positive"): 2,
         ("label", "other"): 1,
-        ("score", "0.9"): 1,
+        ("score", "0.9"): 2,
         ("score", "0.5"): 1,
     }
 
 
 def test_one_text_in_so_many_tells_its_language(values: AnswerValues) -> None:
     for _ in range(LANGUAGE_OF_EVERY):
-        values.count(ANSWER, ENGLISH, "")
+        values.count([(ANSWER, ENGLISH, "")])
     assert counted()["language", "en"] == 1
     for _ in range(LANGUAGE_OF_EVERY):
-        values.count(ANSWER, ENGLISH, "sv-SE")
+        values.count([(ANSWER, ENGLISH, "sv-SE")])
     assert counted()["language", "other"] == 1
 
 
@@ -123,7 +128,7 @@ def test_without_a_reference_answers_are_counted_all_the_same(
     values = AnswerValues(ABOUT, reference)
     values.show()
     for _ in range(LANGUAGE_OF_EVERY):
-        values.count(ANSWER, ENGLISH, "")
+        values.count([(ANSWER, ENGLISH, "")])
     assert counted() == {("label", "positive"): 20, ("score", "0.9"): 20}
     assert samples("reviewmesh_worker_reference_share") == {}
     values.hide()
@@ -133,6 +138,6 @@ def test_what_is_out_of_service_is_gone_and_counts_no_more() -> None:
     values = AnswerValues(ABOUT, REFERENCE)
     values.show()
     values.hide()
-    values.count(ANSWER, ENGLISH, "")
+    values.count([(ANSWER, ENGLISH, "")])
     for name in ("answer_values_total", "reference_share", "reference_values"):
         assert samples(f"reviewmesh_worker_{name}") == {}
