@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from reviewmesh_models.training.config import ConfigError, E5Base
+from reviewmesh_models.training.config import CONFIGS, ConfigError, E5Base
 from reviewmesh_models.training.encoder.e5 import cut_base
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, read_config
@@ -26,6 +26,8 @@ from reviewmesh_worker.tasks.definition import load_tasks
 from tests.training.command import run_training, write_settings
 from tests.training.generated import rows_of, write_data
 from tests.training.test_encoder import SETTINGS, ask
+
+WRITTEN = CONFIGS.parent / "written"
 
 HIDDEN, INNER, LAYERS, POSITIONS = 384, 1536, 3, 512
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -115,6 +117,7 @@ def _base(folder: Path, packed: _Packed) -> dict[str, Any]:
         "weights": {**there, "member": "weights.bin"},
         "tokenizer": {**there, "member": "tokenizer.json"},
         "layers": [0, 2],
+        "distillation_epochs": 1,
         "first_pieces": 6,
         "name": "small",
         "source": "made by a test",
@@ -163,6 +166,7 @@ def test_the_command_learns_other_languages_and_makes_a_package(tmp_path: Path) 
     data = write_data(tmp_path / "data", reviews=40, entities=40)
     _write_other_languages(data)
     languages = {
+        "written": str(WRITTEN),
         "teacher": str(BUNDLED_MODEL),
         "reviews_share": 0.5,
         "entities_share": 0.5,
@@ -181,6 +185,7 @@ def test_the_command_learns_other_languages_and_makes_a_package(tmp_path: Path) 
         "ner_train.jsonl",
         "reviews_multilingual_train.jsonl.gz",
         "ner_multilingual_train.jsonl.gz",
+        "written",
     ]
     assert package.manifest.base is not None and package.manifest.base.name == "small"
     assert package.manifest.languages == ["de", "en"]

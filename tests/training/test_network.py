@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reviewmesh_models.training.encoder.loop import partial_label_loss, rate_at
+from reviewmesh_models.training.encoder.loop import partial_label_loss
+from reviewmesh_models.training.encoder.schedule import rate_at
 from reviewmesh_worker.engines.encoder.config import MINILM
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.tasks.definition import load_tasks

@@ -44,6 +44,7 @@ class DataLicenses(_Part):
     entities: str | None = None
     translated_reviews: str | None = None
     translated_entities: str | None = None
+    written: str | None = None
 
 
 class _Training(_Part):
@@ -76,6 +77,9 @@ class E5Base(_Part):
     tokenizer: PackedFile
     layers: list[Annotated[int, Field(ge=0, le=11)]] = Field(min_length=1)
     """Of the twelve, those that are kept."""
+    distillation_epochs: _Count
+    """How often all texts are read to teach the kept layers the work of those that are left out;
+    see `encoder.distillation`."""
     first_pieces: Annotated[int, Field(ge=4)]
     """So many are kept of the most frequent pieces, besides those that the rows use."""
     name: _Words
@@ -86,6 +90,8 @@ class E5Base(_Part):
 class Languages(_Part):
     """Rows in other languages; see `training.languages`."""
 
+    written: Path
+    """A folder of rows that were written for this project; see `training.written_rows`."""
     teacher: Path
     """The package whose answer to an English sentence teaches the topics of its translations."""
     reviews_share: _Share
@@ -108,6 +114,9 @@ class EncoderConfig(_Training):
     """Peak, of the pretrained encoder."""
     head_learning_rate: _Rate
     """Peak, of what is new."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's matrix products; bfloat16 halves the time where a processor has
+    instructions for it (AVX512-BF16), and takes longer elsewhere."""
     base: E5Base | None = None
     """None for MiniLM-L6, from the package that is installed with the training."""
     languages: Languages | None = None

@@ -61,6 +61,16 @@ class LanguageData:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenData:
+    """Rows that were written for this project, all to learn from; see `training.written_rows`."""
+
+    reviews: list[Row]
+    entities: list[Row]
+    file: LabelledFile
+    """The folder."""
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledData:
     reviews: Rows
     entities: Rows
@@ -68,6 +78,7 @@ class LabelledData:
     """None where no task learns from reviews."""
     entities_file: LabelledFile | None
     languages: LanguageData | None = None
+    written: WrittenData | None = None
 
     def of(self, task: str) -> Rows:
         return self.entities if _KIND_OF[task] == _ENTITIES else self.reviews

