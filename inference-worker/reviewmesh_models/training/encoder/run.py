@@ -27,6 +27,7 @@ from reviewmesh_models.training.encoder.distillation import distill, pieces_of
 from reviewmesh_models.training.encoder.e5 import cut_base
 from reviewmesh_models.training.encoder.export import HeldOutRows, export
 from reviewmesh_models.training.encoder.loop import Trainer
+from reviewmesh_models.training.orders import with_orders
 from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_models.training.rows import LabelledData, LanguageData
 from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE, EncoderForm
@@ -77,6 +78,8 @@ def train_encoder(
         entities += _lowered_some(entities, config.languages.lowered_share)
         if data.written is not None:
             reviews += [review_example(row, encoder, labels) for row in data.written.reviews]
+            whole = [*data.reviews.learn, *data.written.reviews]
+            reviews += [review_example(row, encoder, labels) for row in with_orders(whole, tasks)]
             entities += data.written.entities
         held_out.translated.extend(data.languages.reviews.held_out)
         held_out.entities.extend(data.languages.entities.held_out)
