@@ -296,6 +296,35 @@ ROWS = [
         1,
         "line 1: expected a row of at most",
     ),
+    _partly(
+        "a row of megabytes in a table",
+        'text,stars\nfine,4\n"' + "so nice, so quiet, so near,\n" * 400_000 + '",5\nbad,1\n',
+        2,
+        1,
+        "lines 3 to 400003: expected a row of at most",
+    ),
+    _partly(
+        "a quote that the rest of the table does not close",
+        'review_id,text,stars\n1,fine,4\n2,"so nice,5\n'
+        + "".join(f"{number},fine,4\n" for number in range(3, 40)),
+        38,
+        1,
+        "line 3: expected a quote that closes the cell, got other rows",
+    ),
+    _partly(
+        "an array with a quote too few",
+        json.dumps(GOOD).replace('great."', "great."),
+        2,
+        1,
+        "item 1: expected a review as JSON",
+    ),
+    _partly(
+        "zeros at the end, as of a crash",
+        TABLE.encode() + bytes(20_000),
+        3,
+        1,
+        "line 5: expected 3 cells",
+    ),
     _partly("a review too large", '{"text": "' + "x" * 200_000 + '"}\n', 0, 1, "at most 100,000"),
 ]
 CUT = [

@@ -17,6 +17,7 @@ TURNS = re.compile(rb'["{}\[\]]')
 BETWEEN = b" \t\r\n,"
 WORD_ENDS = re.compile(rb"[\s,\]\[{}\"]")
 OPENING, CLOSING = b"{[", b"}]"
+FIRST_NAME = re.compile(rb'\{\s*"([^"\\]{1,200})"\s*:')
 
 
 def line_rows(file: BinaryIO, encoding: str, skip: int, path: Sequence[str]) -> Iterator[Row]:
@@ -40,9 +41,10 @@ def document_rows(file: BinaryIO, encoding: str, skip: int, path: Sequence[str])
 
 
 def documents(file: BinaryIO) -> Iterator[bytes]:
-    """Each element of a top-level array and each other top-level value, cut as lines are.
+    """Each element of a top-level array and each other top-level value.
 
-    Raises FileBroken where the file ends within one.
+    What is longer than a row may be is cut. One that lacks a quote or a bracket ends where the next
+    begins, as far as that can be told. Raises FileBroken where the file ends within one.
     """
     splitter = _Splitter()
     while chunk := read_some(file, CHUNK):
@@ -132,6 +134,35 @@ def _no_number(word: str) -> Any:
     raise NoReview(f"expected JSON, which does not allow {word}")
 
 
+def next_beginning(value: bytes) -> int:
+    """Where within a broken value the next one begins; 0 where nothing says so.
+
+    It has the same first name, comes behind a bracket or a comma, and is no deeper than this one.
+    """
+    first = FIRST_NAME.match(value)
+    if first is None:
+        return 0
+    name = re.escape(first[1])
+    again = re.compile(rb'(\}\s*+,?|,)\s*+(?=\{\s*+"' + name + rb'"\s*+:)')
+    depth, counted = 0, 0
+    for found in again.finditer(value):
+        between = value[counted : found.end()]
+        counted = found.end()
+        depth += sum(map(between.count, (b"{", b"["))) - sum(map(between.count, (b"}", b"]")))
+        # Behind a comma within an object there must be a name: its bracket is missing.
+        if depth == 0 or (depth == 1 and b"," in found[1]):
+            return found.end()
+    return 0
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 class _Splitter:
     """Finds where values begin and end by their brackets and quotes, without parsing them."""
 
@@ -139,34 +170,66 @@ class _Splitter:
         self._value = bytearray()
         self._arrays = 0
         """Top-level arrays that are open: one or none in JSON that is right."""
+        self._is_overlong = False
+        self._between_values()
+
+    def _between_values(self) -> None:
+        self._value.clear()
         self._depth = 0
         self._in_string = False
         self._escaped = False
         self._in_word = False
+        self._is_overlong = False
 
     def take(self, chunk: bytes) -> Iterator[bytes]:
-        at = 0
-        while at < len(chunk):
-            if self._in_string:
-                at = self._string(chunk, at)
-            elif self._depth:
-                at = self._within(chunk, at)
-            elif self._in_word:
-                at = self._word(chunk, at)
-            else:
-                at = self._between(chunk, at)
-            if self._value and not (self._in_string or self._depth or self._in_word):
-                yield bytes(self._value)
-                self._value.clear()
+        waiting = [(chunk, 0)]
+        while waiting:
+            chunk, at = waiting.pop()
+            while at < len(chunk):
+                if self._in_string:
+                    at = self._string(chunk, at)
+                elif self._depth:
+                    at = self._within(chunk, at)
+                elif self._in_word:
+                    at = self._word(chunk, at)
+                else:
+                    at = self._between(chunk, at)
+                is_whole = not (self._in_string or self._depth or self._in_word)
+                if not is_whole and (self._is_overlong or len(self._value) <= rows.MAX_ROW_BYTES):
+                    continue
+                value = bytes(self._value)
+                if not value:
+                    continue
+                # What was dropped of a longer one cannot be read again.
+                cut = 0 if self._is_overlong else next_beginning(value)
+                if cut and not (is_whole and _is_json(value)):
+                    yield value[:cut]
+                    self._between_values()
+                    waiting += [(chunk, at), (value, cut)]
+                    break
+                if is_whole:
+                    yield value
+                    self._between_values()
+                else:
+                    self._is_overlong = True
 
     def end(self) -> Iterator[bytes]:
-        if self._value:
-            yield bytes(self._value)
+        while self._value:
+            value, cut = bytes(self._value), 0
+            if not self._is_overlong and not _is_json(value):
+                cut = next_beginning(value)
+            if not cut:
+                yield value
+                break
+            yield value[:cut]
+            self._between_values()
+            yield from self.take(value[cut:])
         if self._in_string or self._depth or self._arrays:
             raise FileBroken("the JSON ends before it is closed: the file may have been cut")
 
     def _keep(self, part: bytes) -> None:
-        self._value += part[: rows.MAX_ROW_BYTES + 1 - len(self._value)]
+        if not self._is_overlong:
+            self._value += part
 
     def _string(self, chunk: bytes, at: int) -> int:
         if self._escaped:

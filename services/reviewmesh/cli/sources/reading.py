@@ -239,7 +239,9 @@ def _unpacked(file: BinaryIO) -> tuple[str | None, BinaryIO, bytes]:
 
 
 def _refuse_binary(head: bytes) -> None:
-    if b"\x00" in head[:FIRST] or _is_mostly_binary(head):
+    # Zeros at the end are what a crash leaves of a file that was being written.
+    text = head.rstrip(b"\x00")
+    if (head and not text) or _is_mostly_binary(text[:FIRST]) or _is_mostly_binary(text):
         raise FileRefused(
             f"{EXPECTED}, got binary data; if it is text in UTF-16 or UTF-32, say so with "
             "--encoding"

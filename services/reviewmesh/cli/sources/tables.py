@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from reviewmesh.cli.sources import rows
-from reviewmesh.cli.sources.errors import FileBroken, FileRefused, NoReview, shown
-from reviewmesh.cli.sources.rows import Row, beginning_of, bounded_lines, decoded
+from reviewmesh.cli.sources.errors import FileRefused, NoReview, shown
+from reviewmesh.cli.sources.physical import PhysicalLines
+from reviewmesh.cli.sources.rows import Row, beginning_of, decoded
 
 DELIMITERS = (",", "\t", ";", "|")
 NAMES = {",": "CSV", "\t": "TSV", ";": "CSV with semicolons", "|": "CSV with bars"}
 EXCELS_HINT = "sep="
 # A line of running text hardly ever has as many cells as a table of so many columns.
 TELLING_COLUMNS = 4
+# With fewer columns it may, so that so many have to look like rows, and none may look otherwise.
+TELLING_ROWS = 5
+LOOKED_AT = 50
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,16 @@ class Table:
 
     def __init__(self, file: BinaryIO, encoding: str, dialect: Dialect) -> None:
         self._lines = _Lines(file, encoding)
-        self._encoding = encoding
         # Of the module, not of a reader; _Lines has the bound.
         csv.field_size_limit(rows.MAX_ROW_BYTES + 1)
-        self._reader = csv.reader(
-            self._lines,
-            delimiter=dialect.delimiter,
-            quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
+        self._format: dict[str, Any] = {
+            "delimiter": dialect.delimiter,
+            "quoting": csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
             # A quote in a wrong place moves the borders of cells: refused, not guessed.
-            strict=True,
-        )
+            "strict": True,
+        }
+        self._quoted = dialect.quoted
+        self._reader = csv.reader(self._lines, **self._format)
         if dialect.declared:
             next(self._lines, None)
         self.columns = self._header()
@@ -69,23 +73,28 @@ class Table:
         number = 0
         while True:
             self._lines.begin_row()
+            problem: NoReview | None = None
             try:
                 cells = next(self._reader, None)
-                problem = None
             except csv.Error as error:
-                problem = self._problem(error)
-                cells = []
-                if len(self.columns) < TELLING_COLUMNS:
-                    self._lines.leave_quotes()
+                # What a cell of few columns holds must not be taken for rows.
+                few = len(self.columns) < TELLING_COLUMNS
+                cells, problem = [], self._recovered(self._problem(error), leaves_cell=few)
+            except _Overlong:
+                cells, problem = [], self._recovered(_too_long(), leaves_cell=True)
             if cells is None:
                 return
-            if not problem and not any(map(str.strip, cells)):
-                continue
+            if problem is None:
+                if not any(map(str.strip, cells)):
+                    continue
+                problem = self._check(cells)
+                if problem is not None and self._lines.are_several:
+                    problem = self._recovered(problem, leaves_cell=False)
             number += 1
             if number <= skip:
                 continue
             row = Row(number, self._lines.where())
-            row.problem = self._lines.problem or problem or self._check(cells)
+            row.problem = self._lines.problem or problem
             if row.problem is None:
                 named = zip(self.columns, cells, strict=False)
                 row.content = {name: cell for name, cell in named if name and cell}
@@ -93,11 +102,54 @@ class Table:
                 row.raw = beginning_of(self._lines.raw())
             yield row
 
+    def _recovered(self, problem: NoReview, leaves_cell: bool) -> NoReview:
+        """Goes on where the next row begins, so that a bad one costs no other.
+
+        `leaves_cell`: where no rows are seen, what is left of a quoted cell belongs to the bad row.
+        """
+        lines = self._lines
+        if not self._quoted or not (lines.are_several or lines.leaves_open):
+            return problem
+        if not self._are_rows(lines.following(LOOKED_AT)):
+            if leaves_cell:
+                lines.leave_quotes()
+        elif lines.are_several:
+            lines.keep_first()
+            return NoReview(
+                "expected a quote that closes the cell, got other rows; write quotes within a cell "
+                "twice, or say --unquoted if no cell is quoted"
+            )
+        return problem
+
+    def _are_rows(self, lines: Iterable[str]) -> bool:
+        """Whether these lines are rows of this table rather than the text of a cell."""
+        is_telling = len(self.columns) >= TELLING_COLUMNS
+        if not is_telling:
+            # The end of a quoted cell has such a line.
+            lines = _until_odd_quotes(lines)
+        reader, good, bad = csv.reader(lines, **self._format), 0, 0
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                # The last one goes on after these lines.
+                bad += "end of data" not in str(error)
+                continue
+            if cells is None:
+                break
+            if any(cells):
+                good, bad = (good, bad + 1) if self._check(cells) else (good + 1, bad)
+        if is_telling:
+            return good > 0 and bad * 4 <= good
+        return len(self.columns) > 1 and good >= TELLING_ROWS and not bad
+
     def _header(self) -> list[str]:
         try:
             columns = next((list(map(str.strip, c)) for c in self._reader if any(c)), [])
         except csv.Error as error:
             raise FileRefused(f"expected a first line that names columns ({error})") from error
+        except _Overlong:
+            raise FileRefused(f"the first line, which names columns: {_too_long()}") from None
         if self._lines.problem:
             raise FileRefused(f"the first line, which names columns: {self._lines.problem}")
         twice = [name for name, count in Counter(filter(None, columns)).items() if count > 1]
@@ -131,59 +183,102 @@ class Table:
         return NoReview(f"expected a row of cells, got one that is none ({words})")
 
 
+class _Overlong(Exception):
+    """The lines of one row are more than a row may be."""
+
+
+def _too_long() -> NoReview:
+    return NoReview(
+        f"expected a row of at most {rows.MAX_ROW_BYTES:,} bytes, got a longer one; is there a "
+        "quote that nothing closes?"
+    )
+
+
+def _until_odd_quotes(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if line.count('"') % 2:
+            return
+        yield line
+
+
 class _Lines:
     """The lines that the csv module reads, with a bound for those of one row."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
-        self._lines = bounded_lines(file)
+        self._lines = PhysicalLines(file)
         self._encoding = encoding
-        self._number = 0
         self._first = 0
-        self._size = 0
-        self._row: list[str] = []
+        self._row = bytearray()
+        self._beginning = 0
+        """How long the first line of the row is."""
         self.problem: NoReview | None = None
         """What keeps the lines of this row from being text."""
 
     def begin_row(self) -> None:
         self._row.clear()
         self.problem = None
-        self._size = 0
-        self._first = self._number + 1
+        self._first = self._lines.number + 1
+
+    @property
+    def are_several(self) -> bool:
+        return len(self._row) > self._beginning
+
+    @property
+    def leaves_open(self) -> bool:
+        """Whether the row ends within a quoted cell, by the number of its quotes."""
+        return self._row.count(b'"') % 2 == 1
 
     def where(self) -> str:
-        if self._first >= self._number:
-            return f"line {self._number}"
-        return f"lines {self._first} to {self._number}"
+        number = self._lines.number
+        return f"line {number}" if self._first >= number else f"lines {self._first} to {number}"
 
-    def raw(self) -> str:
-        return "".join(self._row)
+    def raw(self) -> bytes:
+        """Its beginning."""
+        return bytes(self._row[: rows.KEPT_OF_A_REFUSED * 4])
+
+    def following(self, count: int) -> list[str]:
+        """The lines after the first of this row, those after the row among them."""
+        rest = bytes(self._row[self._beginning :])
+        found = [line + b"\n" for line in rest.split(b"\n", count)[:count] if line]
+        found += self._lines.peeked(count - len(found))
+        return [line.decode("utf-8", "replace") for line in found]
+
+    def keep_first(self) -> None:
+        """Take all but its first line out of the row: they come again."""
+        self._lines.unread(bytes(self._row[self._beginning :]))
+        del self._row[self._beginning :]
+        self.problem = None
+        self._text_of(bytes(self._row))
 
     def leave_quotes(self) -> None:
-        """Go on to the end of a quoted cell: what it holds must not be taken for rows."""
-        while self.raw().count('"') % 2 and next(self, None) is not None:
-            pass
+        """Go on to the end of a quoted cell, keeping nothing of it."""
+        is_open = self.leaves_open
+        while is_open and (line := self._lines.read()):
+            is_open ^= line.count(b'"') % 2 == 1
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
-        self._number += 1
-        self._size += len(line)
-        if self._size > rows.MAX_ROW_BYTES:
-            raise FileBroken(
-                f"expected a row of at most {rows.MAX_ROW_BYTES:,} bytes, got a longer one that "
-                f"begins in line {self._first}; is there a quote that nothing closes?"
-            )
+        line = self._lines.read()
+        if not line:
+            raise StopIteration
+        is_first = not self._row
+        if is_first and line.isspace():
+            # Does not belong to the row that comes after it.
+            self._first = self._lines.number + 1
+            return line.decode()
+        self._row += line
+        if is_first:
+            self._beginning = len(line)
+        if len(self._row) > rows.MAX_ROW_BYTES:
+            raise _Overlong
+        return self._text_of(line)
+
+    def _text_of(self, line: bytes) -> str:
+        """The line as text; the others of its row are needed to find its end."""
         try:
-            text = decoded(line, self._encoding)
-        # The other lines of the row are needed to find its end.
+            return decoded(line, self._encoding)
         except NoReview as problem:
             self.problem = self.problem or problem
-            text = line.decode("utf-8", "replace")
-        if not self._row and text.isspace():
-            # Does not belong to the row that comes after it.
-            self._first = self._number + 1
-        else:
-            self._row.append(text)
-        return text
+            return line.decode("utf-8", "replace")
