@@ -247,5 +247,5 @@ def test_a_task_that_there_is_not_is_refused() -> None:
 
 def test_the_conditions_of_the_page_are_conditions() -> None:
     _, _, section = PAGE.read_text().partition("## Which answers")
-    [examples] = re.findall(r"^```\n(.*?)^```", section, re.M | re.S)
+    examples, *_ = re.findall(r"^```text\n(.*?)^```", section, re.M | re.S)
     assert [read_condition(line, "topic", NOW_MS) for line in examples.splitlines()]
