@@ -17,7 +17,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 # Each of a mesh's processes would compile all its modules again, which doubles its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo insights export test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights export test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist docs lint format lock proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -93,6 +93,11 @@ dist: $(VENV)/bootstrap.stamp .venv-dist/dist.stamp $(CHART_TOOLS)/tools.stamp
 	$(CHART_TOOLS)/helm package $(CHART) --destination dist
 	ls dist
 
+# The documentation as a site, in build/docs. A link that leads nowhere, and a page that nothing
+# leads to, fail.
+docs: .venv-docs/docs.stamp
+	.venv-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs/site . build/docs
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -137,6 +142,7 @@ lock: $(VENV)/bootstrap.stamp
 	$(COMPILE) requirements/go.in -o requirements/go.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/dist.in -o requirements/dist.txt
+	$(COMPILE) requirements/docs.in -o requirements/docs.txt
 	$(COMPILE) --extra mesh --extra worker --extra cli --extra console --extra local --extra training --extra vllm \
 	  pyproject.toml requirements/vllm.in --overrides requirements/vllm-overrides.txt \
 	  -o requirements/vllm.txt
@@ -147,7 +153,7 @@ lock: $(VENV)/bootstrap.stamp
 	  -o requirements/worker-vllm.txt
 
 clean:
-	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench .venv-dist build dist
+	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench .venv-dist .venv-docs build dist
 
 $(VENV)/bootstrap.stamp: requirements/bootstrap.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -197,6 +203,12 @@ $(VLLM_GPU)/vllm-gpu.stamp: $(VENV)/bootstrap.stamp requirements/vllm-gpu.txt py
 .venv-dist/dist.stamp: $(VENV)/bootstrap.stamp requirements/dist.txt
 	test -x .venv-dist/bin/python || $(UV) venv --quiet --python $(BIN)/python .venv-dist
 	$(UV) pip install --quiet --python .venv-dist/bin/python --require-hashes -r requirements/dist.txt
+	touch $@
+
+# What builds the site of the documentation.
+.venv-docs/docs.stamp: $(VENV)/bootstrap.stamp requirements/docs.txt
+	test -x .venv-docs/bin/python || $(UV) venv --quiet --python $(BIN)/python .venv-docs
+	$(UV) pip install --quiet --python .venv-docs/bin/python --require-hashes -r requirements/docs.txt
 	touch $@
 
 # The peers of the benchmark need an older confluent-kafka than the mesh.

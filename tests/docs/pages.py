@@ -40,7 +40,7 @@ LANGUAGES = {
     # A shell session as it was: what was typed begins with `$ `, the rest is output.
     "console",
     "text",
-    *("ini", "java", "js", "json", "mermaid", "properties", "python", "sql", "yaml"),
+    *("ini", "java", "js", "json", "properties", "python", "sql", "yaml"),
 }
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.docs.pages import DOCS, GUIDE, PAGES, anchors_of, links_of, name_of
+from tests.docs.pages import DOCS, GUIDE, PAGES, ROOT, anchors_of, links_of, name_of
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -21,3 +22,13 @@ def test_links_lead_to_a_file_and_a_heading_of_it(page: Path) -> None:
 def test_the_index_names_every_page() -> None:
     named = {(DOCS / link.partition("#")[0]).resolve() for link in links_of(GUIDE)}
     assert {page for page in DOCS.rglob("*.md") if page != GUIDE} <= named
+
+
+def test_the_navigation_of_the_site_names_every_page_once() -> None:
+    navigation = yaml.safe_load((DOCS / "site/navigation.yaml").read_text(encoding="utf-8"))
+    named = [ROOT / f"{navigation['root']}.md"]
+    for part in navigation["subtrees"]:
+        for entry in part["entries"]:
+            named += ROOT.glob(f"{entry['glob']}.md") if "glob" in entry else []
+            named += [ROOT / f"{entry['file']}.md"] if "file" in entry else []
+    assert sorted(named) == sorted(PAGES)
