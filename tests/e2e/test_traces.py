@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 from reviewmesh.kafka.partitioning import partition_of
-from reviewmesh_schemas.names import TASKS
+from reviewmesh_schemas.names import TASKS, TRACER_GROUP
 from tests.broker import TestStack
 from tests.mesh import PARTITIONS, Mesh, review
 from tests.otlp_receiver import OtlpReceiver, ReceivedSpan
@@ -61,6 +64,16 @@ def publish(mesh: Mesh, item: dict[str, Any], value: bytes | None = None) -> str
     )
     assert producer.flush(30) == 0
     return trace_id
+
+
+def unfinished_of_tracer(mesh: Mesh) -> int:
+    """As `reviewmesh lag` shows it."""
+    environment = os.environ | mesh.stack.environment("operator")
+    environment |= {"REVIEWMESH_PREFIX": mesh.prefix}
+    command = [sys.executable, "-m", "reviewmesh.cli", "lag", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
+    rows = json.loads(done.stdout)
+    return sum(row["unfinished"] for row in rows if row["group"] == mesh.prefix + TRACER_GROUP)
 
 
 def is_whole(spans: list[ReceivedSpan]) -> bool:
@@ -128,9 +141,11 @@ def test_a_killed_tracer_loses_no_trace(mesh: Mesh, endpoint: OtlpReceiver) -> N
     traces = [publish(mesh, review(f"f-{n}", f"A poisonous stay, {n}.")) for n in range(10)]
     mesh.wait_for(lambda: endpoint.refused > 0, SOON_S, "spans are refused")
     mesh.wait_for(lambda: "OTLP endpoint" in tracer.get("/readyz")[1], SOON_S, "it says so")
+    assert unfinished_of_tracer(mesh) > 0
     tracer.kill()
     endpoint.refuses = False
     tracer.start()
     mesh.wait_for(lambda: all(is_whole(endpoint.spans(t)) for t in traces), SOON_S, "all traces")
     for trace in traces:
         assert_one_tree(endpoint.spans(trace))
+    mesh.wait_for(lambda: unfinished_of_tracer(mesh) == 0, SOON_S, "the tracer has caught up")

@@ -16,6 +16,7 @@ from reviewmesh_schemas.names import (
     RAW,
     RESULT_OF,
     TASKS,
+    TRACER_GROUP,
 )
 
 
@@ -61,9 +62,10 @@ def mesh_groups(prefix: str) -> tuple[WatchedGroup, ...]:
 
 
 def watched_groups(settings: Settings) -> tuple[WatchedGroup, ...]:
-    """The mesh's own groups, insights where it runs, and those in the settings."""
+    """The mesh's own groups, insights and the tracer where they run, and those in the settings."""
     own = mesh_groups(settings.prefix)
-    others = dict.fromkeys([settings.prefix + INSIGHTS_GROUP, *settings.lag.groups])
+    optional = [settings.prefix + group for group in (INSIGHTS_GROUP, TRACER_GROUP)]
+    others = dict.fromkeys([*optional, *settings.lag.groups])
     known = {group.name for group in own}
     everywhere = tuple(
         BrokerPartition(settings.prefix + topic.name, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reviewmesh.avro.topics import load_topics
 from reviewmesh.enrich.stage import EnrichStage
 from reviewmesh.intake.stage import IntakeStage
 from reviewmesh.join.stage import JoinStage
@@ -31,5 +32,14 @@ def test_named_groups_are_watched_beside_the_meshs_own() -> None:
 
     others = [group for group in watched_groups(settings) if not group.reads_all]
 
-    assert [group.name for group in others] == ["p.reviewmesh-insights", "reports"]
+    own = ["p.reviewmesh-insights", "p.reviewmesh-tracer"]
+    assert [group.name for group in others] == [*own, "reports"]
     assert all(("p.reviews.enriched", 5) in group.partitions for group in others)
+    assert all(("p.reviews.dead-letter", 5) in group.partitions for group in others)
+
+
+def test_the_lag_service_may_read_what_is_committed_by_those_it_watches() -> None:
+    """Seconds of lag come from the oldest unfinished record itself."""
+    for topic in load_topics().topics:
+        if {"insights", "tracer"} & {*topic.consumers}:
+            assert "lag" in topic.consumers, topic.name
