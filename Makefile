@@ -17,7 +17,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 # Each of a mesh's processes would compile all its modules again, which doubles its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo insights export test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist docs lint format lock proto proto-baseline reference clean
+.PHONY: setup demo insights export test test-vllm chart chart-package nightly faults kills secure bench bench-pair bench-vllm bench-gpu dist docs lint audit format lock licences proto proto-baseline reference clean
 
 # Both environments at once, so that the second delays `make demo` little.
 setup: $(VENV)/bootstrap.stamp
@@ -106,6 +106,11 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/buf lint protos
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
 
+# Known weaknesses of everything that is locked. Asks a service on the network, and fails where it
+# does not answer.
+audit: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.supply.audit
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -151,6 +156,10 @@ lock: $(VENV)/bootstrap.stamp
 	  -o requirements/vllm-gpu.txt
 	$(COMPILE) --extra worker --extra vllm-gpu pyproject.toml -c requirements/vllm-gpu.txt \
 	  -o requirements/worker-vllm.txt
+
+# What the wheels that are locked say of their licences: after `make lock`.
+licences: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.supply.licences
 
 clean:
 	rm -rf $(VENV) $(INSIGHTS) $(VLLM) $(VLLM_GPU) .venv-bench .venv-dist .venv-docs build dist

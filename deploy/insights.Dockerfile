@@ -9,7 +9,7 @@ RUN python -m venv /opt/tools \
  && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/insights.txt
 # Workers stay out: nothing here calls them. Of the gRPC contract only the names of tasks are read.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY protos protos
 COPY schemas schemas
 COPY services services

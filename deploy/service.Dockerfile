@@ -9,7 +9,7 @@ RUN python -m venv /opt/tools \
  && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/service.txt
 # The worker's package stays out: its model alone would double what the project adds.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY protos protos
 COPY schemas schemas
 COPY services services

@@ -8,7 +8,7 @@ RUN python -m venv /opt/tools \
  && python -m venv --without-pip /opt/reviewmesh \
  && /opt/tools/bin/uv pip install --no-cache --require-hashes --only-binary :all: \
       --compile-bytecode --python /opt/reviewmesh/bin/python -r requirements/worker-vllm.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY protos protos
 COPY services/reviewmesh_kit services/reviewmesh_kit
 # Training and evaluation, inference-worker/reviewmesh_models, stay out: serving needs neither.

@@ -1,0 +1,1 @@
+"""What is delivered beside the project's own code: licences, known weaknesses, notices."""
