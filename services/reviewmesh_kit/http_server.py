@@ -12,13 +12,15 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from reviewmesh_kit.settings import HttpSettings
 from reviewmesh_kit.version import running_version
 
 CONNECTIONS_AT_MOST = 64
 SILENCE_S = 5.0
+METRICS = "/metrics"
 
 
 class HttpAnswer(NamedTuple):
@@ -32,9 +34,10 @@ def json_answer(good: bool, body: Mapping[str, object]) -> HttpAnswer:
     return HttpAnswer(200 if good else 503, "application/json", json.dumps(body).encode())
 
 
-def metrics_answer() -> HttpAnswer:
-    """The metrics of this process, for Prometheus."""
-    return HttpAnswer(200, CONTENT_TYPE_LATEST, generate_latest())
+def metrics_answer(accept: str) -> HttpAnswer:
+    """The metrics of this process: as OpenMetrics, which has exemplars, for who asks for it."""
+    encode, content_type = choose_encoder(accept)
+    return HttpAnswer(200, content_type, encode(REGISTRY))
 
 
 class BoundedServer(ThreadingHTTPServer):
@@ -74,20 +77,23 @@ class BoundedServer(ThreadingHTTPServer):
 
 
 def serve(settings: HttpSettings, answers: Mapping[str, Callable[[], HttpAnswer]]) -> BoundedServer:
-    """Answer GET by path, and /version, until the caller shuts the server down.
+    """Answer GET by path, /metrics and /version, until the caller shuts the server down.
 
     Raises OSError if the port is in use.
     """
     version = json_answer(True, {"version": running_version()})
     answers = {**answers, "/version": lambda: version}
-    *others, last = answers
+    *others, last = (METRICS, *answers)
     not_found = HttpAnswer(404, "text/plain", f"expected {', '.join(others)} or {last}\n".encode())
 
     class Handler(BaseHTTPRequestHandler):
         timeout = SILENCE_S
 
         def do_GET(self) -> None:
-            answer = answers[self.path]() if self.path in answers else not_found
+            if self.path == METRICS:
+                answer = metrics_answer(self.headers.get("Accept", ""))
+            else:
+                answer = answers[self.path]() if self.path in answers else not_found
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body)))

@@ -412,6 +412,21 @@ def test_services_have_the_names_that_the_acls_are_granted_to() -> None:
     assert secrets.keys() == SERVICES - {"tracer"}
 
 
+def test_where_reviews_are_traced_latencies_carry_the_ids() -> None:
+    """The tracer, and those who measure latencies; nobody where it does not run."""
+    measuring = {"joiner", *(f"enricher-{task}" for task in TASKS)}
+    traced, untraced = (
+        {
+            name
+            for name in pods(case)
+            if "REVIEWMESH_TRACES__ENDPOINT" in environment(pods(case)[name])
+        }
+        for case in ("scram", "minimal")
+    )
+    assert traced == measuring | {"tracer"}
+    assert not untraced
+
+
 def test_workers_know_nothing_of_kafka() -> None:
     for case, name in PODS:
         if is_worker(name):

@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh_schemas.names import TASKS, TRACER_GROUP
 from tests.broker import TestStack
-from tests.mesh import PARTITIONS, Mesh, review
+from tests.mesh import PARTITIONS, Mesh, Process, review
 from tests.otlp_receiver import OtlpReceiver, ReceivedSpan
 
 SOON_S = 60
@@ -108,6 +110,23 @@ def test_what_failed_is_traced_whole_and_the_rest_is_not(
     assert letter.span.parent_span_id.hex() == PRODUCER
     mesh.wait_enriched(41)
     assert not [span for trace in plain for span in endpoint.spans(trace)]
+    assert exemplars(mesh.processes["joiner"], "reviewmesh_end_to_end_seconds") == {failed}
+
+
+def exemplars(process: Process, histogram: str) -> set[str]:
+    """The trace ids beside its buckets, as Prometheus is told them."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{process.http_port}/metrics",
+        headers={"Accept": "application/openmetrics-text;version=1.0.0"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        text = response.read().decode()
+        return {
+            sample.exemplar.labels["trace_id"]
+            for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+            for sample in family.samples
+            if family.name == histogram and sample.exemplar is not None
+        }
 
 
 def test_the_trace_of_a_late_review_tells_of_queue_call_and_model(

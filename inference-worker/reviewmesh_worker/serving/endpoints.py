@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reviewmesh_kit import http_server
-from reviewmesh_kit.http_server import BoundedServer, json_answer, metrics_answer
+from reviewmesh_kit.http_server import BoundedServer, json_answer
 from reviewmesh_kit.settings import HttpSettings
 
 
@@ -24,7 +24,6 @@ def serve(
     return http_server.serve(
         settings,
         {
-            "/metrics": metrics_answer,
             "/healthz": lambda: json_answer(True, told()),
             "/readyz": lambda: json_answer(state() == "serving", told()),
         },

@@ -22,6 +22,7 @@ from reviewmesh.enrich.rollouts import Rollouts
 from reviewmesh.enrich.routes import CANDIDATE, FALLBACK, FallbackLimits
 from reviewmesh.enrich.shadow import ShadowTopic
 from reviewmesh.enrich.stage import EnrichContract, EnrichStage
+from reviewmesh.kafka.exemplars import Exemplars
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.leaving.budgets import Budgets, read_budgets
 from reviewmesh.leaving.policy import Policy, read_policy
@@ -225,6 +226,7 @@ def build(
         reprocessing=reprocessing,
         clock=wall_clock,
         payments=payments,
+        exemplars=Exemplars(settings.traces),
     )
 
 

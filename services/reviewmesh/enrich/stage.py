@@ -27,6 +27,7 @@ from reviewmesh.enrich.results import (
 )
 from reviewmesh.enrich.routes import FALLBACK
 from reviewmesh.enrich.spending import Change
+from reviewmesh.kafka.exemplars import NO_EXEMPLARS, Exemplars
 from reviewmesh.kafka.record import (
     Output,
     Record,
@@ -86,9 +87,11 @@ class EnrichStage:
         reprocessing: Reprocessing,
         clock: Clock,
         payments: Payments | None = None,
+        exemplars: Exemplars = NO_EXEMPLARS,
     ) -> None:
         """`payments`: None without a budget; then nothing leaves for a fallback."""
         self._payments = payments
+        self._exemplars = exemplars
         if payments is not None:
             self.state_topics = (SPEND,)
         self.service = f"enricher-{task}"
@@ -269,7 +272,11 @@ class EnrichStage:
         self._to_submit.append(WorkItem.of(work, work.record, work.review))
 
     def _answered(self, work: Work, answer: Answer) -> None:
-        self._inference_seconds.observe(self._clock() - work.started)
+        now = self._clock()
+        origin_ms = work.review["source_timestamp"]
+        took_ms = 0.0 if origin_ms is None else now * 1000 - origin_ms
+        exemplar = self._exemplars.of(work.record.headers, took_ms)
+        self._inference_seconds.observe(now - work.started, exemplar)
         committed, change = self._committed(work, answer)
         refused = (
             None

@@ -12,6 +12,7 @@ from reviewmesh.join.ends import EndOffsets
 from reviewmesh.join.enrichers import EnricherLedgers
 from reviewmesh.join.stage import JoinContract, JoinStage, Queries
 from reviewmesh.join.state import JoinWindows
+from reviewmesh.kafka.exemplars import Exemplars
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.loop.deadletter import DeadLetters
 from reviewmesh.process.service import run
@@ -47,7 +48,15 @@ def build(settings: Settings, contracts: Contracts, log: structlog.stdlib.BoundL
         settings.join.max_wait_s, settings.join.straggler_s, settings.join.late_window_s
     )
     dead_letters = DeadLetters(contracts.codec(DEAD_LETTER), wall_clock)
-    return JoinStage(contract, queries, dead_letters, windows=windows, clock=wall_clock, log=log)
+    return JoinStage(
+        contract,
+        queries,
+        dead_letters,
+        windows=windows,
+        clock=wall_clock,
+        log=log,
+        exemplars=Exemplars(settings.traces),
+    )
 
 
 if __name__ == "__main__":

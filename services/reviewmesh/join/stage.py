@@ -22,6 +22,7 @@ from reviewmesh.join.published import Published
 from reviewmesh.join.reprocessed import AnswerCodecs, NoAnswer, Reprocessed
 from reviewmesh.join.resets import JoinerResets
 from reviewmesh.join.state import Emission, JoinWindows, Partial
+from reviewmesh.kafka.exemplars import NO_EXEMPLARS, Exemplar, Exemplars
 from reviewmesh.kafka.reader import PartitionReader
 from reviewmesh.kafka.record import (
     CAMPAIGN,
@@ -111,8 +112,10 @@ class JoinStage:
         windows: JoinWindows,
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
+        exemplars: Exemplars = NO_EXEMPLARS,
     ) -> None:
         self._contract = contract
+        self._exemplars = exemplars
         self._reader = queries.reader
         self._ends = queries.ends
         self._enrichers = queries.enrichers
@@ -339,7 +342,7 @@ class JoinStage:
         for emission in emissions:
             marks = self._replays[partition].marks(emission.finished)
             outputs = (*self._outputs(partition, emission), *marks)
-            committed = count_of(emission)
+            committed = count_of(emission, self._exemplars)
             if emission.enriched is not None:
                 revision = emission.enriched["revision"]
                 self._reprocessed[partition].published(emission.review_id, revision)
@@ -405,21 +408,31 @@ def _committed(reprocessed: Reprocessed, revision: int, count: Callable[[], None
     count()
 
 
-def count_of(emission: Emission) -> Callable[[], None]:
+def count_of(emission: Emission, exemplars: Exemplars) -> Callable[[], None]:
     """A callback that counts an emission once it is committed. Keeps no reference to the record."""
     record = emission.enriched
-    kind, latency_ms = "", None
+    kind, latency_ms, exemplar = "", None, None
     if record is not None:
         kind = "complete" if record["complete"] else "partial"
         origin = record["timings"]["origin_at"]
         if emission.is_first and origin is not None:
             latency_ms = record["timings"]["enriched_at"] - origin
-    return partial(_count, kind, latency_ms, emission.late, emission.not_repeated, emission.again)
+            exemplar = exemplars.of(emission.headers, latency_ms, bool(trace_reason(record)))
+    return partial(
+        _count,
+        kind,
+        latency_ms,
+        exemplar,
+        emission.late,
+        emission.not_repeated,
+        emission.again,
+    )
 
 
 def _count(
     kind: str,
     latency_ms: int | None,
+    exemplar: Exemplar | None,
     late: tuple[str, str] | None,
     not_repeated: str,
     again: tuple[str, str] | None,
@@ -427,7 +440,7 @@ def _count(
     if kind:
         metrics.ENRICHED.labels(kind).inc()
     if latency_ms is not None:
-        metrics.END_TO_END_SECONDS.observe(max(0.0, latency_ms / 1000))
+        metrics.END_TO_END_SECONDS.observe(max(0.0, latency_ms / 1000), exemplar)
     if late is not None:
         metrics.LATE_RESULTS.labels(*late).inc()
     if not_repeated:

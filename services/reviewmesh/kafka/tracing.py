@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
+RATIO_BITS = 64
+RATIO_MASK = (1 << RATIO_BITS) - 1
 VALID = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -16,6 +19,24 @@ class TraceContext(NamedTuple):
     """The span of whoever published the review."""
     is_ours: bool
     """Whether the mesh made it: then nobody has a span of that id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which reviews are traced although nothing is the matter with their answers."""
+
+    slow_s: float
+    """A review that took longer from the producer's timestamp on is traced."""
+    share: float
+    """Of the others, 0 to 1."""
+
+    def is_slow(self, took_ms: float) -> bool:
+        return took_ms > self.slow_s * 1000
+
+    def takes(self, trace_id: int) -> bool:
+        """As OpenTelemetry's TraceIdRatioBased: whoever samples the same share has the same
+        traces."""
+        return trace_id & RATIO_MASK < round(self.share * (RATIO_MASK + 1))
 
 
 def new_traceparent() -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reviewmesh_kit import http_server
-from reviewmesh_kit.http_server import BoundedServer, HttpAnswer, json_answer, metrics_answer
+from reviewmesh_kit.http_server import BoundedServer, HttpAnswer, json_answer
 from reviewmesh_kit.settings import HttpSettings
 
 STALLED_AFTER_S = 60.0
@@ -43,5 +43,5 @@ def serve(
         now = state()
         return json_answer(not now.waiting_for, now.body())
 
-    answers = {"/metrics": metrics_answer, "/healthz": healthz, "/readyz": readyz}
+    answers = {"/healthz": healthz, "/readyz": readyz}
     return http_server.serve(settings, answers)

@@ -8,20 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reviewmesh.kafka.record import CAMPAIGN, ORIGIN_TIMESTAMP, TRACE_REASON, TRACEPARENT, Record
-from reviewmesh.kafka.tracing import context_of
+from reviewmesh.kafka.tracing import Sampling, context_of
 
 SLOW = "slow"
 SAMPLED = "sampled"
-RATIO_BITS = 64
-RATIO_MASK = (1 << RATIO_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class TraceChoice:
-    slow_s: float
-    """A review that took longer from the producer's timestamp on is traced."""
-    share: float
-    """Of the others, 0 to 1."""
+class TraceChoice(Sampling):
+    """Of the tracer."""
 
     def reason(self, record: Record) -> str:
         """Why an enriched review is traced; empty when it is not.
@@ -34,16 +29,13 @@ class TraceChoice:
         if (marked := record.header(TRACE_REASON)) is not None:
             return marked.decode("ascii", "replace")
         # An answer done again is as late as its campaign.
-        if record.header(CAMPAIGN) is None and self._is_slow(record):
+        if record.header(CAMPAIGN) is None and self._took_long(record):
             return SLOW
-        # As OpenTelemetry's TraceIdRatioBased: whoever samples the same share has the same traces.
-        if context.trace_id & RATIO_MASK < round(self.share * (RATIO_MASK + 1)):
-            return SAMPLED
-        return ""
+        return SAMPLED if self.takes(context.trace_id) else ""
 
-    def _is_slow(self, record: Record) -> bool:
+    def _took_long(self, record: Record) -> bool:
         try:
             began_ms = int(record.header(ORIGIN_TIMESTAMP) or b"")
         except ValueError:
             return False
-        return record.timestamp_ms - began_ms > self.slow_s * 1000
+        return self.is_slow(record.timestamp_ms - began_ms)

@@ -48,6 +48,8 @@ GPU_WORKERS = of_image("WORKER_VLLM_IMAGE")
 WORKERS = CPU_WORKERS | GPU_WORKERS
 PIPELINE = {"intake", "joiner", *(f"enricher-{task}" for task in TASKS)}
 # Those whose replicas share a group.
+# Where it is set, latencies carry the ids of traces.
+TRACES = "REVIEWMESH_TRACES__ENDPOINT"
 MEMBERS = {*PIPELINE, "insights", "tracer"}
 LONG_RUNNING = {*MEMBERS, "lag", "judge", *WORKERS}
 SETTINGS: dict[str, tuple[type[BaseSettings], str]] = {
@@ -121,8 +123,10 @@ def test_routes_and_candidates_are_given_without_changing_the_file() -> None:
         for section, settings in sections.items()
     }
     leaving = {"REVIEWMESH_POLICY", "REVIEWMESH_BUDGETS"}
+    asked = leaving | of["FALLBACKS"] | of["CANDIDATES"]
     for task in TASKS:
-        assert handed_on(f"enricher-{task}") == leaving | of["FALLBACKS"] | of["CANDIDATES"]
+        assert handed_on(f"enricher-{task}") == asked | {TRACES}
+    assert handed_on("joiner") == {TRACES}
     assert handed_on("judge") == of["CANDIDATES"] - {"REVIEWMESH_CANDIDATES__PATIENCE_S"}
     assert handed_on("cli") == leaving
 

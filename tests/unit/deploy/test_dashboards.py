@@ -165,10 +165,16 @@ def test_grafana_is_given_the_dashboards_and_the_prometheus_that_compose_starts(
     assert sources[provider["options"]["path"]] == "./observability/grafana/dashboards"
     home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert DASHBOARDS[0].name == Path(home).name
-    [source] = yaml.safe_load(
+    source, jaeger = yaml.safe_load(
         text("observability/grafana/provisioning/datasources/prometheus.yml")
     )["datasources"]
     assert source["url"] == "http://prometheus:9090"
+    # A click on an exemplar opens its trace, in the Jaeger that compose starts with `traces`.
+    [opened] = source["jsonData"]["exemplarTraceIdDestinations"]
+    assert opened == {"name": "trace_id", "datasourceUid": jaeger["uid"]}
+    ui = services()["jaeger"]["ports"][0].rpartition(":")[2]
+    assert jaeger["url"] == f"http://jaeger:{ui}"
+    assert "--enable-feature=exemplar-storage" in services()["prometheus"]["command"]
     for dashboard in DASHBOARDS:
         for panel in panels(dashboard):
             for target in panel.get("targets", []):

@@ -21,7 +21,7 @@ def declared() -> str:
 
 
 def test_every_process_serves_its_version() -> None:
-    server = http_server.serve(HttpSettings(), {"/metrics": http_server.metrics_answer})
+    server = http_server.serve(HttpSettings(), {})
     try:
         url = f"http://127.0.0.1:{server.server_port}/version"
         with urllib.request.urlopen(url, timeout=5) as response:

@@ -74,6 +74,11 @@ REVIEWMESH_TLS__KEY: /etc/reviewmesh/tls/tls.key
 {{- if dig "forwardingSecret" "secret" "" $service -}}
   {{- $_ := set $env "REVIEWMESH_INTAKE__FORWARDING_SECRET_FILE" "/etc/reviewmesh/intake/forwarding-secret" -}}
 {{- end -}}
+{{- $observes := or (eq .component "joiner") (hasPrefix "enricher-" .component) -}}
+{{- /* Who measures latencies puts the ids of traces beside them, where there are traces. */ -}}
+{{- if and $observes $root.Values.services.tracer.enabled -}}
+  {{- $_ := set $env "REVIEWMESH_TRACES__ENDPOINT" $root.Values.traces.endpoint -}}
+{{- end -}}
 {{- if eq .component "tracer" -}}
   {{- $_ := set $env "REVIEWMESH_TRACES__ENDPOINT" (required "traces.endpoint is required with services.tracer.enabled, such as http://collector:4318" $root.Values.traces.endpoint) -}}
   {{- if $root.Values.traces.authorization.secret -}}
