@@ -58,8 +58,8 @@ def read_held_out(reader: OnnxReader, rows: Sequence[Row]) -> HeldOut:
     return HeldOut(rows, encoded, reader.logits(encoded), reader.labels)
 
 
-def fit_calibration(reviews: HeldOut, judged: HeldOut, entities: HeldOut) -> EncoderCalibration:
-    """`judged` are all rows with a sentiment, in whatever language."""
+def fit_calibration(reviews: HeldOut, translated: HeldOut, entities: HeldOut) -> EncoderCalibration:
+    """`translated` have a sentiment and no topics; there may be none."""
     start = neutral_encoder_calibration(reviews.labels)
     biased = replace(start, sentiment_bias=_fit_sentiment_bias(reviews))
     scores = sigmoid(np.stack([logits.topics.max(0) for logits in reviews.logits]))
@@ -68,7 +68,7 @@ def fit_calibration(reviews: HeldOut, judged: HeldOut, entities: HeldOut) -> Enc
     thresholds = fit_thresholds(scores, gold)
     return replace(
         biased,
-        sentiment_temperature=_fit_temperature(judged, biased),
+        sentiment_temperature=_fit_temperature([reviews, translated], biased),
         topic_thresholds=tuple(thresholds.tolist()),
         topic_floor=_fit_floor(scores, gold, thresholds),
         outside_bias=_fit_outside_bias(entities),
@@ -96,18 +96,23 @@ def _sentiment_goal(reviews: HeldOut, neutral: float, mixed: float) -> float:
     return share(hits(gold, predicted)).value + 0.5 * macro_f1(counts).value
 
 
-def _fit_temperature(reviews: HeldOut, biased: EncoderCalibration) -> float:
-    gold = [row["sentiment"] for row in reviews.rows]
+def _fit_temperature(kinds: Sequence[HeldOut], biased: EncoderCalibration) -> float:
+    """Each kind of rows counts the same, however many there are: they differ in how often their
+    labels can be foreseen."""
 
     def surprise(temperature: float) -> float:
         trial = replace(biased, sentiment_temperature=temperature)
-        stated = [
-            read_sentiment(logits, reviews.labels, trial).scores[label]
-            for logits, label in zip(reviews.logits, gold, strict=True)
-        ]
-        return float(-np.log(np.maximum(stated, 1e-9)).mean())
+        return sum(_surprise(rows, trial) for rows in kinds if rows.rows)
 
-    return min((float(t) for t in TEMPERATURES), key=surprise)
+    return min((round(float(t), 3) for t in TEMPERATURES), key=surprise)
+
+
+def _surprise(reviews: HeldOut, calibration: EncoderCalibration) -> float:
+    stated = [
+        read_sentiment(logits, reviews.labels, calibration).scores[row["sentiment"]]
+        for logits, row in zip(reviews.logits, reviews.rows, strict=True)
+    ]
+    return float(-np.log(np.maximum(stated, 1e-9)).mean())
 
 
 def _fit_floor(

@@ -60,7 +60,7 @@ def export(
     reader = OnnxReader(folder, threads=torch.get_num_threads())
     fitted = fit_calibration(
         reviews=read_held_out(reader, held_out.reviews),
-        judged=read_held_out(reader, [*held_out.reviews, *held_out.translated]),
+        translated=read_held_out(reader, held_out.translated),
         entities=read_held_out(reader, held_out.entities),
     )
     write_config(folder, replace(unfitted, calibration=fitted))
