@@ -19,6 +19,7 @@ import structlog
 import typer
 import yaml
 
+from reviewmesh.capacity.alerts import alert_rules
 from reviewmesh.capacity.arrivals import read_arrivals
 from reviewmesh.capacity.file import (
     CapacityFile,
@@ -177,6 +178,40 @@ def query_(
     [entry] = _entries(capacity, [_task(task)], device)
     policy = ScalingPolicy(entry.reviews_per_s, backlog_s=backlog_s, target_utilisation=utilisation)
     print(work_query(policy, task, matchers, Settings().prefix))
+
+
+@app.command("alerts")
+def alerts_(
+    objective_s: Annotated[
+        float, typer.Option(min=1, help="Seconds that reviews may wait for a worker.")
+    ],
+    capacity: File = Path("capacity.yaml"),
+    task: Annotated[
+        str, typer.Option(help="Only this task; by default every task of the file.")
+    ] = "",
+    device: Device = "",
+    matchers: Annotated[
+        str, typer.Option(help="Label matchers for every series, such as 'namespace=\"reviews\"'.")
+    ] = "",
+    backlog_s: Backlog = DEFAULTS.backlog_s,
+    utilisation: Utilisation = DEFAULTS.target_utilisation,
+    max_replicas: Annotated[int, typer.Option(min=1)] = DEFAULTS.max_replicas,
+) -> None:
+    """Print alerts on the workers as rules for Prometheus, from what one worker does."""
+    policies = [
+        (
+            entry.task,
+            ScalingPolicy(
+                entry.reviews_per_s,
+                backlog_s=backlog_s,
+                target_utilisation=utilisation,
+                max_replicas=max_replicas,
+            ),
+        )
+        for entry in _entries(capacity, [_task(task)] if task else [], device)
+    ]
+    rules = alert_rules(policies, objective_s, matchers, Settings().prefix)
+    print(yaml.safe_dump(rules, sort_keys=False, width=1000), end="")
 
 
 @app.command("values")

@@ -1,4 +1,4 @@
-"""`reviewmesh capacity replay`, `query` and `values`: what they print, write and refuse."""
+"""`reviewmesh capacity replay`, `query`, `alerts`, `values`: what they print and refuse."""
 
 from __future__ import annotations
 
@@ -124,6 +124,25 @@ def test_query_and_values_are_of_the_measured_rate(folder: Path) -> None:
             }
         }
     }
+
+
+def test_alerts_are_rules_for_each_task_of_the_file(folder: Path) -> None:
+    done = CliRunner().invoke(
+        app,
+        [
+            *("capacity", "alerts", "--device", "H200", "--objective-s", "90"),
+            *("--max-replicas", "6", "--capacity", str(folder / "capacity.yaml")),
+        ],
+    )
+    [group] = yaml.safe_load(done.output)["groups"]
+    found = {(rule["alert"], rule["labels"]["task"]): rule["expr"] for rule in group["rules"]}
+    assert found.keys() == {
+        (alert, task)
+        for alert in ("WorkersExceeded", "WaitObjectiveBurns")
+        for task in ("ner", "topic")
+    }
+    assert found["WorkersExceeded", "topic"].endswith(" > 6")
+    assert "> bool 90)[1h:15s]" in found["WaitObjectiveBurns", "ner"]
 
 
 def counted(
