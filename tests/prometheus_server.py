@@ -40,6 +40,25 @@ class Prometheus:
             if target["health"] != "up"
         ]
 
+    def targets_up(self) -> set[str]:
+        return {
+            target["scrapeUrl"]
+            for target in self._get("targets")["activeTargets"]
+            if target["health"] == "up"
+        }
+
+    def alerts(self) -> set[str]:
+        """The names of the alerts that its rules were evaluated for."""
+        return {
+            rule["name"]
+            for group in self._get("rules", type="alert")["groups"]
+            for rule in group["rules"]
+            if rule["health"] == "ok"
+        }
+
+    def alertmanagers(self) -> list[str]:
+        return [each["url"] for each in self._get("alertmanagers")["activeAlertmanagers"]]
+
     def is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5):

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from reviewmesh.local import programs
+from reviewmesh.local.monitoring import targets_of
 from reviewmesh.local.ports import HOST, is_free
 from reviewmesh.local.processes import marked_processes
 from reviewmesh.local.stack import EmbeddedStack
 from tests.broker import wait_until
+from tests.mesh import SERVICES
+from tests.prometheus_server import Prometheus
 
 REVIEWMESH = Path(sys.executable).with_name("reviewmesh")
 ALL = ["broker", "registry", "worker", "intake", "joiner", "lag", "judge", "console"]
@@ -123,6 +126,7 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     assert _reviewmesh(stack, "start", "joiner", "intake").returncode == 0
     wait_until(lambda: all(h.ready for h in stack.health().values()), 60, "all is ready again")
     _logs_and_restart(stack)
+    _monitored(stack)
     down = _reviewmesh(stack, "down", "--purge")
 
     assert down.returncode == 0
@@ -152,6 +156,43 @@ def _logs_and_restart(stack: EmbeddedStack) -> None:
     lines = [json.loads(line) for line in several.stdout.splitlines()]
     assert [line["process"] for line in lines] == ["intake", "intake", "broker", "broker"]
     assert _reviewmesh(stack, "logs", "x").returncode == 2
+
+
+def _monitored(stack: EmbeddedStack) -> None:
+    """By a real Prometheus and a real Alertmanager, until Ctrl-C."""
+    monitor = subprocess.Popen(
+        [str(REVIEWMESH), "monitor"],
+        env=_environment(stack),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert monitor.stderr is not None
+    said: dict[str, str] = {}
+    for line in monitor.stderr:
+        name, _, address = line.partition(" ")
+        said[name] = address.strip()
+        if name == "state":
+            break
+    assert "prometheus" in said, said
+    server = Prometheus(said["prometheus"])
+    info = stack.info()
+    assert info is not None
+    scraped = {f"http://{target['targets'][0]}/metrics" for target in targets_of(info.ports)}
+    assert len(scraped) > len(SERVICES)
+    wait_until(lambda: server.targets_up() == scraped, 60, "every process is scraped")
+    measured = "reviewmesh_lag_measurement_age_seconds"
+    wait_until(lambda: bool(server.query(measured)), 60, "the lag service is read")
+    # Its interval is a quarter of a minute.
+    wait_until(lambda: {"ServiceDown", "GroupStuck"} <= server.alerts(), 60, "the rules")
+    assert server.alertmanagers() == [f"{said['alertmanager']}/api/v2/alerts"]
+    assert "another `reviewmesh monitor` runs" in _reviewmesh(stack, "monitor").stderr
+
+    monitor.send_signal(signal.SIGINT)
+    monitor.communicate(timeout=60)
+    assert monitor.returncode == 0
+    for name in ("prometheus", "alertmanager"):
+        assert is_free(int(said[name].rpartition(":")[2]))
+        assert _reviewmesh(stack, "logs", name).stdout
 
 
 def test_ctrl_c_again_and_again_while_it_starts_leaves_nothing_running(

@@ -23,6 +23,9 @@ LOCAL = {
     "prometheus-targets": Offer(
         "reviewmesh.cli.processes", "prometheus_targets", "Print what Prometheus scrapes of it."
     ),
+    "monitor": Offer(
+        "reviewmesh.cli.monitor", "monitor", "Run Prometheus and Alertmanager over it."
+    ),
     "stop": Offer("reviewmesh.cli.processes", "stop", "Stop processes of it, and keep them so."),
     "start": Offer("reviewmesh.cli.processes", "start", "Start processes that were stopped."),
     "env": Offer("reviewmesh.cli.stack", "env", "Print the settings with which it is reached."),

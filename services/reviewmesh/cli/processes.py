@@ -14,10 +14,9 @@ from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.local import logs as files
+from reviewmesh.local.monitoring import targets_of
 from reviewmesh.local.paths import StackPaths, default_state_dir
-from reviewmesh.local.ports import HOST
 from reviewmesh.local.probes import Health
-from reviewmesh.local.programs import backing_of, service_of
 from reviewmesh.local.stack import EmbeddedStack
 from reviewmesh.local.supervision import ProcessStatus, log_tail
 from reviewmesh_kit.exit_codes import FAILED
@@ -30,7 +29,6 @@ CHECK_EVERY_S = 0.1
 HEALTH_EVERY_S = 0.5
 HEALTHY = ("RUNNING", "STARTING")
 Left = TypeVar("Left", bound=Collection[str])
-SERVICE_JOB = ("intake", "enricher-", "joiner")
 LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
@@ -119,23 +117,6 @@ def prometheus_targets() -> None:
         err.print(f"no mesh runs from {stack.paths.state_dir}")
         raise typer.Exit(FAILED)
     print(json_text(targets_of(info.ports), indent=2))
-
-
-def targets_of(ports: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One for each process that has /metrics; brokers and registry have none."""
-    others = backing_of(ports)
-    return [
-        {
-            "targets": [f"{HOST}:{port}"],
-            "labels": {
-                "job": "service" if name.startswith(SERVICE_JOB) else service,
-                "component": service,
-            },
-        }
-        for name, port in ports.items()
-        if name not in others and "." not in name
-        for service in [service_of(name)[0]]
-    ]
 
 
 def _shown(name: str, line: str) -> None:

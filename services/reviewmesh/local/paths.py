@@ -113,5 +113,10 @@ class StackPaths:
         """Passwords, keys and certificates of a secure mesh."""
         return self.state_dir / "secure"
 
+    @property
+    def monitoring_dir(self) -> Path:
+        """Of Prometheus and Alertmanager, where `reviewmesh monitor` runs them."""
+        return self.state_dir / "monitoring"
+
     def log_of(self, name: str) -> Path:
         return self.logs / f"{name}.log"

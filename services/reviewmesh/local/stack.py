@@ -21,7 +21,16 @@ from reviewmesh.avro import topics
 from reviewmesh.avro.acls import grants
 from reviewmesh.avro.granting import AclsRefused, ClusterAcls
 from reviewmesh.avro.registry import RegistryUnavailable, registry_of
-from reviewmesh.local import artifacts, broker, probes, programs, registry, state, supervision
+from reviewmesh.local import (
+    artifacts,
+    broker,
+    monitoring,
+    probes,
+    programs,
+    registry,
+    state,
+    supervision,
+)
 from reviewmesh.local.errors import AlreadyRunningError, LocalStackError
 from reviewmesh.local.paths import PRIVATE, StackPaths, cache_dir, make_private, private_files
 from reviewmesh.local.ports import HOST, choose_ports, is_free, taken_by
@@ -370,6 +379,7 @@ class EmbeddedStack:
             paths.logs,
         ):
             shutil.rmtree(folder, ignore_errors=True)
+        monitoring.remove(paths)
         pid_file = paths.state_dir / "supervisord.pid"
         # Left by writes that failed on a full disk.
         half_written = paths.state_dir.glob("stack.*.new")

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from reviewmesh.cli.contexts import BOOTSTRAP, PREFIX, REGISTRY, Contexts, app, apply
-from reviewmesh.cli.processes import targets_of
+from reviewmesh.local.monitoring import targets_of
 
 PASSWORD_FILE = "REVIEWMESH_KAFKA__SASL_PASSWORD_FILE"
 

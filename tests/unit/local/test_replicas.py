@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from reviewmesh.cli.processes import targets_of
 from reviewmesh.cli.stack import _scale
+from reviewmesh.local.monitoring import targets_of
 from reviewmesh.local.paths import StackPaths
 from reviewmesh.local.programs import mesh_programs, port_names, scale_of, service_of
 
