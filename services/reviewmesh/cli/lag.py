@@ -60,12 +60,14 @@ def _watch(meter: LagMeter, prefix: str) -> None:
     """Measure until Ctrl-C; without a terminal, print one table after the other."""
     try:
         while not out.is_terminal:
-            out.print(iso(int(time.time() * 1000)), live_table(meter.measure(), prefix))
+            out.print(
+                iso(int(time.time() * 1000)), live_table(meter.measure(), prefix, time.time())
+            )
             out.file.flush()
             time.sleep(WATCH_EVERY_S)
         with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(live_table(meter.measure(), prefix), refresh=True)
+                live.update(live_table(meter.measure(), prefix, time.time()), refresh=True)
                 time.sleep(WATCH_EVERY_S)
     except KeyboardInterrupt:
         return
@@ -99,11 +101,10 @@ def partitions_table(snapshot: Snapshot, prefix: str, now: float) -> FittingTabl
     return table
 
 
-def live_table(snapshot: Snapshot, prefix: str) -> Group:
+def live_table(snapshot: Snapshot, prefix: str, now: float) -> Group:
     """A line per group and topic: there are too many partitions for a screen."""
     numbers = right("lag", "unfinished", "seconds", "last commit", "time to drain")
     table = FittingTable("group", "topic", *numbers)
-    now = time.time()
     for row in grouped_lag(snapshot, now):
         table.add_row(
             short_group(row.group, prefix),

@@ -37,6 +37,7 @@ Epoch = Annotated[
         show_default=False,
     ),
 ]
+INDENT = "    "
 WORDS = {
     LABELS: "less often right about labelled texts than the task's own workers",
     DISAGREEMENT: "other answers than the task's own workers",
@@ -114,7 +115,7 @@ def status(
         if as_lines:
             print(json_text(as_json(record)))
         else:
-            for line in told(record):
+            for line in told(record, out.width):
                 out.print(line)
 
 
@@ -147,7 +148,8 @@ def promote_command(record: RolloutRecord) -> str:
     return f"reviewmesh-models promote {record.model or 'NAME@VERSION'} --task {record.task}"
 
 
-def told(record: RolloutRecord) -> Iterator[str]:
+def told(record: RolloutRecord, room: int) -> Iterator[str]:
+    """`room`: the columns that there are."""
     if not record.rollout:
         yield f"{record.task}: no rollout"
         return
@@ -161,7 +163,7 @@ def told(record: RolloutRecord) -> Iterator[str]:
         yield f"  {_compared(record)}"
     if record.canaries:
         yield f"  {record.canaries:,} canaries seen"
-    yield from _sequences(record)
+    yield from _sequences(record, room)
     if record.canaries or record.state in (CANARY, READY):
         yield "  the candidate's answers again, by the task's own workers:"
         yield f"    {again_command(record)}"
@@ -185,7 +187,7 @@ def _compared(record: RolloutRecord) -> str:
     )
 
 
-def _sequences(record: RolloutRecord) -> Iterator[str]:
+def _sequences(record: RolloutRecord, room: int) -> Iterator[str]:
     try:
         bounds = record.parsed_bounds()
     except BoundsProblem as error:
@@ -206,8 +208,8 @@ def _sequences(record: RolloutRecord) -> Iterator[str]:
         if not own:
             continue
         yield f"  {metric}: {WORDS[metric]}; ends if it is shown to be above {limit:g} (┊)"
-        for line in drawn(own, limit):
-            yield f"    {line}"
+        for line in drawn(own, limit, room - len(INDENT)):
+            yield f"{INDENT}{line}"
         for name in record.slices:
             if looks := _of(record, metric, name):
                 last = looks[-1]

@@ -6,20 +6,41 @@ To accept what is printed now: python -m tests.unit.cli.test_golden
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
 
 from reviewmesh.avro.acls import grants
 from reviewmesh.avro.topics import load_topics
-from reviewmesh.cli import acls, budget, cost, dlq, find, forget, lag, processes, reprocess, topics
+from reviewmesh.capacity.file import WorkerCapacity
+from reviewmesh.capacity.replay import Moment, Replayed
+from reviewmesh.cli import (
+    acls,
+    budget,
+    capacity,
+    contexts,
+    cost,
+    dlq,
+    find,
+    forget,
+    lag,
+    processes,
+    reprocess,
+    summary,
+    topics,
+)
+from reviewmesh.cli.sequence import drawn
 from reviewmesh.cli.terminal import PlainConsole
+from reviewmesh.judge.rollout import Look
 from reviewmesh.kafka.record import Record
+from reviewmesh.lag.groups import WatchedGroup
 from reviewmesh.lag.heads import Head
 from reviewmesh.lag.meter import PartitionLag, Snapshot
 from reviewmesh.local.probes import Health
@@ -29,6 +50,7 @@ from reviewmesh.query.campaigns import Campaign, Status
 from reviewmesh.query.cost import Costs, Total
 from reviewmesh.query.deadletters import DeadLetter
 from reviewmesh.query.forgetting import HeldRecord
+from reviewmesh.query.reconciliation import Reconciliation
 from reviewmesh.query.redrive import Plan, Planned, Stays
 from reviewmesh.query.search import Occurrence
 from tests.unit.cli.test_budget import BUDGETS, PERIODS, SPENT
@@ -57,7 +79,7 @@ def running() -> RenderableType:
     return processes.table_of(found, health)
 
 
-def behind() -> RenderableType:
+def snapshot() -> Snapshot:
     def row(group: str, topic: str, partition: int, backlog: int) -> PartitionLag:
         return PartitionLag(
             group=f"eu.reviewmesh-{group}",
@@ -73,7 +95,11 @@ def behind() -> RenderableType:
         )
 
     rows = (row("intake", "raw", 0, 0), row("enricher-sentiment", "accepted", 11, 98_765))
-    return lag.partitions_table(Snapshot(NOW_MS / 1000, rows), "eu.", NOW_MS / 1000)
+    drain = {
+        WatchedGroup(rows[0].group, "", ()): 0.0,
+        WatchedGroup(rows[1].group, "", ()): math.inf,
+    }
+    return Snapshot(NOW_MS / 1000, rows, drain)
 
 
 def occurrences() -> list[Occurrence]:
@@ -121,6 +147,66 @@ def campaigns() -> RenderableType:
     return reprocess.table_of([Status(campaign, 1_000_000, 52_000, 51_000, 12)])
 
 
+def replayed() -> RenderableType:
+    """Of two tasks, one of which does not catch up."""
+    caught = Replayed([Moment(0.0, 90.0, 12_345.0, 60.0, 16, 12)])
+    caught.waited.update({0.5: 1_000_000.0, 61.0: 9_000.0})
+    late = Replayed(caught.moments, unanswered=70_000.0, changes=[(0.0, 1), (9.0, -1)])
+    late.waited.update({0.5: 930_000.0})
+    found = [
+        (
+            WorkerCapacity(
+                task=task,
+                device="cpu",
+                objective_s=1.0,
+                reviews_per_s=20.0,
+                p50_s=0.1,
+                p95_s=0.4,
+                dollars_per_hour=0.52,
+            ),
+            result,
+        )
+        for task, result in (("sentiment", caught), ("topic", late))
+    ]
+    return capacity.table_of(found, 1_000_000, 30.0)
+
+
+def named_contexts() -> RenderableType:
+    several = "b1.kafka.example.org:9093,b2.kafka.example.org:9093"
+    others = {"REVIEWMESH_KAFKA__SASL_PASSWORD_FILE": "/run/secrets/kafka"}
+    everything: dict[str, dict[str, str]] = {
+        "local": {},
+        "production-eu": {contexts.BOOTSTRAP: several, **others},
+    }
+    shown: RenderableType = contexts.table_of(everything, "production-eu")
+    return shown
+
+
+class Demo:
+    """What is known of two reviews of which one is enriched."""
+
+    published: ClassVar = {(0, 1), (0, 2)}
+    duplicates: ClassVar[set[tuple[int, int]]] = set()
+    dead_letters: ClassVar[list[dict[str, Any]]] = [{}]
+
+    @staticmethod
+    def ours() -> list[dict[str, Any]]:
+        names = ("origin_at", "accepted_at", "ner_at", "topic_at", "sentiment_at", "enriched_at")
+        return [{"timings": {name: at for at, name in enumerate(names, start=1_000)}}]
+
+
+class Sequence:
+    """As `rollout status` draws it below a metric."""
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        looks = [
+            Look(NOW_MS + at * 60_000, "canary", "labels", "all", 10**at, middle, low, high)
+            for at, (low, middle, high) in enumerate([(-0.4, 0.1, 0.7), (-0.1, 0.02, 0.2)], 3)
+        ]
+        for line in drawn(looks, 0.05, min(options.max_width, 200)):
+            yield Text(line)
+
+
 def letters() -> list[DeadLetter]:
     def letter(offset: int, age_s: int, stage: str, cause: str, message: str) -> DeadLetter:
         content: dict[str, Any] = {
@@ -151,7 +237,12 @@ def planned() -> RenderableType:
 
 SHOWN: dict[str, Callable[[], RenderableType]] = {
     "ps": running,
-    "lag": behind,
+    "lag": lambda: lag.partitions_table(snapshot(), "eu.", NOW_MS / 1000),
+    "lag-watch": lambda: lag.live_table(snapshot(), "eu.", NOW_MS / 1000),
+    "demo": lambda: summary.closing_table(cast(Reconciliation, Demo())),
+    "context-list": named_contexts,
+    "capacity-replay": replayed,
+    "rollout-status": Sequence,
     "find": lambda: find.table_of(occurrences()),
     "forget": lambda: forget.table_of(held()),
     "topics-list": listed_topics,
@@ -194,7 +285,8 @@ def test_tables_are_whole_and_as_kept(name: str, width: str) -> None:
     assert not rest - Counter("".join(shown.split()))
 
 
-@pytest.mark.parametrize("name", SHOWN)
+# A drawing has no colour.
+@pytest.mark.parametrize("name", sorted(SHOWN.keys() - {"rollout-status"}))
 def test_a_terminal_has_colour_and_with_no_color_it_has_none(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from reviewmesh.cli.rollout import told
 from reviewmesh.cli.sequence import LINES, WIDTH, drawn
 from reviewmesh.enrich.rollouts import CANARY, READY, ROLLED_BACK, SHADOW
@@ -25,6 +27,8 @@ RECORD = RolloutRecord(
     slices=("da",),
 )
 
+WIDE = 200
+
 
 def look(number: int, low: float, high: float, name: str = "all", metric: str = "labels") -> Look:
     middle = (low + high) / 2
@@ -32,7 +36,7 @@ def look(number: int, low: float, high: float, name: str = "all", metric: str = 
 
 
 def lines(record: RolloutRecord) -> str:
-    return "\n".join(told(record))
+    return "\n".join(told(record, WIDE))
 
 
 def test_the_share_that_was_compared_and_what_is_waited_for_are_said() -> None:
@@ -84,7 +88,7 @@ def test_a_task_without_a_rollout() -> None:
 
 
 def test_a_sequence_is_drawn_over_time_to_one_scale() -> None:
-    found = list(drawn([look(n, 0.0, 1.0 - n / 200) for n in range(100)], bound=0.75))
+    found = list(drawn([look(n, 0.0, 1.0 - n / 200) for n in range(100)], bound=0.75, room=WIDE))
     assert len(found) == LINES
     pictures = [line[26 : 26 + WIDTH] for line in found]
     assert all(picture[round(0.75 * (WIDTH - 1))] == "┊" for picture in pictures)
@@ -94,6 +98,15 @@ def test_a_sequence_is_drawn_over_time_to_one_scale() -> None:
     assert found[-1].endswith("0.253 [0.000, 0.505]")
 
 
+@pytest.mark.parametrize("room", [120, 76, 60, 36])
+def test_a_drawing_fits_the_room_that_there_is(room: int) -> None:
+    looks = [look(n, 0.0, 1.0 - n / 200) for n in range(3)]
+    found = list(drawn(looks, bound=0.75, room=room))
+    assert max(map(len, found)) <= room
+    assert sum("●" in line for line in found) == 3
+    assert "0.500 [0.000, 1.000]" in found[0] + found[1]
+
+
 def test_one_point_at_its_bound_is_drawn() -> None:
-    [line] = drawn([look(1, 0.5, 0.5)], bound=0.5)
+    [line] = drawn([look(1, 0.5, 0.5)], bound=0.5, room=WIDE)
     assert "●" in line
