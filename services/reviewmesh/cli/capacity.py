@@ -34,6 +34,7 @@ from reviewmesh.capacity.pictures import as_csv, as_svg
 from reviewmesh.capacity.policy import MOST_UTILISATION, ScalingPolicy
 from reviewmesh.capacity.promql import work_query
 from reviewmesh.capacity.replay import Replayed, replay
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
@@ -77,7 +78,7 @@ Device = Annotated[str, typer.Option(help="Which entry, if there are several of 
 
 @app.command()
 def worker(
-    task: Annotated[str, typer.Option(help=TASK_HELP)],
+    task: Annotated[str, typer.Option(help=TASK_HELP, autocompletion=among(TASKS))],
     objective_s: Annotated[
         float, typer.Option(min=0.001, help="Seconds within which 95 of 100 reviews are answered.")
     ],
@@ -165,7 +166,7 @@ def worker(
 
 @app.command("query")
 def query_(
-    task: Annotated[str, typer.Option(help=TASK_HELP)],
+    task: Annotated[str, typer.Option(help=TASK_HELP, autocompletion=among(TASKS))],
     capacity: File = Path("capacity.yaml"),
     device: Device = "",
     matchers: Annotated[
@@ -219,7 +220,10 @@ def values_(
     group: Annotated[str, typer.Option(help="The worker group of the chart's values.")],
     capacity: File = Path("capacity.yaml"),
     task: Annotated[
-        str, typer.Option(help="Only this task; by default every task of the file.")
+        str,
+        typer.Option(
+            help="Only this task; by default every task of the file.", autocompletion=among(TASKS)
+        ),
     ] = "",
     device: Device = "",
 ) -> None:
@@ -251,7 +255,10 @@ def replay_(
     step_s: Annotated[float, typer.Option(min=1, help="Seconds of one line.")] = MINUTE_S,
     capacity: File = Path("capacity.yaml"),
     task: Annotated[
-        str, typer.Option(help="Only this task; by default every task of the file.")
+        str,
+        typer.Option(
+            help="Only this task; by default every task of the file.", autocompletion=among(TASKS)
+        ),
     ] = "",
     device: Device = "",
     backlog_s: Backlog = DEFAULTS.backlog_s,

@@ -100,12 +100,12 @@ def apply(context: str | None, bootstrap_server: str | None, registry: str | Non
         os.environ[REGISTRY] = registry
 
 
-def _names(incomplete: str) -> list[str]:
+def names(incomplete: str) -> list[str]:
     """For completion in a shell."""
     return [name for name in (LOCAL, *Contexts.read().by_name) if name.startswith(incomplete)]
 
 
-Name = Annotated[str, typer.Argument(help="The name of a context.", autocompletion=_names)]
+Name = Annotated[str, typer.Argument(help="The name of a context.", autocompletion=names)]
 
 
 @app.command("list")

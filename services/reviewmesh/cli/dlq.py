@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.names import short_topic
 from reviewmesh.cli.tables import Column, FittingTable
@@ -24,6 +25,7 @@ from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.cli.times import TIMES, age, span_named
 from reviewmesh.loop.deadletter import MAX_MESSAGE
 from reviewmesh.loop.replays import Marks
+from reviewmesh.metrics import DEAD_LETTER_CAUSES
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh.query.deadletters import DeadLetter, all_letters, letter_placed, replayed_marks
 from reviewmesh.query.redrive import (
@@ -48,7 +50,11 @@ SHOWN_BYTES = 512
 TIME_FIELDS = ("created_at",)
 
 CauseOption = Annotated[
-    str | None, typer.Option(help="Only of this cause, such as FAILED or EMPTY.")
+    str | None,
+    typer.Option(
+        help="Only of this cause, such as FAILED or EMPTY.",
+        autocompletion=among(DEAD_LETTER_CAUSES),
+    ),
 ]
 StageOption = Annotated[str | None, typer.Option(help="Only of this stage, such as intake.")]
 SinceOption = Annotated[

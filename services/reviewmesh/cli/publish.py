@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO, TextIO, cast
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.interrupting import interrupted_by_sigterm
 from reviewmesh.cli.publishing import Publishing, RefusedRows
@@ -53,14 +54,20 @@ def publish(
         typer.Option("--set", metavar="FIELD=VALUE", help="Give every review this value."),
     ] = None,
     rest: Annotated[
-        str, typer.Option(help=f"What to do with other columns: {', '.join(REST)}.")
+        str,
+        typer.Option(
+            help=f"What to do with other columns: {', '.join(REST)}.", autocompletion=among(REST)
+        ),
     ] = REST[0],
     id_from: Annotated[
         str | None,
         typer.Option(metavar="COLUMNS", help="Make the id of these columns, with commas."),
     ] = None,
     site: Annotated[
-        str | None, typer.Option(help=f"The file is an export of {', '.join(SITES)}.")
+        str | None,
+        typer.Option(
+            help=f"The file is an export of {', '.join(SITES)}.", autocompletion=among(SITES)
+        ),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Of a file that is not in UTF-8, such as cp1252.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.conditions import condition_of
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.tables import Column, FittingTable, right
@@ -40,7 +41,9 @@ Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", show_default=False)]
 @app.callback(invoke_without_command=True)
 def reprocess(
     context: typer.Context,
-    task: Annotated[str, typer.Option(help=f"The task: {', '.join(TASKS)}.")] = "",
+    task: Annotated[
+        str, typer.Option(help=f"The task: {', '.join(TASKS)}.", autocompletion=among(TASKS))
+    ] = "",
     where: Annotated[
         str, typer.Option(help="Which answers, such as 'model_version < 3 and language = \"da\"'.")
     ] = "",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.sequence import drawn
 from reviewmesh.cli.terminal import err, json_text, out
@@ -28,7 +29,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Task = Annotated[str, typer.Option(help=f"The task: {', '.join(TASKS)}.", show_default=False)]
+COMPLETED = among(TASKS)
+Task = Annotated[
+    str,
+    typer.Option(
+        help=f"The task: {', '.join(TASKS)}.", show_default=False, autocompletion=COMPLETED
+    ),
+]
 Epoch = Annotated[
     int | None,
     typer.Option(
@@ -103,7 +110,10 @@ def abort(task: Task, epoch: Epoch = None) -> None:
 
 @app.command()
 def status(
-    task: Annotated[str | None, typer.Option(help="Only this task.", show_default=False)] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Only this task.", show_default=False, autocompletion=COMPLETED),
+    ] = None,
     as_lines: Annotated[bool, typer.Option("--json", help="One line of JSON a task.")] = False,
 ) -> None:
     """Show the state of each rollout, what it waits for, and its confidence sequences."""

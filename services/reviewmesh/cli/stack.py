@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.interrupting import interrupted_by_sigterm
 from reviewmesh.cli.processes import table_of
 from reviewmesh.cli.terminal import err
@@ -134,7 +135,10 @@ def down(
 
 
 def env(
-    client: Annotated[str, typer.Argument(help=f"Who connects: {', '.join(CLIENTS)}.")] = OPERATOR,
+    client: Annotated[
+        str,
+        typer.Argument(help=f"Who connects: {', '.join(CLIENTS)}.", autocompletion=among(CLIENTS)),
+    ] = OPERATOR,
 ) -> None:
     """Print the settings with which a client reaches the mesh of this state folder, for a shell."""
     if client not in CLIENTS:

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from reviewmesh.avro.codec import DecodeError
+from reviewmesh.avro.topics import load_topics
+from reviewmesh.cli.completing import among
 from reviewmesh.cli.conditions import condition_of
+from reviewmesh.cli.names import short_topic
 from reviewmesh.cli.render import enriched_line
 from reviewmesh.cli.terminal import err, json_text, out, shortened
 from reviewmesh.kafka.record import Record
@@ -25,8 +28,14 @@ from reviewmesh_schemas.names import ENRICHED, TASKS
 SHOWN_ERROR = 500
 
 
+def _topics(incomplete: str) -> list[str]:
+    return among(short_topic(topic.name) for topic in load_topics().topics)(incomplete)
+
+
 def tail(
-    topic: Annotated[str, typer.Option(help="enriched, dead-letter, raw, accepted …")] = "enriched",
+    topic: Annotated[
+        str, typer.Option(help="enriched, dead-letter, raw, accepted …", autocompletion=_topics)
+    ] = "enriched",
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Begin with the oldest record.")
     ] = False,

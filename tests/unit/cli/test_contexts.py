@@ -10,6 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from reviewmesh.cli.app import app as program
+from reviewmesh.cli.app import mesh_first
 from reviewmesh.cli.contexts import BOOTSTRAP, PREFIX, REGISTRY, Contexts, app, apply
 from reviewmesh.local.monitoring import targets_of
 
@@ -78,6 +80,27 @@ def test_a_registry_alone_and_an_unknown_name_are_refused() -> None:
         apply(None, None, "http://r")
     with pytest.raises(typer.BadParameter, match="expected one of local"):
         apply("prod", None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        ("find r-1 --context prod", "--context prod find r-1"),
+        ("lag --json --bootstrap-server=b:1", "--bootstrap-server=b:1 lag --json"),
+        ("dlq list --registry u --json --context c", "--registry u --context c dlq list --json"),
+        ("find --context", "find --context"),
+        ("publish -- --context x", "publish -- --context x"),
+        ("context set p --bootstrap-server b:1", "context set p --bootstrap-server b:1"),
+    ],
+)
+def test_a_mesh_is_named_before_the_command_or_behind_it(words: str, read: str) -> None:
+    assert mesh_first(words.split()) == read.split()
+
+
+def test_a_command_of_the_state_folder_takes_no_other_mesh() -> None:
+    done = CliRunner().invoke(program, ["ps", "--context", "local"])
+    assert done.exit_code == 2
+    assert "is of the mesh of the state folder" in done.output
 
 
 def test_prometheus_targets_have_the_jobs_of_the_rules() -> None:

@@ -68,7 +68,15 @@ def test_every_command_is_there_and_has_help_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "completed"), [("reviewmesh f", "find\nforget"), ("reviewmesh dlq l", "list")]
+    ("words", "completed"),
+    [
+        ("reviewmesh f", "find\nforget"),
+        ("reviewmesh dlq l", "list"),
+        ("reviewmesh --context l", "local"),
+        ("reviewmesh tail --topic en", "enriched"),
+        ("reviewmesh rollout abort --task to", "topic"),
+        ("reviewmesh publish --site y", "yelp"),
+    ],
 )
 def test_a_shell_completes_commands(words: str, completed: str) -> None:
     done = subprocess.run(
