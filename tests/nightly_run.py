@@ -14,6 +14,9 @@ PARTS = {
     "exports killed 100 times": [
         *(sys.executable, "-m", "pytest", "--timeout", "3000", "tests/integration/test_export.py")
     ],
+    "commands of the pages, in a fresh clone": [
+        *(sys.executable, "-m", "pytest", "--timeout", "3000", "tests/docs/test_pasted.py")
+    ],
     "fuzz, 1 million records": [sys.executable, "-m", "bench.fuzz", "--cases", "1000000"],
     "benchmark": ["make", "bench"],
 }

@@ -47,7 +47,7 @@ _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
 def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return str(page.relative_to(ROOT) if page.is_relative_to(ROOT) else page)
 
 
 @dataclass(frozen=True)
