@@ -29,6 +29,7 @@ MARKS = (
     "Needs a GPU.",
     "Needs a cluster.",
     "Needs a Connect worker.",
+    "Needs Prometheus.",
     "Needs your data.",
     "Takes long.",
     RUNS_UNTIL_STOPPED,
