@@ -46,7 +46,7 @@ def encoder_copy(folder: Path, version: str, tasks: Mapping[str, Task] = DEFINED
     for file in BUNDLED_MODEL.iterdir():
         if file.name not in NOT_HASHED:
             shutil.copyfile(file, folder / file.name)
-    return small_package(folder, version, tasks, {}, name="minilm-reviews")
+    return small_package(folder, version, tasks, {}, name="e5-reviews")
 
 
 def tampered(file: Path) -> None:

@@ -16,7 +16,7 @@ from tests.stream import Stream, longest_gap_ms
 
 EVERY_S = 0.03
 MORE = 100
-BEFORE, AFTER = "minilm-reviews@1", "minilm-reviews@2"
+BEFORE, AFTER = "e5-reviews@1", "e5-reviews@2"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def registry(tmp_path: Path) -> Registry:
         if version == "3":
             # Its manifest is right: whoever made it had no better weights.
             cut_short(folder / WEIGHTS_FILE)
-            small_package(folder, "3", files={}, name="minilm-reviews")
+            small_package(folder, "3", files={}, name="e5-reviews")
         registry.add(folder, DEFINED)
         shutil.rmtree(folder)
     promote(registry, "1")
@@ -58,9 +58,7 @@ def start(tmp_path: Path) -> Iterator[WorkerFactory]:
 
 
 def promote(registry: Registry, version: str, *tasks: str) -> None:
-    registry.promote(
-        f"minilm-reviews@{version}", DEFINED, lambda candidate, serving, tasks: [], tasks
-    )
+    registry.promote(f"e5-reviews@{version}", DEFINED, lambda candidate, serving, tasks: [], tasks)
 
 
 def versions(worker: WorkerProcess) -> dict[str, str]:
@@ -102,7 +100,7 @@ def test_a_worker_follows_the_aliases_and_keeps_what_it_has_when_they_are_off(
     assert [answered_by(worker, task) for task in TASKS] == ["1", "2", "1"]
     promote(registry, "2")
     soon(lambda: versions(worker) == dict.fromkeys(TASKS, "2"), "all of it is")
-    registry.rollback("minilm-reviews@2", DEFINED, ["ner"])
+    registry.rollback("e5-reviews@2", DEFINED, ["ner"])
     soon(lambda: versions(worker).get("ner") == "1", "ner is rolled back")
     soon(lambda: swaps(worker, done) == 3, "three changes were followed")
 
@@ -114,10 +112,10 @@ def test_a_worker_follows_the_aliases_and_keeps_what_it_has_when_they_are_off(
     assert [answered_by(worker, task) for task in TASKS] == ["1", "2", "2"]
     meanwhile = start(model_registry=registry.folder)
     assert [answered_by(meanwhile, task) for task in TASKS] == ["1", "2", "2"]
-    registry.rollback("minilm-reviews@3", DEFINED)
+    registry.rollback("e5-reviews@3", DEFINED)
 
     # Weights that are not those of the manifest, under an alias as it would be promoted.
-    weights = registry.package("minilm-reviews@1").folder / WEIGHTS_FILE
+    weights = registry.package("e5-reviews@1").folder / WEIGHTS_FILE
     good = weights.read_bytes()
     tampered(weights)
     aliases = registry.folder / "aliases"
@@ -142,7 +140,7 @@ def test_what_cannot_be_served_ends_the_start_with_a_reason(
     code, reason = end_of(start(ready=False, model=package.folder))
     assert code == 1 and "model.onnx: expected the SHA-256" in reason and "cut short" in reason
 
-    broken = registry.package("minilm-reviews@3").folder
+    broken = registry.package("e5-reviews@3").folder
     code, reason = end_of(start(ready=False, model=broken))
     assert code == 1 and "expected ONNX weights" in reason
 

@@ -14,7 +14,7 @@ from reviewmesh_models.training.encoder.dataset import review_example, tag_examp
 from reviewmesh_models.training.encoder.loop import Trainer
 from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_worker.bundled import BUNDLED_MODEL
-from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE
+from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, read_config
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
 from reviewmesh_worker.engines.interface import SentimentOutput
@@ -58,9 +58,10 @@ class _StopsAfter(TrainingProgress):
 
 def _trainer(progress: TrainingProgress) -> Trainer:
     torch.manual_seed(5)
-    encoder = TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()), MINILM)
+    form = read_config(BUNDLED_MODEL).form
+    encoder = TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, LABELS, form)
     return Trainer(
-        ReviewNetwork(LABELS, MINILM),
+        ReviewNetwork(LABELS, form),
         [review_example(row, encoder, LABELS) for row in rows_of(SENTIMENT, 40, 1)],
         [tag_example(row, encoder, LABELS) for row in rows_of(NER, 40, 2)],
         EncoderConfig.model_validate(SETTINGS),

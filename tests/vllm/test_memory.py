@@ -73,7 +73,7 @@ def test_where_vllm_has_no_memory_for_two_the_first_is_let_go_of(
         return opened[-1]
 
     async def scenario() -> list[bool]:
-        registry.promote("minilm-reviews@1", DEFINED, lambda candidate, serving, tasks: [])
+        registry.promote("e5-reviews@1", DEFINED, lambda candidate, serving, tasks: [])
         aliases = RegistryAliases(registry.folder, DEFINED, ())
         deployment = Deployment(aliases, open_engine, structlog.get_logger())
         await deployment.start()
@@ -87,7 +87,7 @@ def test_where_vllm_has_no_memory_for_two_the_first_is_let_go_of(
 
         watching = asyncio.create_task(deployment.watch(on_change))
         try:
-            registry.promote("minilm-reviews@2", DEFINED, lambda candidate, serving, tasks: [])
+            registry.promote("e5-reviews@2", DEFINED, lambda candidate, serving, tasks: [])
             await asyncio.wait_for(again.wait(), SWAP_S)
             assert {about.model_version for about in deployment.descriptions()} == {"2"}
             return served

@@ -22,7 +22,7 @@ from tests.stream import Stream, longest_gap_ms
 from tests.vllm.conftest import write_tiny_gemma
 from tests.vllm.worker import LOADING_S, vllm_processes
 
-ENCODER, LATER_ENCODER = "minilm-reviews@1", "minilm-reviews@2"
+ENCODER, LATER_ENCODER = "e5-reviews@1", "e5-reviews@2"
 CHAT, BABBLE = "tiny-gemma-2@1", "tiny-gemma-2@babble"
 EVERY_S = 0.1
 MORE = 30

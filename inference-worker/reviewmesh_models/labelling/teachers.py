@@ -8,7 +8,7 @@ teachers:
     region: eu
     price: {input: 0.4, output: 1.6}
   - name: ours
-    package: minilm-reviews
+    package: e5-reviews
 budget: {requests: 2000, money: 5}
 """
 

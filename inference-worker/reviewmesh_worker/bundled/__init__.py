@@ -5,4 +5,4 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-BUNDLED_MODEL: Final = Path(__file__).parent / "minilm-reviews"
+BUNDLED_MODEL: Final = Path(__file__).parent / "e5-reviews"

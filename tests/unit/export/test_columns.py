@@ -54,7 +54,7 @@ def test_the_full_view_holds_every_field() -> None:
     [row] = pa.Table.from_pylist([EXAMPLE], schema=FULL.schema).to_pylist(maps_as_pydicts="strict")
     assert set(row) >= set(EXAMPLE)
     assert row["entities"] == EXAMPLE["entities"]
-    assert row["tasks"]["ner"]["lineage"]["model"] == "minilm-reviews"
+    assert row["tasks"]["ner"]["lineage"]["model"] == "e5-reviews"
     assert row["sentiment"] == EXAMPLE["sentiment"]
 
 
@@ -67,7 +67,7 @@ def test_the_flat_view_has_single_values() -> None:
     assert row["sentiment"] == EXAMPLE["sentiment"]["label"]
     assert row["sentiment_score"] == EXAMPLE["sentiment"]["scores"][row["sentiment"]]
     assert row["topics"].split(", ") == [topic["id"] for topic in EXAMPLE["topics"]]
-    assert row["ner_model"] == "minilm-reviews@1"
+    assert row["ner_model"] == "e5-reviews@1"
     assert row["language_detected"] == "de"
     assert row["missing"] == ""
 

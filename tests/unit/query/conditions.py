@@ -17,7 +17,7 @@ def lineage(task: str, **given: Any) -> dict[str, Any]:
     return {
         "task": task,
         "engine": "onnx",
-        "model": "minilm-reviews",
+        "model": "e5-reviews",
         "model_version": "2",
         "model_digest": "sha256:0a",
         "attempts": 1,

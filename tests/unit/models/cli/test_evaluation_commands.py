@@ -72,7 +72,7 @@ def evaluated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package with its report, made beside the bundled one."""
     package = encoder_copy(tmp_path_factory.mktemp("packages") / "two", "2").folder
     printed = said(0, "evaluate", package, data, "--against", BUNDLED_MODEL)
-    rival = f"less minilm-reviews {BUNDLED_VERSION}"
+    rival = f"less e5-reviews {BUNDLED_VERSION}"
     for title in ("topic.with_polarity_micro_f1", rival, "hostile texts"):
         assert title in printed
     return package
@@ -84,7 +84,7 @@ def report(evaluated: Path) -> Report:
 
 
 def test_a_report_tells_what_was_evaluated_with_what(report: Report, data: Path) -> None:
-    assert (report.package.name, report.package.version) == ("minilm-reviews", "2")
+    assert (report.package.name, report.package.version) == ("e5-reviews", "2")
     assert report.package.engine == "onnx"
     assert {file: one.rows for file, one in report.data.items()} == {
         "reviews_dev.jsonl": 2,
@@ -231,7 +231,7 @@ def test_what_is_missing_is_named(tmp_path: Path, data: Path) -> None:
         2, "evaluate", BUNDLED_MODEL, tmp_path, "--output", tmp_path
     )
     assert "expected the manifest of a package" in said(2, "evaluate", tmp_path, data)
-    assert "--registry" in said(2, "evaluate", "minilm-reviews@1", data)
+    assert "--registry" in said(2, "evaluate", "e5-reviews@1", data)
     (tmp_path / "reviews_dev.jsonl").write_text("{")
     assert "expected JSON lines" in said(
         2, "evaluate", BUNDLED_MODEL, tmp_path, "--output", tmp_path

@@ -68,7 +68,7 @@ def said(code: int, *words: object) -> str:
 
 
 def test_a_package_that_passed_its_gate_serves_and_is_rolled_back(registry: Registry) -> None:
-    first, second = "minilm-reviews@1", "minilm-reviews@2"
+    first, second = "e5-reviews@1", "e5-reviews@2"
     assert said(0, "promote", first) == f"{first} serves ner, sentiment, topic\n"
     assert registry.resolve("ner").entry.gate == "passed"
     refused = said(1, "promote", second)
@@ -76,7 +76,7 @@ def test_a_package_that_passed_its_gate_serves_and_is_rolled_back(registry: Regi
     said(0, "promote", second, "--task", "ner", "--force", "a trial of an hour")
     shown = said(0, "show", second)
     assert "serving ner (forced), candidate sentiment, candidate topic" in shown
-    assert "ner after minilm-reviews@1, forced: a trial of an hour" in shown
+    assert "ner after e5-reviews@1, forced: a trial of an hour" in shown
     listed = said(0, "list")
     assert "serving ner (forced)" in listed and listed.count("good") == 1
     assert "may not serve:" in listed
@@ -87,26 +87,26 @@ def test_a_package_that_passed_its_gate_serves_and_is_rolled_back(registry: Regi
 def test_the_report_of_another_package_is_none(registry: Registry) -> None:
     for name in ("evaluation.json", "evaluation.html"):
         shutil.copyfile(
-            registry.package("minilm-reviews@1").folder / name,
-            registry.package("minilm-reviews@2").folder / name,
+            registry.package("e5-reviews@1").folder / name,
+            registry.package("e5-reviews@2").folder / name,
         )
-    assert "report of this package: expected sha256:" in said(1, "promote", "minilm-reviews@2")
+    assert "report of this package: expected sha256:" in said(1, "promote", "e5-reviews@2")
     assert said(0, "list").count("good") == 1
     assert registry.aliases("ner").serving is None
 
 
 def test_a_registrys_own_gate_decides(registry: Registry) -> None:
     registry.gate_file.write_text("floors: {sentiment.accuracy: 1.1}\n")
-    refused = said(1, "promote", "minilm-reviews@1")
+    refused = said(1, "promote", "e5-reviews@1")
     assert "sentiment.accuracy: expected at least 1.1, got 1.0" in refused
     # A floor of a task that is not promoted is not asked for.
-    said(0, "promote", "minilm-reviews@1", "--task", "ner")
+    said(0, "promote", "e5-reviews@1", "--task", "ner")
     registry.gate_file.write_text("flaws: {}\n")
-    assert "gate.yaml: flaws" in said(1, "promote", "minilm-reviews@1")
+    assert "gate.yaml: flaws" in said(1, "promote", "e5-reviews@1")
 
 
 def test_what_is_off_is_listed_and_does_not_come_in(registry: Registry, tmp_path: Path) -> None:
-    package = registry.package("minilm-reviews@2")
+    package = registry.package("e5-reviews@2")
     (package.folder / "notes.txt").write_text("mine")
     listed = said(0, "list")
     assert "does not name notes.txt" in listed.replace("\n", "") and listed.count("good") == 1
@@ -120,7 +120,7 @@ def test_what_is_off_is_listed_and_does_not_come_in(registry: Registry, tmp_path
 def test_commands_need_a_registry(tmp_path: Path) -> None:
     assert "--registry or REVIEWMESH_WORKER__MODEL_REGISTRY" in said(2, "list")
     assert "`reviewmesh-models add` makes one" in said(2, "list", "--registry", tmp_path)
-    assert "has no package" in said(2, "promote", "minilm-reviews@9", "--registry", made(tmp_path))
+    assert "has no package" in said(2, "promote", "e5-reviews@9", "--registry", made(tmp_path))
 
 
 def made(folder: Path) -> Path:
@@ -129,7 +129,7 @@ def made(folder: Path) -> Path:
 
 
 def test_a_package_of_the_registry_becomes_the_candidate_again(registry: Registry) -> None:
-    first, second = "minilm-reviews@1", "minilm-reviews@2"
+    first, second = "e5-reviews@1", "e5-reviews@2"
     said(0, "promote", first)
     said(0, "promote", second, "--force", "a trial")
     assert registry.aliases("ner").candidate is None

@@ -16,7 +16,7 @@ teachers:
     key_env: PROVIDER_KEY
     price: {input: 0.4, output: 1.6}
   - name: ours
-    package: minilm-reviews
+    package: e5-reviews
 budget: {requests: 2000, money: 5}
 """
 
@@ -41,8 +41,8 @@ def test_a_sound_file(tmp_path: Path) -> None:
         ("https://", "ftp://", "line 2: teachers.0: .*http or https"),
         ("    model: large-1\n", "", "line 2: teachers.0: .*the model"),
         ("    key_env", "    key_file: k\n    key_env", "line 2: teachers.0: .*either key_env"),
-        ("package: minilm", "batch: true\n    package: minilm", "line 7: .*takes no batch"),
-        ("    package: minilm-reviews\n", "", "line 7: .*either base_url or package"),
+        ("package: e5", "batch: true\n    package: e5", "line 7: .*takes no batch"),
+        ("    package: e5-reviews\n", "", "line 7: .*either base_url or package"),
         ("name: ours", "name: large", "line 1: .*found twice: large"),
         ("budget: {requests: 2000, money: 5}\n", "", "line 1: .*expected a budget"),
         ("{requests: 2000, money: 5}", "{}", "line 9: budget: .*at least one of"),
@@ -62,7 +62,7 @@ def test_what_is_off_is_named_with_its_line(
 
 def test_one_teacher_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(TeachersError, match=r"line 1: teachers: .*at least 2"):
-        read(tmp_path, "teachers:\n  - name: ours\n    package: minilm-reviews\n")
+        read(tmp_path, "teachers:\n  - name: ours\n    package: e5-reviews\n")
 
 
 def test_a_key_stands_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

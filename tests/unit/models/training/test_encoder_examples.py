@@ -12,18 +12,19 @@ from reviewmesh_models.training.encoder.dataset import (
     review_example,
     tag_example,
 )
-from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import MINILM, TOKENIZER_FILE
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
+from tests.wordpieces import write_wordpieces
 
 LABELS = head_labels(load_tasks())
 
 
 @pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()), MINILM)
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    file = write_wordpieces(tmp_path_factory.mktemp("wordpieces") / TOKENIZER_FILE)
+    return TextEncoder(file, head_labels(load_tasks()), MINILM)
 
 
 def _row(text: str, name: str, label: str, source: str, annotated: list[str]) -> dict[str, object]:

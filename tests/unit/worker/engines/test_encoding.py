@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import (
+    HEADS_FILE,
     MINILM,
     TOKENIZER_FILE,
     EncoderForm,
@@ -27,11 +29,13 @@ from reviewmesh_worker.engines.encoder.encoding import (
 from reviewmesh_worker.engines.interface import EngineLoadError
 from reviewmesh_worker.tasks.definition import load_tasks
 from reviewmesh_worker.tasks.labels import head_labels
+from tests.wordpieces import write_wordpieces
 
 
 @pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    return TextEncoder(BUNDLED_MODEL / TOKENIZER_FILE, head_labels(load_tasks()), MINILM)
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    file = write_wordpieces(tmp_path_factory.mktemp("wordpieces") / TOKENIZER_FILE)
+    return TextEncoder(file, head_labels(load_tasks()), MINILM)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +167,11 @@ def test_a_tokenizer_with_more_pieces_than_there_are_vectors_is_refused(pieces_f
         load_encoder(pieces_file, head_labels(load_tasks()), replace(FORM, vocabulary=5))
 
 
-def test_a_package_without_a_form_is_of_minilm() -> None:
-    assert read_config(BUNDLED_MODEL).form == MINILM
+def test_a_package_without_a_form_is_of_minilm(tmp_path: Path) -> None:
+    content = json.loads((BUNDLED_MODEL / HEADS_FILE).read_text(encoding="utf-8"))
+    del content["form"]
+    (tmp_path / HEADS_FILE).write_text(json.dumps(content), encoding="utf-8")
+    assert read_config(tmp_path).form == MINILM
 
 
 def test_a_form_is_written_and_read(tmp_path: Path) -> None:
