@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 _FORBIDDEN: Final = -1e4
 _EDGES: Final = frozenset(' \t\r\n\u00a0\u3000,;:"“”„«»「」『』、，；：。')
 
+_ABBREVIATIONS: Final = frozenset({"bros", "co", "corp", "inc", "jr", "ltd", "sr", "st"})
+
 
 @dataclass(frozen=True, slots=True)
 class TextLogits:
@@ -118,7 +120,15 @@ def _without_edges(text: str, start: int, end: int) -> tuple[int, int]:
         end -= 1
     while start < end and text[start] in _EDGES:
         start += 1
+    if text[start:end].endswith(".") and not _is_abbreviation(text[start:end].split()[-1]):
+        return _without_edges(text, start, end - 1)
     return start, end
+
+
+def _is_abbreviation(word: str) -> bool:
+    """Whether a full stop belongs to the word: "Inc.", "Ltd.", "U.S.", "J.", and not "Lisbon."."""
+    letters = word.rstrip(".")
+    return "." in letters or len(letters) == 1 or letters.lower() in _ABBREVIATIONS
 
 
 def best_tags(log_probabilities: Floats) -> list[int]:

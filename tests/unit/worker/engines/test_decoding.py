@@ -167,3 +167,24 @@ def test_a_name_ends_before_commas_and_quotes(text: str, name: str | None) -> No
     output = read_entities(text, _words(text), logits, LABELS, NEUTRAL)
     assert [entity.text for entity in output.entities] == ([name] if name else [])
     assert all(text[one.start : one.end] == one.text for one in output.entities)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Lisbon. It was", "Lisbon"),
+        ("Tim. It was", "Tim"),
+        ("Ana J. It was", "Ana J."),
+        ("Acme Inc. It was", "Acme Inc."),
+        ("U.S.A. It was", "U.S.A."),
+        ("Lisbon... It was", "Lisbon"),
+        ('"Lisbon." It was', "Lisbon"),
+        (". It was", None),
+    ],
+)
+def test_a_full_stop_belongs_to_an_abbreviation_only(text: str, name: str | None) -> None:
+    named = len(text.split()) - 2
+    inside = ["I-organization"] * (named - 1)
+    logits = _tagged("B-organization", *inside, "O", "O", "O")
+    output = read_entities(text, _words(text), logits, LABELS, NEUTRAL)
+    assert [entity.text for entity in output.entities] == ([name] if name else [])
