@@ -425,6 +425,11 @@ class ConsoleSettings(Section):
         description="Processes whose endpoints are asked, each as NAME=HOST:PORT, such as "
         "intake=127.0.0.1:9464.",
     )
+    model_registry: Path | None = Field(
+        default=None,
+        description="Folder of the registry of models whose packages the page shows; it only reads "
+        "them.",
+    )
 
 
 class InsightsSettings(Section):

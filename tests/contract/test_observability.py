@@ -15,6 +15,7 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from reviewmesh import metrics as service_metrics
+from reviewmesh.console import alerts as console_alerts
 from reviewmesh.lag import metrics as lag_metrics
 from reviewmesh_worker.serving import metrics as worker_metrics
 
@@ -124,6 +125,30 @@ def test_what_may_rise_is_there_from_the_start() -> None:
     assert {("reviewmesh_dead_letters_total", cause) for cause in causes} <= samples
     assert ("reviewmesh_producers_recovered_total", None) in samples
     assert ("reviewmesh_skipped_offsets_total", None) in samples
+
+
+def test_the_console_judges_by_the_limits_of_the_alerts() -> None:
+    own = {rule.name: rule for rule in console_alerts.RULES}
+    assert {*own, *console_alerts.NEED_PROMETHEUS} == set(alerts())
+    assert not own.keys() & set(console_alerts.NEED_PROMETHEUS)
+    for name, rule in own.items():
+        alert = alerts()[name]
+        assert rule.severity == alert["labels"]["severity"], name
+        assert rule.for_s == seconds_of(alert.get("for", "0s")), name
+        assert rule.metric in METRIC.findall(alert["expr"]), name
+        # Where the expression compares with "== 0", the console counts what it chooses.
+        assert rule.above in limits_in(alert["expr"]) or "== 0" in alert["expr"], name
+        assert not rule.within or f"[{rule.within}]" in alert["expr"], name
+    assert console_alerts.STUCK_AFTER_S in limits_in(alerts()["GroupStuck"]["expr"])
+
+
+def limits_in(expression: str) -> set[float]:
+    return {float(limit) for limit in re.findall(r"> ([0-9.]+)", expression)}
+
+
+def seconds_of(duration: str) -> int:
+    """Of Prometheus' durations, such as 2m."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3_600}[duration[-1]]
 
 
 def test_the_alert_on_models_goes_by_outcomes_that_workers_count_from_the_start() -> None:

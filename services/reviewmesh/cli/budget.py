@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -14,32 +11,13 @@ from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.clock import wall_clock
 from reviewmesh.leaving.accounts import Account, is_period, periods_at
-from reviewmesh.leaving.amounts import MICROS, Spent
-from reviewmesh.leaving.budgets import ALL, NO_LIMIT, UNITS, Budgets, read_budgets
+from reviewmesh.leaving.amounts import MICROS
+from reviewmesh.leaving.budgets import ALL, Budgets, read_budgets
 from reviewmesh.leaving.yamlfile import FileProblem
-from reviewmesh.query.budgets import spending
+from reviewmesh.query.budgets import BudgetLine, in_unit, lines_of, spending
 from reviewmesh.query.connection import Connection, connect
 from reviewmesh_kit.printable import plain
 from reviewmesh_schemas.names import ACCEPTED
-
-
-@dataclass(frozen=True)
-class Line:
-    """One unit of one account. `budget` is None where nothing limits it."""
-
-    period: str
-    business_id: str
-    unit: str
-    budget: int | None
-    reserved: int
-    settled: int
-    orphaned: int
-
-    @property
-    def left(self) -> int | None:
-        if self.budget is None:
-            return None
-        return max(0, self.budget - self.reserved - self.settled - self.orphaned)
 
 
 def budget(
@@ -85,27 +63,7 @@ def _budgets(connection: Connection) -> Budgets | None:
         raise CommandFailed(f"REVIEWMESH_BUDGETS: {error}") from error
 
 
-def lines_of(
-    periods: tuple[str, ...], budgets: Budgets | None, spent: dict[Account, Spent]
-) -> Iterator[Line]:
-    """A line for each unit that is limited or was spent; the budget of all comes first."""
-    businesses = {account.business_id for account in spent}
-    if budgets is not None:
-        businesses |= {ALL, *budgets.own()}
-    for period in periods:
-        for business_id in sorted(businesses):
-            account = Account(period, business_id)
-            limit = NO_LIMIT
-            if budgets is not None:
-                limit = budgets.limits.get((business_id, account.kind()), NO_LIMIT)
-            of = spent.get(account, Spent())
-            for unit, most, *amounts in zip(UNITS, limit.each(), *of, strict=True):
-                if most is not None or any(amounts):
-                    reserved, settled, orphaned = amounts
-                    yield Line(period, business_id, unit, most, reserved, settled, orphaned)
-
-
-def table_of(lines: list[Line]) -> FittingTable:
+def table_of(lines: list[BudgetLine]) -> FittingTable:
     table = FittingTable(
         *("period", Column("business", wraps=True), "unit"),
         *right("budget", "reserved", "settled", "orphaned", "left"),
@@ -116,20 +74,12 @@ def table_of(lines: list[Line]) -> FittingTable:
             line.period,
             plain(line.business_id) if line.business_id != ALL else "all",
             line.unit,
-            *("-" if number is None else shown(line.unit, number) for number in numbers),
+            *("-" if number is None else in_unit(line.unit, number) for number in numbers),
         )
     return table
 
 
-def shown(unit: str, number: int) -> str:
-    """Money is exact to the ten-thousandth of a US dollar, in whole ones from 10,000 on."""
-    if unit != "usd":
-        return f"{number:,}"
-    dollars = Decimal(number) / MICROS
-    return f"{dollars:,.4f}" if dollars < 10_000 else f"{dollars:,.0f}"
-
-
-def row_of(line: Line) -> dict[str, Any]:
+def row_of(line: BudgetLine) -> dict[str, Any]:
     def exact(number: int | None) -> float | int | None:
         return number / MICROS if line.unit == "usd" and number is not None else number
 

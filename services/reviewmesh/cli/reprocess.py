@@ -100,7 +100,7 @@ def table_of(found: Sequence[Status]) -> FittingTable:
     )
     for item in found:
         counts = (item.campaign.requests, item.sent, item.answered, item.published, item.dropped)
-        table.add_row(plain(item.campaign.id), _state(item), *map(str, counts))
+        table.add_row(plain(item.campaign.id), item.state, *map(str, counts))
     return table
 
 
@@ -163,22 +163,13 @@ def _described(chosen: ChosenReviews) -> str:
     return words
 
 
-def _state(item: Status) -> str:
-    state = item.campaign.state.lower()
-    if item.is_over:
-        return "done" if item.campaign.state != CANCELLED else "cancelled"
-    if item.sent < item.campaign.requests and item.campaign.state != CANCELLED:
-        return f"{state}, not all sent"
-    return state
-
-
 def _as_json(item: Status) -> dict[str, object]:
     campaign = item.campaign
     return {
         "campaign": campaign.id,
         "task": campaign.task,
         "where": campaign.where,
-        "state": _state(item),
+        "state": item.state,
         "created_at": iso(campaign.created_ms),
         "requests": campaign.requests,
         "sent": item.sent,

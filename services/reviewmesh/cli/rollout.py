@@ -15,12 +15,18 @@ from reviewmesh.cli.terminal import err, json_text, out
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import Bounds, BoundsProblem, read_bounds
-from reviewmesh.judge.comparison import COST, DISAGREEMENT, FAILURES, LABELS, LATENCY
-from reviewmesh.judge.decision import HALF
-from reviewmesh.judge.rollout import ABORT, ADVANCE, START, Look, RolloutRecord
+from reviewmesh.judge.rollout import ABORT, ADVANCE, START, RolloutRecord
 from reviewmesh.query.connection import connect
 from reviewmesh.query.labelled_rows import RowsProblem, read_labelled
-from reviewmesh.query.rollouts import give, labels_said, rollouts
+from reviewmesh.query.rollouts import (
+    ENDS_IT,
+    again_command,
+    give,
+    labels_said,
+    limits_of,
+    promote_command,
+    rollouts,
+)
 from reviewmesh.query.values import iso
 from reviewmesh_schemas.names import TASKS
 
@@ -45,13 +51,6 @@ Epoch = Annotated[
     ),
 ]
 INDENT = "    "
-WORDS = {
-    LABELS: "less often right about labelled texts than the task's own workers",
-    DISAGREEMENT: "other answers than the task's own workers",
-    FAILURES: "more failures than the task's own workers",
-    LATENCY: "answers that take longer than allowed",
-    COST: "answers that cost more than allowed",
-}
 
 
 @app.command()
@@ -146,18 +145,6 @@ def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
     err.print(f"{_standing(record)}; see `reviewmesh rollout status --task {task}`")
 
 
-def again_command(record: RolloutRecord) -> str:
-    """The command that does the candidate's answers again with the task's own workers."""
-    return (
-        f"reviewmesh reprocess --task {record.task} "
-        f'--where \'rollout = "{record.rollout}" and route = "candidate"\''
-    )
-
-
-def promote_command(record: RolloutRecord) -> str:
-    return f"reviewmesh-models promote {record.model or 'NAME@VERSION'} --task {record.task}"
-
-
 def told(record: RolloutRecord, room: int) -> Iterator[str]:
     """`room`: the columns that there are."""
     if not record.rollout:
@@ -203,34 +190,23 @@ def _sequences(record: RolloutRecord, room: int) -> Iterator[str]:
     except BoundsProblem as error:
         yield f"  its bounds cannot be read: {error}"
         return
-    limits = {
-        LABELS: bounds.worse,
-        DISAGREEMENT: bounds.disagreement,
-        FAILURES: bounds.failures,
-        LATENCY: HALF,
-        COST: HALF,
-    }
+    limits = limits_of(record, bounds)
     if record.unpriced:
-        del limits[COST]
         yield f"  cost is not judged: it is not known of both answers of {record.unpriced:,} pairs"
     for metric, limit in limits.items():
-        own = _of(record, metric, ALL)
+        own = record.looks_at(metric, ALL)
         if not own:
             continue
-        yield f"  {metric}: {WORDS[metric]}; ends if it is shown to be above {limit:g} (┊)"
+        yield f"  {metric}: {ENDS_IT[metric]}; ends if it is shown to be above {limit:g} (┊)"
         for line in drawn(own, limit, room - len(INDENT)):
             yield f"{INDENT}{line}"
         for name in record.slices:
-            if looks := _of(record, metric, name):
+            if looks := record.looks_at(metric, name):
                 last = looks[-1]
                 yield (
                     f"    {name}: {last.mean:.3f} [{last.low:.3f}, {last.high:.3f}] "
                     f"over {last.observations:,}"
                 )
-
-
-def _of(record: RolloutRecord, metric: str, name: str) -> list[Look]:
-    return [look for look in record.looks if (look.metric, look.slice) == (metric, name)]
 
 
 def as_json(record: RolloutRecord) -> dict[str, Any]:

@@ -26,11 +26,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from reviewmesh.avro.registry import RegistryUnavailable
+from reviewmesh.console import budgets, campaigns, insights, packages, reviews, rollouts
 from reviewmesh.console.access import Guard
+from reviewmesh.console.alerts import NEED_PROMETHEUS, Alerts
+from reviewmesh.console.budgets import SpentSoFar
+from reviewmesh.console.campaigns import CampaignShown
 from reviewmesh.console.indexing import Indexing
+from reviewmesh.console.kept import KeptReading
 from reviewmesh.console.mesh import Mesh
+from reviewmesh.console.moving import Templates
+from reviewmesh.console.packages import ModelRegistry
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.redriving import FIELDS, Redriving, WrongChoice, chosen
+from reviewmesh.console.reviews import Searching
+from reviewmesh.console.rollouts import Epochs
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import TailLine, Tails, TooManyTails, filter_of
 from reviewmesh.console.watch import OLD_AFTER_S, Watch
@@ -55,8 +64,6 @@ from reviewmesh_schemas.names import (
 
 HERE = Path(__file__).parent
 LETTERS_A_PAGE = 100
-WINDOWS_SHOWN = 200
-BUSINESSES_SHOWN = 500
 TAIL_TOPICS = (RAW, ACCEPTED, *RESULT_OF.values(), ENRICHED, DEAD_LETTER)
 # A stream sends something at least so often, so that proxies keep it open.
 PING_S = 10
@@ -72,15 +79,22 @@ class Screens:
 
     mesh: Mesh
     watch: Watch
+    alerts: Alerts
     index: PlaceIndex
     indexing: Indexing
     stories: Storyteller
     tails: Tails
     redriving: Redriving
+    searching: Searching
+    rollouts: KeptReading[Epochs]
+    campaigns: KeptReading[list[CampaignShown]]
+    budgets: KeptReading[SpentSoFar]
+    registry: KeptReading[ModelRegistry | None]
 
 
 def application(screens: Screens) -> Starlette:
     pages = _Pages(screens)
+    templates = Templates(pages._page, pages._part)
     routes = [
         Route("/", pages.overview),
         Route("/groups", pages.groups),
@@ -91,7 +105,12 @@ def application(screens: Screens) -> Starlette:
         Route("/dead-letters/redrive", pages.redrive_plan, methods=["GET"]),
         Route("/dead-letters/redrive", pages.redrive, methods=["POST"]),
         Route("/dead-letters/{partition:int}/{offset:int}", pages.letter),
-        Route("/insights", pages.insights),
+        *reviews.routes_of(screens.searching, templates),
+        *insights.routes_of(screens.index, screens.indexing, templates),
+        *rollouts.routes_of(screens.rollouts, templates),
+        *campaigns.routes_of(screens.campaigns, lambda: screens.watch.picture, templates),
+        *budgets.routes_of(screens.budgets, templates),
+        *packages.routes_of(screens.registry, templates),
         Route("/events/{screen:str}", pages.events),
         Route("/tail", pages.tail),
         Mount("/static", StaticFiles(directory=HERE / "static")),
@@ -177,6 +196,9 @@ class _Pages:
             "old": not picture.measured_at or now - picture.measured_at > OLD_AFTER_S,
             "index_behind": self._screens.indexing.behind,
             "index_problem": self._screens.indexing.problem,
+            "alerts": self._screens.alerts.shown,
+            "alerts_since": self._screens.alerts.began_at,
+            "not_judged": NEED_PROMETHEUS,
         }
 
     # -- one review --------------------------------------------------------------------------
@@ -285,26 +307,14 @@ class _Pages:
         planned = await run_in_threadpool(self._screens.redriving.plan, wanted)
         return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=done)
 
-    # -- insights ----------------------------------------------------------------------------
-
-    async def insights(self, request: Request) -> Response:
-        business = request.query_params.get("business", "")
-        index = self._screens.index
-        businesses = await run_in_threadpool(index.businesses, BUSINESSES_SHOWN)
-        windows = await run_in_threadpool(index.windows, business, WINDOWS_SHOWN)
-        return self._page(
-            request,
-            "insights.html",
-            business=business,
-            businesses=businesses,
-            windows=[(start, json.loads(content)) for start, content in windows],
-        )
-
     # -- answers -----------------------------------------------------------------------------
 
     def _page(self, request: Request, template: str, status: int = 200, **shown: Any) -> Response:
         page = self._templates.get_template(template).render(path=request.url.path, **shown)
         return HTMLResponse(page, status, headers={"cache-control": "no-store"})
+
+    def _part(self, template: str, **shown: Any) -> str:
+        return self._templates.get_template(template).render(**shown)
 
     async def away(self, request: Request, error: Exception) -> Response:
         return self._page(request, "problem.html", 503, problem=str(error))

@@ -31,6 +31,17 @@ SHOWN = (
     "reviewmesh_workers_serving",
     "reviewmesh_inference_waiting_items",
     "reviewmesh_open_partial_records",
+    "reviewmesh_reprocessed_answers_total",
+    "reviewmesh_lag_measurement_age_seconds",
+    "reviewmesh_open_transaction_seconds",
+    "reviewmesh_reviews_held_back",
+    "reviewmesh_budget_used",
+    "reviewmesh_budget_limit",
+    "reviewmesh_inference_calls_total",
+    "reviewmesh_records_set_aside_total",
+    "reviewmesh_skipped_offsets_total",
+    "reviewmesh_transactions_aborted_total",
+    "reviewmesh_rollouts_rolled_back_total",
     "reviewmesh_worker_items_total",
     "reviewmesh_worker_in_flight_items",
     "reviewmesh_worker_waiting_items",
@@ -61,6 +72,7 @@ class ProcessState:
     """`ready`, what it waits for, or how it does not answer."""
     asked_at: float
     """Seconds since 1970."""
+    answers: bool = True
     samples: tuple[Sample, ...] = ()
     sampled_at: float = 0.0
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -123,7 +135,8 @@ class Processes:
         except (httpx.HTTPError, ValueError) as error:
             words = f"does not answer at {address} ({type(error).__name__})"
             known = last or ProcessState(name, address, False, words, 0.0)
-            return replace(known, ready=False, words=words, asked_at=time.time(), rates={})
+            now = time.time()
+            return replace(known, ready=False, answers=False, words=words, asked_at=now, rates={})
         state = ProcessState(name, address, ready, words, time.time())
         try:
             samples = tuple(_samples(self._get(address, "/metrics").text))

@@ -11,12 +11,18 @@ import structlog
 import uvicorn
 
 from reviewmesh.console.access import check_address
+from reviewmesh.console.alerts import Alerts
+from reviewmesh.console.budgets import kept_spending
+from reviewmesh.console.campaigns import kept_campaigns
 from reviewmesh.console.indexing import Indexing
 from reviewmesh.console.mesh import Mesh
+from reviewmesh.console.packages import kept_registry
 from reviewmesh.console.pages import Screens, application
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.processes import Processes, addresses_of
 from reviewmesh.console.redriving import Redriving
+from reviewmesh.console.reviews import Searching
+from reviewmesh.console.rollouts import kept_rollouts
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import Tails
 from reviewmesh.console.watch import Watch
@@ -50,16 +56,23 @@ class ConsoleService:
         self._index = index
         self._processes = Processes(addresses_of(settings.console.processes))
         self._watch = Watch(settings, self._processes, log)
+        self._alerts = Alerts(self._watch, log)
         self._indexing = Indexing(mesh, index, log)
         self._stories = Storyteller(mesh, index)
         screens = Screens(
             mesh=mesh,
             watch=self._watch,
+            alerts=self._alerts,
             index=index,
             indexing=self._indexing,
             stories=self._stories,
             tails=Tails(mesh),
             redriving=Redriving(mesh, settings.console.actions, log),
+            searching=Searching(mesh),
+            rollouts=kept_rollouts(mesh, log),
+            campaigns=kept_campaigns(mesh, log),
+            budgets=kept_spending(mesh, log),
+            registry=kept_registry(settings.console.model_registry, log),
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -90,6 +103,7 @@ class ConsoleService:
     def run(self) -> None:
         """Returns after a stop. Raises RuntimeError when the page cannot be served."""
         self._watch.start()
+        self._alerts.start()
         self._indexing.start()
         page = threading.Thread(target=self._server.run, name="page", daemon=True)
         page.start()
@@ -106,6 +120,7 @@ class ConsoleService:
                     self._log.info("serves the page", url=f"http://{self._address()}")
         finally:
             self._watch.stop()
+            self._alerts.stop()
             self._server.should_exit = True
             page.join(CLOSE_WITHIN_S + 5)
             self._indexing.stop()

@@ -91,7 +91,12 @@ class RolloutRecord:
         return self.state in RUNNING_STATES
 
     def parsed_bounds(self) -> Bounds:
+        """Raises BoundsProblem."""
         return parse_bounds(self.bounds or "{}")
+
+    def looks_at(self, metric: str, slice_name: str) -> list[Look]:
+        """In order."""
+        return [look for look in self.looks if (look.metric, look.slice) == (metric, slice_name)]
 
     def content(self) -> dict[str, Any]:
         return asdict(self)

@@ -26,6 +26,8 @@ MODULES = {"joiner": "reviewmesh.join", TRACER: "reviewmesh.trace"}
 TRACES_ENDPOINT = "REVIEWMESH_TRACES__ENDPOINT"
 CONSOLE = "console"
 CONSOLE_PAGE = "console.page"
+# That of the workers, which inherit it.
+MODEL_REGISTRY = "REVIEWMESH_WORKER__MODEL_REGISTRY"
 INSIGHTS = "insights"
 INSIGHTS_PYTHON = "REVIEWMESH_INSIGHTS_PYTHON"
 WORKER = "worker"
@@ -208,6 +210,8 @@ def mesh_programs(
             f"{name}={HOST}:{ports[name]}" for name in watched
         ),
     }
+    if registry_of_models := os.environ.get(MODEL_REGISTRY):
+        page["REVIEWMESH_CONSOLE__MODEL_REGISTRY"] = registry_of_models
     return [*workers, *services, _service(CONSOLE, sys.executable, ports, identities, page)]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING
@@ -11,8 +12,8 @@ from confluent_kafka import OFFSET_BEGINNING
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.kafka.partitions import MeshPartition
 from reviewmesh.leaving.accounts import Account, account_and_spent, is_period
-from reviewmesh.leaving.amounts import NOTHING, Amount, Spent
-from reviewmesh.leaving.budgets import ALL
+from reviewmesh.leaving.amounts import MICROS, NOTHING, Amount, Spent
+from reviewmesh.leaving.budgets import ALL, NO_LIMIT, UNITS, Budgets
 from reviewmesh.query.connection import Connection
 from reviewmesh.query.reading import offsets, partitions_of, read_until
 from reviewmesh_schemas.names import SPEND
@@ -76,3 +77,50 @@ def spending(connection: Connection) -> SpentByAccount:
         at = (content["task"], account)
         found.by_task[at] = found.by_task.get(at, Spent()).plus(spent)
     return found
+
+
+@dataclass(frozen=True)
+class BudgetLine:
+    """One unit of one account. `budget` is None where nothing limits it."""
+
+    period: str
+    business_id: str
+    unit: str
+    budget: int | None
+    reserved: int
+    settled: int
+    orphaned: int
+
+    @property
+    def left(self) -> int | None:
+        if self.budget is None:
+            return None
+        return max(0, self.budget - self.reserved - self.settled - self.orphaned)
+
+
+def lines_of(
+    periods: Iterable[str], budgets: Budgets | None, spent: Mapping[Account, Spent]
+) -> Iterator[BudgetLine]:
+    """A line for each unit that is limited or was spent; the budget of all comes first."""
+    businesses = {account.business_id for account in spent}
+    if budgets is not None:
+        businesses |= {ALL, *budgets.own()}
+    for period in periods:
+        for business_id in sorted(businesses):
+            account = Account(period, business_id)
+            limit = NO_LIMIT
+            if budgets is not None:
+                limit = budgets.limits.get((business_id, account.kind()), NO_LIMIT)
+            of = spent.get(account, Spent())
+            for unit, most, *amounts in zip(UNITS, limit.each(), *of, strict=True):
+                if most is not None or any(amounts):
+                    reserved, settled, orphaned = amounts
+                    yield BudgetLine(period, business_id, unit, most, reserved, settled, orphaned)
+
+
+def in_unit(unit: str, number: int) -> str:
+    """Money is exact to the ten-thousandth of a US dollar, in whole ones from 10,000 on."""
+    if unit != "usd":
+        return f"{number:,}"
+    dollars = Decimal(number) / MICROS
+    return f"{dollars:,.4f}" if dollars < 10_000 else f"{dollars:,.0f}"

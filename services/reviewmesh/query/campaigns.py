@@ -96,6 +96,16 @@ class Status:
             return self.published + self.dropped >= self.answered
         return self.published + self.dropped >= self.campaign.requests
 
+    @property
+    def state(self) -> str:
+        """In words."""
+        state = self.campaign.state.lower()
+        if self.is_over:
+            return "done" if self.campaign.state != CANCELLED else "cancelled"
+        if self.sent < self.campaign.requests and self.campaign.state != CANCELLED:
+            return f"{state}, not all sent"
+        return state
+
 
 def choose_reviews(connection: Connection, task: str, matches: Matches) -> ChosenReviews:
     """The reviews whose latest enriched record matches. Raises CannotReach."""

@@ -11,6 +11,9 @@ from confluent_kafka import OFFSET_BEGINNING
 
 from reviewmesh.avro.codec import DecodeError
 from reviewmesh.judge.answers import judged_answer
+from reviewmesh.judge.bounds import Bounds
+from reviewmesh.judge.comparison import COST, DISAGREEMENT, FAILURES, LABELS, LATENCY
+from reviewmesh.judge.decision import HALF
 from reviewmesh.judge.rollout import RolloutRecord, record_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.query.connection import Connection
@@ -23,20 +26,64 @@ ANSWER_WITHIN_S = 30.0
 ASK_EVERY_S = 0.5
 LATEST_ANSWERS = 500
 """Offsets of each partition of a topic of results."""
+ENDS_IT = {
+    LABELS: "less often right about labelled texts than the task's own workers",
+    DISAGREEMENT: "other answers than the task's own workers",
+    FAILURES: "more failures than the task's own workers",
+    LATENCY: "answers that take longer than allowed",
+    COST: "answers that cost more than allowed",
+}
+"""By metric, what ends a rollout once it is shown."""
 
 
 def rollouts(connection: Connection) -> dict[str, RolloutRecord]:
     """The last rollout of every task. Raises CannotReach."""
+    found = epochs_of_rollouts(connection)
+    return {task: found[task][-1] if found[task] else RolloutRecord(task) for task in TASKS}
+
+
+def epochs_of_rollouts(connection: Connection) -> dict[str, list[RolloutRecord]]:
+    """By task, the last record of each epoch, oldest first. Compaction deletes earlier ones.
+
+    Raises CannotReach.
+    """
     codec = connection.codec(CONTROL)
-    found = {task: RolloutRecord(task) for task in TASKS}
+    found: dict[str, dict[int, RolloutRecord]] = {task: {} for task in TASKS}
     for record in read_all(connection, partitions_of(connection, CONTROL)):
         try:
             content = codec.decode_ours(record.value or b"")
         except DecodeError:
             continue
         if content["task"] in found:
-            found[content["task"]] = record_of(content)
-    return found
+            found[content["task"]].pop(content["epoch"], None)
+            found[content["task"]][content["epoch"]] = record_of(content)
+    return {task: list(epochs.values()) for task, epochs in found.items()}
+
+
+def limits_of(record: RolloutRecord, bounds: Bounds) -> dict[str, float]:
+    """What a rollout ends above, by metric. Cost is left out where it is not judged."""
+    limits = {
+        LABELS: bounds.worse,
+        DISAGREEMENT: bounds.disagreement,
+        FAILURES: bounds.failures,
+        LATENCY: HALF,
+        COST: HALF,
+    }
+    return {
+        metric: limit for metric, limit in limits.items() if metric != COST or not record.unpriced
+    }
+
+
+def again_command(record: RolloutRecord) -> str:
+    """The command that does the candidate's answers again with the task's own workers."""
+    return (
+        f"reviewmesh reprocess --task {record.task} "
+        f'--where \'rollout = "{record.rollout}" and route = "candidate"\''
+    )
+
+
+def promote_command(record: RolloutRecord) -> str:
+    return f"reviewmesh-models promote {record.model or 'NAME@VERSION'} --task {record.task}"
 
 
 def labels_said(connection: Connection, task: str) -> frozenset[str]:

@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from reviewmesh.cli.app import app
-from reviewmesh.cli.budget import lines_of, row_of, table_of
+from reviewmesh.cli.budget import row_of, table_of
 from reviewmesh.cli.terminal import PlainConsole
 from reviewmesh.leaving.accounts import Account, periods_at
 from reviewmesh.leaving.amounts import Amount, Spent
 from reviewmesh.leaving.budgets import ALL, parse_budgets
+from reviewmesh.query.budgets import lines_of
 from tests.unit.cli.test_terminal import NASTY, steers
 
 PERIODS = ("2026-11-29", "2026-11")

@@ -46,6 +46,7 @@ from reviewmesh.lag.meter import PartitionLag, Snapshot
 from reviewmesh.local.probes import Health
 from reviewmesh.local.supervision import ProcessStatus
 from reviewmesh.loop.replays import Marks
+from reviewmesh.query.budgets import lines_of as budget_lines
 from reviewmesh.query.campaigns import Campaign, Status
 from reviewmesh.query.cost import Costs, Total
 from reviewmesh.query.deadletters import DeadLetter
@@ -247,7 +248,7 @@ SHOWN: dict[str, Callable[[], RenderableType]] = {
     "forget": lambda: forget.table_of(held()),
     "topics-list": listed_topics,
     "topics-acls": lambda: acls.table_of(grants("")[:12]),
-    "budget": lambda: budget.table_of(list(budget.lines_of(PERIODS, BUDGETS, SPENT))),
+    "budget": lambda: budget.table_of(list(budget_lines(PERIODS, BUDGETS, SPENT))),
     "cost": lambda: cost.table_of(
         Costs(
             ("task", "model", "route"),

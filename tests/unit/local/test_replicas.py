@@ -64,3 +64,15 @@ def test_a_scale_is_read() -> None:
 def test_another_scale_is_refused_with_what_was_expected(word: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"expected NAME=N .*joiner and 1 to 16, got"):
         _scale([word])
+
+
+def test_the_console_reads_the_registry_of_models_that_workers_serve_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry, expected in ((None, None), ("/models", "/models")):
+        monkeypatch.delenv("REVIEWMESH_WORKER__MODEL_REGISTRY", raising=False)
+        if registry is not None:
+            monkeypatch.setenv("REVIEWMESH_WORKER__MODEL_REGISTRY", registry)
+        programs = mesh_programs(StackPaths.at(tmp_path), ports_of({}), "a secret")
+        [console] = [program for program in programs if program.name == "console"]
+        assert console.environment.get("REVIEWMESH_CONSOLE__MODEL_REGISTRY") == expected
