@@ -21,18 +21,22 @@ from reviewmesh.query import campaigns
 from reviewmesh.query.connection import Connection, connection_of
 from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import CONTROL, INSIGHTS, SPEND
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.tasks.definition import load_tasks
 from tests.broker import TestStack, wait_until
 from tests.e2e.test_console import HOSTILE, NAMED_WITHIN_S, SOON_S, browser, page, violations
 from tests.mesh import Mesh, free_port, review
-from tests.unit.console.test_packages import BUNDLED
 
 __all__ = ["browser", "page"]
 
 REVIEWS = 30
 HOUR_MS = 3_600_000
-BUDGETS = "all: {day: {requests: 1200, usd: 20}}\nbusinesses: {acme: {day: {requests: 600}}}\n"
+BUDGETS = """\
+call: {tokens: 6000, usd: 0.004}
+all: {day: {requests: 1200, usd: 20}}
+businesses: {acme: {day: {requests: 600}}}
+"""
 SCREENS = (
     "/",
     "/rollouts",
@@ -79,7 +83,7 @@ def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -
     budgets.write_text(BUDGETS)
     registry = folder / "models"
     (registry / "packages").mkdir(parents=True)
-    Registry(registry).add(BUNDLED, load_tasks())
+    Registry(registry).add(BUNDLED_MODEL, load_tasks())
     with Mesh(breakable_stack, "screens.", folder) as mesh:
         mesh.start()
         console = mesh.add("console")

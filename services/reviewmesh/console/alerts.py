@@ -16,6 +16,7 @@ import structlog
 
 from reviewmesh.console.processes import ProcessState, Sample
 from reviewmesh.console.watch import Picture, Watch
+from reviewmesh_schemas.names import TRACER_GROUP
 
 WAIT_S = 5.0
 SHOWN_AT_MOST = 50
@@ -25,6 +26,7 @@ NEED_PROMETHEUS = (
     "ServiceMissing",
     "LatencyHigh",
     "ErrorBudgetBurns",
+    "ErrorBudgetBurnsSlowly",
     "PartialsGrowing",
     "ProducersRecovering",
     "ModelNotTaken",
@@ -135,23 +137,36 @@ def _increase(name: str, within_s: float, *by: str) -> Measure:
     return lambda seen: seen.counters.increase(name, by, within_s, seen.now)
 
 
-def _lag_seconds(seen: SeenMesh) -> Measured:
-    found: dict[Labels, float] = {}
-    for row in seen.picture.partitions:
-        found[row.group,] = max(row.seconds(seen.now), found.get((row.group,), 0.0))
-    return found
+def _is_tracer(group: str) -> bool:
+    """Its lag keeps no review waiting: it has an alert of its own."""
+    return group.endswith(TRACER_GROUP)
+
+
+def _lag_seconds(of_tracers: bool) -> Measure:
+    def measure(seen: SeenMesh) -> Measured:
+        found: dict[Labels, float] = {}
+        for row in seen.picture.partitions:
+            if _is_tracer(row.group) is of_tracers:
+                found[row.group,] = max(row.seconds(seen.now), found.get((row.group,), 0.0))
+        return found
+
+    return measure
 
 
 def _stuck_partitions(seen: SeenMesh) -> Measured:
     found: dict[Labels, float] = defaultdict(float)
     for row in seen.picture.partitions:
-        if row.backlog > 0 and seen.now - row.commit_seen_at > STUCK_AFTER_S:
+        is_late = row.backlog > 0 and seen.now - row.commit_seen_at > STUCK_AFTER_S
+        if is_late and not _is_tracer(row.group):
             found[row.group, row.topic] += 1
     return found
 
 
 def _drain_seconds(seen: SeenMesh) -> Measured:
-    return {(row.group,): row.drain_s for row in seen.picture.groups if row.backlog}
+    groups = seen.picture.groups
+    return {
+        (row.group,): row.drain_s for row in groups if row.backlog and not _is_tracer(row.group)
+    }
 
 
 def _tasks_without_workers(seen: SeenMesh) -> Measured:
@@ -184,7 +199,12 @@ RULES = (
     AlertRule(
         *("LagSecondsHigh", 300, 120, PAGE, "reviewmesh:lag_seconds:max"),
         "{0} is {value:,.0f} s behind",
-        _lag_seconds,
+        _lag_seconds(of_tracers=False),
+    ),
+    AlertRule(
+        *("TracesLate", 300, 120, TICKET, "reviewmesh:lag_seconds:max"),
+        "{0} is {value:,.0f} s behind: traces come late, reviews do not",
+        _lag_seconds(of_tracers=True),
     ),
     AlertRule(
         *("GroupStuck", 0, 120, PAGE, "reviewmesh_last_commit_age_seconds"),

@@ -69,6 +69,17 @@ def test_lag_commits_and_time_to_drain() -> None:
     }
 
 
+def test_a_tracer_that_is_behind_gets_nobody_up() -> None:
+    found = alerts()
+    tracer = "prod.reviewmesh-tracer"
+    rows = (replace(behind(301, commit_age_s=301), group=tracer),)
+    slow = GroupLag(tracer, "reviews.enriched", 4, 4, 301.0, 1.0, 1801.0)
+    found.look(Picture(partitions=rows, groups=(slow,), measured_at=NOW), NOW)
+    assert told(found) == {
+        "TracesLate": [f"{tracer} is 301 s behind: traces come late, reviews do not"]
+    }
+
+
 @pytest.mark.parametrize(
     ("sample", "name", "words"),
     [
