@@ -22,9 +22,10 @@ include_patterns = [
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("docs/*.md", "docs/decisions/*.md", "docs/reference/*.md"),
     "deploy/helm/reviewmesh/README.md",
+    "inference-worker/reviewmesh_worker/bundled/*/MODEL_CARD.md",
 ]
 # Not searched for pages.
-exclude_patterns = [".*", "build", "dist", "tests", "services", "inference-worker", "node_modules"]
+exclude_patterns = [".*", "build", "dist", "tests", "services", "node_modules"]
 
 extensions = ["myst_parser", "sphinx_external_toc"]
 # Who reads what.

@@ -21,6 +21,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted(DOCS.rglob("*.md")),
     ROOT / "deploy/helm/reviewmesh/README.md",
+    *ROOT.glob("inference-worker/reviewmesh_worker/bundled/*/MODEL_CARD.md"),
 ]
 
 RUNS_UNTIL_STOPPED = "Runs until Ctrl-C."
