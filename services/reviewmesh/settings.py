@@ -407,9 +407,16 @@ class ConsoleSettings(Section):
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Loopback address on which the page is served: nobody signs in.",
+        description="Address on which the page is served. Any but a loopback address needs "
+        "sign-in, by REVIEWMESH_SIGNIN__ISSUER or REVIEWMESH_SIGNIN__PROXY_SECRET.",
     )
     port: int = Field(default=8088, ge=0, le=65535, description="Port of the page; 0: any.")
+    url: str = Field(
+        default="",
+        pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+/?)?$",
+        description="Address by which people reach the page, such as https://reviews.example.com. "
+        "Sign-in needs it; without it the page answers to localhost alone.",
+    )
     folder: Path = Field(
         default=Path(".reviewmesh-console"),
         description="Folder of the index of where each review's records are. It is made again from "
@@ -417,8 +424,13 @@ class ConsoleSettings(Section):
     )
     actions: bool = Field(
         default=False,
-        description="Whether the page may send dead letters again. Everybody who reaches it may "
-        "then do so.",
+        description="Whether the page may send dead letters again. Where people sign in, operators "
+        "and owners may then do so; without sign-in, everybody who reaches it.",
+    )
+    viewers_see_text: bool = Field(
+        default=False,
+        description="Whether people with the role viewer see what records hold: text, titles, "
+        "entities, dead letters. Operators and owners do.",
     )
     processes: CommaSeparated = Field(
         default=(),
@@ -429,6 +441,81 @@ class ConsoleSettings(Section):
         default=None,
         description="Folder of the registry of models whose packages the page shows; it only reads "
         "them.",
+    )
+
+
+HEADER_NAME = r"^[A-Za-z0-9-]+$"
+
+
+class SigninSettings(Section):
+    """Who may use the console: an OpenID provider says it, or a proxy in front of the page."""
+
+    issuer: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Issuer of the OpenID provider with which people sign in, such as "
+        "https://login.example.com/realms/reviews.",
+    )
+    client_id: str = Field(
+        default="", description="Name under which the provider knows the console."
+    )
+    client_secret: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Secret of this client; none for a public client. PKCE is used either way.",
+    )
+    scopes: CommaSeparated = Field(
+        default=("openid", "profile", "email"), description="Scopes that the provider is asked for."
+    )
+    role_claim: str = Field(
+        default="roles",
+        min_length=1,
+        description="Claim of the ID token that holds the roles, a text or a list; dots lead into "
+        "objects, as in realm_access.roles.",
+    )
+    viewers: CommaSeparated = Field(
+        default=(),
+        description="Values of the claim or the header that make somebody a viewer: who reads.",
+    )
+    operators: CommaSeparated = Field(
+        default=(), description="Values that make somebody an operator: who also acts."
+    )
+    owners: CommaSeparated = Field(
+        default=(), description="Values that make somebody an owner: who may do everything."
+    )
+    session_s: float = Field(
+        default=8 * 3600,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which people sign in again, and a role that was taken away is "
+        "gone.",
+    )
+    session_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Secret that signs sessions, the same for all replicas. Without it one is made "
+        "at each start, and a restart ends all sessions.",
+    )
+    proxy_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Secret that a proxy which signs people in sends with every request, in place "
+        "of an issuer.",
+    )
+    proxy_secret_header: str = Field(
+        default="X-Proxy-Secret",
+        pattern=HEADER_NAME,
+        description="Header in which the proxy sends the secret.",
+    )
+    proxy_user_header: str = Field(
+        default="X-Forwarded-User",
+        pattern=HEADER_NAME,
+        description="Header in which the proxy sends who it is.",
+    )
+    proxy_roles_header: str = Field(
+        default="X-Forwarded-Groups",
+        pattern=HEADER_NAME,
+        description="Header in which the proxy sends the roles, separated by commas.",
     )
 
 
@@ -457,6 +544,7 @@ class Settings(ProcessSettings):
     insights: InsightsSettings = InsightsSettings()
     traces: TracesSettings = TracesSettings()
     console: ConsoleSettings = ConsoleSettings()
+    signin: SigninSettings = SigninSettings()
     prefix: str = Field(
         default="",
         max_length=200,

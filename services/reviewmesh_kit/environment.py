@@ -28,6 +28,7 @@ SECTIONS = frozenset(
         "OPENAI",
         "REGISTRY",
         "REPROCESS",
+        "SIGNIN",
         "TLS",
         "TRACES",
         "VLLM",

@@ -51,6 +51,7 @@ READ_BY = {
     "insights": "insights",
     "traces": "the tracer",
     "console": "the console",
+    "signin": "the console",
     "worker": "the inference workers",
     "vllm": "inference workers with the engine vllm",
     "openai": "inference workers with the engine openai",

@@ -277,6 +277,117 @@ def test_a_first_screen_is_small(page: Page, url: str) -> None:
     assert 1_000 < size < 100_000
 
 
+PROXY_SECRET = "the secret of a proxy"
+
+
+@pytest.fixture(scope="module")
+def signed(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second console, on every address, behind a proxy that signs people in; its own address."""
+    shared = mesh.processes["console"].environment
+    console = mesh.add("console", slot="signed")
+    own = f"http://127.0.0.1:{free_port()}"
+    console.environment |= {
+        "REVIEWMESH_CONSOLE__HOST": "0.0.0.0",
+        "REVIEWMESH_CONSOLE__PORT": own.rpartition(":")[2],
+        "REVIEWMESH_CONSOLE__URL": own,
+        "REVIEWMESH_CONSOLE__FOLDER": str(tmp_path_factory.mktemp("signed") / "index"),
+        "REVIEWMESH_CONSOLE__ACTIONS": "true",
+        "REVIEWMESH_CONSOLE__PROCESSES": shared["REVIEWMESH_CONSOLE__PROCESSES"],
+        "REVIEWMESH_SIGNIN__PROXY_SECRET": PROXY_SECRET,
+        "REVIEWMESH_SIGNIN__VIEWERS": "reads",
+        "REVIEWMESH_SIGNIN__OPERATORS": "acts",
+    }
+    console.start()
+    wait_until(console.is_ready, SOON_S, "the console behind the proxy is ready")
+    yield own
+    console.terminate()
+    del mesh.processes["console/signed"]
+
+
+def as_role(role: str) -> dict[str, str]:
+    return {
+        "X-Proxy-Secret": PROXY_SECRET,
+        "X-Forwarded-User": f"who {role}",
+        "X-Forwarded-Groups": role,
+    }
+
+
+def test_texts_are_hidden_from_viewers_on_every_screen(mesh: Mesh, signed: str) -> None:
+    blank = next(letter for letter in mesh.dead_letters() if letter["cause"] == "EMPTY")
+    query = {"id": "edited", "everywhere": "yes"}
+    with httpx.Client(base_url=signed, timeout=SOON_S) as reads:
+        wait_until(
+            lambda: (
+                "<h2>Revision" in reads.get("/review", params=query, headers=as_role("acts")).text
+            ),
+            SOON_S,
+            "the review is indexed",
+        )
+        [place] = [
+            part.partition('"')[0]
+            for part in reads.get(
+                "/dead-letters", params={"cause": "EMPTY"}, headers=as_role("acts")
+            ).text.split('href="/dead-letters/')[1:]
+            if part[0].isdigit()
+        ]
+        letter = f"/dead-letters/{place}"
+        for path, params, hidden in (
+            ("/review", query, "was here"),
+            ("/review", {"id": "blank", "everywhere": "yes"}, blank["message"]),
+            (letter, {}, "&#34;review_id&#34;: &#34;blank&#34;"),
+            (letter, {}, blank["message"]),
+            ("/dead-letters/redrive", {"place": place}, blank["message"]),
+        ):
+            shown = reads.get(path, params=params, headers=as_role("acts"))
+            assert hidden in shown.text, (path, params)
+            kept = reads.get(path, params=params, headers=as_role("reads"))
+            assert kept.status_code == 200
+            assert hidden not in kept.text, (path, params)
+
+
+def test_a_tail_hides_texts_from_viewers(mesh: Mesh, signed: str) -> None:
+    with httpx.stream("GET", f"{signed}/tail", headers=as_role("reads"), timeout=SOON_S) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "event: open"
+        for number in range(20):
+            mesh.publish([review(f"hidden-{number}", "Anna kept quiet.")])
+            for line in lines:
+                if line.startswith("data: ["):
+                    [first, *_] = json.loads(line.removeprefix("data: "))
+                    assert first["review_id"].startswith("hidden-")
+                    assert first["text"] == "hidden from viewers"
+                    return
+
+
+def test_who_acted_is_in_the_log(mesh: Mesh, signed: str) -> None:
+    form, path = {"stage": "intake", "cause": "EMPTY"}, f"{signed}/dead-letters/redrive"
+    for role, status in (("reads", 403), ("acts", 200), ("nothing", 403)):
+        headers = as_role(role) | {"Origin": signed}
+        assert httpx.post(path, data=form, headers=headers, timeout=SOON_S).status_code == status
+    lines = [json.loads(line) for line in mesh.processes["console/signed"].log.open()]
+    audit = [line for line in lines if line["event"] == "audit"]
+    assert [(line["who"], line["role"], line["outcome"]) for line in audit] == [
+        ("who reads", "viewer", "refused"),
+        ("who acts", "operator", "done"),
+    ]
+    assert audit[-1]["cause"] == "EMPTY"
+
+
+def test_a_button_of_the_page_is_taken_for_its_own(page: Page, url: str, mesh: Mesh) -> None:
+    """Browsers send an Origin with it, which the policy on referrers may take away."""
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    tag = f"pressed-{dark}"
+    mesh.script(poison=[tag])
+    mesh.publish([review(tag, f"Anna {tag}.")])
+    mesh.wait_for(lambda: len(letters_of(mesh, tag)) == len(TASKS), 60, "all tasks failed")
+    mesh.script()
+    letter = letters_of(mesh, tag)[0]
+    wanted = urlencode({"stage": letter["stage"], "cause": letter["cause"]})
+    page.goto(f"{url}/dead-letters/redrive?{wanted}")
+    page.get_by_role("button", name="again").click()
+    page.get_by_role("status").get_by_text("sent.").wait_for()
+
+
 def overview(url: str) -> str:
     return httpx.get(url, timeout=SOON_S).text
 

@@ -1,14 +1,16 @@
-"""Who may use the page: names it is reached under, headers against other sites, same-site posts."""
+"""From where the page may be used: names it is reached under, headers against other sites, posts
+of its own."""
 
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reviewmesh.settings import ConsoleSettings, WrongSetting
+from reviewmesh.settings import WrongSetting
 from reviewmesh_kit.settings import variable
 
 POLICY = (
@@ -18,7 +20,8 @@ POLICY = (
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    # Not no-referrer: with it browsers send no Origin with the page's own posts.
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "x-frame-options": "DENY",
@@ -27,25 +30,38 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 SAFE = ("GET", "HEAD")
 
 
-def check_address(settings: ConsoleSettings) -> None:
-    """Nobody signs in, so the page listens on loopback only. Raises WrongSetting."""
+def is_loopback(host: str) -> bool:
     try:
-        loopback = ipaddress.ip_address(settings.host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = settings.host == "localhost"
-    if not loopback:
+        return host == "localhost"
+
+
+def origin_of(url: str) -> str:
+    """As browsers name it: in small letters, and without the scheme's own port.
+
+    Raises WrongSetting.
+    """
+    try:
+        parts = urlsplit(url.lower())
+        port = parts.port
+    except ValueError as error:
         raise WrongSetting(
-            f"{variable('console', 'host')}: expected a loopback address such as 127.0.0.1, since "
-            f"nobody signs in, got {settings.host!r}; reach it from elsewhere through a tunnel, "
-            "such as `ssh -L` or `kubectl port-forward`"
-        )
+            f"{variable('console', 'url')}: expected an address such as "
+            f"https://reviews.example.com, got {url}"
+        ) from error
+    name = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{name}" + ("" if port in (None, default) else f":{port}")
 
 
 class Guard:
     """Refuses what another site could make a browser do. Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, url: str) -> None:
+        """`url`: by which people reach the page; empty: on this machine only."""
         self._app = app
+        self._origin = origin_of(url) if url else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,23 +79,22 @@ class Guard:
 
         await self._app(scope, receive, send_guarded)
 
-    @staticmethod
-    def _refusal(method: str, headers: Headers) -> PlainTextResponse | None:
-        # A name of another site that resolves to loopback would read the page with its scripts.
-        name = _without_port(headers.get("host", ""))
-        if name not in LOCAL_NAMES:
-            return PlainTextResponse(
-                f"expected the page to be reached as {', '.join(LOCAL_NAMES)}\n", 421
-            )
+    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+        # A name of another site that resolves to this address would read the page with its scripts.
+        host = headers.get("host", "").lower()
+        known = self._origin.partition("://")[2]
+        if host != known if known else _without_port(host) not in LOCAL_NAMES:
+            names = known or ", ".join(LOCAL_NAMES)
+            return PlainTextResponse(f"expected the page to be reached as {names}\n", 421)
         if method not in SAFE:
             origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-            own = origin is not None and origin.partition("://")[2] == headers.get("host")
-            if not own or site != "same-origin":
+            own = self._origin or f"http://{host}"
+            if origin != own or site != "same-origin":
                 return PlainTextResponse("expected a post from this page itself\n", 403)
         return None
 
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]

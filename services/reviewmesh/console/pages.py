@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from confluent_kafka import KafkaException
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,17 +26,22 @@ from reviewmesh.avro.registry import RegistryUnavailable
 from reviewmesh.console import budgets, campaigns, insights, packages, reviews, rollouts
 from reviewmesh.console.access import Guard
 from reviewmesh.console.alerts import NEED_PROMETHEUS, Alerts
+from reviewmesh.console.audit import Audit
 from reviewmesh.console.budgets import SpentSoFar
 from reviewmesh.console.campaigns import CampaignShown
 from reviewmesh.console.indexing import Indexing
 from reviewmesh.console.kept import KeptReading
+from reviewmesh.console.limits import RateLimit
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.moving import Templates
 from reviewmesh.console.packages import ModelRegistry
+from reviewmesh.console.people import Person
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.redriving import FIELDS, Redriving, WrongChoice, chosen
+from reviewmesh.console.rendering import HERE, Rendering
 from reviewmesh.console.reviews import Searching
 from reviewmesh.console.rollouts import Epochs
+from reviewmesh.console.signin import Gate, SignIn
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import TailLine, Tails, TooManyTails, filter_of
 from reviewmesh.console.watch import OLD_AFTER_S, Watch
@@ -48,11 +50,9 @@ from reviewmesh.query.connection import topic_named
 from reviewmesh.query.deadletters import DeadLetter, letter_placed, replayed_marks
 from reviewmesh.query.errors import CannotReach, NotFound
 from reviewmesh.query.search import occurrences_of
-from reviewmesh.query.values import as_json, iso, schema_of
+from reviewmesh.query.values import as_json, schema_of
 from reviewmesh.query.where.errors import BadCondition
-from reviewmesh_kit.printable import plain
 from reviewmesh_kit.settings import variable
-from reviewmesh_kit.version import running_version
 from reviewmesh_schemas.names import (
     ACCEPTED,
     DEAD_LETTER,
@@ -62,7 +62,6 @@ from reviewmesh_schemas.names import (
     TASKS,
 )
 
-HERE = Path(__file__).parent
 LETTERS_A_PAGE = 100
 TAIL_TOPICS = (RAW, ACCEPTED, *RESULT_OF.values(), ENRICHED, DEAD_LETTER)
 # A stream sends something at least so often, so that proxies keep it open.
@@ -70,6 +69,8 @@ PING_S = 10
 TAIL_WAIT_S = 0.3
 HEX_SHOWN = 2_000
 LARGEST_FORM = 64 * 1024
+ACTIONS, WITHIN_S = 30, 60.0
+FILTERS_TELL = "your role may not see what records hold, and a filter would tell it"
 AWAY = (CannotReach, KafkaException, RegistryUnavailable)
 
 
@@ -92,10 +93,14 @@ class Screens:
     registry: KeptReading[ModelRegistry | None]
 
 
-def application(screens: Screens) -> Starlette:
-    pages = _Pages(screens)
-    templates = Templates(pages._page, pages._part)
+def application(
+    screens: Screens, rendering: Rendering, sign_in: SignIn, audit: Audit, url: str
+) -> Starlette:
+    """`url`: by which people reach the page; empty: on this machine only."""
+    pages = _Pages(screens, rendering, audit)
+    templates = Templates(rendering.page, rendering.part)
     routes = [
+        *sign_in.routes,
         Route("/", pages.overview),
         Route("/groups", pages.groups),
         Route("/workers", pages.workers),
@@ -118,7 +123,8 @@ def application(screens: Screens) -> Starlette:
     return Starlette(
         routes=routes,
         middleware=[
-            Middleware(Guard),
+            Middleware(Guard, url=url),
+            Middleware(Gate, sign_in=sign_in, rendering=rendering),
             # Not of streams: each of their parts has to leave at once.
             Middleware(GZipMiddleware, minimum_size=1_000),
         ],
@@ -134,28 +140,12 @@ MOVING = {"overview": "_overview.html", "groups": "_groups.html", "workers": "_w
 
 
 class _Pages:
-    def __init__(self, screens: Screens) -> None:
+    def __init__(self, screens: Screens, rendering: Rendering, audit: Audit) -> None:
         self._screens = screens
-        self._templates = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters |= {
-            "iso": iso,
-            "duration": duration,
-            "number": lambda value: f"{value:,.0f}",
-            "rate": lambda value: f"{value:,.1f}",
-            "plain": plain,
-            "percent": lambda value: f"{100 * value:.0f} %",
-        }
-        self._templates.globals |= {
-            "tasks": TASKS,
-            "version": running_version(),
-            "actions": screens.redriving.allowed,
-        }
+        self._rendering = rendering
+        self._page = rendering.page
+        self._audit = audit
+        self._actions = RateLimit(ACTIONS, WITHIN_S)
 
     # -- what moves --------------------------------------------------------------------------
 
@@ -173,7 +163,6 @@ class _Pages:
         screen = request.path_params["screen"]
         if screen not in MOVING:
             return HTMLResponse("no such screen", 404)
-        template = self._templates.get_template(MOVING[screen])
 
         async def parts() -> AsyncIterator[ServerSentEvent]:
             number = 0
@@ -181,7 +170,8 @@ class _Pages:
                 picture = await run_in_threadpool(self._screens.watch.newer_than, number, 5.0)
                 if picture is not None:
                     number = picture.number
-                    yield ServerSentEvent(template.render(self._now()), event="part")
+                    part = self._rendering.part(MOVING[screen], **self._now())
+                    yield ServerSentEvent(part, event="part")
                 # Several parts of the mesh are asked at the same time.
                 await asyncio.sleep(0.5)
 
@@ -232,6 +222,9 @@ class _Pages:
 
     async def tail(self, request: Request) -> Response:
         wanted = _tail_wanted(request.query_params)
+        texts = self._rendering.sees_text(_person(request))
+        if not texts and (wanted["where"] or wanted["containing"]):
+            return EventSourceResponse(_once("refused", FILTERS_TELL))
         try:
             topic = topic_named(wanted["topic"])
             passes = filter_of(topic, wanted["where"], wanted["containing"])
@@ -246,7 +239,7 @@ class _Pages:
                 while True:
                     found = await run_in_threadpool(tail.lines, TAIL_WAIT_S)
                     if found:
-                        yield ServerSentEvent(_as_json(found), event="lines")
+                        yield ServerSentEvent(_as_json(found, texts), event="lines")
                     if tail.problem != told:
                         told = tail.problem
                         yield ServerSentEvent(told, event="problem")
@@ -299,22 +292,41 @@ class _Pages:
         return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=None)
 
     async def redrive(self, request: Request) -> Response:
-        if not self._screens.redriving.allowed:
-            problem = f"expected {variable('console', 'actions')} to be on; it is off"
-            return self._page(request, "problem.html", 403, problem=problem)
+        person = _person(request)
+        if (refusal := self._action_refused(request, person)) is not None:
+            status, problem = refusal
+            self._audit.note(request, person, "redrive", "refused", reason=problem)
+            return self._page(request, "problem.html", status, problem=problem)
         wanted = chosen(await _form(request))
-        done = await run_in_threadpool(self._screens.redriving.redrive, wanted)
+        note = partial(
+            self._audit.note,
+            request,
+            person,
+            "redrive",
+            place=wanted.place,
+            stage=wanted.stage,
+            cause=wanted.cause,
+        )
+        try:
+            done = await run_in_threadpool(self._screens.redriving.redrive, wanted)
+        except Exception as error:
+            note("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        note("done", sent=len(done.sent), failed=len(done.failures))
         planned = await run_in_threadpool(self._screens.redriving.plan, wanted)
         return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=done)
 
+    def _action_refused(self, request: Request, person: Person) -> tuple[int, str] | None:
+        """The status and the reason."""
+        if not self._screens.redriving.allowed:
+            return 403, f"expected {variable('console', 'actions')} to be on; it is off"
+        if not self._rendering.may_act(person):
+            return 403, f"expected an operator or an owner; your role is {person.role.words}"
+        if not self._actions.allows(person.subject):
+            return 429, f"expected at most {ACTIONS} actions in {WITHIN_S:.0f} s; try again later"
+        return None
+
     # -- answers -----------------------------------------------------------------------------
-
-    def _page(self, request: Request, template: str, status: int = 200, **shown: Any) -> Response:
-        page = self._templates.get_template(template).render(path=request.url.path, **shown)
-        return HTMLResponse(page, status, headers={"cache-control": "no-store"})
-
-    def _part(self, template: str, **shown: Any) -> str:
-        return self._templates.get_template(template).render(**shown)
 
     async def away(self, request: Request, error: Exception) -> Response:
         return self._page(request, "problem.html", 503, problem=str(error))
@@ -350,8 +362,15 @@ def _tail_wanted(query: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _as_json(lines: list[TailLine]) -> str:
-    return json.dumps([asdict(line) for line in lines])
+def _as_json(lines: list[TailLine], texts: bool) -> str:
+    return json.dumps(
+        [asdict(line if texts else replace(line, text="hidden from viewers")) for line in lines]
+    )
+
+
+def _person(request: Request) -> Person:
+    person: Person = request.state.person
+    return person
 
 
 async def _once(event: str, text: str) -> AsyncIterator[ServerSentEvent]:
@@ -408,17 +427,3 @@ def _flow(picture: Any) -> list[FlowStage]:
             )
         )
     return nodes
-
-
-def duration(seconds: float | None) -> str:
-    """In the unit that people would take."""
-    if seconds is None or math.isnan(seconds):
-        return "unknown"
-    if math.isinf(seconds):
-        return "nothing moves"
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import structlog
-
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.query.deadletters import DeadLetter, all_letters, letter_placed
 from reviewmesh.query.redrive import Plan, Redriven, plan, redrive
@@ -48,10 +46,9 @@ def chosen(fields: Mapping[str, str]) -> Chosen:
 class Redriving:
     """One at a time: each reads all letters."""
 
-    def __init__(self, mesh: Mesh, allowed: bool, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, mesh: Mesh, allowed: bool) -> None:
         self.allowed = allowed
         self._mesh = mesh
-        self._log = log
         self._lock = threading.Lock()
 
     def plan(self, wanted: Chosen) -> Plan:
@@ -63,17 +60,7 @@ class Redriving:
         """Raises as `plan`."""
         with self._lock:
             connection = self._mesh.connection()
-            planned = plan(connection, self._letters(wanted))
-            done = redrive(connection, planned)
-        self._log.info(
-            "dead letters sent again",
-            place=wanted.place,
-            stage=wanted.stage,
-            cause=wanted.cause,
-            sent=len(done.sent),
-            failed=len(done.failures),
-        )
-        return done
+            return redrive(connection, plan(connection, self._letters(wanted)))
 
     def _letters(self, wanted: Chosen) -> list[DeadLetter]:
         connection = self._mesh.connection()

@@ -10,8 +10,8 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from reviewmesh.console.access import check_address
 from reviewmesh.console.alerts import Alerts
+from reviewmesh.console.audit import Audit
 from reviewmesh.console.budgets import kept_spending
 from reviewmesh.console.campaigns import kept_campaigns
 from reviewmesh.console.indexing import Indexing
@@ -21,8 +21,10 @@ from reviewmesh.console.pages import Screens, application
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.processes import Processes, addresses_of
 from reviewmesh.console.redriving import Redriving
+from reviewmesh.console.rendering import Rendering
 from reviewmesh.console.reviews import Searching
 from reviewmesh.console.rollouts import kept_rollouts
+from reviewmesh.console.signin import sign_in_of
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import Tails
 from reviewmesh.console.watch import Watch
@@ -40,7 +42,8 @@ class ConsoleService:
 
     def __init__(self, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
         """Raises WrongSetting."""
-        check_address(settings.console)
+        rendering = Rendering(settings.console)
+        sign_in = sign_in_of(settings, rendering, log)
         self._log = log
         self._stop = threading.Event()
         self.heartbeat = time.monotonic()
@@ -67,7 +70,7 @@ class ConsoleService:
             indexing=self._indexing,
             stories=self._stories,
             tails=Tails(mesh),
-            redriving=Redriving(mesh, settings.console.actions, log),
+            redriving=Redriving(mesh, settings.console.actions),
             searching=Searching(mesh),
             rollouts=kept_rollouts(mesh, log),
             campaigns=kept_campaigns(mesh, log),
@@ -76,7 +79,7 @@ class ConsoleService:
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application(screens),
+                application(screens, rendering, sign_in, Audit(log), settings.console.url),
                 host=settings.console.host,
                 port=settings.console.port,
                 log_config=None,

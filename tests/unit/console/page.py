@@ -10,6 +10,7 @@ import structlog
 from starlette.testclient import TestClient
 
 from reviewmesh.console.alerts import Alerts
+from reviewmesh.console.audit import Audit
 from reviewmesh.console.budgets import kept_spending
 from reviewmesh.console.campaigns import kept_campaigns
 from reviewmesh.console.indexing import Indexing
@@ -20,8 +21,10 @@ from reviewmesh.console.pages import Screens, application
 from reviewmesh.console.places import PlaceIndex
 from reviewmesh.console.processes import Processes
 from reviewmesh.console.redriving import Redriving
+from reviewmesh.console.rendering import Rendering
 from reviewmesh.console.reviews import Searching
 from reviewmesh.console.rollouts import kept_rollouts
+from reviewmesh.console.signin import sign_in_of
 from reviewmesh.console.story import Storyteller
 from reviewmesh.console.tails import Tails
 from reviewmesh.console.watch import Watch
@@ -34,9 +37,8 @@ NOBODY = "127.0.0.1:9"
 T = TypeVar("T")
 
 
-def page(folder: Path, **given: Any) -> TestClient:
+def screens_of(settings: Settings, folder: Path, **given: Any) -> Screens:
     """`given`: fields of Screens."""
-    settings = Settings(kafka=KafkaSettings(bootstrap_servers=NOBODY))
     mesh, index = Mesh(settings), PlaceIndex(folder)
     watch = Watch(settings, Processes({}), LOG)
     fields: dict[str, Any] = {
@@ -47,14 +49,24 @@ def page(folder: Path, **given: Any) -> TestClient:
         "indexing": Indexing(mesh, index, LOG),
         "stories": Storyteller(mesh, index),
         "tails": Tails(mesh),
-        "redriving": Redriving(mesh, False, LOG),
+        "redriving": Redriving(mesh, settings.console.actions),
         "searching": Searching(mesh),
         "rollouts": kept_rollouts(mesh, LOG),
         "campaigns": kept_campaigns(mesh, LOG),
         "budgets": kept_spending(mesh, LOG),
         "registry": kept_registry(None, LOG),
     }
-    return TestClient(application(Screens(**(fields | given))), base_url="http://localhost")
+    return Screens(**(fields | given))
+
+
+def page(folder: Path, **given: Any) -> TestClient:
+    """`given`: fields of Screens."""
+    settings = Settings(kafka=KafkaSettings(bootstrap_servers=NOBODY))
+    rendering = Rendering(settings.console)
+    sign_in = sign_in_of(settings, rendering, LOG)
+    screens = screens_of(settings, folder, **given)
+    app = application(screens, rendering, sign_in, Audit(LOG), settings.console.url)
+    return TestClient(app, base_url="http://localhost")
 
 
 def kept(value: T) -> KeptReading[T]:

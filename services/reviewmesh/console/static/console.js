@@ -1,6 +1,8 @@
 // The moving parts of a screen come as HTML that the server made; records of a tail come as data
 // and become text here, never markup.
 const ROWS_KEPT = 500;
+// A stream that is refused is not asked for again.
+const ENDED = "The console refuses to go on. Load the page again; you may have to sign in.";
 
 function inWords(seconds) {
   if (seconds < 1) return `${Math.round(1000 * seconds)} ms`;
@@ -43,7 +45,14 @@ function followPart(place) {
     });
     showTimes(place);
   });
-  events.addEventListener("error", () => place.classList.add("old"));
+  events.addEventListener("error", () => {
+    place.classList.add("old");
+    if (events.readyState !== EventSource.CLOSED) return;
+    const ended = document.createElement("p");
+    ended.setAttribute("role", "status");
+    ended.textContent = ENDED;
+    place.prepend(ended);
+  });
   events.addEventListener("open", () => place.classList.remove("old"));
 }
 
@@ -92,7 +101,8 @@ function followTail(rows) {
       state.textContent = event.data;
     });
     events.addEventListener("error", () => {
-      state.textContent = "The console does not answer; trying again.";
+      const ended = events.readyState === EventSource.CLOSED;
+      state.textContent = ended ? ENDED : "The console does not answer; trying again.";
     });
   }
   function show(paused) {
