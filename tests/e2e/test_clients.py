@@ -128,7 +128,7 @@ def test_the_example_in_the_readme_runs_as_it_stands(mesh: Mesh, printed: Printe
         env=os.environ | mesh.stack.environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
     assert "'review_id': " in done.stdout and "'complete': True" in done.stdout
