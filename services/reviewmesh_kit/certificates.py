@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import structlog
-
 if TYPE_CHECKING:
     # Most commands have no certificate to check.
     from cryptography import x509
@@ -144,6 +142,9 @@ class CertificateFiles:
 
     def _look(self, now: float) -> None:
         self._looked_at = now
+        # Takes a tenth of what a short command may take, and those follow no certificate.
+        import structlog
+
         log = structlog.get_logger(hop=self._hop)
         try:
             found = self._files.read()
