@@ -16,7 +16,7 @@ import yaml
 from tests.broker import TestStack
 from tests.command_line import reviewmesh
 from tests.inference import ScriptedWorker
-from tests.mesh import SERVICES, Mesh
+from tests.mesh import SERVICES, Mesh, review
 from tests.prometheus_server import RULES, Prometheus, prometheus
 from tests.stream import Stream
 
@@ -75,13 +75,16 @@ def scraped(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
     }
     environment = mesh.processes["intake"].environment
     folder = tmp_path_factory.mktemp("prometheus")
-    # The candidate is scripted and says other things.
+    # The candidate is scripted: whatever the review, it speaks of speed.
     (folder / "bounds.yaml").write_text("disagreement: 0.999\nslower_times: 1000\n")
     command = ["rollout", "start", "--task", TASK, "--bounds", "bounds.yaml"]
     started = reviewmesh(environment, folder, *command)
     assert started.returncode == 0, started.stderr
     with prometheus(folder, jobs) as server, Stream(mesh, every_s=0.1) as stream:
         mesh.publish_raw(b"nothing that decodes", key=b"broken")
+        # Some of another topic: of a label that all reviews have, agreement is not defined.
+        crashes = "The app crashes whenever I open it."
+        mesh.publish([review(f"app-{number}", crashes) for number in range(20)])
         mesh.wait_for(lambda: not server.targets_down(), SOON_S, "every process is scraped")
         mesh.wait_for(lambda: len(stream.enriched()) > 100, SOON_S, "reviews flow")
         yield server
