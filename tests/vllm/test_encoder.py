@@ -67,9 +67,9 @@ def test_a_text_is_read_once_for_all_tasks(encoder_worker: VllmWorker) -> None:
 
 
 def test_a_review_of_the_largest_size_is_answered(encoder_worker: VllmWorker) -> None:
-    (result,) = encoder_worker.ask("sentiment", ["Bad. " * 20_000])
+    (result,) = encoder_worker.ask("sentiment", ["Terrible service, never again. " * 3_200])
     assert result.sentiment.label == "negative"
-    assert result.usage.prompt_tokens > 40_000
+    assert result.usage.prompt_tokens > 25_000
 
 
 def test_metrics_of_vllm_say_which_tasks_and_model_they_are_of(encoder_worker: VllmWorker) -> None:
