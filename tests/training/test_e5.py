@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from reviewmesh_models.training.config import CONFIGS, ConfigError, E5Base
+from reviewmesh_models.training.config import ConfigError, E5Base
 from reviewmesh_models.training.encoder.e5 import cut_base
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.engines.encoder.config import TOKENIZER_FILE, read_config
@@ -26,8 +26,6 @@ from reviewmesh_worker.tasks.definition import load_tasks
 from tests.training.command import run_training, write_settings
 from tests.training.generated import rows_of, write_data
 from tests.training.test_encoder import SETTINGS, ask
-
-WRITTEN = CONFIGS.parent / "written"
 
 HIDDEN, INNER, LAYERS, POSITIONS = 384, 1536, 3, 512
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -166,7 +164,7 @@ def test_the_command_learns_other_languages_and_makes_a_package(tmp_path: Path) 
     data = write_data(tmp_path / "data", reviews=40, entities=40)
     _write_other_languages(data)
     languages = {
-        "written": str(WRITTEN),
+        "written": str(_write_written(tmp_path / "written")),
         "teacher": str(BUNDLED_MODEL),
         "reviews_share": 0.5,
         "entities_share": 0.5,
@@ -193,6 +191,20 @@ def test_the_command_learns_other_languages_and_makes_a_package(tmp_path: Path) 
     assert (form.layers, form.padding, form.start, form.end) == (2, 1, 0, 2)
     sentiment = asyncio.run(ask(package.folder, "Maria was late."))
     assert isinstance(sentiment, SentimentOutput)
+
+
+def _write_written(folder: Path) -> Path:
+    """A few rows: those of the project would take most of a training so small."""
+    folder.mkdir()
+    content = {
+        "reviews": {"staff-support.phone": {"negative": ["Niemand geht ans Telefon."]}},
+        "mixed": [],
+        "neutral": ["Es kam am Freitag."],
+        "names": {"person": ["Maria", "Jan Voss"]},
+        "sentences": ["{person} war nett.", "Niemand war da."],
+    }
+    (folder / "de.yaml").write_text(json.dumps(content), encoding="utf-8")
+    return folder
 
 
 def _write_other_languages(folder: Path) -> None:
