@@ -253,6 +253,20 @@ class Mesh:
     def producer(self, **options: str) -> Producer:
         return Producer({**self.kafka, "enable.idempotence": "true", "linger.ms": "5", **options})
 
+    def add_console(self, folder: Path, **environment: str) -> Process:
+        """A console over every process that there is by now, with its index in the folder."""
+        watched = {name: process.http_port for name, process in self.processes.items()}
+        console = self.add("console")
+        console.environment |= {
+            "REVIEWMESH_CONSOLE__PORT": str(free_port()),
+            "REVIEWMESH_CONSOLE__FOLDER": str(folder / "index"),
+            "REVIEWMESH_CONSOLE__PROCESSES": ",".join(
+                f"{name}=127.0.0.1:{port}" for name, port in watched.items()
+            ),
+            **environment,
+        }
+        return console
+
     def publish(self, reviews: Iterable[dict[str, Any]]) -> int:
         """Publish as the contract says: keyed by review_id, on its murmur2 partition."""
         codec, producer, count = self.codec("reviews.raw"), self.producer(), 0

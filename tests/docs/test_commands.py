@@ -36,22 +36,23 @@ SETTINGS = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
 def test_the_commands_of_a_page_exist(page: Path) -> None:
     for block in blocks_of(page):
         for line in block.commands():
-            for words in simple_commands(line):
-                try:
-                    check(words, complete=True)
-                except AssertionError as error:
-                    raise AssertionError(f"{block}: {line}: {error}") from None
+            check_line(line, f"{block}: {line}", complete=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_in_sentences_exist(page: Path) -> None:
     for code in code_in_sentences(page):
         if re.match(r"(?:\S+/)?reviewmesh(?:-models)? [a-z-]|make [a-z.]|\S*python -m [a-z]", code):
-            for words in simple_commands(code):
-                try:
-                    check(words, complete=False)
-                except AssertionError as error:
-                    raise AssertionError(f"{code}: {error}") from None
+            check_line(code, code, complete=False)
+
+
+def check_line(line: str, where: str, complete: bool) -> None:
+    """`check` of each of its commands."""
+    for words in simple_commands(line):
+        try:
+            check(words, complete)
+        except AssertionError as error:
+            raise AssertionError(f"{where}: {error}") from None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

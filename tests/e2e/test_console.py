@@ -32,17 +32,7 @@ def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("console")
     with Mesh(breakable_stack, "console.", folder) as mesh:
         mesh.start()
-        console = mesh.add("console")
-        watched = {name: process.http_port for name, process in mesh.processes.items()}
-        console.environment |= {
-            "REVIEWMESH_CONSOLE__PORT": str(free_port()),
-            "REVIEWMESH_CONSOLE__FOLDER": str(folder / "index"),
-            "REVIEWMESH_CONSOLE__ACTIONS": "true",
-            "REVIEWMESH_CONSOLE__PROCESSES": ",".join(
-                f"{name}=127.0.0.1:{port}" for name, port in watched.items() if name != "console"
-            ),
-        }
-        console.start()
+        mesh.add_console(folder, REVIEWMESH_CONSOLE__ACTIONS="true").start()
         mesh.wait_ready()
         mesh.publish([review(f"r-{number}", f"Anna said {number}.") for number in range(30)])
         mesh.publish([review(HOSTILE_ID, HOSTILE, business_id=HOSTILE, title=HOSTILE)])

@@ -26,7 +26,7 @@ from reviewmesh_worker.packages.registry import Registry
 from reviewmesh_worker.tasks.definition import load_tasks
 from tests.broker import TestStack, wait_until
 from tests.e2e.test_console import HOSTILE, NAMED_WITHIN_S, SOON_S, browser, page, violations
-from tests.mesh import Mesh, free_port, review
+from tests.mesh import Mesh, review
 
 __all__ = ["browser", "page"]
 
@@ -86,18 +86,11 @@ def mesh(breakable_stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -
     Registry(registry).add(BUNDLED_MODEL, load_tasks())
     with Mesh(breakable_stack, "screens.", folder) as mesh:
         mesh.start()
-        console = mesh.add("console")
-        watched = {name: process.http_port for name, process in mesh.processes.items()}
-        console.environment |= {
-            "REVIEWMESH_CONSOLE__PORT": str(free_port()),
-            "REVIEWMESH_CONSOLE__FOLDER": str(folder / "index"),
-            "REVIEWMESH_BUDGETS": str(budgets),
-            "REVIEWMESH_CONSOLE__MODEL_REGISTRY": str(registry),
-            "REVIEWMESH_CONSOLE__PROCESSES": ",".join(
-                f"{name}=127.0.0.1:{port}" for name, port in watched.items() if name != "console"
-            ),
-        }
-        console.start()
+        mesh.add_console(
+            folder,
+            REVIEWMESH_BUDGETS=str(budgets),
+            REVIEWMESH_CONSOLE__MODEL_REGISTRY=str(registry),
+        ).start()
         mesh.wait_ready()
         mesh.publish(
             review(f"r-{number}", f"Anna said {number}.", business_id="acme")

@@ -73,6 +73,9 @@ Utilisation = Annotated[
     ),
 ]
 File = Annotated[Path, typer.Option("--capacity", help="What `capacity worker` wrote.")]
+Matchers = Annotated[
+    str, typer.Option(help="Label matchers for every series, such as 'namespace=\"reviews\"'.")
+]
 Device = Annotated[str, typer.Option(help="Which entry, if there are several of a task.")]
 
 
@@ -169,9 +172,7 @@ def query_(
     task: Annotated[str, typer.Option(help=TASK_HELP, autocompletion=among(TASKS))],
     capacity: File = Path("capacity.yaml"),
     device: Device = "",
-    matchers: Annotated[
-        str, typer.Option(help="Label matchers for every series, such as 'namespace=\"reviews\"'.")
-    ] = "",
+    matchers: Matchers = "",
     backlog_s: Backlog = DEFAULTS.backlog_s,
     utilisation: Utilisation = DEFAULTS.target_utilisation,
 ) -> None:
@@ -191,9 +192,7 @@ def alerts_(
         str, typer.Option(help="Only this task; by default every task of the file.")
     ] = "",
     device: Device = "",
-    matchers: Annotated[
-        str, typer.Option(help="Label matchers for every series, such as 'namespace=\"reviews\"'.")
-    ] = "",
+    matchers: Matchers = "",
     backlog_s: Backlog = DEFAULTS.backlog_s,
     utilisation: Utilisation = DEFAULTS.target_utilisation,
     max_replicas: Annotated[int, typer.Option(min=1)] = DEFAULTS.max_replicas,

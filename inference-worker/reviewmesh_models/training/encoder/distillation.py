@@ -8,7 +8,6 @@ layers follow each other for the first time has to find that out from the labell
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reviewmesh_models.training.config import E5Base, EncoderConfig
-from reviewmesh_models.training.encoder.dataset import batches, pad, with_specials
+from reviewmesh_models.training.encoder.checkpoint import write_checkpoint
+from reviewmesh_models.training.encoder.dataset import batches, with_specials
+from reviewmesh_models.training.encoder.inputs import inputs_of
 from reviewmesh_models.training.encoder.schedule import mixed_precision, rate_at
 from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_worker.engines.encoder.encoding import TextEncoder
@@ -94,9 +95,7 @@ def _loss(
     config: EncoderConfig,
 ) -> Tensor:
     """Mean over the layers of the squared error, in parts of the teacher's variance."""
-    ids = torch.from_numpy(pad(batch))
-    mask = torch.from_numpy(pad([np.ones(len(row), dtype=np.float32) for row in batch]))
-    shapes = torch.zeros_like(ids)
+    ids, shapes, mask = inputs_of(batch, [np.zeros_like(row) for row in batch])
     with mixed_precision(config):
         with torch.no_grad():
             theirs = teacher.states(ids, shapes, mask)
@@ -115,10 +114,7 @@ def _save(file: Path, student: Encoder, optimizer: torch.optim.Optimizer, steps:
         "optimizer": optimizer.state_dict(),
         "steps": steps,
     }
-    written = file.with_suffix(".new")
-    torch.save(state, written)
-    # Atomic, whenever the process is killed.
-    os.replace(written, file)
+    write_checkpoint(file, state)
 
 
 def _restore(file: Path, student: Encoder, optimizer: torch.optim.Optimizer) -> int:

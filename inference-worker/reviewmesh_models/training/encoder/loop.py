@@ -7,7 +7,6 @@ one would have made.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ from torch.nn import functional
 
 from reviewmesh_models.training.config import EncoderConfig
 from reviewmesh_models.training.curves import Curves
+from reviewmesh_models.training.encoder.checkpoint import write_checkpoint
 from reviewmesh_models.training.encoder.dataset import ReviewExample, TagExample, batches, pad
+from reviewmesh_models.training.encoder.inputs import inputs_of
 from reviewmesh_models.training.encoder.schedule import mixed_precision, rate_at
 from reviewmesh_models.training.progress import TrainingProgress
 from reviewmesh_worker.engines.encoder.network import ReviewNetwork
@@ -118,10 +119,7 @@ class Trainer:
             "torch_random": torch.get_rng_state(),
             "losses": self._losses,
         }
-        written = file.with_suffix(".new")
-        torch.save(state, written)
-        # Atomic, whenever the process is killed.
-        os.replace(written, file)
+        write_checkpoint(file, state)
 
     def _restore(self, file: Path) -> list[Batch]:
         """What is left and what is done of the epoch that was interrupted."""
@@ -186,7 +184,7 @@ class Trainer:
         self._progress.step(self._steps, loss.item())
 
     def _review_loss(self, batch: list[ReviewExample]) -> Tensor:
-        ids, shapes, mask = _inputs([e.ids for e in batch], [e.shapes for e in batch])
+        ids, shapes, mask = inputs_of([e.ids for e in batch], [e.shapes for e in batch])
         hidden = self._encode(ids, shapes, mask)
         sentiment, present, polar = self._network.read_review(hidden, mask)
         gold_topics = torch.from_numpy(np.stack([e.topics for e in batch]))
@@ -206,7 +204,7 @@ class Trainer:
             return self._network.encode(ids, shapes, mask).float()
 
     def _tag_loss(self, batch: list[TagExample]) -> Tensor:
-        ids, shapes, mask = _inputs([e.ids for e in batch], [self._shapes(e) for e in batch])
+        ids, shapes, mask = inputs_of([e.ids for e in batch], [self._shapes(e) for e in batch])
         hidden = self._encode(ids, shapes, mask)
         logits = self._network.read_tags(hidden, shapes, mask, batch[0].style)
         allowed = torch.from_numpy(pad([e.allowed for e in batch]))
@@ -258,14 +256,6 @@ def _optimizer(network: ReviewNetwork, config: EncoderConfig) -> torch.optim.Ada
         lr=config.learning_rate,
         fused=True,
     )
-
-
-def _inputs(
-    ids: Sequence[NDArray[np.int64]],
-    shapes: Sequence[NDArray[np.int64]],
-) -> tuple[Tensor, Tensor, Tensor]:
-    mask = pad([np.ones(len(row), dtype=np.float32) for row in ids])
-    return torch.from_numpy(pad(ids)), torch.from_numpy(pad(shapes)), torch.from_numpy(mask)
 
 
 def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
