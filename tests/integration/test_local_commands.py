@@ -97,6 +97,8 @@ def test_a_detached_mesh_is_shown_restarts_what_crashed_and_is_taken_down(
     ]
     intake, worker = stack.status_of("intake").pid, stack.status_of("worker").pid
     assert intake is not None and worker is not None
+    # While the group's partitions move to the second enricher, it says that it is not ready.
+    wait_until(lambda: all(h.ready for h in stack.health().values()), 60, "partitions have moved")
     shown = _reviewmesh(stack, "ps", "--json")
     assert shown.returncode == 0, shown.stdout
     assert {process["process"] for process in json.loads(shown.stdout) if process["ready"]} == {
