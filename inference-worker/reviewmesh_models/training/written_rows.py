@@ -9,8 +9,8 @@ shops, products and titles as reviews speak of them. A file has
 - `names`: by label, names as they stand in a sentence;
 - `sentences`: with names' places in them, such as `{person}`.
 
-Each sentence with places is filled several times, and some pairs of sentences are joined to reviews
-of two topics. What is drawn depends on the files alone.
+Each sentence with places is filled several times, and pairs of sentences of one polarity are joined
+to reviews of two topics. What is drawn depends on the files alone.
 """
 
 from __future__ import annotations
@@ -118,11 +118,14 @@ def _reviews(written: _Written, language: str, chance: random.Random) -> Iterato
     yield from (_review(mixed.text, mixed.topics) for mixed in written.mixed)
     yield from (_review(text, {}) for text in written.neutral)
     between = "" if language in _UNSPACED else " "
-    shuffled = chance.sample(single, len(single))
-    for one, other in zip(shuffled[::2], shuffled[1::2], strict=False):
-        topics = {topic["topic"]: topic["polarity"] for topic in (*one["topics"], *other["topics"])}
-        if len(topics) == 2:
-            yield _review(_ended(one["text"]) + between + other["text"], topics)
+    # With pairs of opposite polarity a quarter of the rows were mixed: few real reviews are.
+    for polarity in POLARITIES:
+        own = [row for row in single if row["topics"][0]["polarity"] == polarity]
+        shuffled = chance.sample(own, len(own))
+        for one, other in zip(shuffled[::2], shuffled[1::2], strict=False):
+            topics = [one["topics"][0]["topic"], other["topics"][0]["topic"]]
+            text = _ended(one["text"]) + between + other["text"]
+            yield _review(text, dict.fromkeys(topics, polarity))
 
 
 def _ended(text: str) -> str:

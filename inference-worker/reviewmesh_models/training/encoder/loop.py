@@ -38,6 +38,12 @@ _TAG_WEIGHT: Final = 1.0
 # positive, negative, neutral, mixed: the rare ones weigh more, or they would never be predicted.
 _SENTIMENT_WEIGHTS: Final = (0.9, 1.0, 1.7, 2.0)
 _LABEL_SMOOTHING: Final = 0.03
+_SMOOTHING_OF_TRANSLATIONS: Final = 0.12
+"""Their label is that of the English sentence, and a translation may lose what it rests on."""
+_FIRST_SHARE: Final = 1.6
+_LAST_SHARE: Final = 0.4
+"""Rows in other languages that are drawn, as a part of what the config says: the first epochs see
+more of them, the last ones fewer, so that the weights that are kept fit labels of English best."""
 _FORGET_CASE: Final = 0.1
 """Share of entity rows that are lower-cased."""
 _SHARE_OF_SECOND_STYLE: Final = 0.4
@@ -162,11 +168,15 @@ class Trainer:
         if example.style:
             return _SHARE_OF_SECOND_STYLE
         languages = self._config.languages
-        return languages.entities_share if languages and example.foreign else 1.0
+        return languages.entities_share * self._fading() if languages and example.foreign else 1.0
 
     def _share_of_review(self, example: ReviewExample) -> float:
         languages = self._config.languages
-        return languages.reviews_share if languages and example.translated else 1.0
+        return languages.reviews_share * self._fading() if languages and example.translated else 1.0
+
+    def _fading(self) -> float:
+        done = min(self._epoch / max(self._config.epochs - 1, 1), 1)
+        return _FIRST_SHARE + (_LAST_SHARE - _FIRST_SHARE) * done
 
     def _step(self, batch: Batch, done: float) -> None:
         for group in self._optimizer.param_groups:
@@ -189,15 +199,21 @@ class Trainer:
         sentiment, present, polar = self._network.read_review(hidden, mask)
         gold_topics = torch.from_numpy(np.stack([e.topics for e in batch]))
         gold_polar = torch.from_numpy(np.stack([e.polarities for e in batch]))
-        sentiment_loss = functional.cross_entropy(
-            sentiment,
-            torch.tensor([e.sentiment for e in batch]),
-            weight=self._weights,
-            label_smoothing=_LABEL_SMOOTHING,
-        )
+        sentiment_loss = self._sentiment_loss(sentiment, batch)
         about = functional.binary_cross_entropy_with_logits(present, gold_topics)
         polar_loss = -(gold_polar * polar.log_softmax(-1)).sum() / gold_topics.sum().clamp(min=1)
         return sentiment_loss + _TOPIC_WEIGHT * about + _POLARITY_WEIGHT * polar_loss
+
+    def _sentiment_loss(self, logits: Tensor, batch: list[ReviewExample]) -> Tensor:
+        """Cross entropy, weighted by label and smoothed by the kind of the row."""
+        gold = torch.tensor([e.sentiment for e in batch])
+        smoothing = torch.tensor(
+            [_SMOOTHING_OF_TRANSLATIONS if e.translated else _LABEL_SMOOTHING for e in batch]
+        )
+        losses = -logits.log_softmax(-1) * self._weights
+        right = losses.gather(1, gold[:, None])[:, 0]
+        smoothed = (1 - smoothing) * right + smoothing * losses.mean(-1)
+        return smoothed.sum() / self._weights[gold].sum()
 
     def _encode(self, ids: Tensor, shapes: Tensor, mask: Tensor) -> Tensor:
         with mixed_precision(self._config):

@@ -18,6 +18,7 @@ from reviewmesh_models.evaluation.rows import Row
 from reviewmesh_models.training.config import ConfigError, EncoderConfig
 from reviewmesh_models.training.curves import Curves
 from reviewmesh_models.training.encoder.dataset import (
+    SECOND_STYLE_SOURCE,
     lowered,
     review_example,
     tag_example,
@@ -76,6 +77,8 @@ def train_encoder(
         ]
         entities += data.languages.entities.learn
         entities += _lowered_some(entities, config.languages.lowered_share)
+        # English names of all five labels: beside the other languages' rows once is too few.
+        entities += [row for row in data.entities.learn if row["source"] != SECOND_STYLE_SOURCE]
         if data.written is not None:
             reviews += [review_example(row, encoder, labels) for row in data.written.reviews]
             whole = [*data.reviews.learn, *data.written.reviews]

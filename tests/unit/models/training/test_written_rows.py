@@ -17,7 +17,10 @@ TASKS = load_tasks()
 FOLDER = CONFIGS.parent / "written"
 PHONE, SPEED = "staff-support.phone", "logistics-rides.speed"
 FILE = {
-    "reviews": {PHONE: {"negative": ["Nobody answers"]}, SPEED: {"positive": ["Came in a day."]}},
+    "reviews": {
+        PHONE: {"negative": ["Nobody answers"]},
+        SPEED: {"negative": ["Came a week late."], "positive": ["Came in a day."]},
+    },
     "mixed": [{"text": "Slow, but they answer.", "topics": {SPEED: "negative", PHONE: "positive"}}],
     "neutral": ["It came on Friday."],
     "names": {"person": ["Ann", "Bo Li"], "location": ["Rome"]},
@@ -33,7 +36,7 @@ def _write(folder: Path, content: object, language: str = "en") -> Path:
     return folder
 
 
-def test_a_file_gives_its_sentences_and_a_pair(tmp_path: Path) -> None:
+def test_a_file_gives_its_sentences_and_pairs_of_one_polarity(tmp_path: Path) -> None:
     written = read_written(_write(tmp_path / "w", FILE), TASKS)
     said = [
         (row["sentiment"], {topic["topic"]: topic["polarity"] for topic in row["topics"]})
@@ -41,13 +44,14 @@ def test_a_file_gives_its_sentences_and_a_pair(tmp_path: Path) -> None:
     ]
     assert said == [
         ("negative", {PHONE: "negative"}),
+        ("negative", {SPEED: "negative"}),
         ("positive", {SPEED: "positive"}),
         ("mixed", {SPEED: "negative", PHONE: "positive"}),
         ("neutral", {}),
-        ("mixed", {PHONE: "negative", SPEED: "positive"}),
+        ("negative", {PHONE: "negative", SPEED: "negative"}),
     ]
     pair = written.reviews[-1]["text"]
-    assert pair in {"Nobody answers. Came in a day.", "Came in a day. Nobody answers"}
+    assert pair in {"Nobody answers. Came a week late.", "Came a week late. Nobody answers"}
     assert written.file.rows == len(written.reviews) + len(written.entities)
 
 
@@ -69,10 +73,10 @@ def test_places_are_filled_with_names_that_stand_there(tmp_path: Path) -> None:
 def test_languages_without_blanks_are_joined_without(tmp_path: Path) -> None:
     content = {
         **FILE,
-        "reviews": {PHONE: {"negative": ["不接电话。"]}, SPEED: {"positive": ["很快。"]}},
+        "reviews": {PHONE: {"negative": ["不接电话。"]}, SPEED: {"negative": ["很慢。"]}},
     }
     written = read_written(_write(tmp_path / "w", content, "zh"), TASKS)
-    assert written.reviews[-1]["text"] in {"不接电话。很快。", "很快。不接电话。"}
+    assert written.reviews[-1]["text"] in {"不接电话。很慢。", "很慢。不接电话。"}
 
 
 @pytest.mark.parametrize(
