@@ -6,7 +6,7 @@ committed offsets are read. `OutcomeUnknown` reports that, and its handler rewin
 
 Transactional calls may ignore their timeouts while the coordinator is away or the clock is set, and
 some never return (librdkafka issues 5456 and 5511). So they are made in a thread that can be
-abandoned: the next producer fences it.
+abandoned: the next producer fences it. Most abandoned calls return once the coordinator is back.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Aborted(RuntimeError):
 
 
 class StuckProducers(RuntimeError):
-    """Calls of several producers never returned: only a new process helps."""
+    """Calls of several producers do not return: only a new process helps."""
 
 
 class TransactionalProducer:
@@ -74,7 +74,7 @@ class TransactionalProducer:
         self._on_error = on_error
         self._session: ProducerSession | None = None
         self._thread = CallThread()
-        self._abandoned = 0
+        self._abandoned: list[CallThread] = []
 
     @property
     def ready(self) -> bool:
@@ -127,11 +127,15 @@ class TransactionalProducer:
         try:
             return self._thread.call(action, deadline_s, call_began)
         except Empty:
+            # Otherwise the next call would be one of the producer that hangs.
+            self._session = None
+            self._thread.end()
+            self._abandoned = [one for one in (*self._abandoned, self._thread) if one.is_alive()]
             self._thread = CallThread()
-            self._abandoned += 1
-            if self._abandoned > ABANDONED_AT_MOST:
+            if len(self._abandoned) > ABANDONED_AT_MOST:
                 raise StuckProducers(
-                    f"{self._abandoned} transactional calls did not return within their deadlines"
+                    f"{len(self._abandoned)} transactional calls did not return within their "
+                    "deadlines, nor since"
                 ) from None
             raise OutcomeUnknown(
                 f"a call did not return within {CALL_DEADLINE_S:g} s, or all of a transaction "
@@ -234,8 +238,16 @@ class CallThread:
     """Makes one call at a time; a call that does not return is abandoned with its thread."""
 
     def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]] = SimpleQueue()
-        threading.Thread(target=self._run, name="transactions", daemon=True).start()
+        self._calls: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="transactions", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self) -> None:
+        """End the thread when its call has returned, which frees what the call holds."""
+        self._calls.put(None)
 
     def call(
         self, action: Callable[[], Any], deadline_s: float, call_began: Callable[[], float]
@@ -262,8 +274,8 @@ class CallThread:
         return result
 
     def _run(self) -> None:
-        while True:
-            action, outcome = self._calls.get()
+        while (call := self._calls.get()) is not None:
+            action, outcome = call
             try:
                 outcome.put((action(), None))
             except Exception as error:  # noqa: BLE001 - raised again by `call`
