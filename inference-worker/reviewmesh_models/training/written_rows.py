@@ -32,7 +32,7 @@ from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import POLARITIES, Task
 
 SOURCE: Final = "written"
-_FILLINGS: Final = 5
+_FILLINGS: Final = 3
 _UNSPACED: Final = frozenset({"ja", "th", "zh"})
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 
