@@ -1,7 +1,7 @@
-"""`reviewmesh-models`: label reviews; train, evaluate, compare, register and promote packages;
-compare the cost of own GPUs with a provider's.
+"""`reviewmesh-models`: label reviews; make models of GGUF files a base; train, evaluate, compare,
+register and promote packages; compare the cost of own GPUs with a provider's.
 
-Needs the extras `worker` and `cli`; `train` needs `training` as well.
+Needs the extras `worker` and `cli`; `convert` and `train` need `training` as well.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from reviewmesh_models.cli import crossover_command
 from reviewmesh_models.cli import evaluation_commands as evaluation
 from reviewmesh_models.cli import labelling_commands as labelling
 from reviewmesh_models.cli import registry_commands as registry
-from reviewmesh_models.cli.training_command import train
+from reviewmesh_models.cli.training_command import convert, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 app.command()(labelling.label)
 app.command()(labelling.adjudicate)
 app.command()(labelling.agreement)
+app.command()(convert)
 app.command()(train)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.reference)

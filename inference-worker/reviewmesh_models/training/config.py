@@ -24,6 +24,7 @@ CONFIGS: Final = Path(__file__).parent / "configs"
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,79}$")]
 _Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
 _Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Rate = Annotated[float, Field(gt=0, lt=1)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
@@ -65,7 +66,7 @@ class PackedFile(_Part):
 
     file: Path
     """The package; relative to where one works."""
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: _Sha256
     """Of the package."""
     member: _Words
 
@@ -122,6 +123,17 @@ class EncoderConfig(_Training):
     languages: Languages | None = None
 
 
+class GgufSource(_Part):
+    """A chat model as a GGUF file, alone or inside of a package from a registry."""
+
+    file: Path
+    """Of the model or of the package, which is a zip archive; relative to where one works."""
+    sha256: _Sha256
+    """Of `file`."""
+    member: _Words | None = None
+    """The model's path inside of the package; None where `file` is the model."""
+
+
 class BaseWeights(_Part):
     """What a model is fine-tuned from."""
 
@@ -130,6 +142,8 @@ class BaseWeights(_Part):
     name: _Words
     source: _Words
     license: _Words
+    gguf: GgufSource | None = None
+    """What `reviewmesh-models convert` makes the folder of; None where it comes from elsewhere."""
 
 
 class Scratch(_Part):
@@ -207,10 +221,29 @@ _SCHEMA: Final[TypeAdapter[TrainingConfig]] = TypeAdapter(
 
 
 def read_training_config(file: Path) -> TrainingConfig:
-    """Raises ConfigError."""
+    """With its base in place. Raises ConfigError."""
+    config = _read(file)
+    if isinstance(config, CausalConfig) and config.base is not None:
+        _check_base(file, config.base)
+    return config
+
+
+def read_gguf_base(file: Path) -> tuple[BaseWeights, GgufSource]:
+    """The base that a config names, and what it is made of. Raises ConfigError."""
+    config = _read(file)
+    base = config.base if isinstance(config, CausalConfig) else None
+    if base is None or base.gguf is None:
+        raise ConfigError(
+            f"{file}: expected a chat model's config with base.gguf, the file to convert; see "
+            f"smollm2.yaml in {CONFIGS}"
+        )
+    return base, base.gguf
+
+
+def _read(file: Path) -> TrainingConfig:
     try:
         content = load_yaml(file.read_text(encoding="utf-8"))
-        config = _SCHEMA.validate_python(content)
+        return _SCHEMA.validate_python(content)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"expected a training config at {file}, {error}; see those in {CONFIGS}"
@@ -219,16 +252,16 @@ def read_training_config(file: Path) -> TrainingConfig:
         raise ConfigError(f"{file}: expected YAML, {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{file}: {_problems(error)}") from error
-    if isinstance(config, CausalConfig) and config.base is not None:
-        _check_base(file, config.base.folder)
-    return config
 
 
-def _check_base(file: Path, folder: Path) -> None:
-    if not (folder / "config.json").is_file():
+def _check_base(file: Path, base: BaseWeights) -> None:
+    if not (base.folder / "config.json").is_file():
+        ways = "put the model's files there"
+        if base.gguf is not None:
+            ways = f"make it with `reviewmesh-models convert {file}`"
         raise ConfigError(
             f"{file}: expected a model in Hugging Face form at base, found no config.json in "
-            f"{folder.absolute()}; nothing is downloaded: put the model's files there"
+            f"{base.folder.absolute()}; nothing is downloaded: {ways}"
         )
 
 

@@ -29,15 +29,17 @@ def _changed(folder: Path, **changes: Any) -> Path:
 
 
 def test_one_schema_reads_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = tmp_path / "models" / "gemma-2-9b-it"
-    base.mkdir(parents=True)
-    (base / "config.json").write_text("{}", encoding="utf-8")
+    for name in ("gemma-2-9b-it", "SmolLM2-135M-Instruct"):
+        base = tmp_path / "models" / name
+        base.mkdir(parents=True)
+        (base / "config.json").write_text("{}", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     read = {name: read_training_config(file) for name, file in _BUNDLED.items()}
     assert {name: type(config) for name, config in read.items()} == {
         "encoder.yaml": EncoderConfig,
         "gemma-2-9b-lora.yaml": CausalConfig,
         "multilingual.yaml": EncoderConfig,
+        "smollm2.yaml": CausalConfig,
         "tiny-gemma-2.yaml": CausalConfig,
     }
     for name, config in read.items():

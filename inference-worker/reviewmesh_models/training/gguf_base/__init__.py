@@ -1,0 +1,1 @@
+"""A base in Hugging Face form, made of a GGUF file: what llama.cpp runs, for training and vLLM."""
