@@ -6,17 +6,20 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from reviewmesh.avro.codec import load_schema
-from reviewmesh.process.logs import lasting
+from reviewmesh.process.logs import REPEAT_AFTER_S, lasting
 from tests.broker import TestStack
 from tests.mesh import SCHEMAS, SERVICES, Mesh, assert_exactly_once, review, reviews
 
 SAID_WITHIN_S = 60
 READY_WITHIN_S = 60
+# A line's timestamp is of another clock, and is taken a moment before the throttle looks.
+CLOCKS_DIFFER_S = 1
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def schema_ids(mesh: Mesh) -> list[int]:
     ]
 
 
-def test_a_broker_that_goes_away_is_told_once_and_in_the_log_only(mesh: Mesh) -> None:
+def test_a_broker_that_goes_away_is_told_seldom_and_in_the_log_only(mesh: Mesh) -> None:
     """librdkafka tries again many times a second; none of it is written past the log."""
     joiner = mesh.add("joiner")
     joiner.start()
@@ -108,5 +111,10 @@ def test_a_broker_that_goes_away_is_told_once_and_in_the_log_only(mesh: Mesh) ->
     lines = [json.loads(line) for line in joiner.log.read_text().splitlines()]
     said = [line for line in lines if line["event"] == "kafka"]
     assert {line["level"] for line in said} <= {"info", "warning"}
-    errors = [lasting(line["error"]) for line in said]
-    assert len(errors) == len(set(errors))
+    told_at: dict[str, datetime] = {}
+    for line in said:
+        error, at = lasting(line["error"]), datetime.fromisoformat(line["timestamp"])
+        if error in told_at:
+            since = at - told_at[error]
+            assert since.total_seconds() >= REPEAT_AFTER_S - CLOCKS_DIFFER_S, error
+        told_at[error] = at
