@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 from reviewmesh_worker.bundled import BUNDLED_MODEL
-from reviewmesh_worker.packages.manifest import NOT_HASHED, Package, write_manifest
+from reviewmesh_worker.packages.manifest import (
+    NOT_HASHED,
+    TASKS_FOLDER,
+    Package,
+    write_manifest,
+)
 from reviewmesh_worker.packages.registry import Registry, RegistryError
-from reviewmesh_worker.tasks.definition import Task, load_tasks
+from reviewmesh_worker.tasks.definition import Label, Task, load_task, load_tasks, write_task
 
 DEFINED = load_tasks()
 FILES = {"weights.safetensors": b"weights " * 100, "tokenizer/vocab.txt": b"a\nb\n"}
+
+
+def another_version(folder: Path, task: str, version: str = "2", more: str = "") -> Task:
+    """A bundled task under another version: another meaning of its first label, or one label
+    `more`. Written to the folder, read from there."""
+    bundled = DEFINED[task]
+    labels = list(bundled.labels)
+    if more:
+        labels.append(Label(id=more, means="what the first version did not know"))
+    else:
+        labels[0] = labels[0].model_copy(update={"means": "in other words"})
+    write_task(replace(bundled, version=version, labels=tuple(labels)), folder / task)
+    return load_task(folder / task)
+
+
+def carrying(folder: Path, tasks: Mapping[str, Task]) -> None:
+    """As training makes a package: with the definitions of its tasks."""
+    for name, task in tasks.items():
+        write_task(task, folder / TASKS_FOLDER / name)
 
 
 def small_package(
@@ -40,9 +65,13 @@ def small_package(
     return Package.open(folder)
 
 
-def encoder_copy(folder: Path, version: str, tasks: Mapping[str, Task] = DEFINED) -> Package:
+def encoder_copy(
+    folder: Path, version: str, tasks: Mapping[str, Task] = DEFINED, carries: bool = False
+) -> Package:
     """The bundled encoder under another version."""
     folder.mkdir(parents=True)
+    if carries:
+        carrying(folder, tasks)
     for file in BUNDLED_MODEL.iterdir():
         if file.name not in NOT_HASHED:
             shutil.copyfile(file, folder / file.name)

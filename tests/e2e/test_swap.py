@@ -1,4 +1,5 @@
-"""A package promoted and rolled back under a steady stream of reviews, with the real encoder."""
+"""A package for another version of the topics, promoted and rolled back under a steady stream of
+reviews, with the real encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from reviewmesh_schemas.names import TASKS
 from reviewmesh_worker.packages.registry import Registry
 from tests.broker import TestStack
 from tests.mesh import Mesh, assert_exactly_once
-from tests.packages import DEFINED, encoder_copy, promote
+from tests.packages import DEFINED, another_version, encoder_copy, promote
 from tests.stream import Stream, longest_gap_ms
 
 EVERY_S = 0.03
@@ -22,8 +23,9 @@ BEFORE, AFTER = "e5-reviews@1", "e5-reviews@2"
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     registry = Registry(tmp_path / "registry")
-    for version in ("1", "2"):
-        registry.add(encoder_copy(tmp_path / version, version).folder, DEFINED)
+    registry.add(encoder_copy(tmp_path / "1", "1").folder, DEFINED)
+    made_for = DEFINED | {"topic": another_version(tmp_path / "tasks", "topic")}
+    registry.add(encoder_copy(tmp_path / "2", "2", made_for, carries=True).folder, DEFINED)
     promote(registry, BEFORE)
     return registry
 
@@ -58,12 +60,14 @@ def test_a_promotion_and_a_rollback_under_load_fail_lose_and_repeat_nothing(
     enriched = stream.wait_enriched()
     assert_exactly_once(stream.published, enriched)
     assert mesh.dead_letters() == []
-    digests = {id.split("@")[1]: registry.package(id).digest for id in (BEFORE, AFTER)}
+    packages = {id.split("@")[1]: registry.package(id) for id in (BEFORE, AFTER)}
     for record in enriched:
         for task in TASKS:
             answer = record["tasks"][task]
             assert (answer["status"], answer["lineage"]["attempts"]) == ("OK", 1)
-            assert answer["lineage"]["model_digest"] == digests[answer["lineage"]["model_version"]]
+            package = packages[answer["lineage"]["model_version"]]
+            assert answer["lineage"]["model_digest"] == package.digest
+            assert answer["lineage"]["prompt_version"] == package.manifest.tasks[task].version
     metrics = mesh.processes["worker"].get("/metrics")[1]
     outcome = {"beside": "beside", "drain": "drained"}[mode]
     assert f'reviewmesh_worker_swaps_total{{outcome="{outcome}"}} 2.0' in metrics

@@ -16,7 +16,14 @@ from reviewmesh_protos.inference.v1 import inference_pb2
 from reviewmesh_worker.engines.encoder.config import WEIGHTS_FILE
 from reviewmesh_worker.packages.registry import Registry
 from tests.inference import WorkerProcess, infer, soon
-from tests.packages import DEFINED, cut_short, encoder_copy, small_package, tampered
+from tests.packages import (
+    DEFINED,
+    another_version,
+    cut_short,
+    encoder_copy,
+    small_package,
+    tampered,
+)
 
 TASKS = list(DEFINED)
 WorkerFactory = Callable[..., WorkerProcess]
@@ -70,6 +77,14 @@ def answered_by(worker: WorkerProcess, task: str) -> str:
     answer = worker.stub.Infer(infer(["Anna was very helpful."], task=task), timeout=10)
     assert answer.results[0].WhichOneof("outcome") == task
     return str(answer.lineage.model_version)
+
+
+def task_versions(worker: WorkerProcess) -> dict[str, str]:
+    """By task, the version that the lineage of an answer names."""
+    return {
+        task: str(worker.stub.Infer(infer(["Fine."], task=task), timeout=10).lineage.prompt_version)
+        for task in TASKS
+    }
 
 
 def swaps(worker: WorkerProcess, outcome: str) -> float:
@@ -129,6 +144,29 @@ def test_a_worker_follows_the_aliases_and_keeps_what_it_has_when_they_are_off(
     (aliases / "topic.json").write_text(kept)
     promote(registry, "1", "topic")
     soon(lambda: versions(worker)["topic"] == "1", "mended and promoted anew it serves")
+    assert worker.refused("UNAVAILABLE") == 0
+
+
+def test_each_package_serves_the_version_of_a_task_that_it_was_made_for(
+    start: WorkerFactory, tmp_path: Path
+) -> None:
+    made_for = DEFINED | {"topic": another_version(tmp_path, "topic")}
+    registry = Registry(tmp_path / "registry")
+    registry.add(encoder_copy(tmp_path / "1", "1").folder, DEFINED)
+    registry.add(encoder_copy(tmp_path / "2", "2", made_for, carries=True).folder, DEFINED)
+    promote(registry, "1")
+    worker = start(model_registry=registry.folder)
+    assert task_versions(worker) == {"ner": "1", "topic": "1", "sentiment": "1"}
+
+    promote(registry, "2")
+    soon(lambda: versions(worker) == dict.fromkeys(TASKS, "2"), "the second serves")
+    assert task_versions(worker) == {"ner": "1", "topic": "2", "sentiment": "1"}
+    fixed = start(model=registry.package("e5-reviews@2").folder)
+    assert task_versions(fixed) == {"ner": "1", "topic": "2", "sentiment": "1"}
+
+    registry.rollback("e5-reviews@2", DEFINED)
+    soon(lambda: versions(worker) == dict.fromkeys(TASKS, "1"), "the first serves again")
+    assert task_versions(worker) == {"ner": "1", "topic": "1", "sentiment": "1"}
     assert worker.refused("UNAVAILABLE") == 0
 
 

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from reviewmesh_models.training.rows import is_held_out
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import load_tasks
 
@@ -38,6 +39,7 @@ _FRAMES = (
     "Nothing to report today.",
 )
 SPOKEN_OF = tuple(_TOPICS)
+_TASKS = load_tasks()
 
 
 def review(random_: random.Random, number: int) -> Row:
@@ -75,7 +77,7 @@ def named(random_: random.Random, number: int) -> Row:
             )
             part = name
         text += part
-    annotated = list(load_tasks()[NER].label_ids)
+    annotated = list(_TASKS[NER].label_ids)
     return {"text": text, "entities": entities, "labels_annotated": annotated, "source": "made"}
 
 
@@ -83,6 +85,32 @@ def rows_of(task: str, count: int, seed: int) -> list[Row]:
     random_ = random.Random(seed)
     make = named if task == NER else review
     return [make(random_, seed * 1_000_000 + index) for index in range(count)]
+
+
+def of_the_rest() -> dict[str, list[Row]]:
+    """By kind of rows, one to learn from for each label that the others never have."""
+    reviews = [
+        {
+            "text": _learned(f"Once only: {topic}"),
+            "topics": [{"topic": topic, "polarity": "positive"}],
+            "sentiment": "positive",
+        }
+        for topic in _TASKS[TOPIC].label_ids
+        if topic not in _TOPICS
+    ]
+    entities = []
+    for label in _TASKS[NER].label_ids:
+        if label not in _NAMES:
+            text = _learned(f"{label} by name")
+            spoken = {"start": 0, "end": len(label), "label": label, "text": label}
+            entities.append({**named(random.Random(0), 0), "text": text, "entities": [spoken]})
+    return {"reviews": reviews, "ner": entities}
+
+
+def _learned(text: str) -> str:
+    while is_held_out(text):
+        text += "."
+    return text
 
 
 def write_data(folder: Path, reviews: int, entities: int) -> Path:
@@ -94,6 +122,8 @@ def write_data(folder: Path, reviews: int, entities: int) -> Path:
         ("ner_train", NER, entities, 3),
         ("ner_dev", NER, entities // 4, 4),
     ):
-        lines = [json.dumps(row) for row in rows_of(task, count, seed)]
+        rest = of_the_rest()[file.split("_")[0]] if file.endswith("train") else []
+        rows = [*rows_of(task, count - len(rest), seed), *rest]
+        lines = [json.dumps(row) for row in rows]
         (folder / f"{file}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

@@ -11,14 +11,16 @@ from reviewmesh_models.labelling.reviews import Review
 from reviewmesh_models.labelling.store import Store
 from reviewmesh_worker.packages.manifest import Package
 from tests.training.command import run_training, write_config
-from tests.training.generated import named, review
+from tests.training.generated import named, of_the_rest, review
 from tests.unit.models.labelling.made import TASKS, make
 
 
 def test_training_makes_a_package_of_what_teachers_said(tmp_path: Path) -> None:
     random_ = random.Random(5)
-    rows = [review(random_, number) for number in range(60)]
-    rows += [named(random_, number) for number in range(20)]
+    rest = of_the_rest()
+    rows = [review(random_, number) for number in range(60 - len(rest["reviews"]))]
+    rows += [named(random_, number) for number in range(20 - len(rest["ner"]))]
+    rows += [*rest["reviews"], *rest["ner"]]
     whole = [{"sentiment": "neutral", "topics": [], "entities": [], **row} for row in rows]
     folder = tmp_path / "labels"
     make(

@@ -26,6 +26,14 @@ RegistryFolder = Annotated[
         help="Folder of the registry; REVIEWMESH_WORKER__MODEL_REGISTRY if none.",
     ),
 ]
+TasksFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--tasks",
+        help="Folder of task definitions with golden rows; REVIEWMESH_WORKER__TASK_DEFINITIONS if "
+        "none. Packages for other versions have those that they carry.",
+    ),
+]
 
 
 def complain(message: str) -> None:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reviewmesh_models.cli.command_line import (
     FAILED,
     RegistryFolder,
+    TasksFolder,
     exits_on_errors,
 )
 from reviewmesh_models.evaluation.compare import compare_engines
@@ -60,12 +61,12 @@ class LocalPackages:
     registry: Registry | None
 
     @classmethod
-    def of(cls, registry: Path | None) -> LocalPackages:
+    def of(cls, registry: Path | None, tasks: Path | None) -> LocalPackages:
         settings = Settings()
         folder = registry or settings.worker.model_registry
         return cls(
             settings,
-            load_tasks(settings.worker.task_definitions),
+            load_tasks(tasks or settings.worker.task_definitions),
             None if folder is None else Registry(folder),
         )
 
@@ -112,6 +113,7 @@ def evaluate(
     package: PackageArgument,
     data: DataArgument,
     registry: RegistryFolder = None,
+    tasks: TasksFolder = None,
     against: AgainstOption = None,
     engine: EngineOption = None,
     output: Annotated[
@@ -120,15 +122,16 @@ def evaluate(
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
     with exits_on_errors(), progress() as step:
-        here = LocalPackages.of(registry)
+        here = LocalPackages.of(registry, tasks)
         asked = here.package(package)
+        own = asked.fitting(here.tasks)
         rivals = {
             rival.digest: rival for rival in here.rivals(asked, against).values() if rival
         }.values()
         report = evaluate_engine(
             here.engine(asked, engine),
-            read_dev_rows(data, asked.fitting(here.tasks)),
-            tasks=here.tasks,
+            read_dev_rows(data, own),
+            tasks={**here.tasks, **own},
             command=_command(),
             step=step,
             against=[here.engine(rival) for rival in rivals],
@@ -146,6 +149,7 @@ def reference(
     package: PackageArgument,
     data: DataArgument,
     registry: RegistryFolder = None,
+    tasks: TasksFolder = None,
     engine: EngineOption = None,
 ) -> None:
     """Add what a package answers on the gate's set to a report that was made without it.
@@ -153,7 +157,7 @@ def reference(
     A worker that serves the package compares its answers with it. `evaluate` adds it by itself.
     """
     with exits_on_errors(), progress() as step:
-        here = LocalPackages.of(registry)
+        here = LocalPackages.of(registry, tasks)
         asked = here.package(package)
         report = read_report(asked.folder)
         if report.package.digest != asked.digest:
@@ -170,6 +174,7 @@ def reference(
 def gate(
     package: PackageArgument,
     registry: RegistryFolder = None,
+    tasks: TasksFolder = None,
     gate_file: Annotated[
         Path | None, typer.Option("--gate", help="The rules; the registry's or ours if none.")
     ] = None,
@@ -177,7 +182,7 @@ def gate(
 ) -> None:
     """Check a package's report against the gate; exits with 1 if the package may not serve."""
     with exits_on_errors():
-        here = LocalPackages.of(registry)
+        here = LocalPackages.of(registry, tasks)
         asked = here.package(package)
         file = gate_file
         if file is None and here.registry is not None and here.registry.gate_file.is_file():
@@ -188,9 +193,9 @@ def gate(
             contested.setdefault(None if rival is None else rival.digest, []).append(task)
         results = {
             serving: check_gate(
-                report, asked.digest, tasks=made_for(asked, tasks), gate=rules, serving=serving
+                report, asked.digest, tasks=made_for(asked, names), gate=rules, serving=serving
             )
-            for serving, tasks in contested.items()
+            for serving, names in contested.items()
         }
     console = Console()
     for serving, result in results.items():
@@ -204,6 +209,7 @@ def compare(
     theirs: Annotated[str, typer.Argument(help="The other package, or the same.")],
     data: DataArgument,
     registry: RegistryFolder = None,
+    tasks: TasksFolder = None,
     engine: EngineOption = None,
     their_engine: Annotated[EngineChoice | None, typer.Option(help="That of the other.")] = None,
     output: Annotated[
@@ -212,7 +218,7 @@ def compare(
 ) -> None:
     """Ask two packages, or one on two engines, about the same reviews: where do they differ?"""
     with exits_on_errors(), progress() as step:
-        here = LocalPackages.of(registry)
+        here = LocalPackages.of(registry, tasks)
         texts = [row["text"] for row in read_rows(data / REVIEWS_FILE)]
         comparison = compare_engines(
             here.engine(here.package(ours), engine),

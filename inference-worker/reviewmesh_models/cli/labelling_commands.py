@@ -216,7 +216,7 @@ def _packages(
     named = {one.name: one.package for one in teachers.teachers if one.package is not None}
     if not named:
         return {}
-    here = LocalPackages.of(registry)
+    here = LocalPackages.of(registry, None)
     found = {}
     for name, package in named.items():
         opened = here.package(package)

@@ -13,6 +13,7 @@ from rich.table import Table
 from reviewmesh_models.cli.command_line import (
     FAILED,
     RegistryFolder,
+    TasksFolder,
     complain,
     ended,
     exits_on_errors,
@@ -35,16 +36,16 @@ Tasks = Annotated[
 ]
 
 
-def list_packages(registry: RegistryFolder = None) -> None:
+def list_packages(registry: RegistryFolder = None, tasks: TasksFolder = None) -> None:
     """Packages of a registry, what they were made for, and which of them serve."""
     with exits_on_errors():
-        found, tasks = _opened(registry)
+        found, defined = _opened(registry, tasks)
         table = Table("package", "kind", "tasks", "stands as", "verdict")
         standing = _standing(found)
         for id in found.ids():
             try:
                 package = found.package(id)
-                package.verify(tasks)
+                package.verify(defined)
                 reasons = found.reasons_against(package, gate_of(found.gate_file))
             except (PackageError, RegistryError) as error:
                 table.add_row(id, "", "", ", ".join(standing.get(id, [])), str(error))
@@ -63,7 +64,7 @@ def list_packages(registry: RegistryFolder = None) -> None:
 def show(id: Id, registry: RegistryFolder = None) -> None:
     """Show a package's manifest, where it serves, and its history."""
     with exits_on_errors():
-        found, _ = _opened(registry)
+        found, _ = _opened(registry, None)
         package = found.package(id)
         standing = _standing(found).get(id, [])
         done = [line for line in found.history() if line.package == id]
@@ -94,11 +95,12 @@ def show(id: Id, registry: RegistryFolder = None) -> None:
 def add(
     folder: Annotated[Path, typer.Argument(help="Folder of the package.")],
     registry: RegistryFolder = None,
+    tasks: TasksFolder = None,
 ) -> None:
     """Copy a package into a registry, verified; it becomes the candidate of its tasks."""
     with exits_on_errors():
-        found, tasks = _opened(registry)
-        package = found.add(folder, tasks)
+        found, defined = _opened(registry, tasks)
+        package = found.add(folder, defined)
     console = Console()
     console.print(f"{package.id} is a candidate for {', '.join(package.manifest.tasks)}")
     console.print(f"{package.folder}", soft_wrap=True)
@@ -108,17 +110,18 @@ def promote(
     id: Id,
     registry: RegistryFolder = None,
     task: Tasks = None,
+    tasks: TasksFolder = None,
     force: Annotated[
         str, typer.Option(metavar="REASON", help="Serve what did not pass its gate; recorded.")
     ] = "",
 ) -> None:
     """Let a package serve its tasks if it passed its gate. Workers follow within seconds."""
     with exits_on_errors():
-        found, tasks = _opened(registry)
+        found, defined = _opened(registry, tasks)
         try:
             now = found.promote(
                 id,
-                tasks,
+                defined,
                 check=gate_of(found.gate_file),
                 only=task or (),
                 forced_because=force.strip(),
@@ -128,31 +131,35 @@ def promote(
     Console().print(f"{id} serves {', '.join(now)}")
 
 
-def candidate(id: Id, registry: RegistryFolder = None, task: Tasks = None) -> None:
+def candidate(
+    id: Id, registry: RegistryFolder = None, task: Tasks = None, tasks: TasksFolder = None
+) -> None:
     """Make a package of the registry the candidate again; `add` does it for a new one."""
     with exits_on_errors():
-        found, tasks = _opened(registry)
-        now = found.nominate(id, tasks, task or ())
+        found, defined = _opened(registry, tasks)
+        now = found.nominate(id, defined, task or ())
     Console().print(f"{id} is a candidate for {', '.join(now)}")
 
 
-def rollback(id: Id, registry: RegistryFolder = None, task: Tasks = None) -> None:
+def rollback(
+    id: Id, registry: RegistryFolder = None, task: Tasks = None, tasks: TasksFolder = None
+) -> None:
     """Take a package out of service: the previous package serves its tasks again."""
     with exits_on_errors():
-        found, tasks = _opened(registry)
-        again = found.rollback(id, tasks, task or ())
+        found, defined = _opened(registry, tasks)
+        again = found.rollback(id, defined, task or ())
     for name, package in sorted(again.items()):
         Console().print(f"{package} serves {name} again")
 
 
-def _opened(folder: Path | None) -> tuple[Registry, Mapping[str, Task]]:
+def _opened(folder: Path | None, tasks: Path | None) -> tuple[Registry, Mapping[str, Task]]:
     settings = Settings().worker
     chosen = folder or settings.model_registry
     if chosen is None:
         raise RegistryError(
             "expected the folder of a registry: --registry or REVIEWMESH_WORKER__MODEL_REGISTRY"
         )
-    return Registry(chosen), load_tasks(settings.task_definitions)
+    return Registry(chosen), load_tasks(tasks or settings.task_definitions)
 
 
 def _standing(registry: Registry) -> dict[str, list[str]]:

@@ -105,7 +105,8 @@ def _against(against: Against) -> str:
         for name, difference in against.differences.items()
     ]
     headings = ("score", "theirs", "difference", "95 % interval", f"around 0, ±{reach:.3f}")
-    note = f"Ours less theirs, on the same rows and the same draws. {other.digest}"
+    said = ["Ours less theirs, on the same rows and the same draws", *against.without()]
+    note = f"{'. '.join(said)}. {other.digest}"
     title = f"Against {other.name} {other.version} on {other.engine}"
     return section(title, note, table(headings, rows))
 

@@ -127,6 +127,15 @@ class Against(_Part):
     package: PackageName
     scores: dict[str, Score]
     differences: dict[str, Difference]
+    left_out: dict[str, list[str]] = {}
+    """By task, the labels that only one of them knows: both are scored without these."""
+
+    def without(self) -> list[str]:
+        """What is left out, in words."""
+        return [
+            f"{task}: without {', '.join(labels)}, which only one of them knows"
+            for task, labels in self.left_out.items()
+        ]
 
 
 class Report(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -51,6 +51,7 @@ from reviewmesh_models.evaluation.report import (
 )
 from reviewmesh_models.evaluation.rows import DevRows, Row, language_rows
 from reviewmesh_models.evaluation.scores import Measure, counts_of, hits, micro_f1, share
+from reviewmesh_models.evaluation.shared_labels import measures_on
 from reviewmesh_models.evaluation.slices import slices_of
 from reviewmesh_worker.engines.interface import Engine
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
@@ -72,6 +73,8 @@ class RowPredictions:
     """Every task of each of these texts."""
     outcomes: Outcomes
     """Of the rows that each task is scored on."""
+    labels: Mapping[str, Collection[str]]
+    """By task, those that it knows."""
 
 
 def evaluate_engine(
@@ -182,7 +185,7 @@ async def _evaluate(
         hostile=families_of(attacked),
         golden=golden,
         speed=speed,
-        against=[_against(other, rows, tasks, measures) for other in others],
+        against=[_against(other, rows, tasks, on_rows.outcomes) for other in others],
         distributions=distributions_of(on_rows.texts, on_rows.predictions.outcomes),
         seconds=round(time.monotonic() - started, 1),
     )
@@ -203,7 +206,8 @@ async def _predict_rows(engine: Engine, predictor: Predictor, rows: DevRows) -> 
             "entity rows", [NER], [row["text"] for row in rows.entities]
         )
         outcomes |= named.outcomes
-    return RowPredictions(name_of(engine), texts, predictions, outcomes)
+    labels = {name: about.labels for name, about in engine.tasks.items()}
+    return RowPredictions(name_of(engine), texts, predictions, outcomes, labels)
 
 
 async def _judge_golden(predictor: Predictor, task: Task) -> Golden:
@@ -318,17 +322,23 @@ def _slices(
 
 
 def _against(
-    other: RowPredictions,
-    rows: DevRows,
-    tasks: Mapping[str, Task],
-    measures: Mapping[str, Measure],
+    other: RowPredictions, rows: DevRows, tasks: Mapping[str, Task], outcomes: Outcomes
 ) -> Against:
-    both = {name: task for name, task in tasks.items() if name in other.outcomes}
-    theirs = measures_of(rows, {name: other.outcomes[name] for name in both}, both)
+    ours: dict[str, Measure] = {}
+    theirs: dict[str, Measure] = {}
+    left_out: dict[str, list[str]] = {}
+    for name, task in tasks.items():
+        if name not in other.outcomes:
+            continue
+        known = set(other.labels[name])
+        if alone := known ^ set(task.label_ids):
+            left_out[name] = sorted(alone)
+        if shared := known & set(task.label_ids):
+            ours |= measures_on(shared, task, rows, outcomes[name])
+            theirs |= measures_on(shared, task, rows, other.outcomes[name])
     return Against(
         package=other.package,
         scores={name: score_of(measure) for name, measure in theirs.items()},
-        differences={
-            name: difference_of(measures[name], measure) for name, measure in theirs.items()
-        },
+        differences={name: difference_of(ours[name], measure) for name, measure in theirs.items()},
+        left_out=left_out,
     )

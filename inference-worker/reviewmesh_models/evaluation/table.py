@@ -79,6 +79,7 @@ def _against(against: Against) -> Table:
         theirs = f"{against.scores[name].value:.4f}"
         interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
         table.add_row(name, theirs, f"{difference.value:+.4f}", interval)
+    table.caption = "\n".join(against.without()) or None
     return table
 
 

@@ -83,12 +83,42 @@ class LabelledData:
     def of(self, task: str) -> Rows:
         return self.entities if _KIND_OF[task] == _ENTITIES else self.reviews
 
+    def learned_labels(self, task: Task) -> set[str]:
+        """The labels that some row to learn from has."""
+        rows = list(self.of(task.name).learn)
+        if self.languages is not None:
+            own = self.languages.entities if task.name == NER else self.languages.reviews
+            rows += own.learn
+        if self.written is not None:
+            rows += self.written.entities if task.name == NER else self.written.reviews
+        if task.name == SENTIMENT:
+            return {row["sentiment"] for row in rows}
+        if task.name == TOPIC:
+            # Translations have no topics of their own.
+            return {topic["topic"] for row in rows for topic in row.get("topics", ())}
+        return {entity["label"] for row in rows for entity in row["entities"]}
+
 
 def read_data(folder: Path, tasks: Mapping[str, Task]) -> LabelledData:
     """The rows that the tasks learn from. Raises DataError; FileNotFoundError without a file."""
     reviews, reviews_file = _read_kind(folder, _REVIEWS, tasks)
     entities, entities_file = _read_kind(folder, _ENTITIES, tasks)
     return LabelledData(reviews, entities, reviews_file, entities_file)
+
+
+def check_labels(data: LabelledData, tasks: Mapping[str, Task]) -> None:
+    """Raises DataError where a label of a task has no row to learn from."""
+    problems = []
+    for task in tasks.values():
+        learned = data.learned_labels(task)
+        if lacking := [label for label in task.label_ids if label not in learned]:
+            problems.append(f"{', '.join(lacking)} of the task {task.name}, version {task.version}")
+    if problems:
+        raise DataError(
+            "expected rows to learn each label from, found none for "
+            f"{'; '.join(problems)}; label rows with it, or take it out of the task and raise its "
+            "version (rows whose text is in a dev file, and those held out, are not learned from)"
+        )
 
 
 def split_held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:

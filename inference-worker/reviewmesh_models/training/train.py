@@ -19,11 +19,22 @@ from reviewmesh_models.training.config import (
 from reviewmesh_models.training.curves import LOSS_FILE, Curves, plot_curves
 from reviewmesh_models.training.languages import read_languages
 from reviewmesh_models.training.progress import TrainingProgress
-from reviewmesh_models.training.rows import LabelledData, LabelledFile, Rows, read_data
+from reviewmesh_models.training.rows import (
+    LabelledData,
+    LabelledFile,
+    Rows,
+    check_labels,
+    read_data,
+)
 from reviewmesh_models.training.workplace import Workplace
 from reviewmesh_models.training.written_rows import read_written
-from reviewmesh_worker.packages.manifest import Base, DataSource, write_manifest
-from reviewmesh_worker.tasks.definition import Task
+from reviewmesh_worker.packages.manifest import (
+    TASKS_FOLDER,
+    Base,
+    DataSource,
+    write_manifest,
+)
+from reviewmesh_worker.tasks.definition import Task, write_task
 
 _UNSTATED: Final = "not stated"
 
@@ -38,15 +49,17 @@ def train_package(
     _prepare_libraries()
     # First, so that a missing package is known before anything is written.
     run = _run_of(config)
-    wanted = config.tasks if isinstance(config, CausalConfig) else tasks
-    learned = {name: tasks[name] for name in wanted}
+    learned = learned_tasks(config, tasks)
     labelled = _labelled(config, data, learned)
+    check_labels(labelled, learned)
     workplace = Workplace(output, _decisive(config, learned, labelled))
     with TrainingProgress(console) as progress:
         _tell_rows(labelled, progress)
         curves = run(config, learned, labelled, workplace.checkpoints, workplace.package, progress)
         title = f"{config.name}, version {config.version}"
         plot_curves(curves, title, workplace.package / LOSS_FILE)
+    for name, task in learned.items():
+        write_task(task, workplace.package / TASKS_FOLDER / name)
     write_manifest(
         workplace.package,
         name=config.name,
@@ -60,6 +73,12 @@ def train_package(
         languages=_languages(labelled),
     )
     workplace.finish()
+
+
+def learned_tasks(config: TrainingConfig, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Those of the tasks that the package will answer."""
+    wanted = config.tasks if isinstance(config, CausalConfig) else tasks
+    return {name: tasks[name] for name in wanted}
 
 
 def _labelled(config: TrainingConfig, folder: Path, tasks: Mapping[str, Task]) -> LabelledData:

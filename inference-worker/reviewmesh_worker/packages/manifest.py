@@ -1,7 +1,8 @@
 """A model package: its manifest, and the check of its files against it.
 
 The manifest has the digest of every other file, except those that an evaluation adds: its report
-and the model card are not part of the package's digest.
+and the model card are not part of the package's digest. The folder `tasks` has the definitions that
+the model was made for; packages from before they were carried name them only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
@@ -26,20 +27,21 @@ from pydantic import (
     ValidationError,
 )
 
-from reviewmesh_worker.tasks.definition import Task
+from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 
 FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 EVALUATION_FILE: Final = "evaluation.json"
 EVALUATION_PAGE: Final = "evaluation.html"
 CARD_FILE: Final = "MODEL_CARD.md"
+TASKS_FOLDER: Final = "tasks"
 NOT_HASHED: Final = frozenset({MANIFEST_FILE, EVALUATION_FILE, EVALUATION_PAGE, CARD_FILE})
 
 ModelKind = Literal["encoder", "causal"]
 
 # Formats that contain data only: no pickles, no code.
 HARMLESS: Final = frozenset(
-    {".json", ".jinja", ".md", ".model", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
+    {".json", ".jinja", ".jsonl", ".md", ".model", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
 )
 LARGEST_MANIFEST: Final = 4 * 1024 * 1024
 LARGEST_CONFIGURATION: Final = 1024 * 1024
@@ -150,19 +152,49 @@ class Package:
         canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, allow_nan=False)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
+    @cached_property
+    def carried(self) -> dict[str, Task]:
+        """The definitions of tasks in its folder. Raises PackageError."""
+        folder = self.folder / TASKS_FOLDER
+        # A provider's model has no folder.
+        if not self.manifest.files or not folder.is_dir():
+            return {}
+        # They are read before the files are verified: no links, and nothing large.
+        for path in _files_in(self.folder):
+            file = self.folder / path
+            if folder in file.parents and file.stat().st_size > LARGEST_CONFIGURATION:
+                raise PackageError(
+                    f"{file}: expected at most {LARGEST_CONFIGURATION:,} bytes, found "
+                    f"{file.stat().st_size:,}; {_COPY_ANEW}"
+                )
+        try:
+            return load_tasks(folder)
+        except TaskError as error:
+            raise PackageError(f"{error}; {_COPY_ANEW}") from error
+
     def verify(self, tasks: Mapping[str, Task]) -> None:
-        """Check every file, and the versions of its tasks in `tasks`. Raises PackageError."""
+        """Check every file, and that `fitting` has all of `tasks` that it was made for.
+
+        Raises PackageError.
+        """
         self.verify_tasks(tasks)
         self.verify_files()
 
     def fitting(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
-        """The tasks that it was made for, with exactly these definitions."""
-        return {
-            name: task
-            for name, task in tasks.items()
-            if self.manifest.tasks.get(name)
-            == TaskVersion(version=task.version, digest=task.digest)
-        }
+        """Those of the tasks that it was made for, each in the version that it was made for.
+
+        A definition is one of `tasks`, or else its own, or one that comes with the project: exactly
+        what the manifest names, wherever it is. Golden rows decide no answer, so those of `tasks`
+        may be newer than its own. Raises PackageError.
+        """
+        found: dict[str, Task] = {}
+        for name in tasks:
+            for definitions in (tasks, self.carried, _bundled_tasks()):
+                task = definitions.get(name)
+                if task is not None and self.manifest.tasks.get(name) == version_of(task):
+                    found[name] = task
+                    break
+        return found
 
     def verify_tasks(self, tasks: Mapping[str, Task]) -> None:
         """As `verify`, without reading the files."""
@@ -173,8 +205,10 @@ class Package:
                 f"{self.id} serves {_listed(made_for)}, expected one for {_listed(tasks)}; "
                 "name another package"
             )
+        fitting = self.fitting(tasks)
         for task in shared:
-            _check_task(self.id, task, made_for[task.name])
+            if task.name not in fitting:
+                raise PackageError(_other_definition(self.id, task, made_for[task.name]))
 
     def verify_files(self) -> None:
         """Check that the files have the digests of the manifest. Raises PackageError."""
@@ -220,10 +254,7 @@ def write_manifest(
             name=name,
             version=version,
             kind=kind,
-            tasks={
-                task.name: TaskVersion(version=task.version, digest=task.digest)
-                for task in tasks.values()
-            },
+            tasks={task.name: version_of(task) for task in tasks.values()},
             base=base,
             license=license,
             data=list(data),
@@ -272,20 +303,28 @@ def _read(file: Path) -> Manifest:
         raise PackageError(f"{file}: {_problems(error)}; {_COPY_ANEW}") from error
 
 
-def _check_task(package: str, task: Task, made_for: TaskVersion) -> None:
+def version_of(task: Task) -> TaskVersion:
+    return TaskVersion(version=task.version, digest=task.digest)
+
+
+@cache
+def _bundled_tasks() -> Mapping[str, Task]:
+    return load_tasks()
+
+
+def _other_definition(package: str, task: Task, made_for: TaskVersion) -> str:
     if task.version != made_for.version:
-        raise PackageError(
-            f"{package} was made for version {made_for.version} of the task {task.name}, and the "
-            f"task here is of version {task.version}; name a package for that version, or use the "
-            "task's definition of the package's version"
+        return (
+            f"{package} was made for version {made_for.version} of the task {task.name}, which it "
+            f"does not carry, and the task here is of version {task.version}; name a package for "
+            "that version, or the folder with the task's definition of the package's version"
         )
-    if task.digest != made_for.digest:
-        raise PackageError(
-            f"{package} was made for version {made_for.version} of the task {task.name} with the "
-            f"digest {made_for.digest}, and the task here has the same version and the digest "
-            f"{task.digest}: its definition was edited; raise its version and make a package for "
-            "it, or undo the edit"
-        )
+    return (
+        f"{package} was made for version {made_for.version} of the task {task.name} with the "
+        f"digest {made_for.digest}, and the task here has the same version and the digest "
+        f"{task.digest}: its definition was edited; raise its version and make a package for "
+        "it, or undo the edit"
+    )
 
 
 def _files_in(folder: Path) -> Iterator[str]:

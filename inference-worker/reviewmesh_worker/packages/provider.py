@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from reviewmesh_worker.packages.manifest import Manifest, Package, TaskVersion
+from reviewmesh_worker.packages.manifest import Manifest, Package, version_of
 from reviewmesh_worker.tasks.definition import Task
 
 PROVIDER: Final = "provider"
@@ -44,10 +44,7 @@ def provider_package(
         version=model,
         # Nobody reads it: see `ProviderPackage.kind`.
         kind="causal",
-        tasks={
-            name: TaskVersion(version=task.version, digest=task.digest)
-            for name, task in tasks.items()
-        },
+        tasks={name: version_of(task) for name, task in tasks.items()},
         base=None,
         license="",
         data=[],

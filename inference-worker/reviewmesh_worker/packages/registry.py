@@ -12,7 +12,7 @@ only, sees the state before a change or after it. Who changes it holds a lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from reviewmesh_worker.packages.files import (
     sync_folder,
 )
 from reviewmesh_worker.packages.manifest import Digest, Package, PackageError
+from reviewmesh_worker.packages.versions import Known, check_versions
 from reviewmesh_worker.tasks.definition import Task
 
 LOCK_TIMEOUT_S: Final = 30.0
@@ -130,6 +131,14 @@ class Registry:
             )
         return package
 
+    def versions(self) -> list[Known]:
+        """The versions of tasks that each readable package was made for."""
+        known: list[Known] = []
+        for id in self.ids():
+            with suppress(PackageError):
+                known.append((id, self.package(id).manifest.tasks))
+        return known
+
     def tasks(self) -> list[str]:
         """The tasks that have aliases."""
         return sorted(file.stem for file in (self.folder / "aliases").glob("*.json"))
@@ -197,7 +206,8 @@ class Registry:
     def add(self, source: Path, tasks: Mapping[str, Task]) -> Package:
         """Copy a package in; it becomes the candidate of the tasks that it serves.
 
-        `tasks` are the definitions that it must have been made for.
+        `tasks` are definitions for what it does not carry. A version of a task that other packages
+        have, and with another definition, is refused.
         """
         package = Package.open(source)
         with copied(source, self.folder / "packages") as copy:
@@ -210,6 +220,7 @@ class Registry:
                         f"{self.folder} has a package {package.id} already; make the package "
                         "under another version"
                     )
+                check_versions(package.manifest.tasks, self.versions())
                 copy.rename(target)
                 sync_folder(target.parent)
                 self._put_candidate(package, package.manifest.tasks)

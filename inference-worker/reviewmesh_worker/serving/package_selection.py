@@ -22,7 +22,8 @@ from reviewmesh_worker.tasks.definition import Task, TaskError, load_tasks
 class PackageSelection(Protocol):
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """The definitions of the tasks to serve."""
+        """The tasks to serve; a package that was made for another version of one, and carries that,
+        serves it in that version."""
         ...
 
     def state(self) -> object:
@@ -45,9 +46,7 @@ class FixedPackage:
     def __init__(self, folder: Path, defined: Mapping[str, Task], named: Sequence[str]) -> None:
         self._package = Package.open(folder)
         self._package.verify_tasks(defined)
-        served = {
-            name: task for name, task in defined.items() if name in self._package.manifest.tasks
-        }
+        served = self._package.fitting(defined)
         self.tasks = _picked(named, served, f"{self._package.id} in {folder}")
 
     def state(self) -> object:

@@ -111,6 +111,23 @@ def load_task(folder: Path) -> Task:
     )
 
 
+def write_task(task: Task, folder: Path) -> None:
+    """A folder that `load_task` reads as the same task, with the same digest."""
+    content = {
+        "version": task.version,
+        "answer": task.answer,
+        "labels": [label.model_dump() for label in task.labels],
+    }
+    golden = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in task.golden)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        (_TASK_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
+        (_PROMPT_FILE, task.template + "\n"),
+        (_GOLDEN_FILE, golden),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from reviewmesh_models.cli.__main__ import app
 from reviewmesh_worker.packages.registry import Registry
-from tests.packages import DEFINED, encoder_copy, small_package
+from tests.packages import DEFINED, another_version, encoder_copy, small_package
 
 REVIEWS = [
     {
@@ -84,6 +84,34 @@ def test_a_package_that_passed_its_gate_serves_and_is_rolled_back(registry: Regi
     assert "nothing served" in said(2, "rollback", first, "--task", "topic")
 
 
+def test_another_version_of_a_task_is_promoted_and_rolled_back(
+    registry: Registry, tmp_path: Path
+) -> None:
+    said(0, "promote", "e5-reviews@1")
+    made_for = DEFINED | {"topic": another_version(tmp_path / "tasks", "topic")}
+    said(0, "add", encoder_copy(tmp_path / "3", "3", made_for, carries=True).folder)
+    assert "topic 2" in said(0, "list")
+    refused = said(1, "promote", "e5-reviews@3")
+    assert "expected a report at" in refused and "made for version" not in refused
+    said(0, "promote", "e5-reviews@3", "--force", "a trial")
+    said(0, "rollback", "e5-reviews@3")
+    assert registry.resolve("topic").package.id == "e5-reviews@1"
+
+
+def test_a_package_that_carries_no_definition_needs_the_folder_with_it(
+    registry: Registry, evaluated: Path, tmp_path: Path
+) -> None:
+    tasks = tmp_path / "tasks"
+    made_for = {"topic": another_version(tasks, "topic")}
+    fourth = encoder_copy(tmp_path / "4", "4", made_for).folder
+    refused = "made for version 2 of the task topic, which it does not carry"
+    forced = ["promote", "e5-reviews@4", "--force", "a trial"]
+    for command in (["evaluate", fourth, evaluated.parent, "--quick"], ["add", fourth], forced):
+        assert refused in said(2, *command)
+        said(0, *command, "--tasks", tasks)
+    assert "expected a report at" in said(0, "list", "--tasks", tasks)
+
+
 def test_the_report_of_another_package_is_none(registry: Registry) -> None:
     for name in ("evaluation.json", "evaluation.html"):
         shutil.copyfile(
@@ -109,7 +137,10 @@ def test_what_is_off_is_listed_and_does_not_come_in(registry: Registry, tmp_path
     package = registry.package("e5-reviews@2")
     (package.folder / "notes.txt").write_text("mine")
     listed = said(0, "list")
-    assert "does not name notes.txt" in listed.replace("\n", "") and listed.count("good") == 1
+    assert (
+        "does not name notes.txt" in listed.replace("\n", "")
+        and listed.count("good") == 1
+    )
     (package.folder / "manifest.json").unlink()
     assert "expected the manifest of a package" in said(2, "show", package.id)
     small = small_package(tmp_path / "small", tasks={"ner": DEFINED["ner"]})

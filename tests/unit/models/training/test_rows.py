@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from reviewmesh_models.training.rows import DataError, normalised, read_data, split_held_out
+from reviewmesh_models.training.rows import (
+    DataError,
+    check_labels,
+    is_held_out,
+    normalised,
+    read_data,
+    split_held_out,
+)
 from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import load_tasks
 
@@ -83,6 +90,38 @@ def test_a_row_that_is_none_is_named(
     with pytest.raises(DataError, match=f"{file}_train.jsonl, row 7") as caught:
         read_data(tmp_path, TASKS)
     assert said in str(caught.value)
+
+
+def test_a_label_without_a_row_to_learn_from_is_named(tmp_path: Path) -> None:
+    texts = [f"Review {n}" for n in range(200)]
+    rows = [_review(text) for text in texts]
+    labels = TASKS[TOPIC].label_ids
+    for at, topic in enumerate(labels):
+        rows[at]["topics"] = [{"topic": topic, "polarity": "positive"}]
+    for at, mood in enumerate(TASKS[SENTIMENT].label_ids):
+        rows[20 + at]["sentiment"] = mood
+    learned = [text for text in texts if not is_held_out(text)]
+    for row, text in zip(rows, [*learned, *(set(texts) - set(learned))], strict=True):
+        row["text"] = text
+    _write(tmp_path, "reviews_train", rows)
+    check_labels(read_data(tmp_path, REVIEWS), REVIEWS)
+
+    def refusal() -> str:
+        _write(tmp_path, "reviews_train", rows)
+        with pytest.raises(DataError) as caught:
+            check_labels(read_data(tmp_path, REVIEWS), REVIEWS)
+        return str(caught.value)
+
+    rows[3]["topics"] = []
+    assert f"none for {labels[3]} of the task topic, version 1; label rows" in refusal()
+    # One that is held out is not learned from, and each label that lacks rows is named at once.
+    rows[-1]["topics"] = [{"topic": labels[3], "polarity": "positive"}]
+    assert is_held_out(rows[-1]["text"])
+    rows[4]["topics"] = []
+    rows[23]["sentiment"] = "positive"
+    said = refusal()
+    assert f"{labels[3]}, {labels[4]} of the task topic" in said
+    assert "mixed of the task sentiment" in said
 
 
 def test_too_few_rows_to_hold_any_out_are_refused(tmp_path: Path) -> None:

@@ -18,14 +18,16 @@ from reviewmesh_worker.packages.manifest import (
     CARD_FILE,
     EVALUATION_FILE,
     EVALUATION_PAGE,
+    LARGEST_CONFIGURATION,
     MANIFEST_FILE,
     NOT_HASHED,
+    TASKS_FOLDER,
     Base,
     DataSource,
     Package,
     PackageError,
 )
-from tests.packages import DEFINED, FILES, small_package
+from tests.packages import DEFINED, FILES, another_version, carrying, small_package
 
 PATHS = st.sampled_from(sorted(FILES))
 
@@ -145,6 +147,42 @@ def test_a_package_for_another_version_of_a_task_is_refused(tmp_path: Path) -> N
     assert "made for version 2 of the task topic" in message and "is of version 1" in message
     package.verify({"ner": DEFINED["ner"]})
     assert package.fitting(DEFINED).keys() == {"ner", "sentiment"}
+
+
+def test_a_package_serves_the_version_that_it_carries(tmp_path: Path) -> None:
+    second = another_version(tmp_path, "topic", more="staff-support.chat")
+    made_for = DEFINED | {"topic": second}
+    carrying(tmp_path / "package", made_for)
+    package = small_package(tmp_path / "package", tasks=made_for)
+    assert f"{TASKS_FOLDER}/topic/task.yaml" in package.manifest.files
+    package.verify(DEFINED)
+    assert package.fitting(DEFINED) == made_for
+    newer = dataclasses.replace(second, golden=({"text": "written since", "topics": []},))
+    assert package.fitting({"topic": newer}) == {"topic": newer}
+    # Whatever version is asked for, in a package of before as well.
+    third = another_version(tmp_path, "topic", "3")
+    assert package.fitting({"topic": third}) == {"topic": second}
+    before = small_package(tmp_path / "before")
+    before.verify({"topic": third})
+    assert before.fitting({"topic": third}) == {"topic": DEFINED["topic"]}
+
+
+def test_a_definition_that_was_edited_in_a_package_is_no_definition(tmp_path: Path) -> None:
+    second = another_version(tmp_path, "topic")
+    folder = tmp_path / "package"
+    carrying(folder, {"topic": second})
+    package = small_package(folder, tasks={"topic": second})
+    file = folder / TASKS_FOLDER / "topic/task.yaml"
+    written = file.read_text()
+    file.write_text(written.replace("in other words", "something else"))
+    assert "made for version 2 of the task topic" in refusal(package)
+    file.write_text("version: [")
+    assert "task.yaml: expected YAML" in refusal(Package.open(folder))
+    file.write_text(written + "#" * LARGEST_CONFIGURATION)
+    assert "task.yaml: expected at most" in refusal(Package.open(folder))
+    file.unlink()
+    file.symlink_to(tmp_path / "topic/task.yaml")
+    assert "links" in refusal(Package.open(folder))
 
 
 def test_a_task_that_changed_under_the_same_version_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from reviewmesh_worker.packages import registry as registry_module
 from reviewmesh_worker.packages.files import locked
 from reviewmesh_worker.packages.manifest import Package, PackageError
 from reviewmesh_worker.packages.registry import NotPassed, Registry, RegistryError
-from tests.packages import DEFINED, promote_in_turn, small_package, tampered
+from tests.packages import (
+    DEFINED,
+    another_version,
+    carrying,
+    promote_in_turn,
+    small_package,
+    tampered,
+)
 
 TASKS = sorted(DEFINED)
 
@@ -307,3 +314,28 @@ def test_who_waits_too_long_for_another_is_told(
     ):
         promote(registry, "small@1")
     assert promote(registry, "small@1") == TASKS
+
+
+def test_versions_of_a_task_stand_beside_each_other_and_mean_one_thing_each(
+    registry: Registry, tmp_path: Path
+) -> None:
+    def add(package: str, version: str, **edit: str) -> Package:
+        task = another_version(tmp_path / f"tasks-{package}", "topic", version, **edit)
+        carrying(tmp_path / package, {"topic": task})
+        made = small_package(tmp_path / package, package, {"topic": task})
+        return registry.add(made.folder, DEFINED)
+
+    add("3", "2", more="staff-support.chat")
+    promote(registry, "small@1")
+    assert promote(registry, "small@3") == ["topic"]
+    assert registry.rollback("small@3", DEFINED) == {"topic": "small@1"}
+    add("4", "2", more="staff-support.chat")
+    with pytest.raises(PackageError, match=r"version 2 of the task topic .* raise `version`"):
+        add("5", "2")
+    assert "small@5" not in registry.ids()
+    # In the registry is what tells; what comes with the project may be of the same version.
+    with pytest.raises(PackageError, match="in small@1 the same version has"):
+        add("6", "1")
+    for id in ("small@1", "small@2"):
+        shutil.rmtree(registry.package(id).folder)
+    add("7", "1")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reviewmesh_worker.tasks import BUNDLED_TASKS, TASKS
-from reviewmesh_worker.tasks.definition import TaskError, load_task, load_tasks
+from reviewmesh_worker.tasks.definition import TaskError, load_task, load_tasks, write_task
 
 
 @pytest.fixture
@@ -51,6 +51,12 @@ def test_who_changes_what_decides_an_answer_makes_another_task(
     before = load_task(folder).digest
     edit(folder / file, old, new)
     assert load_task(folder).digest != before
+
+
+def test_what_is_written_is_the_same_task(tmp_path: Path) -> None:
+    for name, task in load_tasks().items():
+        write_task(task, tmp_path / name)
+        assert load_task(tmp_path / name) == task
 
 
 def test_a_comment_or_a_golden_row_does_not(folder: Path) -> None:
