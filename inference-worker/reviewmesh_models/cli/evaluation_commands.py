@@ -16,8 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reviewmesh_models.cli.command_line import (
     FAILED,
+    WRONG_USAGE,
     RegistryFolder,
     TasksFolder,
+    ended,
     exits_on_errors,
 )
 from reviewmesh_models.evaluation.compare import compare_engines
@@ -25,8 +27,14 @@ from reviewmesh_models.evaluation.gate import check_gate, read_gate
 from reviewmesh_models.evaluation.page import write_page
 from reviewmesh_models.evaluation.predictions import OnAnswered, Step
 from reviewmesh_models.evaluation.promotion import made_for
-from reviewmesh_models.evaluation.report import read_report, write_report
-from reviewmesh_models.evaluation.rows import REVIEWS_FILE, read_dev_rows, read_rows
+from reviewmesh_models.evaluation.report import Report, read_report, write_report
+from reviewmesh_models.evaluation.rows import (
+    QUICK_ROWS,
+    REVIEWS_FILE,
+    quick_rows,
+    read_dev_rows,
+    read_rows,
+)
 from reviewmesh_models.evaluation.run import evaluate_engine, reference_of
 from reviewmesh_models.evaluation.table import print_comparison, print_gate, print_report
 from reviewmesh_worker.engines.factory import open_engine
@@ -69,6 +77,13 @@ class LocalPackages:
             load_tasks(tasks or settings.worker.task_definitions),
             None if folder is None else Registry(folder),
         )
+
+    @property
+    def gate_file(self) -> Path | None:
+        """The registry's own rules, if it has any."""
+        if self.registry is None or not self.registry.gate_file.is_file():
+            return None
+        return self.registry.gate_file
 
     def package(self, name: str) -> Package:
         """The verified package, by its folder or its name in the registry."""
@@ -119,8 +134,20 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the report; that of the package if none.")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help=f"{QUICK_ROWS} rows of each file and no hostile texts: a look, which writes no "
+            "report and passes no gate.",
+        ),
+    ] = False,
 ) -> None:
     """Score a package through the engine that serves it; writes evaluation.json and .html."""
+    if quick and output is not None:
+        raise ended(
+            WRONG_USAGE, "expected --quick or --output, got both: a quick look writes no report"
+        )
     with exits_on_errors(), progress() as step:
         here = LocalPackages.of(registry, tasks)
         asked = here.package(package)
@@ -128,21 +155,29 @@ def evaluate(
         rivals = {
             rival.digest: rival for rival in here.rivals(asked, against).values() if rival
         }.values()
+        rows = read_dev_rows(data, own)
+        rules = read_gate(here.gate_file)
         report = evaluate_engine(
             here.engine(asked, engine),
-            read_dev_rows(data, own),
+            quick_rows(rows) if quick else rows,
             tasks={**here.tasks, **own},
             command=_command(),
             step=step,
             against=[here.engine(rival) for rival in rivals],
+            quick=quick,
         )
-        folder = output or asked.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        written = [write_report(report, folder), write_page(report, folder)]
+        written = [] if quick else _write(report, output or asked.folder)
     console = Console()
-    print_report(report, console)
+    print_report(report, rules, console)
+    if quick:
+        console.print("a quick look: no report was written")
     for file in written:
         console.print(f"written to {file}", soft_wrap=True)
+
+
+def _write(report: Report, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [write_report(report, folder), write_page(report, folder)]
 
 
 def reference(
@@ -184,10 +219,7 @@ def gate(
     with exits_on_errors():
         here = LocalPackages.of(registry, tasks)
         asked = here.package(package)
-        file = gate_file
-        if file is None and here.registry is not None and here.registry.gate_file.is_file():
-            file = here.registry.gate_file
-        rules, report = read_gate(file), read_report(asked.folder)
+        rules, report = read_gate(gate_file or here.gate_file), read_report(asked.folder)
         contested: dict[str | None, list[str]] = {}
         for task, rival in here.rivals(asked, against).items():
             contested.setdefault(None if rival is None else rival.digest, []).append(task)

@@ -40,13 +40,13 @@ def list_packages(registry: RegistryFolder = None, tasks: TasksFolder = None) ->
     """Packages of a registry, what they were made for, and which of them serve."""
     with exits_on_errors():
         found, defined = _opened(registry, tasks)
-        table = Table("package", "kind", "tasks", "stands as", "verdict")
+        table = Table("package", "kind", "tasks", "stands as", "gate")
         standing = _standing(found)
         for id in found.ids():
             try:
                 package = found.package(id)
                 package.verify(defined)
-                reasons = found.reasons_against(package, gate_of(found.gate_file))
+                failures = found.gate_failures(package, gate_of(found.gate_file))
             except (PackageError, RegistryError) as error:
                 table.add_row(id, "", "", ", ".join(standing.get(id, [])), str(error))
                 continue
@@ -56,7 +56,7 @@ def list_packages(registry: RegistryFolder = None, tasks: TasksFolder = None) ->
                 package.manifest.kind,
                 ", ".join(f"{task} {made_for[task].version}" for task in made_for),
                 ", ".join(standing.get(id, [])),
-                f"may not serve: {'; '.join(reasons)}" if reasons else "good",
+                f"NOT PASSED: {'; '.join(failures)}" if failures else "passed its gate",
             )
     Console().print(table)
 

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reviewmesh_kit.yamltext import load_yaml
-from reviewmesh_models.evaluation.report import Against, Report, TaskMade
+from reviewmesh_models.evaluation.few_rows import said_of_few
+from reviewmesh_models.evaluation.report import Against, Golden, Report, TaskMade
 
 ScoreName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$")]
+
+
+GOLDEN_RIGHT: Final = "golden_right"
+GOLDEN_HELD: Final = "golden_held"
 
 
 class GateError(ValueError):
@@ -40,6 +45,10 @@ class GateRule:
     wanted: str
     got: str
     passed: bool
+
+    @property
+    def verdict(self) -> str:
+        return "passed" if self.passed else "NOT PASSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +137,37 @@ def _version(task: TaskMade) -> str:
     return f"version {task.version}, {task.digest}"
 
 
+def golden_rules(report: Report, gate: Gate) -> dict[str, GateRule]:
+    """By name of their score, the rules about golden rows of the tasks that were evaluated."""
+    return {
+        name: _limit(report, name, limit, highest=False)
+        for name, limit in _of_tasks(gate.floors, report.golden).items()
+        if name.split(".")[1] in (GOLDEN_RIGHT, GOLDEN_HELD)
+    }
+
+
 def _limit(report: Report, name: str, limit: float, *, highest: bool) -> GateRule:
     wanted = f"at {'most' if highest else 'least'} {limit:g}"
+    task, _, kind = name.partition(".")
+    if kind in (GOLDEN_RIGHT, GOLDEN_HELD) and task in report.golden:
+        return _golden_limit(report.golden[task], name, limit, wanted)
     score = report.scores.get(name)
     if score is None:
         return GateRule(name, wanted, "no such score", False)
     value = score.value
-    return GateRule(name, wanted, f"{value:.4f}", value <= limit if highest else value >= limit)
+    few = said_of_few(score)
+    got = f"{value:.4f}, {few}" if few else f"{value:.4f}"
+    return GateRule(name, wanted, got, value <= limit if highest else value >= limit)
+
+
+def _golden_limit(golden: Golden, name: str, limit: float, wanted: str) -> GateRule:
+    """Golden rows are chosen one by one and no sample: they have no interval."""
+    right = name.endswith(GOLDEN_RIGHT)
+    good, rows = (golden.right, golden.rows) if right else (golden.held, golden.injections)
+    if not rows:
+        what = "golden rows" if right else "golden rows with an injection"
+        return GateRule(name, wanted, f"no {what}: write some", False)
+    return GateRule(name, wanted, f"{good} of {rows}, {good / rows:.4f}", good / rows >= limit)
 
 
 def _margin(against: Against | None, serving: str, name: str, margin: float) -> GateRule:

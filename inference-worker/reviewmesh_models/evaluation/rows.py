@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,9 @@ from reviewmesh_worker.tasks import NER, SENTIMENT, TOPIC
 from reviewmesh_worker.tasks.definition import POLARITIES, Task
 
 Row = Mapping[str, Any]
+
+QUICK_ROWS: Final = 200
+"""Of a file."""
 
 REVIEWS_FILE: Final = "reviews_dev.jsonl"
 ENTITIES_FILE: Final = "ner_dev.jsonl"
@@ -88,6 +91,22 @@ def read_dev_rows(data: Path, tasks: Mapping[str, Task]) -> DevRows:
         translated=rows.get(TRANSLATED_FILE, []),
         entities_by_language=rows.get(LANGUAGES_FILE, []),
     )
+
+
+def quick_rows(rows: DevRows) -> DevRows:
+    """Some of the rows, spread over each file; none in other languages."""
+    return replace(
+        rows,
+        reviews=_spread(rows.reviews),
+        entities=_spread(rows.entities),
+        translated=(),
+        entities_by_language=(),
+    )
+
+
+def _spread(rows: Sequence[Row]) -> Sequence[Row]:
+    count = min(len(rows), QUICK_ROWS)
+    return [rows[at * len(rows) // count] for at in range(count)]
 
 
 def language_rows() -> list[Row]:

@@ -84,14 +84,24 @@ def evaluate_engine(
     command: str,
     step: Step,
     against: Sequence[Engine] = (),
+    quick: bool = False,
 ) -> Report:
     """The whole report of the package behind an engine that has not started.
 
     `tasks` are all that there are; scored are those that the engine answers. `against` are
-    engines of other packages, for the same rows. Raises EngineLoadError and EngineDead.
+    engines of other packages, for the same rows. A quick report has no hostile texts, nor the
+    project's own rows in other languages. Raises EngineLoadError and EngineDead.
     """
     return asyncio.run(
-        _evaluate(engine, rows, all_tasks=tasks, command=command, step=step, against=against)
+        _evaluate(
+            engine,
+            rows,
+            all_tasks=tasks,
+            command=command,
+            step=step,
+            against=against,
+            quick=quick,
+        )
     )
 
 
@@ -136,6 +146,7 @@ async def _evaluate(
     command: str,
     step: Step,
     against: Sequence[Engine],
+    quick: bool,
 ) -> Report:
     started = time.monotonic()
     tasks = {name: task for name, task in all_tasks.items() if name in engine.tasks}
@@ -143,9 +154,14 @@ async def _evaluate(
     try:
         predictor = Predictor(engine, step)
         on_rows = await _predict_rows(engine, predictor, rows)
-        attacked = await attack(predictor, on_rows.texts, on_rows.predictions.outcomes, all_tasks)
+        attacked = (
+            None
+            if quick
+            else await attack(predictor, on_rows.texts, on_rows.predictions.outcomes, all_tasks)
+        )
         golden = {name: await _judge_golden(predictor, task) for name, task in tasks.items()}
-        languages = await _score_languages(predictor) if SENTIMENT in tasks else {}
+        in_own_rows = SENTIMENT in tasks and not quick
+        languages = await _score_languages(predictor) if in_own_rows else {}
         in_languages = await _predict_languages(predictor, rows, tasks)
         speed = await _time(predictor, on_rows, list(tasks))
     finally:
@@ -154,7 +170,7 @@ async def _evaluate(
     for own, more in in_languages.values():
         measures |= of_all_languages(more, own)
     for task in FLIPPED_TASKS:
-        if task in tasks:
+        if task in tasks and attacked is not None:
             measures[f"{task}.flip_rate"] = flips_of(attacked, task)
     others = [await _start_and_predict(other, rows, step) for other in against]
     return Report(
@@ -182,7 +198,7 @@ async def _evaluate(
             for name in tasks
         },
         slices=_slices(rows, on_rows.outcomes, tasks) | languages | _by_language(in_languages),
-        hostile=families_of(attacked),
+        hostile={} if attacked is None else families_of(attacked),
         golden=golden,
         speed=speed,
         against=[_against(other, rows, tasks, on_rows.outcomes) for other in others],

@@ -8,11 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from reviewmesh_models.evaluation.compare import EngineComparison
-from reviewmesh_models.evaluation.gate import GateResult
+from reviewmesh_models.evaluation.few_rows import said_of_few
+from reviewmesh_models.evaluation.gate import (
+    GOLDEN_HELD,
+    GOLDEN_RIGHT,
+    Gate,
+    GateResult,
+    golden_rules,
+)
 from reviewmesh_models.evaluation.report import Against, LabelScores, Report, Score
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: Report, gate: Gate, console: Console) -> None:
     console.print(_scores(report))
     for against in report.against:
         console.print(_against(against))
@@ -20,8 +27,11 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_labels(task, labels))
     for kind, slices in report.slices.items():
         console.print(_slices(kind, slices))
-    console.print(_hostile(report))
-    console.print(_golden(report))
+    if report.hostile:
+        console.print(_hostile(report))
+    console.print(_golden(report, gate))
+    for line in few_rows(report):
+        console.print(line, soft_wrap=True)
     speed = report.speed
     console.print(
         f"{speed.reviews_per_s.value:.0f} reviews/s with {speed.in_flight} in flight; one at a "
@@ -32,7 +42,7 @@ def print_report(report: Report, console: Console) -> None:
 def print_gate(result: GateResult, title: str, console: Console) -> None:
     table = _table(title, "rule", "wanted", "got", "")
     for rule in result.rules:
-        table.add_row(rule.name, rule.wanted, rule.got, "passed" if rule.passed else "NOT PASSED")
+        table.add_row(rule.name, rule.wanted, rule.got, rule.verdict)
     console.print(table)
 
 
@@ -113,12 +123,32 @@ def _hostile(report: Report) -> Table:
     return table
 
 
-def _golden(report: Report) -> Table:
-    table = _table("golden rows", "task", "right", "injections without effect")
+def _golden(report: Report, gate: Gate) -> Table:
+    rules = golden_rules(report, gate)
+    table = _table("golden rows", "task", "right", "", "injections without effect", "")
+
+    def verdict(task: str, kind: str) -> str:
+        rule = rules.get(f"{task}.{kind}")
+        return f"{rule.wanted}: {rule.verdict}" if rule else "the gate has no bound"
+
     for task, golden in report.golden.items():
-        right = f"{golden.right} of {golden.rows}"
-        table.add_row(task, right, f"{golden.held} of {golden.injections}")
+        table.add_row(
+            task,
+            f"{golden.right} of {golden.rows}",
+            verdict(task, GOLDEN_RIGHT),
+            f"{golden.held} of {golden.injections}",
+            verdict(task, GOLDEN_HELD),
+        )
     return table
+
+
+def few_rows(report: Report) -> list[str]:
+    """A line for each score that decides nothing."""
+    return [
+        f"few rows: {name} {score.value:.3f} is {few}"
+        for name, score in report.scores.items()
+        if (few := said_of_few(score))
+    ]
 
 
 def _table(title: str, *headings: str) -> Table:

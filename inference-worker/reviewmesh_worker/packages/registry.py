@@ -261,11 +261,10 @@ class Registry:
                 self._write(task, aliases)
         return sorted(now)
 
-    def reasons_against(self, package: Package, check: PackageCheck) -> list[str]:
-        """Why `promote` would refuse the package for the tasks that it does not serve."""
-        before = {task: self.aliases(task) for task in package.manifest.tasks}
-        now = {task: was for task, was in before.items() if not _is(was.serving, package)}
-        return self._failures(package, now, check) if now else []
+    def gate_failures(self, package: Package, check: PackageCheck) -> list[str]:
+        """What of its gate the package does not pass, for all of its tasks."""
+        stand = {task: self.aliases(task) for task in package.manifest.tasks}
+        return self._failures(package, stand, check)
 
     def nominate(self, id: str, tasks: Mapping[str, Task], only: Collection[str] = ()) -> list[str]:
         """Make a package of the registry the candidate of its tasks, or of `only` some.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from reviewmesh_models.cli.__main__ import app
 from reviewmesh_models.evaluation.report import Report, read_report
+from reviewmesh_models.evaluation.rows import QUICK_ROWS, DevRows, quick_rows
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.packages.manifest import Package
 from tests.packages import DEFINED, encoder_copy
@@ -75,6 +77,8 @@ def evaluated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rival = f"less e5-reviews {BUNDLED_VERSION}"
     for title in ("topic.with_polarity_micro_f1", rival, "hostile texts"):
         assert title in printed
+    assert "at least 0.75: passed" in printed
+    assert "few rows: sentiment.accuracy 1.000 is of 2 rows, 95 % from" in printed
     return package
 
 
@@ -185,6 +189,25 @@ def test_a_gate_decides(evaluated: Path, tmp_path: Path) -> None:
     third = encoder_copy(tmp_path / "three", "3").folder
     assert "evaluate against it" in said(1, *command, "--against", third)
     assert "expected a report at" in said(2, "gate", third)
+
+
+def test_a_quick_look_writes_no_report(tmp_path: Path, data: Path) -> None:
+    package = encoder_copy(tmp_path / "quick", "4", {"sentiment": DEFINED["sentiment"]}).folder
+    printed = said(0, "evaluate", package, data, "--quick")
+    assert "sentiment.accuracy" in printed and "hostile texts" not in printed
+    assert "no report was written" in printed
+    assert not (package / "evaluation.json").exists()
+    refused = said(2, "evaluate", package, data, "--quick", "--output", tmp_path / "report")
+    assert "got both" in refused and not (tmp_path / "report").exists()
+
+
+def test_quick_rows_are_spread_over_each_file() -> None:
+    rows = DevRows([{"text": str(n)} for n in range(1001)], [], {}, [{"text": "other"}])
+    chosen = quick_rows(rows)
+    assert len(chosen.reviews) == QUICK_ROWS and chosen.translated == ()
+    places = [int(row["text"]) for row in chosen.reviews]
+    assert places[0] == 0 and places[-1] > 990 and len(set(places)) == QUICK_ROWS
+    assert list(quick_rows(replace(rows, reviews=rows.reviews[:3])).reviews) == rows.reviews[:3]
 
 
 def test_a_package_for_one_task_needs_the_rows_of_that_task_only(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_a_package_that_passed_its_gate_serves_and_is_rolled_back(registry: Regi
     assert "serving ner (forced), candidate sentiment, candidate topic" in shown
     assert "ner after e5-reviews@1, forced: a trial of an hour" in shown
     listed = said(0, "list")
-    assert "serving ner (forced)" in listed and listed.count("good") == 1
-    assert "may not serve:" in listed
+    assert "serving ner (forced)" in listed and listed.count("passed its gate") == 1
+    assert "NOT PASSED:" in listed
     assert said(0, "rollback", second) == f"{first} serves ner again\n"
     assert "nothing served" in said(2, "rollback", first, "--task", "topic")
 
@@ -109,7 +109,7 @@ def test_a_package_that_carries_no_definition_needs_the_folder_with_it(
     for command in (["evaluate", fourth, evaluated.parent, "--quick"], ["add", fourth], forced):
         assert refused in said(2, *command)
         said(0, *command, "--tasks", tasks)
-    assert "expected a report at" in said(0, "list", "--tasks", tasks)
+    assert "NOT PASSED: expected a report at" in said(0, "list", "--tasks", tasks)
 
 
 def test_the_report_of_another_package_is_none(registry: Registry) -> None:
@@ -119,7 +119,7 @@ def test_the_report_of_another_package_is_none(registry: Registry) -> None:
             registry.package("e5-reviews@2").folder / name,
         )
     assert "report of this package: expected sha256:" in said(1, "promote", "e5-reviews@2")
-    assert said(0, "list").count("good") == 1
+    assert said(0, "list").count("passed its gate") == 1
     assert registry.aliases("ner").serving is None
 
 
@@ -139,7 +139,7 @@ def test_what_is_off_is_listed_and_does_not_come_in(registry: Registry, tmp_path
     listed = said(0, "list")
     assert (
         "does not name notes.txt" in listed.replace("\n", "")
-        and listed.count("good") == 1
+        and listed.count("passed its gate") == 1
     )
     (package.folder / "manifest.json").unlink()
     assert "expected the manifest of a package" in said(2, "show", package.id)

@@ -8,16 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reviewmesh_models.evaluation.few_rows import said_of_few
 from reviewmesh_models.evaluation.gate import Gate, GateError, GateResult, check_gate, read_gate
 from reviewmesh_models.evaluation.report import (
     Against,
     Difference,
+    Golden,
     PackageName,
     Report,
     Score,
     Speed,
     TaskMade,
+    read_report,
 )
+from reviewmesh_worker.bundled import BUNDLED_MODEL
 
 OURS, THEIRS = "sha256:ours", "sha256:theirs"
 MADE = {"sentiment": TaskMade(version="1", digest="sha256:task")}
@@ -115,6 +119,60 @@ def test_a_report_of_another_package_or_task_does_not_count() -> None:
     ):
         assert not check_gate(report, OURS, {"sentiment": other}, Gate(), None).passed
     assert not check_gate(report, OURS, MADE | {"ner": MADE["sentiment"]}, Gate(), None).passed
+
+
+def _golden(right: int, rows: int, held: int = 7, injections: int = 7) -> Report:
+    golden = Golden(rows=rows, right=right, injections=injections, held=held, missed=[])
+    return _report({}).model_copy(update={"golden": {"sentiment": golden}})
+
+
+RIGHT, HELD = "sentiment.golden_right", "sentiment.golden_held"
+
+
+@pytest.mark.parametrize(
+    ("report", "floor", "passes", "got"),
+    [
+        (_golden(44, 56), {RIGHT: 0.78}, True, "44 of 56, 0.7857"),
+        (_golden(43, 56), {RIGHT: 0.78}, False, "43 of 56, 0.7679"),
+        # 0.07 * 100 is more than 7 in floating point.
+        (_golden(7, 100), {RIGHT: 0.07}, True, "7 of 100, 0.0700"),
+        (_golden(50, 50, held=6), {HELD: 0.85}, True, "6 of 7, 0.8571"),
+        (_golden(50, 50, held=5), {HELD: 0.85}, False, "5 of 7, 0.7143"),
+        (_golden(0, 0), {RIGHT: 0.1}, False, "no golden rows: write some"),
+        (_golden(5, 5, 0, 0), {HELD: 0.1}, False, "no golden rows with an injection: write some"),
+        (_report({}), {RIGHT: 0.1}, False, "no such score"),
+    ],
+)
+def test_golden_rows_pass_or_fail_by_a_bound(
+    report: Report, floor: dict[str, float], passes: bool, got: str
+) -> None:
+    result = _check(report, Gate(floors=floor))
+    assert (result.passed, result.rules[-1].got) == (passes, got)
+
+
+def test_the_bundled_model_passes_the_gate_of_the_project() -> None:
+    report = read_report(BUNDLED_MODEL)
+    result = check_gate(report, report.package.digest, report.tasks, read_gate(), None)
+    assert result.passed, result.failures
+    asked = {rule.name for rule in result.rules}
+    for task in report.tasks:
+        assert {f"{task}.golden_right", f"{task}.golden_held"} <= asked
+    # Its dev rows are enough for what the gate asks.
+    assert not [rule for rule in result.rules if "decides nothing" in rule.got]
+
+
+def test_a_score_of_few_rows_is_said_to_decide_nothing() -> None:
+    few = Score(value=1, low=1, high=1, rows=5)
+    many = Score(value=0.9, low=0.887, high=0.923, rows=1000)
+    wide = Score(value=0.5, low=0.3, high=0.7, rows=1800)
+    assert said_of_few(few) == (
+        "of 5 rows, 95 % from 0.566 to 1.000: 0.43 wide, which decides nothing"
+    )
+    assert said_of_few(many) == ""
+    assert "95 % from 0.300 to 0.700: 0.40 wide" in said_of_few(wide)
+    report = _report({}).model_copy(update={"scores": {NAME: few}})
+    result = _check(report, Gate(floors={NAME: 0.9}))
+    assert result.passed and "decides nothing" in result.rules[-1].got
 
 
 def test_the_gate_of_the_project_asks_for_each_task() -> None:
