@@ -27,7 +27,7 @@ COMMANDS: dict[str, Any] = {
 # What a reader has of the system, or installs because the page says so.
 OF_THE_SYSTEM = {
     *(".", "apt-get", "curl", "docker", "echo", "eval", "export", "helm", "kubectl"),
-    *("kafka-transactions.sh", "pip", "printf"),
+    *("cp", "kafka-transactions.sh", "pip", "printf", "sed"),
 }
 SETTINGS = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
 
