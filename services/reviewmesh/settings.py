@@ -424,8 +424,9 @@ class ConsoleSettings(Section):
     )
     actions: bool = Field(
         default=False,
-        description="Whether the page may send dead letters again. Where people sign in, operators "
-        "and owners may then do so; without sign-in, everybody who reaches it.",
+        description="Whether the page may send dead letters again, and command rollouts and "
+        "campaigns. Where people sign in, operators and owners may then do so; without sign-in, "
+        "everybody who reaches it.",
     )
     viewers_see_text: bool = Field(
         default=False,

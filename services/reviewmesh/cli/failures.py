@@ -13,7 +13,7 @@ from reviewmesh.avro.registry import RegistryUnavailable, SubjectMissing
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.kafka.clients import BadOption
 from reviewmesh.local.errors import LocalStackError, UnreachableError
-from reviewmesh.query.errors import CannotReach, NotFound
+from reviewmesh.query.errors import CannotReach, NotCarriedOut, NotFound
 from reviewmesh_kit.exit_codes import FAILED, UNREACHABLE, USAGE
 from reviewmesh_kit.settings import problems
 
@@ -32,7 +32,9 @@ def told(error: Exception) -> Failure | None:
             return Failure(str(error), USAGE)
         case UnreachableError() | CannotReach() | RegistryUnavailable():
             return Failure(str(error), UNREACHABLE)
-        case CommandFailed() | NotFound() | LocalStackError() | SubjectMissing() | DecodeError():
+        case CommandFailed() | NotCarriedOut() | NotFound() | LocalStackError():
+            return Failure(str(error), FAILED)
+        case SubjectMissing() | DecodeError():
             return Failure(str(error), FAILED)
         case KafkaException():
             return Failure(f"the broker: {error.args[0].str()}; see `reviewmesh ps`", UNREACHABLE)

@@ -12,22 +12,25 @@ from reviewmesh.cli.conditions import condition_of
 from reviewmesh.cli.errors import CommandFailed
 from reviewmesh.cli.tables import Column, FittingTable, right
 from reviewmesh.cli.terminal import err, json_text, out
-from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.query.campaigns import (
-    Campaign,
     ChosenReviews,
     Status,
     begin,
     campaign_named,
     campaigns,
-    change,
     choose_reviews,
-    send_missing,
     statuses,
     unfinished,
-    unfinished_of_others,
 )
-from reviewmesh.query.connection import Connection, connect
+from reviewmesh.query.connection import connect
+from reviewmesh.query.steering import (
+    CANCEL,
+    PAUSE,
+    RESUME,
+    refuse_beside_others,
+    send_rest,
+    steer,
+)
 from reviewmesh.query.values import iso
 from reviewmesh.query.where.matching import matcher
 from reviewmesh_kit.printable import plain
@@ -67,7 +70,7 @@ def reprocess(
             f"`reviewmesh reprocess cancel {other.id}`"
         )
     if not dry_run:
-        _refuse_beside_others(connection, task)
+        refuse_beside_others(connection, task)
     chosen = choose_reviews(connection, task, matches)
     err.print(_described(chosen))
     if dry_run or not len(chosen):
@@ -107,46 +110,27 @@ def table_of(found: Sequence[Status]) -> FittingTable:
 @app.command()
 def pause(name: Name) -> None:
     """Stop after what is with the workers now."""
-    _change(name, PAUSED)
+    _steer(name, PAUSE)
 
 
 @app.command()
 def resume(name: Name) -> None:
     """Go on with a paused campaign, and send what an interrupted `reprocess` left unsent."""
     connection = connect()
-    campaign = campaign_named(connection, name)
-    if campaign.state == CANCELLED:
-        raise CommandFailed(f"{name} is cancelled; begin a new one")
-    _refuse_beside_others(connection, campaign.task)
-    matches = matcher(condition_of(campaign.where, campaign.task))
-    # Before the requests, which take long: what somebody else commands meanwhile is newer.
-    campaign = change(connection, campaign, RUNNING)
-    sent = send_missing(connection, campaign, matches)
-    err.print(f"{name}: {RUNNING.lower()}, {sent} requests sent that were missing")
+    campaign = steer(connection, name, RESUME)
+    sent = send_rest(connection, campaign)
+    err.print(f"{name}: {campaign.state.lower()}, {sent} requests sent that were missing")
 
 
 @app.command()
 def cancel(name: Name) -> None:
     """End a campaign; what came out of it stays."""
-    _change(name, CANCELLED)
+    _steer(name, CANCEL)
 
 
-def _refuse_beside_others(connection: Connection, task: str) -> None:
-    if (other := unfinished_of_others(connection, task)) is not None:
-        raise CommandFailed(
-            f"campaign {other.id} is not over: two at once drop each other's answers where they "
-            "have the same reviews; wait for it (`reviewmesh reprocess status`), or cancel it with "
-            f"`reviewmesh reprocess cancel {other.id}`"
-        )
-
-
-def _change(name: str, state: str) -> None:
-    connection: Connection = connect()
-    campaign: Campaign = campaign_named(connection, name)
-    if campaign.state == CANCELLED:
-        raise CommandFailed(f"{name} is cancelled already")
-    change(connection, campaign, state)
-    err.print(f"{name}: {state.lower()}")
+def _steer(name: str, command: str) -> None:
+    campaign = steer(connect(), name, command)
+    err.print(f"{name}: {campaign.state.lower()}")
 
 
 def _described(chosen: ChosenReviews) -> str:

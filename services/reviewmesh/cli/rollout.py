@@ -26,6 +26,7 @@ from reviewmesh.query.rollouts import (
     limits_of,
     promote_command,
     rollouts,
+    standing,
 )
 from reviewmesh.query.values import iso
 from reviewmesh_schemas.names import TASKS
@@ -139,10 +140,8 @@ def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
     connection = connect()
     at = rollouts(connection)[task].epoch if epoch is None else epoch
     record = give(connection, task, action, at, **more)
-    if record.refusal is not None:
-        raise CommandFailed(record.refusal)
     out.print(record.rollout)
-    err.print(f"{_standing(record)}; see `reviewmesh rollout status --task {task}`")
+    err.print(f"{standing(record)}; see `reviewmesh rollout status --task {task}`")
 
 
 def told(record: RolloutRecord, room: int) -> Iterator[str]:
@@ -150,7 +149,7 @@ def told(record: RolloutRecord, room: int) -> Iterator[str]:
     if not record.rollout:
         yield f"{record.task}: no rollout"
         return
-    yield f"{record.task}: {_standing(record)}"
+    yield f"{record.task}: {standing(record)}"
     yield f"  {record.reason or ''} ({iso(record.stage_at or 0)})"
     if record.model is not None:
         yield f"  candidate: {record.model}"
@@ -168,11 +167,6 @@ def told(record: RolloutRecord, room: int) -> Iterator[str]:
         yield "  promote it, then end the rollout:"
         yield f"    {promote_command(record)}"
         yield f"    reviewmesh rollout advance --task {record.task}"
-
-
-def _standing(record: RolloutRecord) -> str:
-    share = f" at {100 * record.share:.4g} % of the reviews" if record.is_running else ""
-    return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 
 def _compared(record: RolloutRecord) -> str:

@@ -8,21 +8,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import structlog
 from starlette.routing import Route
 
+from reviewmesh.console.acting import OfferedAction
 from reviewmesh.console.kept import KeptReading
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.moving import MovingScreen, Templates
+from reviewmesh.console.people import Role
 from reviewmesh.console.watch import Picture
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.query.campaign_progress import CampaignProgress
 from reviewmesh.query.campaigns import Campaign, Status
+from reviewmesh.query.steering import CANCEL, PAUSE, RESUME
 
 # The pace is that of the last minute of looking.
 PACE_S = 60.0
 REASONS = ("published", "superseded", "failed", "unproven")
+
+NEEDS = Role.OPERATOR
 
 Found = list[tuple[Campaign, Status | None]]
 
@@ -92,6 +98,21 @@ class CampaignShown:
             else ("pause", f"reviewmesh reprocess pause {name}")
         )
         return going, ("cancel", f"reviewmesh reprocess cancel {name}")
+
+    @property
+    def offers(self) -> tuple[OfferedAction, ...]:
+        """What may be done with it on the page."""
+        if not self.commands:
+            return ()
+        # The state that this page shows: a command for another one is refused.
+        query = urlencode({"campaign": self.campaign.id, "state": self.campaign.state})
+        going = RESUME if self.campaign.state == PAUSED else PAUSE
+        return tuple(
+            OfferedAction(
+                f"{action.capitalize()} {self.campaign.id}", f"/campaigns/{action}?{query}", NEEDS
+            )
+            for action in (going, CANCEL)
+        )
 
 
 class CampaignWatch:

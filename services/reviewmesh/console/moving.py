@@ -27,7 +27,7 @@ class Templates:
     page: Callable[..., Response]
     """(request, template, **shown)"""
     part: Callable[..., str]
-    """(template, **shown)"""
+    """(request, template, **shown)"""
 
 
 class MovingScreen:
@@ -58,14 +58,14 @@ class MovingScreen:
         async def parts() -> AsyncIterator[ServerSentEvent]:
             while True:
                 shown = await run_in_threadpool(self._now, request.query_params)
-                part = await run_in_threadpool(self._part, shown)
+                part = await run_in_threadpool(self._part, request, shown)
                 yield ServerSentEvent(part, event="part")
                 await asyncio.sleep(EVERY_S)
 
         return EventSourceResponse(parts(), ping=PING_S)
 
-    def _part(self, shown: dict[str, Any]) -> str:
-        return self._templates.part(f"_{self._name}.html", **shown)
+    def _part(self, request: Request, shown: dict[str, Any]) -> str:
+        return self._templates.part(request, f"_{self._name}.html", **shown)
 
     def _now(self, query: Mapping[str, str]) -> dict[str, Any]:
         shown = self._shown(query)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
 
 from confluent_kafka import KafkaException
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -23,21 +22,30 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from reviewmesh.avro.registry import RegistryUnavailable
-from reviewmesh.console import budgets, campaigns, insights, packages, reviews, rollouts
+from reviewmesh.console import (
+    budgets,
+    campaign_actions,
+    campaigns,
+    insights,
+    packages,
+    reviews,
+    rollout_actions,
+    rollouts,
+)
 from reviewmesh.console.access import Guard
+from reviewmesh.console.acting import Acting, Facts, WrongChoice, form_of
 from reviewmesh.console.alerts import NEED_PROMETHEUS, Alerts
 from reviewmesh.console.audit import Audit
 from reviewmesh.console.budgets import SpentSoFar
 from reviewmesh.console.campaigns import CampaignShown
 from reviewmesh.console.indexing import Indexing
 from reviewmesh.console.kept import KeptReading
-from reviewmesh.console.limits import RateLimit
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.moving import Templates
 from reviewmesh.console.packages import ModelRegistry
-from reviewmesh.console.people import Person
+from reviewmesh.console.people import Role, person_of
 from reviewmesh.console.places import PlaceIndex
-from reviewmesh.console.redriving import FIELDS, Redriving, WrongChoice, chosen
+from reviewmesh.console.redriving import Redriving, chosen
 from reviewmesh.console.rendering import HERE, Rendering
 from reviewmesh.console.reviews import Searching
 from reviewmesh.console.rollouts import Epochs
@@ -52,7 +60,6 @@ from reviewmesh.query.errors import CannotReach, NotFound
 from reviewmesh.query.search import occurrences_of
 from reviewmesh.query.values import as_json, schema_of
 from reviewmesh.query.where.errors import BadCondition
-from reviewmesh_kit.settings import variable
 from reviewmesh_schemas.names import (
     ACCEPTED,
     DEAD_LETTER,
@@ -68,8 +75,6 @@ TAIL_TOPICS = (RAW, ACCEPTED, *RESULT_OF.values(), ENRICHED, DEAD_LETTER)
 PING_S = 10
 TAIL_WAIT_S = 0.3
 HEX_SHOWN = 2_000
-LARGEST_FORM = 64 * 1024
-ACTIONS, WITHIN_S = 30, 60.0
 FILTERS_TELL = "your role may not see what records hold, and a filter would tell it"
 AWAY = (CannotReach, KafkaException, RegistryUnavailable)
 
@@ -97,7 +102,8 @@ def application(
     screens: Screens, rendering: Rendering, sign_in: SignIn, audit: Audit, url: str
 ) -> Starlette:
     """`url`: by which people reach the page; empty: on this machine only."""
-    pages = _Pages(screens, rendering, audit)
+    acting = Acting(rendering, audit)
+    pages = _Pages(screens, rendering, acting)
     templates = Templates(rendering.page, rendering.part)
     routes = [
         *sign_in.routes,
@@ -113,7 +119,9 @@ def application(
         *reviews.routes_of(screens.searching, templates),
         *insights.routes_of(screens.index, screens.indexing, templates),
         *rollouts.routes_of(screens.rollouts, templates),
+        *rollout_actions.routes_of(screens.mesh, screens.rollouts, acting, templates),
         *campaigns.routes_of(screens.campaigns, lambda: screens.watch.picture, templates),
+        *campaign_actions.routes_of(screens.mesh, screens.campaigns, acting, templates),
         *budgets.routes_of(screens.budgets, templates),
         *packages.routes_of(screens.registry, templates),
         Route("/events/{screen:str}", pages.events),
@@ -140,12 +148,11 @@ MOVING = {"overview": "_overview.html", "groups": "_groups.html", "workers": "_w
 
 
 class _Pages:
-    def __init__(self, screens: Screens, rendering: Rendering, audit: Audit) -> None:
+    def __init__(self, screens: Screens, rendering: Rendering, acting: Acting) -> None:
         self._screens = screens
         self._rendering = rendering
         self._page = rendering.page
-        self._audit = audit
-        self._actions = RateLimit(ACTIONS, WITHIN_S)
+        self._acting = acting
 
     # -- what moves --------------------------------------------------------------------------
 
@@ -170,7 +177,7 @@ class _Pages:
                 picture = await run_in_threadpool(self._screens.watch.newer_than, number, 5.0)
                 if picture is not None:
                     number = picture.number
-                    part = self._rendering.part(MOVING[screen], **self._now())
+                    part = self._rendering.part(request, MOVING[screen], **self._now())
                     yield ServerSentEvent(part, event="part")
                 # Several parts of the mesh are asked at the same time.
                 await asyncio.sleep(0.5)
@@ -222,7 +229,7 @@ class _Pages:
 
     async def tail(self, request: Request) -> Response:
         wanted = _tail_wanted(request.query_params)
-        texts = self._rendering.sees_text(_person(request))
+        texts = self._rendering.sees_text(person_of(request))
         if not texts and (wanted["where"] or wanted["containing"]):
             return EventSourceResponse(_once("refused", FILTERS_TELL))
         try:
@@ -292,39 +299,16 @@ class _Pages:
         return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=None)
 
     async def redrive(self, request: Request) -> Response:
-        person = _person(request)
-        if (refusal := self._action_refused(request, person)) is not None:
-            status, problem = refusal
-            self._audit.note(request, person, "redrive", "refused", reason=problem)
-            return self._page(request, "problem.html", status, problem=problem)
-        wanted = chosen(await _form(request))
-        note = partial(
-            self._audit.note,
-            request,
-            person,
-            "redrive",
-            place=wanted.place,
-            stage=wanted.stage,
-            cause=wanted.cause,
-        )
-        try:
+        refusal = self._acting.refusal(request, "redrive", Role.OPERATOR)
+        if refusal is not None:
+            return refusal
+        wanted = chosen(await form_of(request))
+        about: Facts = {"place": wanted.place, "stage": wanted.stage, "cause": wanted.cause}
+        with self._acting.noted(request, "redrive", about) as came_of:
             done = await run_in_threadpool(self._screens.redriving.redrive, wanted)
-        except Exception as error:
-            note("failed", reason=f"{type(error).__name__}: {error}")
-            raise
-        note("done", sent=len(done.sent), failed=len(done.failures))
+            came_of |= {"sent": len(done.sent), "failed": len(done.failures)}
         planned = await run_in_threadpool(self._screens.redriving.plan, wanted)
         return self._page(request, "redrive.html", wanted=wanted, planned=planned, done=done)
-
-    def _action_refused(self, request: Request, person: Person) -> tuple[int, str] | None:
-        """The status and the reason."""
-        if not self._screens.redriving.allowed:
-            return 403, f"expected {variable('console', 'actions')} to be on; it is off"
-        if not self._rendering.may_act(person):
-            return 403, f"expected an operator or an owner; your role is {person.role.words}"
-        if not self._actions.allows(person.subject):
-            return 429, f"expected at most {ACTIONS} actions in {WITHIN_S:.0f} s; try again later"
-        return None
 
     # -- answers -----------------------------------------------------------------------------
 
@@ -336,19 +320,6 @@ class _Pages:
 
     async def not_found(self, request: Request, error: Exception) -> Response:
         return self._page(request, "problem.html", 404, problem=str(error))
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Raises WrongChoice for one that this page did not send."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_FORM:
-            raise WrongChoice(f"expected a form of at most {LARGEST_FORM:,} bytes")
-    try:
-        return dict(parse_qsl(body.decode(), max_num_fields=len(FIELDS)))
-    except ValueError as error:
-        raise WrongChoice(f"expected the form of this page: {error}") from error
 
 
 FILTERS = ("stage", "cause", "business")
@@ -366,11 +337,6 @@ def _as_json(lines: list[TailLine], texts: bool) -> str:
     return json.dumps(
         [asdict(line if texts else replace(line, text="hidden from viewers")) for line in lines]
     )
-
-
-def _person(request: Request) -> Person:
-    person: Person = request.state.person
-    return person
 
 
 async def _once(event: str, text: str) -> AsyncIterator[ServerSentEvent]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from starlette.requests import Request
+
 from reviewmesh.settings import SigninSettings
 
 NAME_SHOWN = 200
@@ -24,6 +26,11 @@ class Role(IntEnum):
     def words(self) -> str:
         return self.name.lower()
 
+    @property
+    def at_least(self) -> str:
+        """Who has this role or a higher one."""
+        return " or ".join(f"an {role.words}" for role in Role if role >= self)
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -37,6 +44,12 @@ class Person:
     until: float
     """Seconds since 1970 at which they show again who they are; streams end then."""
     can_sign_out: bool = False
+
+
+def person_of(request: Request) -> Person:
+    """Who asks: everybody who passed the gate is somebody."""
+    person: Person = request.state.person
+    return person
 
 
 ANYBODY = Person("anybody on this machine", "", Role.OWNER, math.inf)

@@ -10,15 +10,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reviewmesh.console.acting import WrongChoice
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.query.deadletters import DeadLetter, all_letters, letter_placed
 from reviewmesh.query.redrive import Plan, Redriven, plan, redrive
-
-FIELDS = ("place", "stage", "cause", "until_ms")
-
-
-class WrongChoice(ValueError):
-    """What was chosen cannot be; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +41,7 @@ def chosen(fields: Mapping[str, str]) -> Chosen:
 class Redriving:
     """One at a time: each reads all letters."""
 
-    def __init__(self, mesh: Mesh, allowed: bool) -> None:
-        self.allowed = allowed
+    def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._lock = threading.Lock()
 

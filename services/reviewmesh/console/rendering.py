@@ -44,25 +44,34 @@ class Rendering:
             "actions": settings.actions,
         }
 
+    @property
+    def has_actions(self) -> bool:
+        return self._settings.actions
+
     def page(
         self, request: Request, template: str, status: int = 200, **shown: Any
     ) -> HTMLResponse:
+        page = self.part(request, template, **shown)
+        return HTMLResponse(page, status, headers={"cache-control": "no-store"})
+
+    def part(self, request: Request, template: str, **shown: Any) -> str:
+        """Of a screen that moves."""
         person: Person | None = getattr(request.state, "person", None)
-        page = self.templates.get_template(template).render(
+
+        def may(needs: Role) -> bool:
+            return person is not None and self.may_act(person, needs)
+
+        return self.templates.get_template(template).render(
             path=request.url.path,
             person=person,
-            acts=person is not None and self.may_act(person),
+            may=may,
+            acts=may(Role.OPERATOR),
             texts=person is not None and self.sees_text(person),
             **shown,
         )
-        return HTMLResponse(page, status, headers={"cache-control": "no-store"})
 
-    def part(self, template: str, **shown: Any) -> str:
-        """Of a screen that moves."""
-        return self.templates.get_template(template).render(**shown)
-
-    def may_act(self, person: Person) -> bool:
-        return self._settings.actions and person.role >= Role.OPERATOR
+    def may_act(self, person: Person, needs: Role) -> bool:
+        return self.has_actions and person.role >= needs
 
     def sees_text(self, person: Person) -> bool:
         """What records hold, and what tells of it: messages of dead letters, filters."""

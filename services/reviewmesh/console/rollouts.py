@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import structlog
 from starlette.routing import Route
 
+from reviewmesh.console.acting import OfferedAction
 from reviewmesh.console.kept import KeptReading
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.moving import MovingScreen, Templates
+from reviewmesh.console.people import Role
 from reviewmesh.enrich.rollouts import CANARY, READY, SHADOW
 from reviewmesh.judge.answers import ALL
 from reviewmesh.judge.bounds import Bounds, BoundsProblem
-from reviewmesh.judge.rollout import Look, RolloutRecord
+from reviewmesh.judge.rollout import ABORT, ADVANCE, Look, RolloutRecord
 from reviewmesh.query.rollouts import (
     ENDS_IT,
     again_command,
@@ -29,6 +32,9 @@ LOOKS_SHOWN = 12
 HOUR_MS = 3_600_000
 
 Epochs = Mapping[str, Sequence[RolloutRecord]]
+
+NEEDS = {ADVANCE: Role.OWNER, ABORT: Role.OPERATOR}
+"""By command of the page. To advance lets more reviews be answered before the judge is sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class RolloutShown:
     """What would happen next, in sentences."""
     commands: tuple[tuple[str, str], ...]
     """What a command is for, and the command."""
+    offers: tuple[OfferedAction, ...]
     epochs: tuple[RolloutRecord, ...]
     """As far as the topic still has them, newest first."""
     ends_at_ms: int | None
@@ -131,6 +138,7 @@ def rollout_shown(epochs: Sequence[RolloutRecord]) -> RolloutShown:
         evidence=() if problem else _evidence(record, bounds),
         following=() if problem else tuple(_following(record, bounds)),
         commands=tuple(_commands(record)),
+        offers=tuple(_offers(record)),
         epochs=tuple(reversed(epochs)),
         ends_at_ms=None if problem else _ends_at_ms(record, bounds),
         problem=problem,
@@ -157,20 +165,40 @@ def _following(record: RolloutRecord, bounds: Bounds) -> list[str]:
     said = []
     if record.verdict:
         said.append(f"It waits: {record.verdict}.")
-    if record.state == SHADOW:
-        said.append(f"Then the candidate answers {100 * bounds.steps[0]:.4g} % of the reviews.")
-    elif record.state == CANARY and record.step + 1 < len(bounds.steps):
-        share = bounds.steps[record.step + 1]
-        said.append(f"Then the candidate answers {100 * share:.4g} % of the reviews.")
-    elif record.state == CANARY:
-        said.append("Then it is ready: it may be promoted.")
-    else:
+    if record.state == READY:
         said.append("Promote the candidate, then end the rollout. Nothing happens by itself.")
+    else:
+        said.append(f"Then {following_stage(record, bounds)}.")
     said.append(
         "The judge ends it at once, and the task's own workers answer again, if the evidence "
         "below shows that a metric is above its limit."
     )
     return said
+
+
+def following_stage(record: RolloutRecord, bounds: Bounds) -> str:
+    """What comes after the shadow, or after a step of the canary."""
+    number = 0 if record.state == SHADOW else record.step + 1
+    if number < len(bounds.steps):
+        return f"the candidate answers {100 * bounds.steps[number]:.4g} % of the reviews"
+    return "it is ready: it may be promoted"
+
+
+def _offers(record: RolloutRecord) -> list[OfferedAction]:
+    if not record.is_running:
+        return []
+    words = {
+        ADVANCE: "End" if record.state == READY else "Advance",
+        ABORT: "Abort",
+    }
+    # The epoch that this page shows: a command for an older one is refused.
+    query = urlencode({"task": record.task, "epoch": record.epoch})
+    return [
+        OfferedAction(
+            f"{words[action]} the rollout of {record.task}", f"/rollouts/{action}?{query}", needs
+        )
+        for action, needs in NEEDS.items()
+    ]
 
 
 def _commands(record: RolloutRecord) -> list[tuple[str, str]]:

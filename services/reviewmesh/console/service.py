@@ -70,7 +70,7 @@ class ConsoleService:
             indexing=self._indexing,
             stories=self._stories,
             tails=Tails(mesh),
-            redriving=Redriving(mesh, settings.console.actions),
+            redriving=Redriving(mesh),
             searching=Searching(mesh),
             rollouts=kept_rollouts(mesh, log),
             campaigns=kept_campaigns(mesh, log),

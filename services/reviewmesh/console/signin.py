@@ -44,7 +44,7 @@ STREAMS = ("/events/", "/tail")
 # it. Any other is closed to them.
 HIDES_TEXT = re.compile(
     r"/|/(groups|workers|insights|review|live|tail|rollouts|campaigns|budgets|packages|events/[a-z]+)"
-    r"|/dead-letters(/redrive|/\d+/\d+)?"
+    r"|/dead-letters(/redrive|/\d+/\d+)?|/rollouts/(advance|abort)|/campaigns/(pause|resume|cancel)"
 )
 UNDER_WAY_S = 600.0
 LONGEST_PATH = 2_000

@@ -9,3 +9,7 @@ class CannotReach(Exception):
 
 class NotFound(Exception):
     """Something does not exist; the message says what, and where to look."""
+
+
+class NotCarriedOut(Exception):
+    """A command for a rollout or a campaign is refused; the message says why and what to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING
@@ -17,7 +17,7 @@ from reviewmesh.judge.decision import HALF
 from reviewmesh.judge.rollout import RolloutRecord, record_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.query.connection import Connection
-from reviewmesh.query.errors import CannotReach
+from reviewmesh.query.errors import CannotReach, NotCarriedOut
 from reviewmesh.query.reading import offsets, partitions_of, read_all, read_until
 from reviewmesh.query.sending import Sender
 from reviewmesh_schemas.names import COMMANDS, CONTROL, RESULT_OF, TASKS
@@ -47,17 +47,28 @@ def epochs_of_rollouts(connection: Connection) -> dict[str, list[RolloutRecord]]
 
     Raises CannotReach.
     """
-    codec = connection.codec(CONTROL)
     found: dict[str, dict[int, RolloutRecord]] = {task: {} for task in TASKS}
+    for record in _records(connection):
+        if record.task in found:
+            found[record.task].pop(record.epoch, None)
+            found[record.task][record.epoch] = record
+    return {task: list(epochs.values()) for task, epochs in found.items()}
+
+
+def _records(connection: Connection) -> Iterator[RolloutRecord]:
+    """Of each task in order. Raises CannotReach."""
+    codec = connection.codec(CONTROL)
     for record in read_all(connection, partitions_of(connection, CONTROL)):
         try:
-            content = codec.decode_ours(record.value or b"")
+            yield record_of(codec.decode_ours(record.value or b""))
         except DecodeError:
             continue
-        if content["task"] in found:
-            found[content["task"]].pop(content["epoch"], None)
-            found[content["task"]][content["epoch"]] = record_of(content)
-    return {task: list(epochs.values()) for task, epochs in found.items()}
+
+
+def standing(record: RolloutRecord) -> str:
+    """Where a rollout is, in words."""
+    share = f" at {100 * record.share:.4g} % of the reviews" if record.is_running else ""
+    return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
 
 def limits_of(record: RolloutRecord, bounds: Bounds) -> dict[str, float]:
@@ -110,21 +121,29 @@ def give(
     bounds: str | None = None,
     labelled: Sequence[Mapping[str, Any]] = (),
 ) -> RolloutRecord:
-    """Give the judge a command and wait for its answer, which the record holds.
+    """Give the judge a command and wait for its answer; returns the record after it.
 
-    Raises CannotReach if no judge answers.
+    Raises NotCarriedOut, with the judge's words, and CannotReach if no judge answers.
     """
     name = write_command(connection, task, action, epoch, bounds, labelled)
     deadline = time.monotonic() + ANSWER_WITHIN_S
     while time.monotonic() < deadline:
-        record = rollouts(connection)[task]
-        if record.last_command == name:
+        record = _answer_to(connection, name)
+        if record is not None and record.refusal is not None:
+            raise NotCarriedOut(record.refusal)
+        if record is not None:
             return record
         time.sleep(ASK_EVERY_S)
     raise CannotReach(
         f"no judge answered within {ANSWER_WITHIN_S:g} s; see `reviewmesh ps`. The command is "
         "kept: a judge that comes back carries it out, if nothing has changed until then"
     )
+
+
+def _answer_to(connection: Connection, command: str) -> RolloutRecord | None:
+    """The first record after it: the last one may be the answer to a command that came later."""
+    answers = [record for record in _records(connection) if record.last_command == command]
+    return answers[0] if answers else None
 
 
 def write_command(

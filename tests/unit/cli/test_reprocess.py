@@ -9,6 +9,7 @@ import pytest
 
 from reviewmesh.cli import reprocess
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED
+from reviewmesh.query import steering
 from reviewmesh.query.campaigns import Campaign
 
 NAME = "topic-1"
@@ -34,9 +35,9 @@ def test_what_is_commanded_while_a_campaign_is_resumed_stays(
         return 3
 
     monkeypatch.setattr(reprocess, "connect", lambda: None)
-    monkeypatch.setattr(reprocess, "campaign_named", named)
-    monkeypatch.setattr(reprocess, "_refuse_beside_others", lambda connection, task: None)
-    monkeypatch.setattr(reprocess, "change", change)
-    monkeypatch.setattr(reprocess, "send_missing", send_missing)
+    monkeypatch.setattr(steering, "campaign_named", named)
+    monkeypatch.setattr(steering, "unfinished_of_others", lambda connection, task: None)
+    monkeypatch.setattr(steering, "change", change)
+    monkeypatch.setattr(steering, "send_missing", send_missing)
     reprocess.resume(NAME)
     assert kept.state == meanwhile

@@ -49,7 +49,7 @@ def screens_of(settings: Settings, folder: Path, **given: Any) -> Screens:
         "indexing": Indexing(mesh, index, LOG),
         "stories": Storyteller(mesh, index),
         "tails": Tails(mesh),
-        "redriving": Redriving(mesh, settings.console.actions),
+        "redriving": Redriving(mesh),
         "searching": Searching(mesh),
         "rollouts": kept_rollouts(mesh, LOG),
         "campaigns": kept_campaigns(mesh, LOG),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,8 +18,9 @@ from joserfc.jwk import OctKey, RSAKey
 from starlette.testclient import TestClient
 from structlog.testing import LogCapture
 
+from reviewmesh.console.acting import ACTIONS
 from reviewmesh.console.audit import Audit
-from reviewmesh.console.pages import ACTIONS, application
+from reviewmesh.console.pages import application
 from reviewmesh.console.rendering import Rendering
 from reviewmesh.console.signin import REQUESTS, sign_in_of
 from reviewmesh.settings import Settings, WrongSetting
@@ -50,11 +52,17 @@ def provider(provider_process: OpenIdProvider) -> OpenIdProvider:
 
 
 class TestConsole:
-    """The console's pages, over a broker that is away."""
+    """The console's pages, over a broker that is away. `given`: fields of Screens."""
 
     __test__ = False
 
-    def __init__(self, folder: Path, url: str = URL, **sections: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str = URL,
+        given: Mapping[str, Any] = MappingProxyType({}),
+        **sections: dict[str, Any],
+    ) -> None:
         console = {"url": url, "actions": True, **sections.pop("console", {})}
         settings = Settings.model_validate(
             {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "console": console, **sections}
@@ -63,7 +71,7 @@ class TestConsole:
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.logged])
         rendering = Rendering(settings.console)
         sign_in = sign_in_of(settings, rendering, log)
-        screens = screens_of(settings, folder)
+        screens = screens_of(settings, folder, **given)
         screens.watch.stop()
         app = application(screens, rendering, sign_in, Audit(log), url)
         self.browser = TestClient(app, base_url=url, follow_redirects=False)
