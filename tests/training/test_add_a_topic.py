@@ -85,18 +85,19 @@ def answered(worker: WorkerProcess) -> tuple[str, str]:
 
 
 def test_the_page_from_the_definition_to_the_way_back(folder: Path, worker: WorkerProcess) -> None:
-    said = {}
+    said = ""
     for block in blocks_of(PAGE):
         if RUNS_UNTIL_STOPPED in block.marks:
             worker.start()
             assert answered(worker) == BEFORE
             continue
-        said[block.commands()[0].split()[1]] = paste(block, folder)
+        said += paste(block, folder)
         if "promote my-reviews" in block.text:
             soon(lambda: answered(worker) == AFTER, "the new version answers")
         if "rollback" in block.text:
             soon(lambda: answered(worker) == BEFORE, "the version of before answers again")
-    printed = "\n".join(said.values())
+    # What stands under a table is broken into its width.
+    printed = " ".join(said.split())
     assert f"topic: without {NEW}, which only one of them knows" in printed
     assert "a quick look: no report was written" in printed
     assert "few rows: topic.micro_f1" in printed

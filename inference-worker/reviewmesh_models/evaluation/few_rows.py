@@ -22,7 +22,7 @@ def interval_of(score: Score) -> tuple[float, float]:
     middle = (value + weight / 2) / (1 + weight)
     reach = _NORMAL * math.sqrt(value * (1 - value) / score.rows + weight / (4 * score.rows))
     reach /= 1 + weight
-    low, high = middle - reach, middle + reach
+    low, high = max(middle - reach, 0.0), min(middle + reach, 1.0)
     if high - low > score.high - score.low:
         return low, high
     return score.low, score.high
