@@ -82,7 +82,7 @@ def answered_by(worker: WorkerProcess, task: str) -> str:
 def task_versions(worker: WorkerProcess) -> dict[str, str]:
     """By task, the version that the lineage of an answer names."""
     return {
-        task: str(worker.stub.Infer(infer(["Fine."], task=task), timeout=10).lineage.prompt_version)
+        task: str(worker.stub.Infer(infer(["Fine."], task=task), timeout=30).lineage.prompt_version)
         for task in TASKS
     }
 
