@@ -261,7 +261,8 @@ def test_each_failure_has_its_code(
     server: ScriptedOpenAI, step: Step, code: str, retryable: bool, requests: int
 ) -> None:
     server.always = step
-    answer = ask(settings(server, timeout_s=0.3))
+    # Only those that never end wait for their deadline, so a busy machine changes no other outcome.
+    answer = ask(settings(server, timeout_s=0.3 if step in (hang, drip) else 20))
     outcome = answer.outcome
     assert isinstance(outcome, ItemFailure)
     assert (outcome.code, outcome.retryable) == (code, retryable)
