@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reviewmesh_kit.yamltext import load_yaml
 from reviewmesh_models.evaluation.few_rows import said_of_few
-from reviewmesh_models.evaluation.report import Against, Golden, Report, TaskMade
+from reviewmesh_models.evaluation.report import Against, Golden, Report, Score, TaskMade
 
 ScoreName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$")]
 
@@ -150,24 +150,30 @@ def _limit(report: Report, name: str, limit: float, *, highest: bool) -> GateRul
     wanted = f"at {'most' if highest else 'least'} {limit:g}"
     task, _, kind = name.partition(".")
     if kind in (GOLDEN_RIGHT, GOLDEN_HELD) and task in report.golden:
-        return _golden_limit(report.golden[task], name, limit, wanted)
-    score = report.scores.get(name)
-    if score is None:
-        return GateRule(name, wanted, "no such score", False)
-    value = score.value
-    few = said_of_few(score)
-    got = f"{value:.4f}, {few}" if few else f"{value:.4f}"
+        value, got = _golden_share(report.golden[task], kind)
+    else:
+        value, got = _score(report.scores.get(name))
+    if value is None:
+        return GateRule(name, wanted, got, False)
     return GateRule(name, wanted, got, value <= limit if highest else value >= limit)
 
 
-def _golden_limit(golden: Golden, name: str, limit: float, wanted: str) -> GateRule:
-    """Golden rows are chosen one by one and no sample: they have no interval."""
-    right = name.endswith(GOLDEN_RIGHT)
+def _score(score: Score | None) -> tuple[float | None, str]:
+    """Its value, None without one, and what is told of it."""
+    if score is None:
+        return None, "no such score"
+    few = said_of_few(score)
+    return score.value, f"{score.value:.4f}, {few}" if few else f"{score.value:.4f}"
+
+
+def _golden_share(golden: Golden, kind: str) -> tuple[float | None, str]:
+    """As `_score`. Golden rows are chosen one by one and no sample: they have no interval."""
+    right = kind == GOLDEN_RIGHT
     good, rows = (golden.right, golden.rows) if right else (golden.held, golden.injections)
     if not rows:
         what = "golden rows" if right else "golden rows with an injection"
-        return GateRule(name, wanted, f"no {what}: write some", False)
-    return GateRule(name, wanted, f"{good} of {rows}, {good / rows:.4f}", good / rows >= limit)
+        return None, f"no {what}: write some"
+    return good / rows, f"{good} of {rows}, {good / rows:.4f}"
 
 
 def _margin(against: Against | None, serving: str, name: str, margin: float) -> GateRule:
