@@ -146,10 +146,9 @@ def _give(task: str, action: str, epoch: int | None, **more: Any) -> None:
 
 def told(record: RolloutRecord, room: int) -> Iterator[str]:
     """`room`: the columns that there are."""
-    if not record.rollout:
-        yield f"{record.task}: no rollout"
-        return
     yield f"{record.task}: {standing(record)}"
+    if not record.rollout:
+        return
     yield f"  {record.reason or ''} ({iso(record.stage_at or 0)})"
     if record.model is not None:
         yield f"  candidate: {record.model}"

@@ -23,7 +23,7 @@ from reviewmesh.console.kept import KeptReading
 from reviewmesh.console.mesh import Mesh
 from reviewmesh.console.moving import Templates
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
-from reviewmesh.query.errors import CannotReach, NotCarriedOut, NotFound
+from reviewmesh.query.errors import NotCarriedOut, NotFound
 from reviewmesh.query.steering import CANCEL, PAUSE, RESUME, send_rest, steer
 
 EFFECTS = {
@@ -145,10 +145,7 @@ class _CampaignActions:
 
     def _named(self, name: str) -> CampaignShown:
         """Raises NotFound, and CannotReach where nothing was read yet."""
-        reading = self._kept.reading()
-        if reading.value is None:
-            raise CannotReach(reading.problem or "the campaigns are being read; load it again")
-        for item in reading.value:
+        for item in self._kept.reading().needed("the campaigns"):
             if item.campaign.id == name:
                 return item
         raise NotFound(f"no campaign is called {name!r:.80}")
@@ -163,5 +160,6 @@ class _CampaignActions:
             command=command,
             needs=NEEDS,
             effect=EFFECTS[command.action],
+            instead=f"reviewmesh reprocess {command.action} {command.campaign}",
             **{"item": None, "changed": False, "refused": "", "done": None, **shown},
         )

@@ -38,6 +38,12 @@ class Reading(Generic[T]):
     def is_old(self, now: float) -> bool:
         return bool(self.problem) or now - self.read_at > OLD_AFTER_S
 
+    def needed(self, what: str) -> T:
+        """The values. Raises CannotReach before the first time."""
+        if self.value is None:
+            raise CannotReach(self.problem or f"{what} are being read; load it again")
+        return self.value
+
 
 class KeptReading(Generic[T]):
     """Threads share it; one of them reads at a time, and nobody reads while nobody looks."""

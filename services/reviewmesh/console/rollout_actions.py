@@ -24,7 +24,7 @@ from reviewmesh.console.rollouts import NEEDS, Epochs, following_stage
 from reviewmesh.enrich.rollouts import READY
 from reviewmesh.judge.bounds import BoundsProblem
 from reviewmesh.judge.rollout import ABORT, RolloutRecord
-from reviewmesh.query.errors import CannotReach, NotCarriedOut
+from reviewmesh.query.errors import NotCarriedOut
 from reviewmesh.query.rollouts import give, standing
 from reviewmesh_schemas.names import TASKS
 
@@ -120,10 +120,7 @@ class _RolloutActions:
 
     def _last(self, task: str) -> RolloutRecord:
         """Raises CannotReach where nothing was read yet."""
-        reading = self._kept.reading()
-        if reading.value is None:
-            raise CannotReach(reading.problem or "the rollouts are being read; load it again")
-        epochs = reading.value.get(task)
+        epochs = self._kept.reading().needed("the rollouts").get(task)
         return epochs[-1] if epochs else RolloutRecord(task)
 
     def _answer(
@@ -134,13 +131,14 @@ class _RolloutActions:
         status: int = 200,
         **shown: Any,
     ) -> Response:
-        told = "" if record is None else standing(record) if record.rollout else "no rollout"
         return self._page(
             request,
             "rollout_action.html",
             status,
             command=command,
             needs=NEEDS[command.action],
-            standing=told,
+            instead=f"reviewmesh rollout {command.action} --task {command.task} "
+            f"--epoch {command.epoch}",
+            standing="" if record is None else standing(record),
             **{"changed": False, "effect": "", "refused": "", "done": False, **shown},
         )

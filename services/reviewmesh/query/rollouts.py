@@ -67,6 +67,8 @@ def _records(connection: Connection) -> Iterator[RolloutRecord]:
 
 def standing(record: RolloutRecord) -> str:
     """Where a rollout is, in words."""
+    if not record.rollout:
+        return "no rollout"
     share = f" at {100 * record.share:.4g} % of the reviews" if record.is_running else ""
     return f"{record.state.lower()}{share}, epoch {record.epoch}, rollout {record.rollout}"
 
