@@ -27,6 +27,9 @@ from reviewmesh.avro.registry import RegistryUnavailable, registry_of
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.kafka.record import headers_of
 from reviewmesh.local.ports import find_free
+from reviewmesh.local.secure import ADMIN
+from reviewmesh.query.connection import Connection, connection_of
+from reviewmesh.settings import Settings
 from reviewmesh_schemas.names import TASKS
 from tests.broker import TestStack, wait_until
 
@@ -246,6 +249,16 @@ class Mesh:
         draft.replace(self.control)
 
     # -- records -----------------------------------------------------------------------------
+
+    def connection(self, who: str = ADMIN) -> Connection:
+        """As commands and the console have it."""
+        options = self.stack.kafka(who)
+        settings: dict[str, Any] = {
+            "kafka": {name.replace(".", "_"): value for name, value in options.items()},
+            "registry": self.stack.registry(),
+            "prefix": self.prefix,
+        }
+        return connection_of(Settings(**settings))
 
     def codec(self, topic: str) -> Codec:
         return Codec(self.registry, f"{self.prefix}{topic}-value", SCHEMAS[topic])

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -16,28 +15,19 @@ from playwright.sync_api import Browser, Page
 from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.enrich.rollouts import ABORTED, CANARY, SHADOW
 from reviewmesh.query import campaigns
-from reviewmesh.query.connection import Connection, connection_of
+from reviewmesh.query.connection import Connection
 from reviewmesh.query.rollouts import rollouts
-from reviewmesh.settings import Settings
 from tests.broker import TestStack, wait_until
 from tests.command_line import reviewmesh
 from tests.e2e.test_console import SOON_S, browser, page, violations
+from tests.e2e.test_rollout import candidate
 from tests.inference import ScriptedWorker
 from tests.mesh import Mesh, review
 
-__all__ = ["browser", "page"]
+__all__ = ["browser", "candidate", "page"]
 
 TASK = "sentiment"
 REVIEWS = 20
-
-
-@pytest.fixture(scope="module")
-def candidate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedWorker]:
-    worker = ScriptedWorker(tmp_path_factory.mktemp("candidate"), {"SCRIPTED_MODEL_VERSION": "2"})
-    # It is waited for below, with the others.
-    worker.process.start()
-    yield worker
-    worker.stop()
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +54,7 @@ def url(mesh: Mesh) -> str:
 
 @pytest.fixture(scope="module")
 def connection(mesh: Mesh) -> Connection:
-    options = mesh.stack.kafka()
-    settings: dict[str, Any] = {
-        "kafka": {name.replace(".", "_"): value for name, value in options.items()},
-        "registry": mesh.stack.registry(),
-        "prefix": mesh.prefix,
-    }
-    return connection_of(Settings(**settings))
+    return mesh.connection()
 
 
 def posted(url: str, path: str, form: dict[str, str]) -> httpx.Response:

@@ -18,8 +18,7 @@ from reviewmesh.judge.rollout import Look, RolloutRecord
 from reviewmesh.kafka.partitioning import partition_of
 from reviewmesh.leaving.accounts import periods_at
 from reviewmesh.query import campaigns
-from reviewmesh.query.connection import Connection, connection_of
-from reviewmesh.settings import Settings
+from reviewmesh.query.connection import Connection
 from reviewmesh_schemas.names import CONTROL, INSIGHTS, SPEND
 from reviewmesh_worker.bundled import BUNDLED_MODEL
 from reviewmesh_worker.packages.registry import Registry
@@ -166,13 +165,7 @@ def url(mesh: Mesh) -> str:
 
 @pytest.fixture(scope="module")
 def connection(mesh: Mesh) -> Connection:
-    options = mesh.stack.kafka()
-    settings: dict[str, Any] = {
-        "kafka": {name.replace(".", "_"): value for name, value in options.items()},
-        "registry": mesh.stack.registry(),
-        "prefix": mesh.prefix,
-    }
-    return connection_of(Settings(**settings))
+    return mesh.connection()
 
 
 def get(address: str) -> str:

@@ -12,8 +12,7 @@ from reviewmesh.enrich.campaigns import CANCELLED, PAUSED, RUNNING
 from reviewmesh.enrich.reprocess import MAX_IN_FLIGHT
 from reviewmesh.local.secure import OPERATOR
 from reviewmesh.query import campaigns
-from reviewmesh.query.connection import Connection, connection_of
-from reviewmesh.settings import Settings
+from reviewmesh.query.connection import Connection
 from reviewmesh_schemas.names import TASKS
 from tests.broker import wait_until
 from tests.command_line import reviewmesh
@@ -27,13 +26,7 @@ LONG_S = 180
 
 @pytest.fixture
 def connection(mesh: Mesh) -> Connection:
-    options = mesh.stack.kafka(OPERATOR)
-    settings: dict[str, Any] = {
-        "kafka": {name.replace(".", "_"): value for name, value in options.items()},
-        "registry": mesh.stack.registry(),
-        "prefix": mesh.prefix,
-    }
-    return connection_of(Settings(**settings))
+    return mesh.connection(OPERATOR)
 
 
 def is_old(record: Any) -> bool:
